@@ -1,0 +1,27 @@
+"""How good an AI-generated video is to a human viewer, where it fails and why.
+
+    import aigveval
+    assessor = aigveval.load("lite")
+    print(assessor.score("clip.mp4", prompt="a dog runs on the beach").overall)
+
+The package root stays light: torch and transformers are imported when `load` is called.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .assess import Assessor, load
+    from .report import Assessment, Score
+
+__version__ = "0.1.0"
+__all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
+
+_HOME_OF = {"Assessment": "report", "Score": "report", "Assessor": "assess", "load": "assess"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

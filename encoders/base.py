@@ -1,0 +1,117 @@
+"""What every feature encoder promises: a spec, a seeded view of the frames, and tokens.
+
+Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixels.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from torch import Tensor, nn
+
+Dimension = Literal["technical", "motion", "semantic"]
+Stream = Literal["slow", "fast"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """The single source of an encoder's shapes and input statistics.
+
+    Attributes:
+        name: Registry name.
+        dimension: Which of the three quality dimensions the tokens are evidence for.
+        num_tokens: k, tokens per clip.
+        dim: d, width of a token.
+        stream: `slow` (few frames, native resolution) or `fast` (many frames, small).
+        size: Side of the network's input in pixels.
+        mean: Per-channel mean that `preprocess` subtracts, on the 0-255 scale.
+        std: Per-channel divisor, on the 0-255 scale.
+        time_steps: The first `time_steps` tokens are spread evenly over the clip in time order;
+            the other tokens describe the whole clip.
+
+    Raises:
+        ValueError: A field is out of its range; the message names it.
+    """
+
+    name: str
+    dimension: Dimension
+    num_tokens: int
+    dim: int
+    stream: Stream
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    time_steps: int
+
+    def __post_init__(self) -> None:
+        for field, choices in (("dimension", Dimension), ("stream", Stream)):
+            if getattr(self, field) not in get_args(choices):
+                raise ValueError(
+                    f"{field} must be one of {get_args(choices)}, got {getattr(self, field)!r}"
+                )
+        for field in ("num_tokens", "dim", "size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if not 0 <= self.time_steps <= self.num_tokens:
+            raise ValueError(
+                f"time_steps must lie in 0..num_tokens ({self.num_tokens}), got {self.time_steps}"
+            )
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std must be positive, got {self.std}")
+
+
+class Encoder(nn.Module):
+    """Base class of the feature encoders.
+
+    A subclass sets `spec` and `weights_id` in its constructor and writes `frame_indices`,
+    `preprocess` and `encode`; one that reads the prompt also writes `join`. Every method is a
+    pure function of its arguments and the weights: the same video gives the same tokens, and a
+    batch of eight gives what eight batches of one give.
+    """
+
+    spec: EncoderSpec
+    # Raise in a subclass whenever its code changes what comes out: cached features depend on it.
+    version: int = 1
+    # Says which weights are loaded, such as a SHA-256; part of the fingerprint.
+    weights_id: str = ""
+
+    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
+        """The frames this encoder wants, as int64, ascending, unique, at least one.
+
+        Args:
+            num_frames: Frames in the clip, at least 1.
+            fps: Mean frame rate of the clip in frames per second.
+        """
+        raise NotImplementedError
+
+    def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
+        """Turn frames into this encoder's own view, of one fixed shape and without batch axis.
+
+        Args:
+            frames: uint8 RGB (t, 3, h, w), the frames `frame_indices` asked for, any size.
+            seed: Seed of random crops, if there are any; the same seed gives the same view.
+        """
+        raise NotImplementedError
+
+    def encode(self, view: Tensor) -> Tensor:
+        """View (b, ...) to tokens (b, m, e) that do not depend on the prompt; what is cached."""
+        raise NotImplementedError
+
+    def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
+        """Bring the prompt in: (b, m, e) and b prompts to (b, k, d). Cheap; here the identity."""
+        return tokens
+
+    def forward(self, view: Tensor, text: Sequence[str] | None = None) -> Tensor:
+        """View (b, ...) and, where the encoder reads it, b prompts to float32 (b, k, d)."""
+        return self.join(self.encode(view), text).float()
+
+    def options(self) -> dict[str, Any]:
+        """The constructor options that change the tokens; part of the fingerprint."""
+        return {}
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever the tokens could change."""
+        parts = (self.spec, self.version, self.weights_id, sorted(self.options().items()))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
