@@ -1,0 +1,136 @@
+"""Which videos to assess: files, folders, patterns and manifests, joined with their prompts."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .manifest import (
+    MANIFEST_SUFFIXES, Clip, InputError, as_text, check_exists, make_clip, match_prompts,
+    read_manifest,
+)
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What the inputs amount to: `clips`, one per row of the results, and `notes` for the user."""
+
+    clips: list[Clip]
+    notes: list[str]
+
+
+def collect(
+    inputs: Sequence[str | os.PathLike[str]],
+    *,
+    prompt: str | None = None,
+    prompts: str | os.PathLike[str] | None = None,
+) -> Collection:
+    """Finds the videos behind the inputs and their prompts.
+
+    An input that is missing stays in the list with its problem, so it fails as a row of its own.
+
+    Args:
+        inputs: files, folders (searched whole), patterns and manifests. None at all: the videos
+            that `prompts` names.
+        prompt: for every video that has no prompt of its own.
+        prompts: manifest with the prompts. A video that it names several times is assessed as
+            often. A missing file that it names becomes a clip too, if a folder or a pattern is
+            among the inputs.
+
+    Raises:
+        InputError: when there is no video at all, or a manifest cannot be read.
+    """
+    notes: list[str] = []
+    rows = read_manifest(prompts, need_prompt=True) if prompts is not None else []
+    clips: list[Clip] = []
+    open_ended = False  # whether an input can hold more than it names
+    sources = inputs if inputs or prompts is None else [prompts]
+    for given in sources:
+        source = Path(given)
+        if source.suffix.lower() in MANIFEST_SUFFIXES and _is_one_file(source):
+            if prompts is None or not os.path.exists(source) or not source.samefile(prompts):
+                clips += read_manifest(source)
+            elif len(inputs) < 2:  # beside videos, the shell's * brought it in
+                clips += rows
+                rows = []
+            continue
+        found, is_open_ended = _find(source)
+        open_ended |= is_open_ended
+        if is_open_ended and not found:
+            what = "folder" if os.path.isdir(source) else "pattern"
+            notes.append(f"no video in the {what} {as_text(given)}")
+        clips += found
+    if rows and inputs:
+        clips, missing = match_prompts(clips, rows)
+        clips += missing if open_ended else []
+        without = sum(clip.prompt is None and clip.problem is None for clip in clips)
+        if without and prompt is None:
+            source_name = as_text(str(prompts))
+            notes.append(f"{source_name} gives no prompt for {without} of {len(clips)} videos")
+    if prompt is not None:
+        shared = make_clip("", prompt).prompt
+        clips = [clip if clip.prompt else replace(clip, prompt=shared) for clip in clips]
+    if not clips:
+        raise InputError("; ".join(notes) or f"no video in {', '.join(map(as_text, inputs))}")
+    return Collection(clips=clips, notes=notes)
+
+
+# ---- files, folders, patterns -------------------------------------------------------------------
+
+
+def _find(source: Path) -> tuple[list[Clip], bool]:
+    """Gives the videos of one input, and whether it is a folder or a pattern."""
+    if os.path.isdir(source):
+        return sorted(_walk(source), key=lambda clip: clip.path.parts), True
+    pattern = os.path.expanduser(source)
+    if os.path.lexists(source) or not glob.has_magic(pattern):
+        return [check_exists(make_clip(source))], False
+    clips: list[Clip] = []
+    suffix = Path(pattern).suffix
+    any_kind = suffix != "" and not glob.has_magic(suffix)  # *.bin asks for just that
+    seen = set()
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
+        place = (os.path.realpath(match.parent), match.name)  # once, though links may form a cycle
+        if place in seen:
+            continue
+        seen.add(place)
+        if os.path.isdir(match) and "**" not in pattern:  # with ** its files match by themselves
+            clips += _find(match)[0]
+        elif not os.path.isdir(match) and (any_kind or match.suffix.lower() in VIDEO_SUFFIXES):
+            clips.append(check_exists(make_clip(match)))
+    return clips, True
+
+
+def _walk(folder: Path) -> Iterator[Clip]:
+    """Gives the videos in a folder and through links, each folder once; no hidden names."""
+    seen: set[str] = set()
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            names = sorted(os.listdir(here))
+        except OSError as error:
+            yield replace(make_clip(here), problem=f"folder cannot be read: {error.strerror}")
+            continue
+        for path in (here / name for name in names if not name.startswith(".")):
+            if os.path.isdir(path):
+                pending.append(path)
+            elif path.suffix.lower() in VIDEO_SUFFIXES:
+                yield check_exists(make_clip(path))
+
+
+def _is_one_file(source: Path) -> bool:
+    """Whether this names a file, be it there or not, and neither a folder nor a pattern."""
+    exists = os.path.exists(source)
+    return os.path.isfile(source) or not (exists or glob.has_magic(str(source)))
