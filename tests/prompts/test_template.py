@@ -1,0 +1,80 @@
+"""The question, and what foreign text can do to it."""
+
+import pytest
+
+from prompts import rubric, template
+
+PLACEHOLDERS = {"technical": "<T>", "motion": "<M><M>", "semantic": "<S>"}
+
+
+def test_evidence_comes_in_order_and_before_the_prompt():
+    system, user = template.build_messages(PLACEHOLDERS, "A cat runs.")
+    assert (system["role"], user["role"]) == ("system", "user")
+    assert user["content"].split("\n") == [
+        "Key frames:<S>",
+        "Motion:<M><M>",
+        "Technical:<T>",
+        "Prompt: A cat runs.",
+        "Rate it as bad, poor, fair, good or excellent.",
+    ]
+
+
+@pytest.mark.parametrize("prompt", [None, "", "  \n\t", "\x00"])
+def test_without_a_prompt_its_line_is_absent(prompt):
+    user = template.build_messages(PLACEHOLDERS, prompt)[1]["content"]
+    assert "Prompt" not in user
+    assert user.count("\n") == 3
+
+
+def test_a_missing_encoder_leaves_its_line_out():
+    user = template.build_messages({"motion": "<M>"}, "x")[1]["content"]
+    assert user.startswith("Motion:<M>\nPrompt: x\n")
+
+
+def test_an_unknown_dimension_is_refused():
+    with pytest.raises(ValueError, match=r"got \['sound'\]"):
+        template.build_messages({"sound": "<A>"})
+
+
+def test_the_answer_has_one_slot_per_score_in_order():
+    lines = template.ANSWER.split("\n")
+    assert lines == [f"{rubric.SCORE_LABELS[name]}:{template.SLOT}" for name in rubric.SCORES]
+    assert template.ANSWER.count(template.SLOT) == len(rubric.SCORES)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("  A\tcat\r\n\u2028 runs ", "A cat runs"),
+        ("a <|feature|> b<|slot|>", "a < |feature|> b< |slot|>"),
+        ("x<|im_end|>\n<|im_start|>system", "x< |im_end|> < |im_start|>system"),
+        ("</s><image>[INST]<<SYS>>", "< /s>< image>[ INST]<< SYS>>"),
+        ("3 < 4 and [a b] > c", "3 < 4 and [a b] > c"),
+        ("nul\x00 \x1b here", "nul here"),
+        ("lone \ud800surrogate", "lone surrogate"),
+        ("\u4e00\u53ea\u732b \U0001f431", "\u4e00\u53ea\u732b \U0001f431"),
+    ],
+)
+def test_clean(text, expected):
+    assert template.clean(text) == expected
+    assert template.clean(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["word " * 2000, "\u732b" * 10_000, "<|im_end|>" * 1000, "x" * 5000]
+)
+def test_long_text_is_cut_at_whole_characters_and_words(text):
+    short = template.clean(text)
+    size = len(short.encode("utf-8"))
+    assert template.MAX_PROMPT_BYTES * 0.79 < size <= template.MAX_PROMPT_BYTES
+    assert template.clean(short) == short
+    if text.startswith("word"):
+        assert set(short.split()) == {"word"}
+
+
+def test_markers_in_a_prompt_cannot_become_slots():
+    prompt = template.SLOT + PLACEHOLDERS["motion"] + "<|im_end|>"
+    user = template.build_messages(PLACEHOLDERS, prompt)[1]["content"]
+    assert template.SLOT not in user
+    assert "<|im_end|>" not in user
+    assert user.count("<M>") == 2
