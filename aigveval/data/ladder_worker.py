@@ -1,0 +1,162 @@
+"""Rendering one source of the distortion ladder: decode once, write the damaged versions.
+
+Runs in worker processes; `ladder` plans, collects and writes the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .distortions import DISTORTIONS, damaged
+
+VERSION = 1  # goes up whenever the same settings give other frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the frames depend on; an output folder keeps to one of these."""
+
+    seed: int
+    max_side_px: int
+    max_seconds: float
+    crf: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One source: `name` is its folder in the ladder, `others` are clips of another content."""
+
+    path: str
+    name: str
+    folder: str
+    others: tuple[str, ...]
+    types: tuple[str, ...]
+    severities: tuple[int, ...]
+    settings: Settings
+
+
+def render(job: Job) -> dict[str, Any]:
+    """Write the missing files of one source (in a worker).
+
+    Returns:
+        num_frames, fps, seed, damage {type: {severity: [start, end]}} and other; or error.
+    """
+    from encoders.video import VideoError
+
+    folder = Path(job.folder)
+    note = folder / "source.json"
+    try:
+        digest = _sha256(job.path)
+    except OSError as error:
+        return {"error": error.strerror or str(error)}
+    visual = [kind for kind in job.types if kind in DISTORTIONS]
+    old = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    state: dict[str, Any] = old if old.get("sha256") == digest else {
+        "sha256": digest, "seed": zlib.crc32(f"{job.settings.seed} {job.name}".encode()), "damage": {}}
+    if "scene_cut" in visual and state.get("other") not in (None, *job.others):
+        state["damage"].pop("scene_cut", None)  # made from a clip that is not among the sources any more
+    damage = state["damage"]
+    frames: np.ndarray | None = None
+    other: np.ndarray | None = None
+    try:
+        if "num_frames" not in state or not (folder / "clean.mp4").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            frames, state["fps"] = _read(job.path, job.settings)
+            state["num_frames"] = len(frames)
+            _encode(folder / "clean.mp4", frames, state["fps"], job.settings.crf)
+        for kind in visual:
+            made = damage.setdefault(kind, {})
+            missing = [s for s in job.severities
+                       if str(s) not in made or not (folder / f"{kind}_{s}.mp4").exists()]
+            if not missing or state["num_frames"] < DISTORTIONS[kind].min_frames:
+                continue
+            if frames is None:
+                frames, _ = _read(job.path, job.settings)
+            if kind == "scene_cut" and other is None:
+                other, state["other"] = _read_other(job)
+            if kind == "scene_cut" and other is None:
+                continue
+            for severity in missing:
+                bad, start, end = damaged(frames, kind, severity, state["seed"], state["fps"], other=other)
+                _encode(folder / f"{kind}_{severity}.mp4", bad, state["fps"], job.settings.crf)
+                made[str(severity)] = [round(start, 4), round(end, 4)]
+    except VideoError as error:
+        return {"error": error.reason}
+    except OSError as error:
+        return {"error": f"{error.filename or folder}: {error.strerror or error}"}
+    text = json.dumps(state, sort_keys=True)
+    if text != json.dumps(old, sort_keys=True):
+        write_atomic(note, text)
+    return state
+
+
+def _read(path: str, settings: Settings) -> tuple[np.ndarray, float]:
+    """The middle `max_seconds` of a clip, even sizes: uint8 frames (t, h, w, 3) and frames per second."""
+    from encoders.video import FrameRequest, read_frames
+
+    def middle(count: int, fps: float) -> np.ndarray:
+        length = min(count, max(1, round(settings.max_seconds * fps)))
+        return np.arange(length) + (count - length) // 2
+
+    info, found = read_frames(path, {"all": FrameRequest(indices=middle, stream="slow")},
+                              slow_max_side_px=settings.max_side_px)
+    frames = found["all"].pixels.permute(0, 2, 3, 1).numpy()
+    height, width = (max(2, side // 2 * 2) for side in frames.shape[1:3])
+    if height > frames.shape[1] or width > frames.shape[2]:  # one pixel wide or high
+        frames = np.pad(frames, ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0)),
+                        mode="edge")
+    return np.ascontiguousarray(frames[:, :height, :width]), float(info.fps)
+
+
+def _read_other(job: Job) -> tuple[np.ndarray | None, str | None]:
+    """The first clip of another content that can be read."""
+    from encoders.video import VideoError
+
+    for path in job.others:
+        try:
+            return _read(path, job.settings)[0], path
+        except VideoError:
+            continue
+    return None, None
+
+
+def _encode(path: Path, frames: np.ndarray, fps: float, crf: int) -> None:
+    """Write an MP4 file: H.264, yuv420p, no audio, one thread so that the bytes are the same each time."""
+    import av
+
+    part = path.with_name(f".{path.stem}.part.mp4")
+    rate = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
+    with av.open(str(part), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={
+            "crf": str(crf), "preset": "ultrafast", "threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(part, path)
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole text file or none of it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
