@@ -1,0 +1,171 @@
+"""Fusion: encoder tokens, standardised and projected, into the LLM's embeddings.
+
+Axis legend: b batch, k tokens of one encoder, d its width, K tokens of all encoders, D the widest
+d, s sequence, h width of the LLM.
+"""
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from encoders.base import Encoder
+from prompts import clean
+
+from .config import AIGVEvalConfig
+
+
+def pack_features(tokens: Sequence[Tensor]) -> Tensor:
+    """Tokens (b, k_i, d_i) of several encoders to one tensor (b, K, D), zero-padded in width."""
+    width = max(part.shape[-1] for part in tokens)
+    return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1])) for part in tokens], 1)
+
+
+def unpack_features(features: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Inverse of `pack_features`: (b, K, D) and each encoder's (k, d) to (b, k_i, d_i)."""
+    expected = (sum(k for k, _ in shapes), max(d for _, d in shapes))
+    if features.ndim != 3 or tuple(features.shape[1:]) != expected:
+        raise ValueError(
+            f"features must be (b, {expected[0]}, {expected[1]}), got {tuple(features.shape)}"
+        )
+    parts = features.split([k for k, _ in shapes], dim=1)
+    return [part[..., :d] for part, (_, d) in zip(parts, shapes)]
+
+
+def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | None) -> Tensor:
+    """`encoder.join`: (b, m, e) and b prompts to (b, k, d).
+
+    Where only some rows have a prompt it's done row by row, so that rows don't depend on each
+    other. An empty prompt counts as none, as in the question.
+    """
+    prompts = [clean(prompt or "") for prompt in text or [None] * len(tokens)]
+    if len(prompts) != len(tokens):
+        raise ValueError(f"there are {len(prompts)} prompts for {len(tokens)} clips")
+    if all(prompts) or not any(prompts):
+        return encoder.join(tokens, prompts if any(prompts) else None).float()
+    rows = zip(tokens.unsqueeze(1), prompts)
+    return torch.cat([encoder.join(row, [prompt] if prompt else None) for row, prompt in rows])
+
+
+class FeatureProjector(nn.Module):
+    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h).
+
+    Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
+    token's position. Starts with embeddings as large as the LLM's own (`embedding_rms`).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        num_tokens: int,
+        dim: int,
+        width: int,
+        *,
+        hidden: int,
+        embedding_rms: float,
+        clip: float,
+        dropout: float,
+        noise: float,
+    ) -> None:
+        super().__init__()
+        self.clip, self.dropout, self.noise = clip, dropout, noise
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.up = nn.Linear(dim, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.position = nn.Parameter(torch.empty(num_tokens, width))
+        nn.init.normal_(self.up.weight, std=1 / math.sqrt(dim))
+        # E[gelu(x)^2] = 0.425 for a standard normal x
+        nn.init.normal_(self.down.weight, std=embedding_rms / math.sqrt(0.425 * hidden))
+        nn.init.normal_(self.position, std=embedding_rms)
+        nn.init.zeros_(self.up.bias)
+        nn.init.zeros_(self.down.bias)
+
+    @torch.no_grad()
+    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+        """See `AIGVEvalModel.set_feature_stats`."""
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != self.mean.shape or not value.isfinite().all():
+                raise ValueError(
+                    f"{name} must be finite and of shape {tuple(self.mean.shape)}, "
+                    f"got {tuple(value.shape)}"
+                )
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = (tokens.to(self.up.weight.dtype) - self.mean) / self.std
+        x = x.clamp(-self.clip, self.clip)
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        if self.training and self.dropout:
+            x = x * (torch.rand(len(x), 1, 1, device=x.device) >= self.dropout)
+        return self.down(nn.functional.gelu(self.up(x))) + self.position
+
+
+class AIGVEvalBackbone(nn.Module):
+    """Projectors and language model: token ids and features to the last hidden state."""
+
+    def __init__(self, config: AIGVEvalConfig, language_model: PreTrainedModel) -> None:
+        super().__init__()
+        self.config = config
+        self.language_model = language_model
+        embedding = language_model.get_input_embeddings().weight
+        self.projectors = nn.ModuleDict(
+            {
+                entry["name"]: FeatureProjector(
+                    entry["num_tokens"],
+                    entry["dim"],
+                    embedding.shape[1],
+                    hidden=config.projector_hidden,
+                    # A sample of the vocabulary is enough for a scale.
+                    embedding_rms=embedding[::64].float().square().mean().sqrt().item(),
+                    clip=config.feature_clip,
+                    dropout=config.feature_dropout,
+                    noise=config.feature_noise,
+                )
+                for entry in config.encoders
+            }
+        )
+        # Models with ALiBi take none.
+        arguments = inspect.signature(language_model.forward).parameters
+        self._takes_positions = "position_ids" in arguments
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        features: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """See `AIGVEvalModel.forward`; further arguments go to the language model."""
+        is_feature = input_ids == self.config.feature_token_id
+        # The placeholder's id lies beyond the vocabulary; whatever row 0 holds is overwritten.
+        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_feature, 0))
+        if features is not None:
+            counts = is_feature.sum(1).tolist()
+            if len(features) != len(input_ids) or set(counts) != {features.shape[1]}:
+                raise ValueError(
+                    f"placeholder counts per row are {counts}, "
+                    f"but features are {len(features)} rows of {features.shape[1]} tokens"
+                )
+            parts = unpack_features(features, self.config.feature_shapes)
+            projected = torch.cat(
+                [project(part) for project, part in zip(self.projectors.values(), parts)], dim=1
+            )
+            embeds = embeds.masked_scatter(is_feature.unsqueeze(-1), projected.to(embeds.dtype))
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if self._takes_positions:
+            if position_ids is None:
+                position_ids = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
+            kwargs["position_ids"] = position_ids
+        return self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)

