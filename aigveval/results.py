@@ -187,8 +187,6 @@ class ResultsFile:
         self.rows = list(keep)
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            if self._target.is_dir():
-                raise ResultsError(f"{self.path}: is a folder, results need a file")
             self._rewrite()
             self._file = open(self._stream_path, "a", encoding="utf-8", newline="")
         except OSError as error:
@@ -259,6 +257,19 @@ class Earlier:
     note: str | None = None
 
 
+def _check_writable(path: Path) -> None:
+    """Fails now rather than after hours of computing."""
+    if path.is_dir():
+        raise ResultsError(f"{path}: is a folder, results need a file")
+    folder = Path(os.path.realpath(path)).parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ResultsError(f"{path}: cannot be written, as {folder} is not a folder")
+    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise ResultsError(f"{path}: cannot be written: Permission denied")
+
+
 def take_earlier(path: str | Path, planned: Collection[Key], *, resume: bool) -> Earlier:
     """Decides about the results that are already at `path`, so that none is destroyed unasked.
 
@@ -267,12 +278,11 @@ def take_earlier(path: str | Path, planned: Collection[Key], *, resume: bool) ->
     not bring back is kept as `NAME.old-1.SUFFIX`, `NAME.old-2.SUFFIX` and so on.
 
     Raises:
-        ResultsError: when the file at `path` was not written by this module.
+        ResultsError: when the file at `path` was not written by this module or cannot be written.
     """
     path = Path(path)
     _suffix(path)
-    if path.is_dir():
-        raise ResultsError(f"{path}: is a folder, results need a file")
+    _check_writable(path)
     if not path.exists() and not (path.suffix.lower() == ".parquet" and _partial(path).exists()):
         return Earlier(done={}, others=[])
     try:

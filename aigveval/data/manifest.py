@@ -19,6 +19,8 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
+from prompts.template import clean
+
 from ..report import one_line
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv")
@@ -46,8 +48,8 @@ class Clip:
 
 
 def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
-    """Makes a clip; a prompt of nothing but white space counts as none."""
-    text = None if prompt is None or not prompt.strip() else as_text(prompt)
+    """Makes a clip; a prompt without a visible character counts as none."""
+    text = as_text(prompt) if prompt and clean(prompt) else None
     return Clip(path=Path(path), video=as_text(path), prompt=text)
 
 
@@ -65,8 +67,8 @@ def check_exists(clip: Clip) -> Clip:
         clip.path.stat()
     except FileNotFoundError:
         return replace(clip, problem="no such file")
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        return replace(clip, problem=one_line(getattr(error, "strerror", None) or error))
+    except OSError as error:
+        return replace(clip, problem=one_line(error.strerror or error))
     return clip
 
 
@@ -87,7 +89,7 @@ def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) ->
             lacking = "prompt" if "video" in row else "video"
             found = one_line(", ".join(map(str, row)) or "nothing", limit=120)
             raise InputError(f"{where} has no {lacking!r}; expected video and prompt, got {found}")
-        if not isinstance(video, str) or not video.strip():
+        if not isinstance(video, str) or not video.strip() or "\0" in video:
             got = one_line(repr(video), limit=60)
             raise InputError(f"{where}: video must be a path, got {got}")
         if prompt is not None and not isinstance(prompt, str):

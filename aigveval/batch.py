@@ -1,0 +1,140 @@
+"""Assessing many videos on this machine: worker threads decode while the model computes.
+
+    items -> [worker threads: prepare] -> [caller's thread: compute, by batches] -> outcomes
+
+At most `2 * batch_size + workers` prepared items are in memory.
+
+Threads are enough, because decoders, resizing and optical flow release the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a `result`, or the `error` that kept it from having one.
+
+    `seconds` is the wall time of its preparation plus its share of the batch's.
+    """
+
+    item: Item
+    result: Result | None
+    error: Exception | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[Item, Prepared]):
+    item: Item
+    prepared: tuple[Prepared, ...]  # none or one
+    error: Exception | None
+    seconds: float
+
+
+def run_batches(
+    items: Iterable[Item],
+    *,
+    prepare: Callable[[Item], Prepared],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+    batch_size: int = 8,
+    workers: int = 2,
+) -> Iterator[Outcome[Item, Result]]:
+    """Yields one outcome per item, in order, as batches finish.
+
+    An item that fails does not stop the others: what `prepare` raises belongs to that item; when
+    `compute` raises for a batch, its items are computed one by one to find the one at fault.
+
+    Args:
+        items: read lazily, a bounded number ahead.
+        prepare: called in worker threads.
+        compute: called in the caller's thread; gives a result, or an exception, per item.
+        batch_size: items per call of `compute`, at least 1.
+        workers: threads, at least 1.
+
+    Raises:
+        ValueError: when `batch_size` or `workers` is below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    return _run(iter(items), prepare, compute, batch_size, workers)
+
+
+def _run(
+    items: Iterator[Item],
+    prepare: Callable[[Item], Prepared],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+    batch_size: int,
+    workers: int,
+) -> Iterator[Outcome[Item, Result]]:
+    def prepare_one(item: Item) -> _Ready[Item, Prepared]:
+        start = time.perf_counter()
+        try:
+            return _Ready(item, (prepare(item),), None, time.perf_counter() - start)
+        except Exception as error:
+            return _Ready(item, (), error, time.perf_counter() - start)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="aigveval-prepare")
+    pending: deque[Future[_Ready[Item, Prepared]]] = deque()
+    waiting: list[_Ready[Item, Prepared]] = []
+    in_memory = 2 * batch_size + workers  # a batch to compute and one to get ready meanwhile
+    try:
+        while True:
+            for item in islice(items, in_memory - len(pending) - len(waiting)):
+                pending.append(pool.submit(prepare_one, item))
+            if not pending:
+                break
+            waiting.append(pending.popleft().result())
+            good = sum(len(ready.prepared) for ready in waiting)
+            if good in (0, batch_size) or len(waiting) == 2 * batch_size:
+                yield from _finish(waiting, compute)
+                waiting = []
+        yield from _finish(waiting, compute)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _finish(
+    waiting: Sequence[_Ready[Item, Prepared]],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+) -> Iterator[Outcome[Item, Result]]:
+    start = time.perf_counter()
+    batch = [(ready.item, prepared) for ready in waiting for prepared in ready.prepared]
+    results = iter(_compute_each(batch, compute))
+    share = (time.perf_counter() - start) / max(len(batch), 1)
+    for ready in waiting:
+        if ready.error is not None:
+            yield Outcome(item=ready.item, result=None, error=ready.error, seconds=ready.seconds)
+            continue
+        seconds = ready.seconds + share
+        result = next(results)
+        if isinstance(result, Exception):
+            yield Outcome(item=ready.item, result=None, error=result, seconds=seconds)
+        else:
+            yield Outcome(item=ready.item, result=result, error=None, seconds=seconds)
+
+
+def _compute_each(
+    batch: Sequence[tuple[Item, Prepared]],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+) -> Sequence[Result | Exception]:
+    if not batch:
+        return []
+    try:
+        return compute(batch)
+    except Exception as error:
+        if len(batch) == 1:
+            return [error]
+    return [result for pair in batch for result in _compute_each([pair], compute)]

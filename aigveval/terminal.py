@@ -1,0 +1,180 @@
+"""What the command line shows: tables, progress, one-line errors, and no noise from libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .report import SCORE_FIELDS, Assessment, Score, one_line
+
+SHOWN_ROWS = 50
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+# By name: their modules are heavy to import, and are loaded only where they can be raised.
+_USAGE_ERRORS = (
+    "InputError", "ModelError", "ResultsError", "LadderError", "FitError", "ManifestError",
+)
+
+
+def debugging() -> bool:
+    """Whether AIGVEVAL_DEBUG asks for tracebacks and for what libraries have to say."""
+    return os.environ.get("AIGVEVAL_DEBUG", "") not in ("", "0")
+
+
+def say(text: str, *, style: str = "") -> None:
+    """Prints a line on standard error, as it is: names of files can look like markup."""
+    console = Console(stderr=True)
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns every exception into one line on standard error and an exit code.
+
+    2: the command, its inputs or its files are not usable; 130: interrupted; 1: anything else.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except KeyboardInterrupt:
+        say("interrupted", style="yellow")
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debugging():
+            raise
+        say(f"error: {_explain(error)}", style="red")
+        raise SystemExit(2 if _is_usage(error) else 1) from None
+
+
+def _is_usage(error: Exception) -> bool:
+    return type(error).__name__ in _USAGE_ERRORS
+
+
+def _explain(error: Exception) -> str:
+    text = one_line(error)
+    ours = type(error).__module__.partition(".")[0] in ("aigveval", "encoders", "prompts")
+    if ours and text:
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"unexpected {type(error).__name__}: {text} (AIGVEVAL_DEBUG=1 shows where)"
+
+
+def silence_libraries() -> None:
+    """Keeps libraries' warnings and bars off the terminal; call before importing them."""
+    if debugging():
+        return
+    for name, value in (
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_HUB_DISABLE_TELEMETRY", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("OPENCV_LOG_LEVEL", "ERROR"),
+    ):
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    for name in ("transformers", "huggingface_hub", "timm", "libav", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging = sys.modules.get("transformers.utils.logging")
+    if transformers_logging is not None:
+        transformers_logging.set_verbosity_error()  # it read its variable when it was imported
+
+
+@contextlib.contextmanager
+def native_stderr_silenced() -> Iterator[None]:
+    """Sends what decoders write to file descriptor 2 nowhere; Python's own stderr still shows."""
+    try:
+        shows = not debugging() and sys.stderr.fileno() == 2
+    except (OSError, ValueError, AttributeError):  # a stand-in without a descriptor
+        shows = False
+    if not shows:
+        yield
+        return
+    stderr = sys.stderr
+    stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    sys.stderr = os.fdopen(kept, "w", encoding=stderr.encoding, errors="replace", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        sys.stderr.close()
+        sys.stderr = stderr
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        slow = task.speed < 1
+        return Text(f"{1 / task.speed:.1f} s/video" if slow else f"{task.speed:.1f} videos/s")
+
+
+def video_progress(*, quiet: bool) -> Progress:
+    """Gives a progress bar on standard error, with the rate; none when that is not a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+        TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal,
+        transient=True,
+    )
+
+
+def print_results(rows: Sequence[Assessment]) -> None:
+    """Prints scores as a table on standard output, with their means, long lists cut short."""
+    table = Table(caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent; ± spread", show_edge=False)
+    table.add_column("video", overflow="fold")
+    for name in SCORE_FIELDS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:SHOWN_ROWS]:
+        table.add_row(Text(row.video), *(_cell(row, name) for name in SCORE_FIELDS))
+    if len(rows) > SHOWN_ROWS:
+        table.add_row(Text(f"... and {len(rows) - SHOWN_ROWS} more", style="dim"))
+    scored = [row for row in rows if row.error is None]
+    if len(scored) > 1:
+        table.add_section()
+        table.add_row(Text(f"mean of {len(scored)}"), *(_mean(scored, n) for n in SCORE_FIELDS))
+    console = Console()
+    # Without a terminal there is no width to fit, and folded paths are of no use to a script.
+    Console(width=None if console.is_terminal else 120).print(table)
+
+
+def _cell(row: Assessment, name: str) -> Text:
+    score: Score | None = getattr(row, name)
+    if row.error is not None:
+        return Text("failed" if name == SCORE_FIELDS[0] else "", style="red")
+    return Text(f"{score.score:.2f} ±{score.std:.2f}") if score else Text("-", style="dim")
+
+
+def _mean(rows: Sequence[Assessment], name: str) -> Text:
+    scores = [score.score for row in rows if (score := getattr(row, name))]
+    return Text(f"{fmean(scores):.2f}      ") if scores else Text("-", style="dim")
+
+
+def print_errors(rows: Sequence[Assessment]) -> None:
+    """Prints one line on standard error for each video that failed, long lists cut short."""
+    failed = [row for row in rows if row.error is not None]
+    for row in failed[:SHOWN_ROWS]:
+        say(f"failed: {row.video}: {row.error}", style="red")
+    if len(failed) > SHOWN_ROWS:
+        say(f"... and {len(failed) - SHOWN_ROWS} more failed", style="red")
