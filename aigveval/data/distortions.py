@@ -1,13 +1,13 @@
 """Damage of known type and strength, done to decoded frames.
 
-Every type has five severities, from visible but mild (1) to severe (5), in roughly geometric steps.
-Kernel sizes and displacements are fractions of the frame's short side, so that a clip looks equally
-damaged at any size; times are in seconds or shares of the clip. The strength depends on the severity
-alone. Randomness picks details only (where, which direction), and a function draws the same numbers at
-every severity: with the same generator seed, severity is the only thing that changes.
+Every type has five severities, from visible but mild (1) to severe (5), in roughly geometric
+steps. Kernel sizes and displacements are fractions of the frame's short side, so that a clip looks
+equally damaged at any size; times are in seconds or shares of the clip. The strength depends on the
+severity alone. Randomness picks details only (where, which direction), and a function draws the
+same numbers at every severity: with the same seed, severity is the only thing that changes.
 
-Axis legend: t frames, h w pixels. Frames are uint8 RGB (t, h, w, 3). A function never writes to its input,
-but what it returns may share memory with it.
+Axis legend: t frames, h w pixels. Frames are uint8 RGB (t, h, w, 3). A function never writes to its
+input, but what it returns may share memory with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 Dimension = Literal["technical", "motion", "semantic"]
+Rng = np.random.Generator
 Result = tuple[np.ndarray, int, int]  # frames, first damaged frame, one past the last
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -33,8 +34,8 @@ def _side(frames: np.ndarray) -> float:
     return float(max(min(frames.shape[1:3]), _MIN_SIDE_PX))
 
 
-def _window(count: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A random place for `length` of `count` frames; windows of two lengths from one seed are nested."""
+def _window(count: int, length: int, rng: Rng) -> tuple[int, int]:
+    """A random place for `length` of `count` frames; one seed, one relative place."""
     start = int(rng.random() * (count - length + 1))
     return start, start + length
 
@@ -49,7 +50,7 @@ def _lut(frames: np.ndarray, table: np.ndarray) -> np.ndarray:
 # --- technical: every frame, the whole clip ------------------------------------------------------
 
 
-def blur(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def blur(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Gaussian blur; strength is the standard deviation as a fraction of the short side."""
     sigma = strength * _side(frames)
     out = np.empty_like(frames)
@@ -58,8 +59,8 @@ def blur(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: flo
     return out, 0, len(frames)
 
 
-def noise(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """White Gaussian noise, new in every frame; strength is its standard deviation in code values."""
+def noise(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """White Gaussian noise, new in every frame; strength is its deviation in code values."""
     count, height, width = frames.shape[:3]
     margin = 64
     field = rng.standard_normal((height + margin, width + margin, 3), dtype=np.float32) * strength
@@ -72,23 +73,23 @@ def noise(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: fl
     return out, 0, count
 
 
-def blocking(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def blocking(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Blocks of a codec at a low bit rate: JPEG with 8-px blocks; strength is 100 - quality."""
     options = [cv2.IMWRITE_JPEG_QUALITY, int(100 - strength)]
     out = np.empty_like(frames)
     for source, target in zip(frames, out):
         data = cv2.imencode(".jpg", cv2.cvtColor(source, cv2.COLOR_RGB2BGR), options)[1]
-        cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, dst=target)
+        target[:] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]  # type: ignore[index]
     return out, 0, len(frames)
 
 
-def banding(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def banding(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Too few code values per channel; strength is the distance between neighbouring ones."""
     codes = np.arange(256)
     return _lut(frames, np.rint(codes / strength) * strength), 0, len(frames)
 
 
-def low_resolution(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def low_resolution(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Shrunk and enlarged again; strength is the factor, for a short side of up to 540 px.
 
     Larger frames are shrunk to the size that a 540-px frame would get: the loss seen is the same.
@@ -103,21 +104,21 @@ def low_resolution(frames: np.ndarray, strength: float, rng: np.random.Generator
     return out, 0, len(frames)
 
 
-def overexposure(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def overexposure(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Highlights burnt out and shadows veiled; strength is in stops of light (EV)."""
     # The veil makes sure that a dark clip is not simply improved by more light.
     codes = np.arange(256) * 2 ** (strength / 2.2) + 15 * strength
     return _lut(frames, codes), 0, len(frames)
 
 
-def underexposure(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def underexposure(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Too dark, with shadows crushed; strength is in stops of light (EV)."""
     codes = np.arange(256) * 2 ** (-strength / 2.2) - 3 * strength
     return _lut(frames, codes), 0, len(frames)
 
 
-def colour_cast(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """A wrong white balance towards a random hue; strength is the log gain of the strongest channel."""
+def colour_cast(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """A wrong white balance, of random hue; strength is the log gain of the strongest channel."""
     angle = rng.random() * 2 * np.pi
     hue = np.cos(angle + np.array([0.0, 2.0, 4.0]) * np.pi / 3)
     gains = np.exp(strength * hue / np.abs(hue).max())
@@ -128,8 +129,8 @@ def colour_cast(frames: np.ndarray, strength: float, rng: np.random.Generator, f
 # --- motion --------------------------------------------------------------------------------------
 
 
-def freeze(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """One stretch stands still, then the clip jumps to where it would be; strength is its share of the clip."""
+def freeze(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """One stretch stands still, then the clip jumps ahead; strength is its share of the clip."""
     count = len(frames)
     held = min(max(1, round(strength * count)), count - 1)
     start, end = _window(count - 1, held, rng)
@@ -138,8 +139,8 @@ def freeze(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: f
     return frames[order], start + 1, end + 1
 
 
-def dropped_frames(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """Random frames are missing and the one before is held; strength is the share that is missing."""
+def dropped_frames(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """Random frames are missing, the one before is held; strength is the share of them."""
     count = len(frames)
     missing = 1 + rng.permutation(count - 1)[:max(1, round(strength * (count - 1)))]
     order = np.arange(count)
@@ -147,8 +148,8 @@ def dropped_frames(frames: np.ndarray, strength: float, rng: np.random.Generator
     return frames[np.maximum.accumulate(order)], int(missing.min()), int(missing.max()) + 1
 
 
-def shuffled_frames(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """Frames of one stretch come in a wrong order; strength is the stretch's share of the clip.
+def shuffled_frames(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """Frames of one stretch are out of order; strength is the stretch's share of the clip.
 
     How far a frame strays grows along with it, up to a third of a second.
     """
@@ -165,8 +166,11 @@ def shuffled_frames(frames: np.ndarray, strength: float, rng: np.random.Generato
     return frames[order], start, end
 
 
-def shake(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """The camera jitters for a part of the clip; strength is the displacement (root mean square) in short sides."""
+def shake(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """The camera jitters for a part of the clip.
+
+    Strength is the displacement (root mean square) in short sides.
+    """
     count, height, width = frames.shape[:3]
     start, end = _window(count, max(2, round(_WINDOW_SHARE * count)), rng)
     seconds = np.arange(end - start)[:, None, None] / fps
@@ -184,8 +188,8 @@ def shake(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: fl
     return out, start, end
 
 
-def flicker(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """Brightness jumps, up to 12 times a second, in a part of the clip; strength is the log gain."""
+def flicker(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """Brightness jumps, up to 12 times a second, in a part of the clip; strength is a log gain."""
     count = len(frames)
     start, end = _window(count, max(2, round(_WINDOW_SHARE * count)), rng)
     hold = max(1, round(fps / 12))
@@ -197,8 +201,8 @@ def flicker(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: 
     return out, start, end
 
 
-def ghosting(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
-    """Everything that moves leaves a trail; strength is the trail's mean age in twelfths of a second."""
+def ghosting(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
+    """What moves leaves a trail; strength is the trail's mean age in twelfths of a second."""
     age = strength * max(1.0, fps / 12)
     trail = frames[0].astype(np.float32)
     out = np.empty_like(frames)
@@ -208,7 +212,7 @@ def ghosting(frames: np.ndarray, strength: float, rng: np.random.Generator, fps:
     return out, 0, len(frames)
 
 
-def warping(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def warping(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Shapes melt and bend as in a generator's morphing: a smooth displacement field that changes.
 
     Strength is the standard deviation of the field's nodes in short sides; the nodes are a fifth of
@@ -232,7 +236,7 @@ def warping(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: 
     return out, 0, count
 
 
-def near_static(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float) -> Result:
+def near_static(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Hardly anything moves; strength is the factor by which motion is slowed down.
 
     The frames between frames are interpolated along the optical flow, so that motion stays smooth.
@@ -259,7 +263,7 @@ def near_static(frames: np.ndarray, strength: float, rng: np.random.Generator, f
 
 
 def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Optical flow (h, w, 2) in pixels, found at a small size; zero where the frames are too small for it."""
+    """Optical flow (h, w, 2) in pixels, found at a small size; zero for frames too small for it."""
     height, width = first.shape[:2]
     if min(height, width) < 64:
         return np.zeros((height, width, 2), np.float32)
@@ -267,19 +271,23 @@ def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     size = (round(width * scale), round(height * scale))
     small = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
              for frame in (first, second)]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(small[0], small[1], None)
-    return cv2.resize(flow, (width, height)) * np.float32([width / size[0], height / size[1]])
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    start = np.zeros((size[1], size[0], 2), np.float32)
+    flow = cv2.resize(method.calc(small[0], small[1], start), (width, height))
+    return flow * np.array([width / size[0], height / size[1]], np.float32)
 
 
 # --- semantic ------------------------------------------------------------------------------------
 
 
-def scene_cut(frames: np.ndarray, strength: float, rng: np.random.Generator, fps: float, *,
-              other: np.ndarray) -> Result:
+def scene_cut(
+    frames: np.ndarray, strength: float, rng: Rng, fps: float, *, other: np.ndarray
+) -> Result:
     """A cut to another clip that lasts to the end; strength is the other clip's share of the time.
 
     Args:
-        other: the other clip (t, h, w, 3), any size and length; scaled to cover the frame, repeated if short.
+        other: the other clip (t, h, w, 3) at the same frame rate; any size (scaled to cover the
+            frame) and length (repeated if short).
     """
     count, height, width = frames.shape[:3]
     start = count - min(max(1, round(strength * count)), count - 1)
@@ -299,7 +307,7 @@ class Distortion:
     """One type of damage to frames.
 
     Attributes:
-        apply: (frames, strength, rng, fps) -> (damaged frames, first damaged frame, one past the last).
+        apply: (frames, strength, rng, fps) -> (damaged frames, first damaged one, one past the last).
         dimension: the dimension that it spoils.
         unit: what `strengths` measure.
         strengths: one for each severity from 1 to 5.
@@ -309,7 +317,7 @@ class Distortion:
     apply: Callable[..., Result]
     dimension: Dimension
     unit: str
-    strengths: tuple[float, float, float, float, float]
+    strengths: tuple[float, ...]
     min_frames: int = 1
 
     def __post_init__(self) -> None:
@@ -328,10 +336,10 @@ def _motion(apply: Callable[..., Result], unit: str, *strengths: float) -> Disto
 
 DISTORTIONS: dict[str, Distortion] = {
     "blur": _technical(blur, "sigma / short side", 0.0025, 0.0045, 0.008, 0.0145, 0.026),
-    "noise": _technical(noise, "sigma, code values", 4, 7.5, 14, 26, 48),
+    "noise": _technical(noise, "sigma, code values", 5, 9, 16, 29, 52),
     "blocking": _technical(blocking, "100 - JPEG quality", 65, 80, 89, 94, 98),
     "banding": _technical(banding, "code value step", 10, 17, 29, 49, 83),
-    "low_resolution": _technical(low_resolution, "scale factor", 1.5, 2.2, 3.3, 5, 8),
+    "low_resolution": _technical(low_resolution, "scale factor", 1.5, 2.4, 3.8, 6, 10),
     "overexposure": _technical(overexposure, "EV", 0.3, 0.55, 0.95, 1.6, 2.7),
     "underexposure": _technical(underexposure, "EV", 0.5, 0.9, 1.6, 2.8, 4.8),
     "colour_cast": _technical(colour_cast, "log gain", 0.08, 0.14, 0.25, 0.45, 0.8),
@@ -341,15 +349,17 @@ DISTORTIONS: dict[str, Distortion] = {
     "shake": _motion(shake, "displacement / short side", 0.006, 0.011, 0.019, 0.035, 0.063),
     "flicker": _motion(flicker, "log gain", 0.05, 0.09, 0.16, 0.28, 0.5),
     "ghosting": _motion(ghosting, "age, 1/12 s", 0.35, 0.7, 1.4, 2.8, 5.6),
-    "warping": _motion(warping, "node displacement / short side", 0.004, 0.0075, 0.014, 0.026, 0.048),
+    "warping": _motion(warping, "displacement / short side", 0.004, 0.0075, 0.014, 0.026, 0.048),
     "near_static": _motion(near_static, "slow-down factor", 2, 4, 8, 16, 32),
     "scene_cut": Distortion(apply=scene_cut, dimension="semantic", unit="share of the clip",
                             strengths=(0.14, 0.24, 0.4, 0.6, 0.86), min_frames=MIN_MOTION_FRAMES),
 }
 
 
-def damaged(frames: np.ndarray, type: str, severity: int, seed: int = 0, fps: float = 24.0, *,
-            other: np.ndarray | None = None) -> tuple[np.ndarray, float, float]:
+def damaged(
+    frames: np.ndarray, type: str, severity: int, seed: int = 0, fps: float = 24.0, *,
+    other: np.ndarray | None = None,
+) -> tuple[np.ndarray, float, float]:
     """Damage a clip in memory.
 
     Args:
@@ -361,10 +371,11 @@ def damaged(frames: np.ndarray, type: str, severity: int, seed: int = 0, fps: fl
         other: another clip (t, h, w, 3); required by "scene_cut", ignored by the rest.
 
     Returns:
-        Frames of the same shape (they may share memory with the input), start and end of the damage in seconds.
+        Frames of the same shape (they may share memory with the input), start and end of the damage
+        in seconds.
 
     Raises:
-        ValueError: unknown type, severity out of range, wrong frames, or a clip too short for the type.
+        ValueError: unknown type, severity out of range, wrong frames, or too few for the type.
     """
     if type not in DISTORTIONS:
         raise ValueError(f"unknown distortion {type!r}; supported: {', '.join(DISTORTIONS)}")
@@ -383,5 +394,6 @@ def damaged(frames: np.ndarray, type: str, severity: int, seed: int = 0, fps: fl
         if other is None or not len(other):
             raise ValueError("scene_cut needs `other`, the frames of another clip")
         extra["other"] = other
-    out, start, end = spec.apply(np.ascontiguousarray(frames), spec.strengths[severity - 1], rng, fps, **extra)
+    strength = spec.strengths[severity - 1]
+    out, start, end = spec.apply(np.ascontiguousarray(frames), strength, rng, fps, **extra)
     return out, start / fps, end / fps

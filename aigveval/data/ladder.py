@@ -1,20 +1,22 @@
-"""The distortion ladder: from clean clips, damaged versions with known type, severity and time range.
+"""The distortion ladder: from clean clips, damaged ones of known type, severity and time range.
 
     make_ladder(["clips"], "ladder", prompts="clips/manifest.csv")
 
-writes, for each source, a clean re-encode (severity 0), one file per type of `DISTORTIONS` and severity,
-and `manifest.jsonl`. The wrong-prompt types need no file of their own: their rows name the clean
-re-encode and carry another prompt.
+writes, for each source, a clean re-encode (severity 0), one file per type of `DISTORTIONS` and
+severity, and `manifest.jsonl`. The wrong-prompt types need no file of their own: their rows name
+the clean re-encode and carry another prompt. A clip too short for a type has no rows of that type.
 
 Rows of the manifest:
     video: path relative to the manifest.
-    source: the clean clip's path as found. group: its folder in the ladder, the same for all its rows.
-    prompt: the prompt to judge the video by, maybe a wrong one. source_prompt: the right one, or null.
+    source: the clean clip's path as found.
+    group: its folder in the ladder, the same for all its rows.
+    prompt: the prompt to judge the video by, maybe a wrong one.
+    source_prompt: the right one, or null.
     type, dimension, severity: "clean", null, 0; or a type, the dimension that it spoils, 1-5.
     strength, unit: the physical number behind the severity.
     start_seconds, end_seconds: where the damage is; null for clean rows and wrong prompts.
-    technical_drop, motion_drop, semantic_drop: nominal loss against the source in MOS points (0.75 per
-        severity in the type's own dimension, 0 elsewhere, null where the type may well touch it too).
+    technical_drop, motion_drop, semantic_drop: nominal loss against the source in MOS points, 0.75
+        per severity in the type's own dimension, 0 elsewhere, null where an effect is likely too.
     seed: what `distortions.damaged` makes the same frames from.
     other: for scene_cut and prompt_mismatch, the source that the foreign part comes from.
 """
@@ -38,7 +40,7 @@ import cv2
 from .distortions import DISTORTIONS, SEVERITIES
 from .inputs import collect
 from .ladder_worker import Job, Settings, render, write_atomic
-from .manifest import Clip, InputError
+from .manifest import Clip, InputError, make_clip
 from .wrong_prompts import content_words, mismatch, wrong_object
 
 PROMPT_TYPES = ("prompt_mismatch", "wrong_object")
@@ -46,6 +48,7 @@ TYPES = (*DISTORTIONS, *PROMPT_TYPES)
 DROP_PER_SEVERITY = 0.75  # MOS points
 _UNSURE = {"scene_cut": ("motion",)}  # dimensions of which a type's effect is not claimed
 _OTHERS = 3  # how many other clips to try for a scene cut before giving up
+State = dict[str, Any]  # what `render` knows of a source, see there
 OnError = Callable[[str, str], None]
 
 
@@ -62,8 +65,8 @@ def make_ladder(
 ) -> Path:
     """Render the ladder of some clean clips.
 
-    A killed run goes on where it stopped; a source that changed is rendered anew. Each file is written
-    under a temporary name and renamed when it is complete. A bad source is reported and left out.
+    A killed run goes on where it stopped; a source that changed is rendered anew. Each file is
+    written under a temporary name and renamed when complete. A bad source is reported and left out.
 
     Args:
         sources: files, folders (searched whole), patterns, manifests.
@@ -75,8 +78,8 @@ def make_ladder(
         max_side_px: larger frames are shrunk to this longer side, which bounds the time.
         max_seconds: longer clips are cut to this length around their middle.
         crf: quality of the H.264 files, lower is better; 10 can't be told from the frames.
-        prompts: `{path or file name: prompt}`, or a manifest (see `data.inputs`). Without a prompt
-            a source gets no rows of the wrong-prompt types.
+        prompts: `{path or file name: prompt}`, or a manifest (see `data.inputs`). Without a
+            prompt a source gets no rows of the wrong-prompt types.
         quiet: no progress bar.
         on_error: called with the path and the reason of each bad source; default a line on stderr.
 
@@ -95,16 +98,20 @@ def make_ladder(
     if not set(levels) <= set(SEVERITIES):
         raise ValueError(f"severities must be in {SEVERITIES}, got {tuple(severities)}")
     if max_side_px < 16 or not max_seconds > 0 or not 0 <= crf <= 51 or seed < 0:
-        raise ValueError(f"out of range: max_side_px={max_side_px} (16 or more), max_seconds={max_seconds} "
-                         f"(above 0), crf={crf} (0 to 51), seed={seed} (0 or more)")
+        raise ValueError(
+            f"out of range: max_side_px={max_side_px} (16 or more), max_seconds={max_seconds} "
+            f"(above 0), crf={crf} (0 to 51), seed={seed} (0 or more)"
+        )
     settings = Settings(seed=seed, max_side_px=max_side_px, max_seconds=max_seconds, crf=crf)
     report = on_error or _print_error
     clips = _find_sources(sources, prompts, report)
     out = Path(out_dir)
     names = _folder_names(clips)
-    jobs = [Job(path=str(clip.path), name=name, folder=str(out / name), settings=settings,
-                 others=_others(clip, clips), types=chosen, severities=levels)
-            for clip, name in zip(clips, names)]
+    jobs = [
+        Job(path=str(clip.path), name=name, folder=str(out / name), settings=settings,
+            others=_others(clip, clips), types=chosen, severities=levels)
+        for clip, name in zip(clips, names)
+    ]
     from filelock import FileLock, Timeout
 
     try:
@@ -128,7 +135,9 @@ def make_ladder(
 # ---- planning -----------------------------------------------------------------------------------
 
 
-def _find_sources(sources: Sequence[str | os.PathLike[str]], prompts: Any, report: OnError) -> list[Clip]:
+def _find_sources(
+    sources: Sequence[str | os.PathLike[str]], prompts: Any, report: OnError
+) -> list[Clip]:
     """The sources with their prompts, each file once."""
     from_file = None if prompts is None or isinstance(prompts, Mapping) else prompts
     try:
@@ -141,14 +150,15 @@ def _find_sources(sources: Sequence[str | os.PathLike[str]], prompts: Any, repor
             report(clip.video, clip.problem)
             continue
         if isinstance(prompts, Mapping):
-            text = prompts.get(clip.video) or prompts.get(str(clip.path)) or prompts.get(clip.path.name)
-            clip = Clip(path=clip.path, video=clip.video, prompt=text or clip.prompt)
+            names = (clip.video, str(clip.path), clip.path.name)
+            text = next((prompts[name] for name in names if name in prompts), None)
+            clip = make_clip(clip.path, text or clip.prompt)
         clips.setdefault(os.path.realpath(clip.path), clip)
     return list(clips.values())
 
 
 def _folder_names(clips: Sequence[Clip]) -> list[str]:
-    """File stems; where several clips share one, with a hash of the parent folder's name and suffix."""
+    """File stems; where several clips share one, with a hash of the path."""
     stems = [clip.path.stem for clip in clips]
     return [stem if stems.count(stem) == 1 else
             f"{stem}-{hashlib.sha256(os.path.abspath(clip.path).encode()).hexdigest()[:8]}"
@@ -156,7 +166,7 @@ def _folder_names(clips: Sequence[Clip]) -> list[str]:
 
 
 def _others(clip: Clip, clips: Sequence[Clip]) -> tuple[str, ...]:
-    """Clips of another content, best first: as few shared words as possible, then in a fixed random order.
+    """Clips of another content, best first: few words in common, then in a fixed random order.
 
     The order depends on the two file names alone, so that one more source changes few choices.
     """
@@ -173,9 +183,10 @@ def _others(clip: Clip, clips: Sequence[Clip]) -> tuple[str, ...]:
 
 def _check_settings(path: Path, settings: Settings) -> None:
     mine = json.dumps(asdict(settings), sort_keys=True)
-    if path.exists() and path.read_text(encoding="utf-8").strip() != mine:
-        raise LadderError(f"{path.parent} was made with other settings "
-                          f"({path.read_text(encoding='utf-8').strip()}); use another folder")
+    theirs = path.read_text(encoding="utf-8").strip() if path.exists() else mine
+    if theirs != mine:
+        raise LadderError(
+            f"{path.parent} was made with other settings, {theirs}, not {mine}; use another folder")
     write_atomic(path, mine + "\n")
 
 
@@ -186,19 +197,23 @@ def _print_error(path: str, reason: str) -> None:
 # ---- rendering ----------------------------------------------------------------------------------
 
 
-def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[str, dict[str, Any]]:
+def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[str, State]:
     """Render all jobs; path -> what `render` gives. Bad ones are reported and left out."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    )
 
-    done: dict[str, dict[str, Any]] = {}
+    done: dict[str, State] = {}
     # Largest first: the last worker to finish then waits for a small one.
-    todo = sorted(jobs, key=lambda job: os.path.getsize(job.path) if os.path.exists(job.path) else 0)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    todo = sorted(jobs, key=lambda job: _size(job.path))
+    look = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )
+    with Progress(*look, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("ladder: sources", total=len(jobs))
 
-        def finish(job: Job, future: Future[dict[str, Any]]) -> None:
+        def finish(job: Job, future: Future[State]) -> None:
             try:
                 result = future.result()
             except BrokenProcessPool:
@@ -215,7 +230,7 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
         while todo and workers == 1:
             finish(todo[-1], _inline(todo.pop()))
         while todo:
-            running: dict[Future[dict[str, Any]], Job] = {}
+            running: dict[Future[State], Job] = {}
             try:
                 with _pool(width) as pool:
                     while todo or running:
@@ -237,8 +252,15 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
     return done
 
 
-def _inline(job: Job) -> Future[dict[str, Any]]:
-    future: Future[dict[str, Any]] = Future()
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _inline(job: Job) -> Future[State]:
+    future: Future[State] = Future()
     try:
         future.set_result(render(job))
     except Exception as error:
@@ -249,14 +271,17 @@ def _inline(job: Job) -> Future[dict[str, Any]]:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawn: a forked copy of a process that has decoded or computed with threads may hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
 
 
 # ---- manifest -----------------------------------------------------------------------------------
 
 
-def _rows(job: Job, clip: Clip, state: dict[str, Any], clips: Sequence[Clip]) -> list[dict[str, Any]]:
-    def row(kind: str, severity: int, strength: float, unit: str | None, **extra: Any) -> dict[str, Any]:
+def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    def row(
+        kind: str, severity: int, strength: float, unit: str | None, **extra: Any
+    ) -> dict[str, Any]:
         dimension = DISTORTIONS[kind].dimension if kind in DISTORTIONS else (
             "semantic" if kind in PROMPT_TYPES else None)
         drops = {f"{name}_drop": DROP_PER_SEVERITY * severity if name == dimension else
@@ -279,15 +304,17 @@ def _rows(job: Job, clip: Clip, state: dict[str, Any], clips: Sequence[Clip]) ->
                                 start_seconds=start, end_seconds=end,
                                 other=state["other"] if kind == "scene_cut" else None))
             elif kind in PROMPT_TYPES and clip.prompt:
-                wrong = _wrong_prompt(kind, severity, clip.prompt, state["seed"], job.others, clips)
+                wrong = _wrong_prompt(
+                    kind, severity, clip.prompt, state["seed"], job.others, clips)
                 if wrong:
                     text, strength, unit, other = wrong
                     rows.append(row(kind, severity, strength, unit, prompt=text, other=other))
     return rows
 
 
-def _wrong_prompt(kind: str, severity: int, prompt: str, seed: int, others: Sequence[str],
-                  clips: Sequence[Clip]) -> tuple[str, float, str, str | None] | None:
+def _wrong_prompt(
+    kind: str, severity: int, prompt: str, seed: int, others: Sequence[str], clips: Sequence[Clip]
+) -> tuple[str, float, str, str | None] | None:
     if kind == "wrong_object":
         changed = wrong_object(prompt, severity, seed)
         return changed and (*changed, "wrongness of the content words", None)

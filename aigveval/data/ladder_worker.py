@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from .distortions import DISTORTIONS, damaged
@@ -62,9 +63,9 @@ def render(job: Job) -> dict[str, Any]:
     visual = [kind for kind in job.types if kind in DISTORTIONS]
     old = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     state: dict[str, Any] = old if old.get("sha256") == digest else {
-        "sha256": digest, "seed": zlib.crc32(f"{job.settings.seed} {job.name}".encode()), "damage": {}}
+        "sha256": digest, "seed": clip_seed(job.settings.seed, job.name), "damage": {}}
     if "scene_cut" in visual and state.get("other") not in (None, *job.others):
-        state["damage"].pop("scene_cut", None)  # made from a clip that is not among the sources any more
+        state["damage"].pop("scene_cut", None)  # its other clip is not among the sources any more
     damage = state["damage"]
     frames: np.ndarray | None = None
     other: np.ndarray | None = None
@@ -74,6 +75,7 @@ def render(job: Job) -> dict[str, Any]:
             frames, state["fps"] = _read(job.path, job.settings)
             state["num_frames"] = len(frames)
             _encode(folder / "clean.mp4", frames, state["fps"], job.settings.crf)
+            write_atomic(note, json.dumps(state, sort_keys=True))
         for kind in visual:
             made = damage.setdefault(kind, {})
             missing = [s for s in job.severities
@@ -82,26 +84,30 @@ def render(job: Job) -> dict[str, Any]:
                 continue
             if frames is None:
                 frames, _ = _read(job.path, job.settings)
-            if kind == "scene_cut" and other is None:
-                other, state["other"] = _read_other(job)
-            if kind == "scene_cut" and other is None:
-                continue
+            if kind == "scene_cut":
+                other, state["other"] = _read_other(job, state["fps"])
+                if other is None:
+                    continue
             for severity in missing:
-                bad, start, end = damaged(frames, kind, severity, state["seed"], state["fps"], other=other)
+                bad, start, end = damaged(
+                    frames, kind, severity, state["seed"], state["fps"], other=other)
                 _encode(folder / f"{kind}_{severity}.mp4", bad, state["fps"], job.settings.crf)
                 made[str(severity)] = [round(start, 4), round(end, 4)]
+            write_atomic(note, json.dumps(state, sort_keys=True))
     except VideoError as error:
         return {"error": error.reason}
     except OSError as error:
         return {"error": f"{error.filename or folder}: {error.strerror or error}"}
-    text = json.dumps(state, sort_keys=True)
-    if text != json.dumps(old, sort_keys=True):
-        write_atomic(note, text)
     return state
 
 
+def clip_seed(seed: int, name: str) -> int:
+    """The seed of one clip's random details, from the ladder's seed and the clip's folder name."""
+    return zlib.crc32(f"{seed} {name}".encode())
+
+
 def _read(path: str, settings: Settings) -> tuple[np.ndarray, float]:
-    """The middle `max_seconds` of a clip, even sizes: uint8 frames (t, h, w, 3) and frames per second."""
+    """The middle `max_seconds` of a clip: uint8 (t, h, w, 3) of even size, and the frame rate."""
     from encoders.video import FrameRequest, read_frames
 
     def middle(count: int, fps: float) -> np.ndarray:
@@ -111,27 +117,29 @@ def _read(path: str, settings: Settings) -> tuple[np.ndarray, float]:
     info, found = read_frames(path, {"all": FrameRequest(indices=middle, stream="slow")},
                               slow_max_side_px=settings.max_side_px)
     frames = found["all"].pixels.permute(0, 2, 3, 1).numpy()
-    height, width = (max(2, side // 2 * 2) for side in frames.shape[1:3])
-    if height > frames.shape[1] or width > frames.shape[2]:  # one pixel wide or high
-        frames = np.pad(frames, ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0)),
-                        mode="edge")
+    if 1 in frames.shape[1:3]:
+        frames = frames.repeat(1 + (frames.shape[1] == 1), axis=1)
+        frames = frames.repeat(1 + (frames.shape[2] == 1), axis=2)
+    height, width = (side // 2 * 2 for side in frames.shape[1:3])
     return np.ascontiguousarray(frames[:, :height, :width]), float(info.fps)
 
 
-def _read_other(job: Job) -> tuple[np.ndarray | None, str | None]:
-    """The first clip of another content that can be read."""
+def _read_other(job: Job, fps: float) -> tuple[np.ndarray | None, str | None]:
+    """The first clip of another content that can be read, at `fps` frames per second."""
     from encoders.video import VideoError
 
     for path in job.others:
         try:
-            return _read(path, job.settings)[0], path
+            frames, rate = _read(path, job.settings)
         except VideoError:
             continue
+        return frames[(np.arange(max(1, round(len(frames) * fps / rate))) * rate / fps).astype(int)
+                      .clip(max=len(frames) - 1)], path
     return None, None
 
 
 def _encode(path: Path, frames: np.ndarray, fps: float, crf: int) -> None:
-    """Write an MP4 file: H.264, yuv420p, no audio, one thread so that the bytes are the same each time."""
+    """Write H.264 in MP4, yuv420p, no audio; on one thread, so that the bytes are reproducible."""
     import av
 
     part = path.with_name(f".{path.stem}.part.mp4")
@@ -142,7 +150,8 @@ def _encode(path: Path, frames: np.ndarray, fps: float, crf: int) -> None:
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
     os.replace(part, path)
 

@@ -1,7 +1,8 @@
 """Wrong prompts of known degree: the semantic faults that leave the video as it is.
 
-Pure text functions on word lists of our own. English gets the best replacements; other languages are
-mixed word by word, or character by character where nothing is written between words.
+Pure text functions on word lists of our own. English gets the best
+replacements; other languages are mixed word by word, or character by character where nothing is
+written between words.
 """
 
 from __future__ import annotations
@@ -12,46 +13,89 @@ import re
 _NEAR, _FAR = 0.5, 1.0  # how wrong a word from the same group and from another group counts
 
 _GROUPS: dict[str, str] = {
-    "animal": "dog cat horse tiger bear panda lion elephant rabbit cow sheep goat wolf fox monkey deer "
-              "zebra giraffe camel pig mouse squirrel raccoon corgi puppy kitten",
-    "bird": "bird eagle parrot owl duck swan chicken penguin pigeon crow flamingo turkey",
-    "sea": "fish shark whale dolphin turtle octopus crab jellyfish seal lobster clown",
-    "insect": "butterfly bee spider ant beetle dragonfly snail ladybug",
-    "person": "man woman boy girl child person chef doctor soldier dancer artist astronaut teacher farmer "
-              "clown policeman librarian chemist baby lady gentleman robot",
-    "vehicle": "car bus truck train bicycle motorcycle boat ship airplane helicopter tractor van suv "
-               "submarine rocket balloon canoe skateboard surfboard",
-    "food": "apple banana pizza cake bread cheese sandwich soup noodles pancakes hamburger salad orange "
-            "strawberry chocolate egg syrup cream honey",
-    "drink": "water milk coffee tea juice wine beer liquid lemonade",
-    "furniture": "table chair sofa bed desk lamp shelf mirror cabinet bench wardrobe swing",
-    "object": "book phone laptop camera clock umbrella bottle glass cup bag knife hammer sledgehammer "
-              "brush towel vase candle basket key box jar beaker bucket",
-    "music": "guitar piano violin drum trumpet flute saxophone cello harp",
-    "clothing": "hat shirt jacket dress suit shoes boots scarf gloves coat bandana helmet glasses",
-    "sport": "ball football basketball frisbee javelin racket kite snowboard skis rope trampoline",
-    "plant": "tree flower rose grass leaf leaves cactus bush mushroom sunflower vine",
-    "nature": "mountain river lake ocean sea beach desert forest jungle island waterfall volcano valley "
-              "cave meadow reef snow sand sky cliff",
-    "city": "street house building bridge city park castle tower church school market station airport "
-            "kitchen office garden library garage bathroom lawn fence floor tunnel",
-    "weather": "rain storm fog sunshine lightning rainbow wind sunset sunrise night",
-    "action": "running walking jumping dancing swimming flying sleeping eating reading cooking singing "
-              "climbing driving painting surfing skiing fighting laughing crying skateboarding",
-    "look": "red green blue yellow black white purple pink brown golden silver wooden metal stone plastic "
-            "old young tiny huge",
+    "animal": (
+        "dog cat horse tiger bear panda lion elephant rabbit cow sheep goat wolf fox "
+        "monkey deer zebra giraffe camel pig mouse squirrel raccoon corgi puppy kitten"
+    ),
+    "bird": (
+        "bird eagle parrot owl duck swan chicken penguin pigeon crow flamingo turkey"
+    ),
+    "sea": (
+        "fish shark whale dolphin turtle octopus crab jellyfish seal lobster clown"
+    ),
+    "insect": (
+        "butterfly bee spider ant beetle dragonfly snail ladybug"
+    ),
+    "person": (
+        "man woman boy girl child person chef doctor soldier dancer artist astronaut "
+        "teacher farmer policeman librarian chemist baby lady gentleman robot"
+    ),
+    "vehicle": (
+        "car bus truck train bicycle motorcycle boat ship airplane helicopter tractor van "
+        "suv submarine rocket balloon canoe skateboard surfboard"
+    ),
+    "food": (
+        "apple banana pizza cake bread cheese sandwich soup noodles pancakes hamburger "
+        "salad orange strawberry chocolate egg syrup cream honey"
+    ),
+    "drink": (
+        "water milk coffee tea juice wine beer liquid lemonade"
+    ),
+    "furniture": (
+        "table chair sofa bed desk lamp shelf mirror cabinet bench wardrobe swing"
+    ),
+    "object": (
+        "book phone laptop camera clock umbrella bottle glass cup bag knife hammer "
+        "sledgehammer brush towel vase candle basket key box jar beaker bucket"
+    ),
+    "music": (
+        "guitar piano violin drum trumpet flute saxophone cello harp"
+    ),
+    "clothing": (
+        "hat shirt jacket dress suit shoes boots scarf gloves coat bandana helmet glasses"
+    ),
+    "sport": (
+        "ball football basketball frisbee javelin racket kite snowboard skis rope "
+        "trampoline"
+    ),
+    "plant": (
+        "tree flower rose grass leaf leaves cactus bush mushroom sunflower vine"
+    ),
+    "nature": (
+        "mountain river lake ocean sea beach desert forest jungle island waterfall "
+        "volcano valley cave meadow reef snow sand sky cliff"
+    ),
+    "city": (
+        "street house building bridge city park castle tower church school market station "
+        "airport kitchen office garden library garage bathroom lawn fence floor tunnel"
+    ),
+    "weather": (
+        "rain storm fog sunshine lightning rainbow wind sunset sunrise night"
+    ),
+    "action": (
+        "running walking jumping dancing swimming flying sleeping eating reading cooking "
+        "singing climbing driving painting surfing skiing fighting laughing crying "
+        "skateboarding"
+    ),
+    "look": (
+        "red green blue yellow black white purple pink brown golden silver wooden metal "
+        "stone plastic old young tiny huge"
+    ),
 }
-_WORDS: dict[str, tuple[str, ...]] = {group: tuple(words.split()) for group, words in _GROUPS.items()}
+_WORDS = {group: tuple(words.split()) for group, words in _GROUPS.items()}
 _GROUP_OF = {word: group for group, words in _WORDS.items() for word in words}
 _NOUN_GROUPS = tuple(group for group in _WORDS if group not in ("action", "look"))
 
-_EMPTY = frozenset("""a about above after against all along amidst an and are around as at be been before behind
-below beside besides between beyond by camera can clear cinematic close detailed down during each every for from
-front has have he her high highly him his hot if in inside into is it its just like make makes many more most
-near next nobody not of off on one onto or other out over overhead own part quality realistic resolution right
-scene seen she shot side slow so some such than that the their them then there these they this those through
-three to top towards two ultra under until up upon very view was well were what when where which while who whose
-with within without wide beautiful style video 2k 4k 8k hd hdr masterpiece""".split())
+_EMPTY = frozenset("""
+    a about above after against all along amidst an and are around as at be been before behind
+    below beside besides between beyond by camera can clear cinematic close detailed down during
+    each every for from front has have he her high highly him his hot if in inside into is it
+    its just like make makes many more most near next nobody not of off on one onto or other out
+    over overhead own part quality realistic resolution right scene seen she shot side slow so
+    some such than that the their them then there these they this those through three to top
+    towards two ultra under until up upon very view was well were what when where which while
+    who whose with within without wide beautiful style video 2k 4k 8k hd hdr masterpiece
+""".split())
 
 
 def content_words(prompt: str) -> list[str]:
@@ -68,16 +112,20 @@ def _known(word: str) -> str | None:
     return None
 
 
-def wrong_object(prompt: str, severity: int, seed: int = 0) -> tuple[str, float] | None:
-    """Replace objects of the prompt: first one noun by one of its kind, in the end every content word.
+def _pick(rng: random.Random, group: str, taken: set[str]) -> str:
+    return rng.choice([word for word in _WORDS[group] if word not in taken] or _WORDS[group])
 
-    All replacements, in a fixed order (known nouns, other words, then actions and looks; each known word
-    first by a near one, say dog -> horse, then by a far one, say dog -> piano), form one sequence;
-    severity s takes the first s fifths of it. So a higher severity holds all of a lower one's.
+
+def wrong_object(prompt: str, severity: int, seed: int = 0) -> tuple[str, float] | None:
+    """Replace objects of the prompt: first one noun by one of its kind, at last all content words.
+
+    All replacements, in a fixed order (known nouns, other words, then actions and looks; each known
+    noun first by a near one, say dog -> horse, then by a far one, say dog -> piano), form one
+    sequence; severity s takes the first s fifths of it. So a higher severity holds a lower one.
 
     Returns:
-        The wrong prompt and its strength (0 to 1: mean wrongness of the content words), or None where the
-        prompt is too short for this severity to differ from the one below, or has no content words.
+        The wrong prompt and its strength (0 to 1: mean wrongness of the content words), or None
+        where the prompt is too short for this severity to differ from the one below.
     """
     rng = random.Random(f"{seed} {prompt}")
     words = content_words(prompt)
@@ -90,12 +138,12 @@ def wrong_object(prompt: str, severity: int, seed: int = 0) -> tuple[str, float]
         known = _known(word)
         group = _GROUP_OF[known] if known else "action" if word.endswith(("ing", "ed")) else None
         if group is not None:
-            near = rng.choice([w for w in _WORDS[group] if w not in taken] or list(_WORDS[group]))
+            near = _pick(rng, group, taken)
             taken.add(near)
             steps.append((word, near, _NEAR if known else _FAR))
         if group not in ("action", "look"):
             far_group = rng.choice([g for g in _NOUN_GROUPS if g != group])
-            far = rng.choice([w for w in _WORDS[far_group] if w not in taken] or list(_WORDS[far_group]))
+            far = _pick(rng, far_group, taken)
             taken.add(far)
             steps.append((word, far, _FAR))
     count = len(steps) * severity // 5
@@ -125,8 +173,8 @@ def mismatch(prompt: str, other: str, severity: int) -> tuple[str, float] | None
     follow; 5 is the other prompt as it stands.
 
     Returns:
-        The wrong prompt and the share of its words that are the other prompt's, or None where the prompts
-        are too short for this severity to differ from the one below.
+        The wrong prompt and the share of its words that are the other prompt's, or None where the
+        prompts are too short for this severity to differ from the one below.
     """
     own_words, other_words = _units(prompt), _units(other)
 
