@@ -59,7 +59,8 @@ _KINDS: dict[Dimension, dict[str, str]] = {
         "blocking": "square blocks from strong compression",
         "banding": "steps in what should be a smooth gradient",
         "low_resolution": "fine detail is gone, as if enlarged from a small picture",
-        "exposure": "too bright or too dark, detail is lost in whites or blacks",
+        "overexposure": "too bright, detail is lost in the whites",
+        "underexposure": "too dark, detail is lost in the blacks",
         "colour_cast": "a tint lies over the whole picture",
     },
     "motion": {

@@ -47,7 +47,8 @@ def test_defects_cover_the_ladder_and_the_generators():
     by_dimension = {d: {k.name for k in rubric.DEFECTS.values() if k.dimension == d}
                     for d in rubric.DIMENSIONS}
     assert by_dimension["technical"] >= {
-        "blur", "noise", "blocking", "banding", "low_resolution", "exposure", "colour_cast"}
+        "blur", "noise", "blocking", "banding", "low_resolution", "overexposure", "underexposure",
+        "colour_cast"}
     assert by_dimension["motion"] >= {
         "freeze", "dropped_frames", "shuffled_frames", "shake", "flicker", "ghosting", "warping",
         "near_static", "morphing", "vanishing_object", "low_dynamic", "unnatural_motion"}
