@@ -32,8 +32,7 @@ class ResultsError(Exception):
     """A results file cannot be read or written; the message is one line."""
 
 
-# ---- reading ------------------------------------------------------------------------------------
-# A kill can cut the last row short. That row was not finished, so readers drop it; any other bad
+# Reading. A kill can cut the last row short. That row was not finished, so readers drop it; any other bad
 # row means that the file is not ours.
 
 
@@ -55,7 +54,7 @@ def read_results(path: str | Path) -> list[Assessment]:
 
 def _read_jsonl(path: Path) -> list[Assessment]:
     rows = []
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    lines = _read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
@@ -68,7 +67,7 @@ def _read_jsonl(path: Path) -> list[Assessment]:
 
 
 def _read_csv(path: Path) -> list[Assessment]:
-    text = path.read_bytes().decode("utf-8-sig")
+    text = _read_text(path)
     records = list(csv.reader(io.StringIO(text, newline="")))
     if not records:
         return []
@@ -99,6 +98,12 @@ def _read_parquet(path: Path) -> list[Assessment]:
         return [Assessment.from_dict(row) for row in parquet.read_table(path).to_pylist()]
     except (pyarrow.ArrowException, ValueError) as error:
         raise _not_ours(path, error) from None
+
+
+def _read_text(path: Path) -> str:
+    head, newline, tail = path.read_bytes().rpartition(b"\n")
+    # The end may be cut through a character.
+    return (head + newline + tail.decode("utf-8", "ignore").encode()).decode("utf-8-sig")
 
 
 def _from_flat(row: dict[str, str]) -> Assessment:
@@ -134,9 +139,6 @@ _READERS: dict[str, Callable[[Path], list[Assessment]]] = {
 }
 
 
-# ---- writing ------------------------------------------------------------------------------------
-
-
 def _append_jsonl(file: TextIO, rows: Iterable[Assessment]) -> None:
     for row in rows:
         file.write(json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
@@ -161,10 +163,9 @@ def _write_parquet(path: Path, rows: Iterable[Assessment]) -> None:
 
     score = pyarrow.struct([("score", pyarrow.float64()), ("std", pyarrow.float64())])
     types = {name: score for name in SCORE_FIELDS} | {"seconds": pyarrow.float64()}
-    names = [field.name for field in fields(Assessment)]
-    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in names])
-    table = pyarrow.Table.from_pylist([row.to_dict() for row in rows], schema=schema)
-    parquet.write_table(table, path)
+    columns = [(field.name, types.get(field.name, pyarrow.string())) for field in fields(Assessment)]
+    data = [row.to_dict() for row in rows]
+    parquet.write_table(pyarrow.Table.from_pylist(data, schema=pyarrow.schema(columns)), path)
 
 
 class ResultsFile:
@@ -239,9 +240,6 @@ class ResultsFile:
         self.close()
 
 
-# ---- what to do with an earlier file ------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
     """What an earlier run left.
@@ -259,8 +257,8 @@ class Earlier:
 
 def _check_writable(path: Path) -> None:
     """Fails now rather than after hours of computing."""
-    if path.is_dir():
-        raise ResultsError(f"{path}: is a folder, results need a file")
+    if path.exists() and not path.is_file():
+        raise ResultsError(f"{path}: not a file, results need one")
     folder = Path(os.path.realpath(path)).parent
     while not folder.exists():
         folder = folder.parent
