@@ -32,12 +32,10 @@ class ResultsError(Exception):
     """A results file cannot be read or written; the message is one line."""
 
 
-# Reading. A kill can cut the last row short. That row was not finished, so readers drop it; any other bad
-# row means that the file is not ours.
-
-
 def read_results(path: str | Path) -> list[Assessment]:
     """Reads the rows of a results file, those of an unfinished Parquet file included.
+
+    A last row that a kill cut short is left out: it was not finished.
 
     Raises:
         ResultsError: when the suffix is unknown, or the file was not written by this module.
@@ -163,9 +161,10 @@ def _write_parquet(path: Path, rows: Iterable[Assessment]) -> None:
 
     score = pyarrow.struct([("score", pyarrow.float64()), ("std", pyarrow.float64())])
     types = {name: score for name in SCORE_FIELDS} | {"seconds": pyarrow.float64()}
-    columns = [(field.name, types.get(field.name, pyarrow.string())) for field in fields(Assessment)]
-    data = [row.to_dict() for row in rows]
-    parquet.write_table(pyarrow.Table.from_pylist(data, schema=pyarrow.schema(columns)), path)
+    names = [field.name for field in fields(Assessment)]
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in names])
+    table = pyarrow.Table.from_pylist([row.to_dict() for row in rows], schema=schema)
+    parquet.write_table(table, path)
 
 
 class ResultsFile:
@@ -203,11 +202,7 @@ class ResultsFile:
         self.rows.append(row)
 
     def close(self, *, rows: Sequence[Assessment] | None = None) -> None:
-        """Finishes the file.
-
-        Args:
-            rows: the rows in their final order, when it is not the order of writing.
-        """
+        """Finishes the file, with `rows` if their final order is not the order of writing."""
         if self._file.closed:
             return
         try:
