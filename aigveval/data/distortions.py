@@ -202,13 +202,16 @@ def flicker(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result
 
 
 def ghosting(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
-    """What moves leaves a trail; strength is the trail's mean age in twelfths of a second."""
-    age = strength * max(1.0, fps / 12)
-    trail = frames[0].astype(np.float32)
+    """Faint copies follow what moves, a sixth and a third of a second late.
+
+    Strength is their share of the picture. Copies rather than a smear, which would be blur, a
+    technical fault.
+    """
+    late = max(1, round(fps / 6))
     out = np.empty_like(frames)
-    for source, target in zip(frames, out):
-        cv2.accumulateWeighted(source, trail, 1 / (1 + age))
-        cv2.convertScaleAbs(trail, dst=target)
+    for i, target in enumerate(out):
+        echo = cv2.addWeighted(frames[max(i - late, 0)], 0.5, frames[max(i - 2 * late, 0)], 0.5, 0)
+        cv2.addWeighted(frames[i], 1 - strength, echo, strength, 0, dst=target)
     return out, 0, len(frames)
 
 
@@ -254,9 +257,9 @@ def near_static(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Re
         if before != flow_of:
             flow, flow_of = _flow(first, second), before
         x, y = flow[..., 0], flow[..., 1]
-        early = cv2.remap(first, columns - part * x, rows - part * y, cv2.INTER_LINEAR,
+        early = cv2.remap(first, columns - part * x, rows - part * y, cv2.INTER_CUBIC,
                           borderMode=cv2.BORDER_REPLICATE)
-        late = cv2.remap(second, columns + (1 - part) * x, rows + (1 - part) * y, cv2.INTER_LINEAR,
+        late = cv2.remap(second, columns + (1 - part) * x, rows + (1 - part) * y, cv2.INTER_CUBIC,
                          borderMode=cv2.BORDER_REPLICATE)
         cv2.addWeighted(early, 1 - part, late, part, 0, dst=target)
     return out, 0, count
@@ -307,7 +310,7 @@ class Distortion:
     """One type of damage to frames.
 
     Attributes:
-        apply: (frames, strength, rng, fps) -> (damaged frames, first damaged one, one past the last).
+        apply: (frames, strength, rng, fps) -> (frames, first damaged frame, one past the last).
         dimension: the dimension that it spoils.
         unit: what `strengths` measure.
         strengths: one for each severity from 1 to 5.
@@ -348,7 +351,7 @@ DISTORTIONS: dict[str, Distortion] = {
     "shuffled_frames": _motion(shuffled_frames, "share of the clip", 0.22, 0.36, 0.52, 0.74, 1.0),
     "shake": _motion(shake, "displacement / short side", 0.006, 0.011, 0.019, 0.035, 0.063),
     "flicker": _motion(flicker, "log gain", 0.05, 0.09, 0.16, 0.28, 0.5),
-    "ghosting": _motion(ghosting, "age, 1/12 s", 0.35, 0.7, 1.4, 2.8, 5.6),
+    "ghosting": _motion(ghosting, "share of the picture", 0.1, 0.17, 0.28, 0.44, 0.67),
     "warping": _motion(warping, "displacement / short side", 0.004, 0.0075, 0.014, 0.026, 0.048),
     "near_static": _motion(near_static, "slow-down factor", 2, 4, 8, 16, 32),
     "scene_cut": Distortion(apply=scene_cut, dimension="semantic", unit="share of the clip",
