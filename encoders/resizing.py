@@ -1,0 +1,35 @@
+"""Resizing and repeating frames, shared by the encoders."""
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def resized(frames: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 (t, 3, h, w) to (t, 3, height, width): area when it shrinks, else bilinear."""
+    shrinks = frames.shape[-2] >= height and frames.shape[-1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    pictures = frames.permute(0, 2, 3, 1).contiguous().numpy()
+    out = np.stack([cv2.resize(picture, (width, height), interpolation=method)
+                    for picture in pictures])
+    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+
+def with_short_side(frames: Tensor, side_px: int) -> Tensor:
+    """Resize uint8 (t, 3, h, w) to a short side of `side_px`, keeping the aspect ratio.
+
+    The long side is held to four short sides: a strip would otherwise grow without bound.
+    """
+    height, width = frames.shape[-2:]
+    factor = side_px / min(height, width)
+    longest = 4 * side_px
+    return resized(
+        frames, min(longest, round(height * factor)), min(longest, round(width * factor))
+    )
+
+
+def repeat_to(rows: Tensor, count: int) -> Tensor:
+    """Spread (t, ...) over `count` rows by repeating the nearest; t at most `count`."""
+    index = (torch.arange(count) * 2 + 1) * len(rows) // (2 * count)
+    return rows[index]

@@ -1,0 +1,132 @@
+"""Text-video alignment for a machine without GPU and model hub: ConSE.
+
+Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014: a
+picture's ImageNet posterior, as weights, mixes the embeddings of the class names into a point of
+text space, to be compared with the prompt's embedding there. The posterior is EfficientNet-Lite0's,
+text space is that of all-MiniLM-L6-v2 (Apache-2.0).
+
+Plain similarity says as much about how common the prompt's words are among class names as about
+the clip. So the prompt's mean similarity to a fixed reference set of clips is taken off.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import lite_backbone
+from .base import Encoder, EncoderSpec
+from .lite_backbone import NUM_CLASSES, shared_backbone
+from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
+from .reference import reference_posteriors
+from .resizing import repeat_to, resized
+from .sampling import uniform
+
+# Softmax temperatures of the posterior: sharp is right about a clear object, soft about a scene.
+_TEMPERATURES = (0.5, 1.0, 2.0)
+_SCALARS = 2 * len(_TEMPERATURES) + 5
+
+
+class SemanticLite(Encoder):
+    """Tokens (b, num_frames, 3 x 384 + 11) float32; needs the prompt.
+
+    A token holds the frame's point in text space, the prompt's, their product, and the scalars:
+    similarity and calibrated similarity at three temperatures, similarity to the clip's mean and
+    to the frame before, the posterior's entropy and peak, and whether there is a prompt at all.
+
+    Args:
+        num_frames: Slow frames, one token each.
+    """
+
+    def __init__(self, *, num_frames: int = 8) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.spec = EncoderSpec(
+            name="semantic_lite",
+            dimension="semantic",
+            num_tokens=num_frames,
+            dim=3 * TEXT_WIDTH + _SCALARS,
+            stream="slow",
+            size=lite_backbone.SIZE,
+            mean=lite_backbone.MEAN,
+            std=lite_backbone.STD,
+            time_steps=num_frames,
+        )
+        self.backbone = shared_backbone()
+        reference = reference_posteriors()
+        self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {reference.sha256}"
+        names = _class_embeddings()
+        self.register_buffer("class_points", names, persistent=False)
+        points = [_points(reference.logits, t, names) for t in _TEMPERATURES]
+        self.register_buffer("reference_points", torch.stack(points), persistent=False)
+
+    class_points: Tensor
+    reference_points: Tensor
+
+    def options(self) -> dict[str, Any]:
+        return {"num_frames": self.num_frames}
+
+    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
+        return uniform(num_frames, self.num_frames)
+
+    def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
+        """uint8 (t, 3, h, w) to uint8 (num_frames, 3, 224, 224)."""
+        return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
+
+    def encode(self, view: Tensor) -> Tensor:
+        """View to the ImageNet logits (b, num_frames, 1000)."""
+        logits = self.backbone(view.flatten(0, 1))[2]
+        return logits.view(len(view), self.num_frames, NUM_CLASSES)
+
+    @torch.no_grad()
+    def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
+        """Logits and prompts to tokens; an empty prompt or none gives zeros for its parts."""
+        prompts = list(text) if text is not None else [""] * len(tokens)
+        if len(prompts) != len(tokens):
+            raise ValueError(f"{len(tokens)} clips need as many prompts, got {len(prompts)}")
+        points = [_points(tokens, t, self.class_points) for t in _TEMPERATURES]
+        given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])
+        prompt = torch.stack([_embedded(text) for text in prompts]).to(tokens) * given[:, None]
+        scalars = []
+        for frame_points, reference in zip(points, self.reference_points):
+            usual = prompt @ reference.T
+            similarity = torch.einsum("bkd,bd->bk", frame_points, prompt)
+            spread = usual.std(1, keepdim=True) + 1e-3
+            scalars += [similarity, (similarity - usual.mean(1, keepdim=True)) / spread]
+        main = points[-1]
+        posterior = tokens.softmax(-1)
+        previous = torch.cat([main[:, :1], main[:, :-1]], dim=1)
+        scalars += [
+            F.cosine_similarity(main, main.mean(1, keepdim=True), dim=-1),
+            F.cosine_similarity(main, previous, dim=-1),
+            -(posterior * (posterior + 1e-9).log()).sum(-1),
+            posterior.amax(-1),
+            given[:, None].expand(-1, self.num_frames),
+        ]
+        repeated = prompt[:, None].expand(-1, self.num_frames, -1)
+        # Unit vectors of width 384 have entries near 0.05: brought to the scale of the rest.
+        scale = TEXT_WIDTH**0.5
+        wide = [main * scale, repeated * scale, main * repeated * scale**2]
+        return torch.cat([*wide, torch.stack(scalars, dim=-1)], dim=-1)
+
+
+def _points(logits: Tensor, temperature: float, class_points: Tensor) -> Tensor:
+    """ConSE: logits (..., 1000) to unit vectors of text space (..., 384)."""
+    return F.normalize(torch.softmax(logits / temperature, dim=-1) @ class_points, dim=-1)
+
+
+@lru_cache(maxsize=1)
+def _class_embeddings() -> Tensor:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return embed_texts([str(info.index_to_description(n)) for n in range(NUM_CLASSES)])
+
+
+@lru_cache(maxsize=4096)
+def _embedded(text: str) -> Tensor:
+    return embed_texts([text])[0]

@@ -1,0 +1,68 @@
+"""Technical quality for a machine without GPU and model hub.
+
+EfficientNet-Lite0 on each slow frame twice: resized as a whole (what the picture shows) and as
+fragments at native resolution (how cleanly it shows it), with picture statistics of both. One
+token per slow frame, so that a defect can be placed in time.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import lite_backbone
+from .base import Encoder, EncoderSpec
+from .fragments import sample_fragments
+from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, shared_backbone
+from .picture_statistics import NUM_STATISTICS, picture_statistics
+from .resizing import repeat_to, resized
+from .sampling import uniform
+
+
+class TechnicalLite(Encoder):
+    """Tokens (b, num_frames, 2 x 1280 + 2 x 512 + 2 x 31) float32.
+
+    Args:
+        num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
+
+    Raises:
+        WeightsError: The weights could not be had; the message says why.
+    """
+
+    weights_id = lite_backbone.WEIGHTS_ID
+
+    def __init__(self, *, num_frames: int = 8) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.spec = EncoderSpec(
+            name="technical_lite",
+            dimension="technical",
+            num_tokens=num_frames,
+            dim=2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS),
+            stream="slow",
+            size=lite_backbone.SIZE,
+            mean=lite_backbone.MEAN,
+            std=lite_backbone.STD,
+            time_steps=num_frames,
+        )
+        self.backbone = shared_backbone()
+
+    def options(self) -> dict[str, Any]:
+        return {"num_frames": self.num_frames}
+
+    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
+        return uniform(num_frames, self.num_frames)
+
+    def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
+        """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, 224, 224): whole frame, fragments."""
+        whole = resized(frames, self.spec.size, self.spec.size)
+        # Multiples of 8 keep the codec's block grid in phase, so that blocking can be seen.
+        mosaic = sample_fragments(frames, aligned=len(frames), seed=seed, snap=8)
+        return repeat_to(torch.stack([whole, mosaic], dim=1), self.num_frames)
+
+    def encode(self, view: Tensor) -> Tensor:
+        pixels = view.flatten(0, 2)
+        stages, head, _ = self.backbone(pixels)
+        features = torch.cat([head, *stages, picture_statistics(pixels)], dim=1)
+        return features.view(view.shape[0], self.num_frames, -1)
