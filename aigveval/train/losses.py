@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aigveval.scoring import score_levels
 from prompts.rubric import LEVEL_WEIGHTS
-
-__all__ = ["level_distribution", "level_loss", "plcc_loss", "quality_loss", "rank_loss"]
 
 LOSS_TERMS = ("level", "plcc", "rank", "group_rank")
 
@@ -155,8 +154,7 @@ def quality_loss(
             f"{tuple(level_logits.shape)}, {tuple(targets.shape)}, {tuple(weights.shape)}"
         )
     level_logits = level_logits.float()
-    levels = level_logits.new_tensor(LEVEL_WEIGHTS)
-    predictions = level_logits.softmax(-1) @ levels
+    predictions, _ = score_levels(level_logits)
     weights = weights.float()
     targets = torch.where(weights > 0, targets.float(), 0.0)
     if groups is None:

@@ -18,7 +18,7 @@ from encoders.video import FrameRequest, read_frames
 class MeanColour(Encoder):
     """Tokens of 3 numbers per frame; `scale` is an option that changes them."""
 
-    def __init__(self, name: str = "mean-colour", *, stream: str = "fast", scale: float = 1.0):
+    def __init__(self, name: str = "mean_colour", *, stream: str = "fast", scale: float = 1.0):
         super().__init__()
         self.spec = EncoderSpec(
             name=name, dimension="technical", num_tokens=2, dim=3, stream=stream, size=8,
