@@ -4,6 +4,7 @@
     llm/, encoders/NAME.safetensors     in a merged folder
 """
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +87,7 @@ def load_trained(model: "AIGVEvalModel", state: dict[str, Tensor], *, source: Pa
     Raises:
         ValueError: Keys are missing, unknown or of another shape; the message names them.
     """
-    expected = {key: value for key, value in model.state_dict().items()}
+    expected = model.state_dict()
     trained = trained_keys(model)
     shapes = [
         f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
@@ -118,11 +119,17 @@ def frozen_llm(folder: Path, config: AIGVEvalConfig) -> str:
     return str(folder / "llm") if (folder / "llm" / "config.json").is_file() else config.llm
 
 
-def load_frozen_encoder(encoder: Encoder, folder: Path | None) -> None:
-    """Give an encoder the weights that a merged folder has of it, if it has any."""
+def with_saved_weights(encoder: Encoder, folder: Path | None) -> Encoder:
+    """The encoder, or a copy with the weights that a merged folder has of it.
+
+    A copy, because encoders of one process may share a backbone.
+    """
     path = None if folder is None else folder / f"{encoder.spec.name}.safetensors"
-    if path is not None and path.is_file():
-        encoder.load_state_dict(_read(path))
+    if path is None or not path.is_file():
+        return encoder
+    encoder = copy.deepcopy(encoder)
+    encoder.load_state_dict(_read(path))
+    return encoder
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -111,10 +111,9 @@ class AIGVEvalConfig(PretrainedConfig):
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        own = [*_OPTIONS]
         for name in kwargs:
             # transformers keeps any option it doesn't know; a misspelt one would be lost silently.
-            if near := difflib.get_close_matches(name, own, 1, cutoff=0.85):
+            if near := difflib.get_close_matches(name, _OPTIONS, 1, cutoff=0.85):
                 raise TypeError(f"unknown option {name!r}; did you mean {near[0]!r}?")
         self.llm = llm
         order = prompt_order()
@@ -168,7 +167,7 @@ class AIGVEvalConfig(PretrainedConfig):
         return max((d for _, d in self.feature_shapes), default=0)
 
 
-_OPTIONS = AIGVEvalConfig.__init__.__kwdefaults__ or {}
+_OPTIONS = list(AIGVEvalConfig.__init__.__kwdefaults__ or {})
 
 
 def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:

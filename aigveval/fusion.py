@@ -117,7 +117,7 @@ class AIGVEvalBackbone(nn.Module):
         super().__init__()
         self.config = config
         self.language_model = language_model
-        embedding = language_model.get_input_embeddings().weight
+        embedding: Tensor = language_model.get_input_embeddings().weight  # type: ignore[assignment]
         self.projectors = nn.ModuleDict(
             {
                 entry["name"]: FeatureProjector(
@@ -147,7 +147,7 @@ class AIGVEvalBackbone(nn.Module):
         **kwargs: Any,
     ) -> ModelOutput:
         """See `AIGVEvalModel.forward`; further arguments go to the language model."""
-        is_feature = input_ids == self.config.feature_token_id
+        is_feature = input_ids.eq(self.config.feature_token_id)  # type: ignore[arg-type]
         # The placeholder's id lies beyond the vocabulary; whatever row 0 holds is overwritten.
         embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_feature, 0))
         if features is not None:

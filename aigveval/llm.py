@@ -1,7 +1,9 @@
 """The frozen LLM: any causal LM by name or path, or the embedded SmolLM2 out of its wheel."""
 
 import copy
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
 
 from encoders.weights import build_once, fetch
 
@@ -50,7 +53,8 @@ def load_llm(
         quiet: No progress bar while the embedded LLM is fetched.
     """
     folder = llm_folder(name_or_path, quiet=quiet)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    with no_bars():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 def load_tokenizer(name_or_path: str, *, quiet: bool = False) -> PreTrainedTokenizerBase:
@@ -109,6 +113,7 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
         target_modules=list(lora["target_modules"]),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in language_model.modules()),
     )
     inject_adapter_in_model(config, language_model)
 
@@ -138,7 +143,8 @@ def save_llm(
     }
     if not language_model.config.tie_word_embeddings:
         state.update({f"lm_head.{key}": value for key, value in lm_head.state_dict().items()})
-    whole.save_pretrained(folder, state_dict=state)
+    with no_bars():
+        whole.save_pretrained(folder, state_dict=state)
     load_tokenizer(name_or_path).save_pretrained(folder)
 
 
@@ -146,13 +152,28 @@ def _convert(folder: Path, *, quiet: bool) -> None:
     """GGUF to float32 safetensors. Read straight, the GGUF takes 20 s at every start."""
     source = fetch(EMBEDDED_LLM, quiet=quiet)
     gguf = next(source.rglob("*.gguf"))
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    llm = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-    )
-    # The weights are plain floats now, but transformers refuses to save what is marked as GGUF.
-    llm.hf_quantizer = None
-    llm.is_quantized = False
-    del llm.config.quantization_config
-    llm.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if not quiet:
+        print(f"converting {EMBEDDED_LLM} (once, about 30 s)", file=sys.stderr)
+    with no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        llm = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
+        # The weights are plain floats now, but transformers won't save what is marked as GGUF.
+        for mark in ("hf_quantizer", "is_quantized"):
+            setattr(llm, mark, None)
+        del llm.config.quantization_config
+        llm.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without the bars that transformers draws even for a load of 0.1 s (not for downloads)."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -10,26 +10,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.base import Encoder
 from .checkpoint import (
     frozen_llm,
-    load_frozen_encoder,
     load_trained,
     model_folder,
     read_trained,
     save_frozen,
     trained_keys,
+    with_saved_weights,
 )
 from .config import AIGVEvalConfig, check_encoder
 from .fusion import AIGVEvalBackbone, join_tokens, pack_features
-from .llm import check_llm, inject_lora, load_llm
+from .llm import check_llm, inject_lora, load_llm, no_bars
 from .scoring import score_levels
 
 
@@ -74,13 +74,11 @@ class AIGVEvalModel(PreTrainedModel):
     def __init__(self, config: AIGVEvalConfig, llm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if config.level_token_ids is None or config.feature_token_id is None:
-            raise ValueError(
-                "the config has no token ids; AIGVEvalProcessor.from_config(config) fills them in"
-            )
+            raise ValueError("no token ids; AIGVEvalProcessor.from_config(config) fills them in")
         llm = load_llm(config.llm) if llm is None else llm
         check_llm(llm, config)
         llm.requires_grad_(False)
-        self.model = AIGVEvalBackbone(config, llm.base_model)
+        self.model = AIGVEvalBackbone(config, cast(PreTrainedModel, llm.base_model))
         self.lm_head = llm.get_output_embeddings()
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
@@ -195,10 +193,10 @@ class AIGVEvalModel(PreTrainedModel):
     def load_encoders(
         self, encoders: Mapping[str, Encoder] | None = None, *, strict: bool = True
     ) -> None:
-        """Put the frozen encoders in, made anew or given (as `AIGVEvalProcessor.encoders` are).
+        """Put the frozen encoders in.
 
         Args:
-            encoders: Name to encoder.
+            encoders: Name to encoder, as `AIGVEvalProcessor.encoders`; by default made anew.
             strict: Refuse an encoder whose fingerprint is not the one that the model was trained
                 with; else it's a warning.
 
@@ -210,8 +208,8 @@ class AIGVEvalModel(PreTrainedModel):
         for entry in self.config.encoders:
             name = entry["name"]
             encoder = encoders[name] if encoders else create_encoder(name, **entry["options"])
-            load_frozen_encoder(encoder, self.encoder_weights)
             check_encoder(entry, encoder, strict=strict)
+            encoder = with_saved_weights(encoder, self.encoder_weights)
             self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
         self._note_frozen()
 
@@ -223,7 +221,7 @@ class AIGVEvalModel(PreTrainedModel):
         if not self.encoders:
             self.load_encoders()
         tokens = {
-            name: encoder.encode(views[name].to(self.device))
+            name: cast(Encoder, encoder).encode(views[name].to(self.device))
             for name, encoder in self.encoders.items()
         }
         return self.join(tokens, text)
@@ -236,7 +234,10 @@ class AIGVEvalModel(PreTrainedModel):
         if not self.encoders:
             self.load_encoders()
         return pack_features(
-            [join_tokens(encoder, tokens[name], text) for name, encoder in self.encoders.items()]
+            [
+                join_tokens(cast(Encoder, encoder), tokens[name].to(self.device), text)
+                for name, encoder in self.encoders.items()
+            ]
         )
 
     def save_pretrained(  # type: ignore[override]
@@ -246,11 +247,12 @@ class AIGVEvalModel(PreTrainedModel):
 
         Args:
             save_directory: Folder to write into.
-            merge: Also write the LLM with its tokenizer (into `llm`) and the weights of the
-                encoders (into `encoders`), so that the folder needs nothing else.
+            merge: Also write the LLM with its tokenizer (into `llm`) and the encoders' weights
+                (into `encoders`), and use those when the folder is loaded.
             **kwargs: Options of `PreTrainedModel.save_pretrained`.
         """
-        super().save_pretrained(save_directory, save_original_format=False, **kwargs)
+        with no_bars():
+            super().save_pretrained(save_directory, save_original_format=False, **kwargs)
         if merge and kwargs.get("is_main_process", True):
             if not self.encoders:
                 self.load_encoders()
@@ -293,6 +295,3 @@ class AIGVEvalModel(PreTrainedModel):
         model.encoder_weights = folder / "encoders"
         load_trained(model, state, source=folder)
         return model.eval()
-
-
-AutoModel.register(AIGVEvalConfig, AIGVEvalModel, exist_ok=True)

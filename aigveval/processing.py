@@ -176,7 +176,7 @@ class AIGVEvalProcessor(ProcessorMixin):
             for name, encoder in self.encoders.items()
         }
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         *,
         videos: Sequence[str | Path] | None = None,
