@@ -283,8 +283,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        # torch goes on about every back end it knows
-        reason = re.split(r"(?<=[.:]) ", one_line(error))[0]
-        raise ModelError(f"no device {str(device)!r} here: {reason}") from None
+    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
     return chosen

@@ -1,0 +1,61 @@
+"""Engines for tests: one that reads scores out of text files, and a real one with a tiny model."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from aigveval.assess import Assessor, ModelEngine, Scores
+from aigveval.report import SCORE_FIELDS, Score
+from encoders.video import VideoError
+
+from .tiny_llm import make_encoders, make_model
+
+
+class TextEngine:
+    """A "video" is a text file that holds its score; the words in `BAD` make it fail."""
+
+    BAD = ("unreadable", "bug", "poison", "single poison")
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.prompts: list[str | None] = []
+        self.in_memory = self.most_in_memory = 0
+        self.threads: set[str] = set()
+        self._lock = threading.Lock()
+
+    def prepare(self, path: Path) -> float | str:
+        self.threads.add(threading.current_thread().name)
+        text = path.read_text()
+        if text == "unreadable":
+            raise VideoError(str(path), "not a video")
+        if text == "bug":
+            raise RuntimeError("a bug\nwith two lines")
+        with self._lock:
+            self.in_memory += 1
+            self.most_in_memory = max(self.in_memory, self.most_in_memory)
+        return text if text in self.BAD else float(text)
+
+    def score(
+        self, prepared: Sequence[float | str], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        if "poison" in prepared:
+            raise ValueError("a clip that spoils its batch")
+        with self._lock:
+            self.in_memory -= len(prepared)
+        self.batches.append(list(prepared))
+        self.prompts += prompts
+        return [
+            ValueError("only this one") if isinstance(value, str)
+            else {name: Score(value, 0.5) for name in SCORE_FIELDS}
+            for value in prepared
+        ]
+
+
+def tiny_assessor(**options) -> Assessor:
+    """A real model of random weights behind a real processor; decodes real videos."""
+    model, processor = make_model()
+    processor._encoders = make_encoders()
+    engine = ModelEngine(model, processor, device=torch.device("cpu"))
+    return Assessor(engine, name="tiny", **options)
