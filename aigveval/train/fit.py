@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -163,15 +164,16 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
 
 def build_model(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
     """The model to train, its processor, and the encoders in the order of the model's config."""
-    noise = {"feature_dropout": config.feature_dropout, "feature_noise": config.feature_noise}
+    noise: dict[str, Any] = {
+        "feature_dropout": config.feature_dropout, "feature_noise": config.feature_noise,
+    }
     if config.base is not None:
         processor = AIGVEvalProcessor.from_pretrained(config.base)
         saved = AIGVEvalConfig.from_pretrained(config.base, **noise)
         model = AIGVEvalModel.from_pretrained(config.base, config=saved)
         model.load_encoders(processor.encoders)
-        encoders = list(model.encoders.values())
-        model.encoders = nn.ModuleDict()  # frozen: no business of optimizer and checkpoints
-        return model, processor, encoders
+        model.encoders = nn.ModuleDict()  # checked; optimizer and checkpoints don't need them
+        return model, processor, [processor.encoders[e["name"]] for e in saved.encoders]
     made = [
         create_encoder(entry) if isinstance(entry, str)
         else create_encoder(entry["name"], **(entry.get("options") or {}))
@@ -207,6 +209,9 @@ def feature_stats(dataset: QualityDataset) -> list[tuple[Tensor, Tensor]]:
 
 def _training_arguments(config: FitConfig) -> TrainingArguments:
     validates = bool(config.valid)
+    memory: dict[str, Any] = {}
+    if config.gradient_checkpointing:  # even False would warn, where it has got its newer name
+        memory["gradient_checkpointing"] = True
     return TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.epochs,
@@ -214,8 +219,7 @@ def _training_arguments(config: FitConfig) -> TrainingArguments:
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.eval_batch_size,
         gradient_accumulation_steps=config.grad_accum,
-        # even False would warn, where the option has got its newer name
-        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
+        **memory,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup,

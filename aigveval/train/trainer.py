@@ -12,6 +12,7 @@ from transformers import EvalPrediction, Trainer
 
 from aigveval import metrics
 from aigveval.checkpoint import trained_keys
+from aigveval.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
 from .dataset import GROUP, SOURCE, WEIGHT, EpochSampler, QualityDataset
@@ -22,9 +23,11 @@ from .losses import quality_loss
 class QualityTrainer(Trainer):
     """Trainer with our loss, learning rates and order of rows; nothing else differs."""
 
-    def __init__(self, *, fit: FitConfig, **options: Any) -> None:
-        super().__init__(**options)
-        self.fit = fit
+    def __init__(
+        self, *, fit: FitConfig, model: AIGVEvalModel, train_dataset: QualityDataset, **options: Any
+    ) -> None:
+        super().__init__(model=model, train_dataset=train_dataset, **options)
+        self.fit, self.quality_model, self.groups = fit, model, train_dataset.groups
         self.model_accepts_loss_kwargs = False  # so the loss is divided by grad_accum
 
     def compute_loss(
@@ -44,7 +47,7 @@ class QualityTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in (model or self.model).named_parameters():
+            for name, parameter in (model or self.quality_model).named_parameters():
                 if parameter.requires_grad:
                     decays = parameter.ndim > 1 and not name.endswith("position")
                     groups.setdefault(("lora_" in name, decays), []).append(parameter)
@@ -59,12 +62,12 @@ class QualityTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return EpochSampler(
-            self.train_dataset.groups, batch_size=self.fit.batch_size, seed=self.fit.seed,
+            self.groups, batch_size=self.fit.batch_size, seed=self.fit.seed,
             group_size=self.fit.group_size if self.fit.group_batches else 1,
         )
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        missing = trained_keys(self.model) & set(load_result.missing_keys)
+        missing = trained_keys(self.quality_model) & set(load_result.missing_keys)
         if missing or load_result.unexpected_keys:
             raise FitError(
                 f"a checkpoint doesn't fit the model: missing {sorted(missing)[:3]}, "
