@@ -3,7 +3,7 @@ import inspect
 import numpy as np
 import pytest
 
-from aigveval.data import distortions
+from aigveval.data import damage_motion, damage_technical
 from aigveval.data.distortions import DISTORTIONS, MIN_MOTION_FRAMES, SEVERITIES, damaged
 from aigveval.data.wrong_prompts import content_words, mismatch, wrong_object
 
@@ -143,10 +143,15 @@ def test_wrong_arguments(frames):
         damaged(frames, "blur", 1, fps=0)
 
 
-def test_every_public_distortion_is_in_the_table():
-    written = {name for name, item in vars(distortions).items() if inspect.isfunction(item)
-               and item.__module__ == distortions.__name__ and not name.startswith("_")}
-    assert written == set(DISTORTIONS) | {"damaged"}
+@pytest.mark.parametrize("module, dimension", [
+    (damage_technical, "technical"), (damage_motion, "motion"),
+])
+def test_every_function_of_damage_is_in_the_table(module, dimension):
+    written = {name for name, item in vars(module).items() if inspect.isfunction(item)
+               and item.__module__ == module.__name__ and list(inspect.signature(item).parameters)
+               == ["frames", "strength", "rng", "fps"]}
+    listed = {name for name, spec in DISTORTIONS.items() if spec.dimension == dimension}
+    assert written == listed and len(written) == 8
 
 
 # ---- wrong prompts ------------------------------------------------------------------------------
