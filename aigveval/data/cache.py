@@ -78,10 +78,6 @@ class FeatureCache:
         folder = f"{encoder.spec.name}-{encoder.fingerprint()}"
         return self.folder / folder / digest[:2] / f"{digest}.safetensors"
 
-    def has(self, digest: str, encoder: Encoder) -> bool:
-        """Whether there is an entry, without reading it."""
-        return self.entry(digest, encoder).is_file()
-
     def get(self, digest: str, encoder: Encoder) -> Tensor | None:
         """The tokens (m, e) float32, or None where there are none.
 

@@ -181,6 +181,7 @@ def read_fit_config(path: str | Path) -> FitConfig:
     if not isinstance(values, dict):
         raise FitError(f"{path}: expected options, one 'name: value' a line")
     hints = typing.get_type_hints(FitConfig)
+    folder = path.resolve().parent  # the same run, wherever it's started from
     try:
         for name in values:
             _known("option", name, hints)
@@ -189,11 +190,11 @@ def read_fit_config(path: str | Path) -> FitConfig:
                 raise FitError(f"option {option.name!r} is missing")
         given = {name: _convert(name, value, hints[name]) for name, value in values.items()}
         for name in ("train", "valid"):
-            given[name] = [_path(entry, path.parent) for entry in given.get(name, [])]
+            given[name] = [_path(entry, folder) for entry in given.get(name, [])]
         for name in ("output_dir", "cache_dir"):
-            given[name] = _path(given[name], path.parent)
+            given[name] = _path(given[name], folder)
         for name in ("base", "llm"):  # a folder, or the name of something elsewhere
-            local = _path(given[name], path.parent) if given.get(name) else None
+            local = _path(given[name], folder) if given.get(name) else None
             if local and Path(local).exists():
                 given[name] = local
         return FitConfig(**given)

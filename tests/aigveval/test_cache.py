@@ -186,7 +186,7 @@ def test_a_failing_clip_does_not_take_its_batch_along(tmp_path, videos, nan):
     reason = "expected finite tokens (m, e), got shape (2, 3)" if nan else "too bright"
     assert reason in report.errors[str(videos[3])]
     assert set(report.digests) == {str(path) for path in videos[:3]} and report.computed == 3
-    assert not cache.has(file_sha256(videos[3]), encoder)
+    assert cache.get(file_sha256(videos[3]), encoder) is None
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, videos, monkeypatch):

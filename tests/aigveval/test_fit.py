@@ -21,6 +21,7 @@ from aigveval.train import fit, trainer
 from aigveval.train.data import ManifestError, read_training_manifest
 from aigveval.train.dataset import EpochSampler, QualityDataset
 from aigveval.train.fit_config import FitConfig, FitError, read_fit_config
+from aigveval.train.predict import predict
 from encoders.base import Encoder, EncoderSpec
 from tests.aigveval.test_cache import write_video
 
@@ -156,16 +157,21 @@ def test_it_learns_and_its_model_loads(config, data):
         [result.metrics[f"valid_srocc_{name}"] for name in ("technical", "motion", "semantic")]
     ))
 
-    # what was measured is what the saved folder gives, computed from the video files
+    # what was measured is what the saved folder gives, from the cache and from the video files
+    rows = read_training_manifest(data / "valid.jsonl")
+    absent = replace(rows[0], video="absent.mp4")
+    cached = predict(result.model, [absent, *rows], FeatureCache(config.cache_dir), progress=False)
+    assert np.isnan(cached[0]).all()
+
     model = AIGVEvalModel.from_pretrained(result.model)
     processor = AIGVEvalProcessor.from_pretrained(result.model)
     model.load_encoders(processor.encoders)
-    rows = read_training_manifest(data / "valid.jsonl")
     prompts = [row.prompt for row in rows]
     views = [processor.encode_video(row.video) for row in rows]
     views = {name: torch.stack([view[name] for view in views]) for name in views[0]}
     batch = processor.encode_prompts(prompts)
     scores = model.score(**batch, features=model.encode(views, prompts)).scores
+    assert np.allclose(cached[1:], scores.numpy(), atol=1e-5)
     metrics = trainer.CorrelationMetrics(["valid"])
     labels = np.array([[*row.scores, 1.0, -1, 0] for row in rows], dtype=np.float32)
     again = metrics(_prediction(scores.numpy(), labels))
