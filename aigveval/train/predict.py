@@ -66,6 +66,7 @@ def predict(
         part = range(start, min(start + batch_size, len(order)))
         batch = collate([dataset[position] for position in part])
         del batch["labels"]
-        scores = model.score(**{name: value.to(device) for name, value in batch.items()}).scores
-        result[[order[position] for position in part]] = scores.cpu().numpy()
+        output = model.score(**{name: value.to(device) for name, value in batch.items()})
+        assert output.scores is not None
+        result[[order[position] for position in part]] = output.scores.cpu().numpy()
     return result
