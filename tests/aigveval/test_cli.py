@@ -340,3 +340,18 @@ class TestProcess:
         assert process.returncode == 130
         assert err.startswith("interrupted: 1 of 2 videos are in results.jsonl; go on with: ")
         assert [row.video for row in read_results(tmp_path / "results.jsonl")] == ["a.mp4"]
+
+    def test_only_native_noise_is_silenced(self):
+        script = (
+            "import os, sys\n"
+            "from aigveval.terminal import native_stderr_silenced, say\n"
+            "with native_stderr_silenced():\n"
+            "    os.write(2, b'noise\\n'); say('inside'); sys.stderr.write('python\\n')\n"
+            "os.write(2, b'after\\n')\n"
+        )
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.stderr == "inside\npython\nafter\n"
+        environment = os.environ | {"AIGVEVAL_DEBUG": "1"}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.stderr == "noise\ninside\npython\nafter\n"
