@@ -42,14 +42,25 @@ def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | N
 
     Where only some rows have a prompt it's done row by row, so that rows don't depend on each
     other. An empty prompt counts as none, as in the question.
+
+    Raises:
+        ValueError: There aren't b prompts, or the encoder's tokens aren't what its spec says.
     """
     prompts = [clean(prompt or "") for prompt in text or [None] * len(tokens)]
     if len(prompts) != len(tokens):
         raise ValueError(f"there are {len(prompts)} prompts for {len(tokens)} clips")
     if all(prompts) or not any(prompts):
-        return encoder.join(tokens, prompts if any(prompts) else None).float()
-    rows = zip(tokens.unsqueeze(1), prompts)
-    return torch.cat([encoder.join(row, [prompt] if prompt else None) for row, prompt in rows])
+        joined = encoder.join(tokens, prompts if any(prompts) else None)
+    else:
+        rows = zip(tokens.unsqueeze(1), prompts)
+        joined = torch.cat([encoder.join(row, [one] if one else None) for row, one in rows])
+    spec = encoder.spec
+    if joined.shape[1:] != (spec.num_tokens, spec.dim):
+        raise ValueError(
+            f"encoder {spec.name} gave tokens of shape {tuple(joined.shape[1:])}, "
+            f"its spec says {(spec.num_tokens, spec.dim)}"
+        )
+    return joined.float()
 
 
 class FeatureProjector(nn.Module):

@@ -265,6 +265,17 @@ def test_encode_equals_join_of_cached_tokens_and_rows_are_independent():
         model.join(tokens, ["a", "b"])
 
 
+def test_tokens_that_are_not_what_the_spec_says():
+    model, _ = make_model()
+    model.load_encoders(make_encoders())
+    tokens = {"look": torch.rand(2, 3, 7), "flow": torch.rand(2, 4, 6), "crisp": torch.rand(2, 2)}
+    with pytest.raises(ValueError) as error:
+        model.join(tokens)
+    assert str(error.value) == (
+        "encoder flow gave tokens of shape (4, 6), its spec says (4, 5)"
+    )
+
+
 def test_encoders_are_frozen_whatever_the_mode():
     model, _ = make_model()
     model.load_encoders(make_encoders())
