@@ -1,0 +1,269 @@
+"""The two decoders behind `encoders.video`: decord, and PyAV where decord fails."""
+
+import ctypes
+import glob
+import os
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal
+
+import av
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .animation import webp_frames
+from .base import Stream
+from .container import (
+    MAX_LOST, VideoError, VideoIndex, check_size, open_file, quarter_turns, read_packets,
+    video_stream,
+)
+
+Backend = Literal["auto", "decord", "av"]
+
+_MIN_JUMP = 48  # frames; a seek refills the decoder, which costs about that many
+_MAX_SKIP = 64  # frames; decord gives 128 signs of the end, and loops for ever behind them
+_LOG_ERROR = 16  # AV_LOG_ERROR; worse is lower
+_THREADS = min(4, os.cpu_count() or 1)  # a frame-threaded decoder holds a frame per thread
+
+
+class Recount(Exception):
+    """Decoding gave fewer frames than there are packets: the indices must be asked for again."""
+
+    def __init__(self, num_frames: int) -> None:
+        super().__init__(num_frames)
+        self.num_frames = num_frames
+
+
+class Sink:
+    """Takes each wanted frame once, at full size, and keeps it in the sizes asked for."""
+
+    def __init__(self, path: str, slow_max_side_px: int, fast_short_side_px: int) -> None:
+        self.path = path
+        self.width = self.height = 0
+        self._limits = {"slow": slow_max_side_px, "fast": fast_short_side_px}
+        self._tensors: dict[tuple[Stream, bytes], Tensor | None] = {}
+        self._slots: dict[int, list[tuple[tuple[Stream, bytes], int]]] = {}
+
+    def want(self, stream: Stream, indices: np.ndarray) -> None:
+        key = (stream, indices.tobytes())
+        if key not in self._tensors:
+            self._tensors[key] = None
+            for slot, position in enumerate(indices.tolist()):
+                self._slots.setdefault(position, []).append((key, slot))
+
+    def positions(self) -> list[int]:
+        return sorted(self._slots)
+
+    def put(self, position: int, rgb: np.ndarray) -> None:
+        """Store one frame, (h, w, 3) uint8; a second time replaces the first."""
+        if not self.width:
+            self.height, self.width = rgb.shape[:2]
+        small: dict[str, Tensor] = {}
+        for key, slot in self._slots[position]:
+            stream, count = key[0], len(key[1]) // 8
+            if stream not in small:
+                size = self._size(stream)
+                if size != rgb.shape[1::-1]:
+                    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+                else:
+                    resized = np.ascontiguousarray(rgb)
+                small[stream] = torch.from_numpy(resized).permute(2, 0, 1)
+            tensor = self._tensors[key]
+            if tensor is None:
+                tensor = torch.empty((count, *small[stream].shape), dtype=torch.uint8)
+                self._tensors[key] = tensor
+            tensor[slot] = small[stream]
+
+    def pixels(self, stream: Stream, indices: np.ndarray) -> Tensor:
+        tensor = self._tensors[(stream, indices.tobytes())]
+        assert tensor is not None
+        return tensor
+
+    def _size(self, stream: Stream) -> tuple[int, int]:
+        side = (max if stream == "slow" else min)(self.width, self.height)
+        scale = min(1.0, self._limits[stream] / side)
+        return max(1, round(self.width * scale)), max(1, round(self.height * scale))
+
+
+def decode(
+    path: str, index: VideoIndex, sink: Sink, backend: Backend
+) -> Literal["decord", "av", "pillow"]:
+    """Give the sink its frames; returns the backend that did.
+
+    Raises:
+        VideoError: Too much of the file is damaged, or `backend` insists on one that fails.
+        Recount: The file has fewer frames than the index says.
+    """
+    wanted = sink.positions()
+    if index.webp and backend == "auto":
+        for position, rgb in zip(wanted, webp_frames(path, wanted), strict=True):
+            sink.put(position, rgb)
+        return "pillow"
+    jumps = _jumps(wanted, index)
+    if backend == "decord" and index.objection:
+        raise VideoError(path, f"decord can't be trusted with {index.objection}")
+    if backend == "decord" or (backend == "auto" and not index.objection and not jumps):
+        try:
+            _decode_decord(path, len(index.times), wanted, sink)
+            return "decord"
+        except Exception as error:  # whatever it is, PyAV may do better
+            if backend == "decord":
+                raise VideoError(path, f"decord can't read it ({type(error).__name__})") from error
+    # Damage is repaired differently by every layout of threads: a second try with one thread and
+    # without jumps gives the same pixels on every machine.
+    lost, damaged = 0, not index.clean
+    if not damaged:
+        lost, damaged = _decode_av(path, index, sink, jumps, _THREADS)
+    if damaged:
+        lost, _ = _decode_av(path, index, sink, {}, 1)
+    if lost > MAX_LOST * len(wanted):
+        raise VideoError(
+            path, f"corrupt: {lost} of the {len(wanted)} wanted frames can't be decoded"
+        )
+    return "av"
+
+
+def _jumps(wanted: list[int], index: VideoIndex) -> dict[int, int]:
+    """Wanted frame to the keyframe to jump to before it, where that skips enough frames."""
+    if index.pts is None or not index.clean:
+        return {}
+    jumps, position = {}, 0
+    for frame in wanted:
+        key = int(np.searchsorted(index.keys, frame, "right")) - 1
+        if key >= 0 and index.keys[key] - position >= _MIN_JUMP:
+            jumps[frame] = int(index.keys[key])
+        position = frame + 1
+    return jumps
+
+
+def _decode_decord(path: str, num_frames: int, wanted: list[int], sink: Sink) -> None:
+    """Decode from the start up to the last wanted frame; raises whatever decord raises.
+
+    decord seeks on its own when it skips over a keyframe, by decoding time instead of display
+    time, which lands on wrong frames. So the frame before each keyframe is read, not skipped.
+    """
+    import decord
+
+    errors, _ = _decord_errors(os.path.dirname(decord.__file__))
+    before = len(errors)
+    reader = decord.VideoReader(os.path.abspath(path), num_threads=_THREADS)
+    try:
+        if len(reader) != num_frames:
+            raise ValueError(f"decord counts {len(reader)} frames instead of {num_frames}")
+        keys = deque(sorted(reader.get_key_indices()))
+        position = 0
+        for frame in wanted:
+            while position < frame:
+                _check_heard(errors, before)
+                while keys and keys[0] <= position:
+                    keys.popleft()
+                stop = min(frame, position + _MAX_SKIP, keys[0] - 1 if keys else frame)
+                if stop > position:
+                    reader.skip_frames(stop - position)
+                    position = stop
+                else:
+                    reader.next()
+                    position += 1
+            rgb = reader.next().asnumpy()
+            _check_heard(errors, before)
+            if rgb.ndim != 3:
+                raise ValueError(f"decord gives an array of shape {rgb.shape}")
+            sink.put(frame, rgb)
+            position += 1
+    finally:
+        del reader  # here, not whenever the exception is forgotten: it ends decord's thread
+
+
+def _check_heard(errors: list[int], before: int) -> None:
+    if len(errors) > before:
+        raise ValueError("decord met damage")
+
+
+@cache  # which also keeps the callback alive: C holds no reference to it
+def _decord_errors(folder: str) -> tuple[list[int], Any]:
+    """A list that grows whenever decord's own copy of FFmpeg reports an error.
+
+    decord hides damage: it returns repaired frames, which differ from run to run, and takes the
+    next frame for one that is lost. Listening to its FFmpeg's log is the only way to know. It
+    also keeps that log off stderr. The second value is the listener.
+
+    Raises:
+        OSError: The wheel has another layout; decord then counts as unable to read anything.
+    """
+    libraries = glob.glob(os.path.join(f"{folder}.libs", "libavutil*"))
+    if not libraries:
+        raise OSError("decord's FFmpeg is not where its wheels keep it")
+    errors: list[int] = []
+
+    # av_log_set_callback(void (*)(void *owner, int level, const char *format, va_list values))
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    def listen(owner: int, level: int, text: int, values: int) -> None:
+        if level & 255 <= _LOG_ERROR:
+            errors.append(level)
+
+    ctypes.CDLL(libraries[0]).av_log_set_callback(listen)
+    return errors, listen
+
+
+def _decode_av(
+    path: str, index: VideoIndex, sink: Sink, jumps: dict[int, int], threads: int
+) -> tuple[int, bool]:
+    """One pass over the wanted frames; a missing one is replaced by the one shown before it.
+
+    Returns:
+        How many wanted frames were missing, and whether the decoder met any damage.
+    """
+    pending = deque(sink.positions())
+    lost, damaged, seen, shown = 0, False, 0, None
+    with open_file(path) as container:
+        stream = video_stream(path, container)
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        stream.codec_context.thread_count = threads
+        while pending:
+            if pending[0] in jumps:
+                assert index.pts is not None
+                container.seek(int(index.pts[jumps[pending[0]]]), stream=stream)
+            first = pending[0]
+            for frame in _frames(container, stream):
+                if frame is None:
+                    damaged = True
+                    continue
+                position = seen if index.pts is None else index.position(frame.pts)
+                seen += 1
+                damaged = damaged or frame.is_corrupt
+                while pending and pending[0] < position:
+                    lost += 1
+                    _put_av(path, pending.popleft(), shown or frame, sink)
+                if pending and pending[0] == position:
+                    _put_av(path, pending.popleft(), frame, sink)
+                shown = frame
+                if not pending or (pending[0] in jumps and pending[0] != first):
+                    break
+            else:
+                break
+    if pending and index.pts is None and 0 < seen < len(index.times):
+        raise Recount(seen)
+    if shown is None:
+        raise VideoError(path, "none of its frames can be decoded")
+    lost += len(pending)
+    for position in pending:
+        _put_av(path, position, shown, sink)
+    return lost, damaged or lost > 0
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decoded frames in display order; None in place of damage."""
+    for packet in read_packets(container, stream):
+        try:
+            yield from stream.decode(packet)
+        except av.FFmpegError:
+            yield None
+
+
+def _put_av(path: str, position: int, frame: Any, sink: Sink) -> None:
+    check_size(path, frame.width, frame.height)
+    rgb = frame.to_ndarray(format="rgb24")
+    sink.put(position, np.rot90(rgb, quarter_turns(frame)))

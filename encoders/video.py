@@ -1,0 +1,227 @@
+"""A video file in, RGB frames with their times out; `VideoError` for everything else.
+
+The file is looked at once with PyAV, without decoding: that gives every frame's time, the
+keyframes, and whether the stream is one that decord reads correctly. Then one pass decodes
+the union of the wanted frames, with decord, or with PyAV where decord fails. On sound files
+both give the same frames, and the pixels are equal bit for bit.
+
+decord counts frames instead of looking at their times, loops for ever where packets give fewer
+frames than announced (dmlc/decord issues 269, 373, 375), seeks by the wrong clock, and hides
+damage behind repairs that differ from run to run. So it gets upright 8-bit 4:2:0 H.264 of at
+least 32 x 32 in MP4, MOV or Matroska, whose packets are all well formed; it reads them from the
+start; and when its decoder reports an error, its frames are thrown away. PyAV gets the rest, and
+long videos where jumping between keyframes saves most of the decoding. Pillow reads animated
+WebP, which FFmpeg can't.
+
+What is decided for odd files:
+  - Times start at 0 with the first frame and come from the stream, so variable frame rate is
+    right. A stream without times (raw H.264) gets its nominal frame rate.
+  - Rotation stored in the file is applied. Non-square pixels are not stretched. Frames whose
+    size changes on the way are brought to the size of the first.
+  - A file whose index announces frames that are not there is an error as soon as more than a
+    tenth is missing; below that, and where there is no index (WebM, MPEG-TS, fragmented MP4),
+    the frames that exist are the video.
+  - A frame that can't be decoded is replaced by the one before it, as a player does, and it is
+    an error when that hits more than a tenth of the wanted frames.
+  - A still image (PNG, JPEG, a GIF of one frame) is an error; a video of one frame is not.
+
+Sizes: the slow stream is native up to a longest side, the fast stream is brought down to a
+shortest side, both by area averaging. Nothing is ever enlarged.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import av
+import numpy as np
+from torch import Tensor
+
+from .base import Stream
+from .container import VideoError, VideoIndex, inspect, missing_part
+from .decoding import Backend, Recount, Sink, decode
+from .sampling import uniform
+
+__all__ = [
+    "Backend", "FrameRequest", "Frames", "VideoClip", "VideoError", "VideoInfo", "read_frames",
+    "read_video",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What is known of a video.
+
+    Attributes:
+        path: The file, as it was asked for.
+        num_frames: Displayed frames, at least 1.
+        fps: Mean frame rate in frames per second, above 0.
+        width: Displayed width in pixels, before any resizing.
+        height: Displayed height in pixels.
+        duration_seconds: From the first frame's start to the last one's end.
+        backend: Which library decoded the frames.
+    """
+
+    path: str
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    duration_seconds: float
+    backend: Literal["decord", "av", "pillow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRequest:
+    """Frames that someone wants.
+
+    Attributes:
+        indices: (num_frames, fps) to int64 indices, ascending, unique, at least one.
+        stream: `slow` (native resolution) or `fast` (small).
+    """
+
+    indices: Callable[[int, float], np.ndarray]
+    stream: Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Decoded frames.
+
+    Attributes:
+        pixels: uint8 RGB (t, 3, h, w).
+        indices: (t,) int64, positions among the displayed frames, from 0.
+        timestamps_seconds: (t,) float64, start of each frame; the first frame of the video is 0.
+    """
+
+    pixels: Tensor
+    indices: np.ndarray
+    timestamps_seconds: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoClip:
+    """A video as its slow and its fast stream."""
+
+    info: VideoInfo
+    slow: Frames
+    fast: Frames
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    *,
+    num_slow: int = 8,
+    num_fast: int = 32,
+    slow_max_side_px: int = 1920,
+    fast_short_side_px: int = 224,
+    backend: Backend = "auto",
+) -> VideoClip:
+    """Read a slow stream (few frames, native) and a fast one (many, small) of the whole clip.
+
+    A clip with fewer frames than asked for gives all that it has. See `read_frames`.
+    """
+    requests = {
+        "slow": FrameRequest(indices=lambda n, fps: uniform(n, num_slow), stream="slow"),
+        "fast": FrameRequest(indices=lambda n, fps: uniform(n, num_fast), stream="fast"),
+    }
+    info, frames = read_frames(
+        path,
+        requests,
+        slow_max_side_px=slow_max_side_px,
+        fast_short_side_px=fast_short_side_px,
+        backend=backend,
+    )
+    return VideoClip(info=info, slow=frames["slow"], fast=frames["fast"])
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    requests: Mapping[str, FrameRequest],
+    *,
+    slow_max_side_px: int = 1920,
+    fast_short_side_px: int = 224,
+    backend: Backend = "auto",
+) -> tuple[VideoInfo, dict[str, Frames]]:
+    """Read all frames that anyone wants in one decoding pass.
+
+    Memory is bounded by the wanted frames, whatever the length of the video.
+
+    Args:
+        path: A local file; links are followed.
+        requests: Name to wanted frames, at least one. Equal requests share one tensor.
+        slow_max_side_px: The longest side of slow frames is at most this.
+        fast_short_side_px: The shortest side of fast frames is at most this.
+        backend: `auto` is decord, and PyAV where decord fails. `decord` and `av` insist.
+
+    Returns:
+        What is known of the video, and the frames under the names of their requests.
+
+    Raises:
+        VideoError: The file can't be read as a video, whatever the cause.
+        ValueError: An option is out of range, or a request asks for frames that don't exist.
+    """
+    if backend not in ("auto", "decord", "av"):
+        raise ValueError(f"backend must be one of 'auto', 'decord', 'av', got {backend!r}")
+    for name, px in (
+        ("slow_max_side_px", slow_max_side_px), ("fast_short_side_px", fast_short_side_px)
+    ):
+        if px < 1:
+            raise ValueError(f"{name} must be at least 1, got {px}")
+    if not requests:
+        raise ValueError("requests must name at least one request")
+    name = os.fsdecode(path)
+    index = _guard(name, inspect, name)
+    while True:
+        wanted = {key: _indices(key, request, index) for key, request in requests.items()}
+        sink = Sink(name, slow_max_side_px, fast_short_side_px)
+        for key, request in requests.items():
+            sink.want(request.stream, wanted[key])
+        try:
+            used = _guard(name, decode, name, index, sink, backend)
+            break
+        except Recount as recount:  # decoding showed that the packets were not all frames
+            index = replace(index, times=index.times[: recount.num_frames])
+    info = VideoInfo(
+        path=name, num_frames=len(index.times), fps=index.fps, width=sink.width,
+        height=sink.height, duration_seconds=round(float(index.times[-1]) + index.last_seconds, 9),
+        backend=used,
+    )
+    return info, {
+        key: Frames(
+            pixels=sink.pixels(request.stream, wanted[key]),
+            indices=wanted[key],
+            timestamps_seconds=index.times[wanted[key]],
+        )
+        for key, request in requests.items()
+    }
+
+
+def _guard(path: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Whatever goes wrong with a file, libraries' own exceptions included, is a VideoError."""
+    try:
+        return function(*args)
+    except (VideoError, Recount):
+        raise
+    except MemoryError as error:
+        raise VideoError(path, "needs more memory than there is") from error
+    except av.FFmpegError as error:
+        reason = missing_part(path) or error.strerror or type(error).__name__
+        raise VideoError(path, f"not a readable video ({reason})") from error
+    except Exception as error:
+        raise VideoError(path, f"can't be read ({type(error).__name__}: {error})") from error
+
+
+def _indices(name: str, request: FrameRequest, index: VideoIndex) -> np.ndarray:
+    total = len(index.times)
+    indices = np.asarray(request.indices(total, index.fps))
+    if (
+        indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu"
+        or indices[0] < 0 or indices[-1] >= total or (np.diff(indices.astype(np.int64)) <= 0).any()
+    ):
+        raise ValueError(
+            f"request {name!r}: indices must be integers, ascending and unique, at least one, in "
+            f"0..{total - 1}, got {indices!r}"
+        )
+    return indices.astype(np.int64)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from encoders import sampling
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "count", "expected"),
+    [
+        (100, 4, [12, 37, 62, 87]),
+        (8, 8, list(range(8))),
+        (3, 8, [0, 1, 2]),
+        (1, 32, [0]),
+        (10, 1, [5]),
+        (9, 2, [2, 6]),
+    ],
+)
+def test_uniform_takes_the_centres_of_equal_segments(num_frames, count, expected):
+    indices = sampling.uniform(num_frames, count)
+    assert indices.dtype == np.int64
+    assert indices.tolist() == expected
+
+
+@pytest.mark.parametrize("num_frames", [*range(1, 70), 132, 18_000])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 32])
+def test_uniform_and_paired_are_ascending_unique_and_inside(num_frames, count):
+    for indices, most in (
+        (sampling.uniform(num_frames, count), count),
+        (sampling.paired(num_frames, count), 2 * count),
+        (sampling.paired(num_frames, count, group=5), 5 * count),
+    ):
+        assert 1 <= len(indices) <= min(most, num_frames)
+        assert (np.diff(indices) > 0).all()
+        assert indices[0] >= 0 and indices[-1] < num_frames
+    assert len(sampling.uniform(num_frames, count)) == min(count, num_frames)
+
+
+def test_uniform_covers_both_halves_equally():
+    indices = sampling.uniform(18_000, 32)
+    assert np.ptp(np.diff(indices)) <= 1
+    assert indices[0] == 18_000 - 1 - indices[-1] or abs(
+        indices[0] - (18_000 - 1 - indices[-1])
+    ) <= 1
+
+
+def test_paired_takes_neighbours_around_each_position():
+    assert sampling.paired(100, 4).tolist() == [12, 13, 37, 38, 62, 63, 87, 88]
+    assert sampling.paired(100, 2, group=3).tolist() == [24, 25, 26, 74, 75, 76]
+
+
+def test_paired_merges_runs_that_overlap():
+    assert sampling.paired(4, 4).tolist() == [0, 1, 2, 3]
+    assert sampling.paired(1, 4, group=3).tolist() == [0]
+    assert sampling.paired(5, 1, group=9).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_clips_of_a_long_video():
+    indices = sampling.clips(300, 32, 2, 4)
+    assert indices.shape == (4, 32)
+    assert (np.diff(indices, axis=1) == 2).all()
+    assert indices.min() >= 0 and indices.max() < 300
+    assert np.ptp(np.diff(indices[:, 0])) <= 1  # the starts are spread evenly
+
+
+def test_clips_of_a_short_video_wrap_around():
+    indices = sampling.clips(5, 4, 2, 1)
+    assert indices.tolist() == [[0, 2, 4, 1]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sampling.uniform(0, 1), "num_frames must be at least 1, got 0"),
+        (lambda: sampling.uniform(5, -1), "count must be at least 1, got -1"),
+        (lambda: sampling.paired(5, 1, group=0), "group must be at least 1, got 0"),
+        (lambda: sampling.clips(5, 1, 0, 1), "frame_interval must be at least 1, got 0"),
+    ],
+)
+def test_arguments_below_one_are_named(call, message):
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert str(caught.value) == message

@@ -1,0 +1,289 @@
+"""Makers of sound, odd and broken media files, small and quick, from nothing but PyAV and Pillow.
+
+`write_video` draws a scene whose frames can be told apart: a smooth texture that moves, a red
+patch in the top left corner, and a grey patch in the bottom right one whose level tells the
+frame's number (`frame_number` reads it back). Every other maker takes a path, writes one file
+there and returns the path; `MAKERS` names those that stand for one class of bad or odd input.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from PIL import Image
+
+_LEVELS = 25  # distinct grey levels of the frame marker; numbers repeat after that many
+
+
+def scene(index: int, *, width: int = 96, height: int = 64, seed: int = 0) -> np.ndarray:
+    """Frame `index` of the test scene as (h, w, 3) uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    texture = cv2.resize(
+        rng.integers(0, 256, (9, 17, 3), dtype=np.uint8), (2 * width, height),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    frame = np.roll(texture, -index, axis=1)[:, :width].copy()
+    mark = max(2, min(width, height) // 4)
+    frame[:mark, :mark] = (220, 30, 30)
+    frame[-mark:, -mark:] = 10 * (index % _LEVELS) + 5
+    return frame
+
+
+def frame_number(rgb: np.ndarray) -> int:
+    """The number of a scene's frame (modulo 25), from its (h, w, 3) picture at any size."""
+    height, width = rgb.shape[:2]
+    mark = max(2, min(width, height) // 4)
+    patch = rgb[-max(1, mark * 3 // 4): -max(1, mark // 4), -max(1, mark * 3 // 4): -1]
+    return round((float(patch.mean()) - 5) / 10)
+
+
+def write_video(
+    path: Path,
+    *,
+    num_frames: int = 24,
+    width: int = 96,
+    height: int = 64,
+    fps: int = 24,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    gop: int = 12,
+    rotation: int = 0,
+    times: Sequence[int] | None = None,
+    faststart: bool = False,
+    seed: int = 0,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Encode the scene; the container follows the suffix of `path`.
+
+    Args:
+        width: Displayed width in pixels; `height` likewise.
+        rotation: Degrees counter-clockwise, a multiple of 90, by which a player must turn the
+            stored picture; it is stored turned the other way.
+        times: Time stamp of each frame in milliseconds; even spacing without.
+        faststart: Put the MP4's index before its data.
+    """
+    flags = {"movflags": "faststart"} if faststart else {}
+    with av.open(str(path), "w", options=flags) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stored = (height, width) if rotation % 180 else (width, height)
+        stream.width, stream.height, stream.pix_fmt = *stored, pix_fmt
+        stream.codec_context.gop_size = gop
+        stream.codec_context.thread_count = 1
+        if times is not None:
+            stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        quality = {"crf": "10", "preset": "veryfast"} if codec == "libx264" else {}
+        stream.options = {**quality, **(options or {})}
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for index in range(num_frames):
+            picture = scene(index, width=width, height=height, seed=seed)
+            picture = np.ascontiguousarray(np.rot90(picture, -rotation // 90))
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def sound(path: Path) -> Path:
+    """A plain H.264 MP4."""
+    return write_video(path)
+
+
+def missing(path: Path) -> Path:
+    """Nothing at all."""
+    return path
+
+
+def empty(path: Path) -> Path:
+    """A file of no bytes."""
+    path.touch()
+    return path
+
+
+def random_bytes(path: Path) -> Path:
+    """Noise named like a video."""
+    path.write_bytes(np.random.default_rng(0).bytes(20_000))
+    return path
+
+
+def text_file(path: Path) -> Path:
+    """Words named like a video."""
+    path.write_text("not a video\n" * 100)
+    return path
+
+
+def folder(path: Path) -> Path:
+    """A folder named like a video."""
+    path.mkdir()
+    return path
+
+
+def broken_link(path: Path) -> Path:
+    """A link to nowhere."""
+    path.symlink_to(path.with_name("nowhere.mp4"))
+    return path
+
+
+def good_link(path: Path) -> Path:
+    """A link to a sound video."""
+    path.symlink_to(write_video(path.with_name(f"target_of_{path.name}")))
+    return path
+
+
+def unreadable(path: Path) -> Path:
+    """A sound video without read permission; root can read it all the same."""
+    write_video(path).chmod(0)
+    return path
+
+
+def truncated_without_index(path: Path) -> Path:
+    """An MP4 cut before the index at its end: a download that broke off."""
+    data = write_video(path).read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 100])
+    return path
+
+
+def truncated_half(path: Path, share: float = 0.5) -> Path:
+    """An MP4 whose index is there and announces more data than the file holds."""
+    data = write_video(path, num_frames=48, faststart=True).read_bytes()
+    start = data.index(b"mdat") + 4
+    path.write_bytes(data[: start + int(share * (len(data) - start))])
+    return path
+
+
+def corrupt_middle(path: Path, share: float = 0.2) -> Path:
+    """An MP4 with noise over the middle of its data."""
+    data = bytearray(write_video(path, num_frames=48, faststart=True).read_bytes())
+    start = data.index(b"mdat") + 4
+    size = int(share * (len(data) - start))
+    begin = start + (len(data) - start - size) // 2
+    data[begin: begin + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def flipped_bits(path: Path, count: int = 12) -> Path:
+    """An MP4 with single bits flipped all over its data; the packets stay well formed."""
+    data = bytearray(write_video(path, num_frames=48, faststart=True).read_bytes())
+    start = data.index(b"mdat") + 4
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size > 200]
+    assert packets and packets[0][0] >= start
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        position, size = packets[rng.integers(len(packets))]
+        data[position + int(rng.integers(size // 2, size))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(bytes(data))
+    return path
+
+
+def audio_only(path: Path) -> Path:
+    """An MP4 with a second of silence and no video stream."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16_000)
+        for start in range(0, 16_000, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.rate, frame.pts = 16_000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def png(path: Path) -> Path:
+    """A still image, whatever it is called."""
+    Image.fromarray(scene(0)).save(path, format="PNG")
+    return path
+
+
+def one_frame(path: Path) -> Path:
+    """An MP4 of one frame."""
+    return write_video(path, num_frames=1)
+
+
+def tiny(path: Path) -> Path:
+    """A video of 16 x 16 pixels."""
+    return write_video(path, width=16, height=16)
+
+
+def odd_444(path: Path) -> Path:
+    """An odd size, which only 4:4:4 allows."""
+    return write_video(path, width=97, height=61, pix_fmt="yuv444p")
+
+
+def ten_bit(path: Path) -> Path:
+    """Ten bits per sample."""
+    return write_video(path, pix_fmt="yuv420p10le")
+
+
+def hevc(path: Path) -> Path:
+    """H.265."""
+    options = {"x265-params": "log-level=none:pools=none:crf=6"}
+    return write_video(path, codec="libx265", options=options)
+
+
+def av1(path: Path) -> Path:
+    """AV1 in MP4."""
+    return write_video(path, codec="libsvtav1", num_frames=12, options={"preset": "8", "crf": "5"})
+
+
+def animation(path: Path, num_frames: int = 12) -> Path:
+    """An animated GIF, PNG or WebP, after the suffix; 100 ms per frame."""
+    kind = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}[path.suffix]
+    frames = [Image.fromarray(scene(index)) for index in range(num_frames)]
+    # Pillow merges equal neighbours only, and these differ.
+    frames[0].save(path, format=kind, save_all=True, append_images=frames[1:], duration=100)
+    return path
+
+
+VARIABLE_TIMES_MS = tuple(40 * i if i < 12 else 440 + 120 * (i - 11) for i in range(24))
+
+
+def variable_frame_rate(path: Path) -> Path:
+    """25 frames per second, and from the twelfth frame on a third of that."""
+    return write_video(path, times=VARIABLE_TIMES_MS)
+
+
+def rotated(path: Path, degrees: int = 90) -> Path:
+    """A phone's clip: stored lying, with a note to turn it by `degrees` counter-clockwise."""
+    return write_video(path, rotation=degrees)
+
+
+def huge(path: Path) -> Path:
+    """One 8K frame."""
+    return write_video(
+        path, num_frames=1, width=7680, height=4320, codec="mpeg4", options={"qscale": "8"}
+    )
+
+
+# Class of input -> (suffix, maker, whether it can be read). Permissions and links are apart,
+# because root and some file systems know neither.
+MAKERS: dict[str, tuple[str, Callable[[Path], Path], bool]] = {
+    "sound": (".mp4", sound, True),
+    "missing": (".mp4", missing, False),
+    "empty": (".mp4", empty, False),
+    "random_bytes": (".mp4", random_bytes, False),
+    "text_file": (".mp4", text_file, False),
+    "folder": (".mp4", folder, False),
+    "truncated_without_index": (".mp4", truncated_without_index, False),
+    "truncated_half": (".mp4", truncated_half, False),
+    "audio_only": (".mp4", audio_only, False),
+    "png": (".png", png, False),
+    "png_named_mp4": (".mp4", png, False),
+    "one_frame": (".mp4", one_frame, True),
+    "tiny": (".mp4", tiny, True),
+    "odd_444": (".mp4", odd_444, True),
+    "ten_bit": (".mp4", ten_bit, True),
+    "hevc": (".mp4", hevc, True),
+    "av1": (".mp4", av1, True),
+    "gif": (".gif", animation, True),
+    "apng": (".png", animation, True),
+    "webp": (".webp", animation, True),
+    "variable_frame_rate": (".mp4", variable_frame_rate, True),
+    "rotated": (".mp4", rotated, True),
+    "huge": (".mp4", huge, True),
+}
