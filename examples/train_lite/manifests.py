@@ -1,0 +1,109 @@
+"""Training manifests of the recipe: ladder rows with scores, rated clips, and folds by prompt."""
+
+import csv
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aigveval.train.data import TrainingRow
+from prompts.rubric import DIMENSIONS, SCORES
+
+FOLDS = 5
+CLEAN_SCORE = 4.25  # of an undamaged clip, while no ratings are used
+FULL_DROP = 3.75  # what the ladder's manifest takes off at severity 5
+
+
+def read_rated(folder: Path) -> tuple[list[TrainingRow], list[str]]:
+    """The generated clips of `fetv_dev` with their ratings, and their file names."""
+    rows, names = [], []
+    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
+        for record in csv.DictReader(file):
+            if record["real"] == "True":
+                continue  # watermark and frame size give the real clips away
+            scores = tuple(float(record[name]) for name in SCORES)
+            rows.append(TrainingRow(
+                video=str(folder / record["video"]), prompt=record["prompt"], scores=scores,
+                group=record["video"][:3], generator=record["generator"],
+            ))
+            names.append(record["video"])
+    return rows, names
+
+
+def fold_of(rows: Sequence[TrainingRow]) -> np.ndarray:
+    """Number of the fold of each row, (n,): all clips of a prompt are in one fold."""
+    prompts = sorted({str(row.group) for row in rows})
+    order = np.random.default_rng(0).permutation(len(prompts))
+    fold = {prompts[n]: position % FOLDS for position, n in enumerate(order)}
+    return np.array([fold[str(row.group)] for row in rows])
+
+
+def read_copies(folder: Path, originals: set[str], weight: float) -> list[TrainingRow]:
+    """The copies that augment.py made of some rated clips."""
+    records = read_jsonl(folder / "manifest.jsonl")
+    return [
+        TrainingRow(
+            video=str(folder / record["video"]), prompt=record["prompt"],
+            scores=tuple(record[name] for name in SCORES), group=record["group"],
+            generator=record["generator"], weight=weight,
+        )
+        for record in records if record["original"] in originals
+    ]
+
+
+def kept(record: Mapping[str, Any]) -> bool:
+    """Whether a ladder row is trained on: clean clips, and half of the types of each source."""
+    label = f"{record['group']} {record['type']}"
+    return record["severity"] == 0 or zlib.crc32(label.encode()) % 2 == 0
+
+
+def read_ladder(
+    folder: Path, clean: Mapping[str, Sequence[float]] | None = None
+) -> tuple[list[TrainingRow], list[dict[str, Any]]]:
+    """Ladder rows as training rows, with their records.
+
+    Args:
+        folder: As `aigveval ladder --out`.
+        clean: Group to the scores (technical, motion, semantic) of the clean clip; by default
+            `CLEAN_SCORE`. A damage takes off its share of what lies between that and 1.
+    """
+    rows, records = [], read_jsonl(folder / "manifest.jsonl")
+    for record in records:
+        start = clean[record["group"]] if clean is not None else [CLEAN_SCORE] * len(DIMENSIONS)
+        scores = []
+        for name, score in zip(DIMENSIONS, start):
+            drop = record[f"{name}_drop"]
+            scores.append(
+                float("nan") if drop is None or record["prompt"] is None and name == "semantic"
+                else float(score - drop / FULL_DROP * (score - 1))
+            )
+        rows.append(TrainingRow(
+            video=str(folder / record["video"]), prompt=record["prompt"],
+            scores=(*scores, float(np.mean(scores))), group=record["group"],
+        ))
+    return rows, records
+
+
+def sampled(rows: Sequence[TrainingRow], count: int, weight: float, seed: int) -> list[TrainingRow]:
+    """A random part of the rows, with a weight."""
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return [replace(rows[n], weight=weight) for n in sorted(chosen)]
+
+
+def write_manifest(path: Path, rows: Sequence[TrainingRow]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for row in rows:
+        scores = {n: None if s != s else round(s, 4) for n, s in zip(SCORES, row.scores)}
+        record = {"video": row.video, "prompt": row.prompt, **scores, "group": row.group,
+                  "generator": row.generator, "weight": row.weight}
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
