@@ -8,13 +8,20 @@
     tokens = encoder(encoder.preprocess(frames["motion"].pixels)[None])  # (1, 16, 513)
 """
 
-from .base import Encoder as Encoder
-from .base import EncoderSpec as EncoderSpec
-from .registry import create_encoder as create_encoder
-from .registry import list_encoders as list_encoders
-from .video import FrameRequest as FrameRequest
-from .video import VideoError as VideoError
-from .video import VideoInfo as VideoInfo
-from .video import read_frames as read_frames
-from .video import read_video as read_video
-from .weights import WeightsError as WeightsError
+from .base import Encoder, EncoderSpec
+from .registry import create_encoder, list_encoders
+from .video import FrameRequest, VideoError, VideoInfo, read_frames, read_video
+from .weights import WeightsError
+
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "FrameRequest",
+    "VideoError",
+    "VideoInfo",
+    "WeightsError",
+    "create_encoder",
+    "list_encoders",
+    "read_frames",
+    "read_video",
+]

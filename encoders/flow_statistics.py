@@ -15,11 +15,11 @@ NUM_CHANGE = 2 * len(_SCALES)
 
 def new_flow() -> "cv2.DISOpticalFlow":
     """A flow estimator; one per thread, since it keeps buffers."""
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
 
-def _log(values: np.ndarray | float) -> np.ndarray:
-    return np.log(np.asarray(values, dtype=np.float64) + 1e-3)
+def _log(value: float) -> float:
+    return float(np.log(np.float64(value) + 1e-3))
 
 
 def _at(values: np.ndarray, *shares: float) -> list[float]:
@@ -125,7 +125,7 @@ def pair_statistics(
         _log(np.abs(dudx + dvdy).mean()), _log(np.abs(dvdx - dudy).mean()),
         _log(np.hypot(*motion[0])), _log(np.abs(motion[1:]).sum()),
         _log(residual.mean()), _log(residual.mean() / (length.mean() + 1e-3)),
-        *_unexplained(*gray, flow),
+        *_unexplained(gray[0], gray[1], flow),
         np.log(difference.mean() + 0.1), np.log(_at(difference, 0.95)[0] + 0.1),
         abs(brightness) / 10, brightness / 10,
         float(difference.mean() < 0.25),

