@@ -18,6 +18,11 @@ def list_encoders() -> list[str]:
     return sorted(ENCODERS)
 
 
+def _listed() -> str:
+    *others, last = list_encoders()
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def create_encoder(name: str, **options: Any) -> Encoder:
     """Make an encoder, in eval mode.
 
@@ -30,7 +35,8 @@ def create_encoder(name: str, **options: Any) -> Encoder:
         WeightsError: Its weights could not be had.
     """
     if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=2, cutoff=0.4) or list_encoders()
-        raise ValueError(f"no encoder named {name!r}; did you mean {' or '.join(near)}?")
+        near = difflib.get_close_matches(name, ENCODERS, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose {_listed()}"
+        raise ValueError(f"no encoder named {name!r}; {hint}")
     module, _, attribute = ENCODERS[name].partition(":")
     return getattr(import_module(f".{module}", __package__), attribute)(**options).eval()

@@ -1,0 +1,42 @@
+"""What all tests share. Set before torch and transformers are imported, so that it holds."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # more gain nothing on clips this small
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The development data, which is no part of the project; tests that need it are skipped."""
+    given = os.environ.get("AIGVEVAL_DATA")
+    if not given:
+        pytest.skip("AIGVEVAL_DATA is not set: it names the folder with the development data")
+    if not Path(given).is_dir():
+        pytest.skip(f"AIGVEVAL_DATA is not a folder: {given}")
+    return Path(given)
+
+
+@pytest.fixture(scope="session")
+def make_encoder():
+    """`create_encoder`, once per name and options; skips where the weights can't be had."""
+    from encoders import WeightsError, create_encoder
+
+    @lru_cache(maxsize=None)
+    def made(name, **options):
+        try:
+            return create_encoder(name, **options)
+        except WeightsError as error:
+            return error
+
+    def make(name, **options):
+        encoder = made(name, **options)
+        if isinstance(encoder, WeightsError):
+            pytest.skip(f"no weights for {name}: {encoder}")
+        return encoder
+
+    return make
