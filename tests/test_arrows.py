@@ -1,0 +1,129 @@
+"""Who may import whom, and how light a package is: each import in a fresh interpreter."""
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("encoders", "prompts", "aigveval")
+# Found without importing: what is tested may be a checkout or an installed package.
+FOLDERS = {
+    name: Path(next(iter(importlib.util.find_spec(name).submodule_search_locations)))
+    for name in PACKAGES
+}
+MODULES = {
+    name: sorted(
+        ".".join((name, *path.relative_to(folder).with_suffix("").parts))
+        for path in folder.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")
+    )
+    for name, folder in FOLDERS.items()
+}
+FILES = [path for folder in FOLDERS.values() for path in sorted(folder.rglob("*.py"))]
+
+
+def imported_by(*modules):
+    """The names that a fresh interpreter has in sys.modules after imports, but not before."""
+    code = (
+        "import sys, json; before = set(sys.modules)\n"
+        f"import {', '.join(modules)}\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    return set(json.loads(run(code)))
+
+
+def run(code):
+    roots = {str(folder.parent) for folder in FOLDERS.values()}
+    path = os.pathsep.join([*sorted(roots), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def tops(names):
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_packages_have_the_modules_that_are_to_be_tested():
+    assert "encoders.video" in MODULES["encoders"]
+    assert "prompts.rubric" in MODULES["prompts"]
+    assert "aigveval.modeling" in MODULES["aigveval"]
+
+
+def test_encoders_imports_no_llm_and_none_of_our_other_packages():
+    new = tops(imported_by("encoders"))
+    assert "encoders" in new
+    assert not new & {"aigveval", "prompts", "peft", "transformers"}
+
+
+def test_no_module_of_encoders_imports_our_other_packages():
+    new = tops(imported_by(*MODULES["encoders"]))
+    assert not new & {"aigveval", "prompts", "peft"}
+
+
+def test_prompts_imports_only_the_standard_library():
+    new = tops(imported_by("prompts", *MODULES["prompts"]))
+    assert "prompts" in new
+    assert new - {"prompts"} <= set(sys.stdlib_module_names)
+
+
+def test_aigveval_is_imported_without_torch():
+    new = tops(imported_by("aigveval"))
+    assert "aigveval" in new
+    assert not new & {"torch", "transformers", "encoders", "numpy"}
+
+
+def test_aigveval_is_imported_in_under_300_milliseconds():
+    code = (
+        "import time; start = time.perf_counter()\n"
+        "import aigveval\n"
+        "print(time.perf_counter() - start)"
+    )
+    assert min(float(run(code)) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize("package", ["encoders", "prompts"])
+def test_a_package_imports_itself_relatively_so_that_it_can_be_vendored(package):
+    found = []
+    for path in FOLDERS[package].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            found += [f"{path.name}:{node.lineno}" for name in names if tops([name]) & {package}]
+    assert found == []
+
+
+@pytest.mark.parametrize("package", ["encoders", "prompts"])
+def test_a_vendored_copy_works_under_another_name(package, tmp_path):
+    target = tmp_path / "host" / "vendored"
+    for path in FOLDERS[package].rglob("*"):
+        if path.suffix in (".py", ".safetensors"):
+            copy = target / path.relative_to(FOLDERS[package])
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    modules = [name.replace(package, "host.vendored", 1) for name in MODULES[package]]
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import {', '.join(modules)}\n"
+        f"print({package!r} in sys.modules)"
+    )
+    assert run(code) == "False"
+
+
+def test_no_module_is_called_utils():
+    assert [str(path) for path in FILES if path.stem in ("utils", "util", "helpers")] == []
+
+
+def test_no_module_is_longer_than_400_lines():
+    lengths = {str(path): path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
