@@ -1,0 +1,355 @@
+"""Damage of one kind moves the statistics that were made for it, the right way."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from encoders.flow_statistics import (
+    NUM_CHANGE,
+    NUM_GAP,
+    NUM_PAIR,
+    change_statistics,
+    gap_statistics,
+    new_flow,
+    pair_statistics,
+)
+from encoders.picture_statistics import NUM_STATISTICS, picture_statistics
+
+SIDE = 224
+# Columns of `picture_statistics`, in the order of its functions.
+LAPLACIAN, GRADIENT, GRADIENT_HIGH, GRADIENT_MIDDLE, NOISE, NOISE_LOW = range(6)
+BLOCKS_DOWN, BLOCKS_ACROSS, MEAN, CONTRAST, DARK, BRIGHT = range(6, 12)
+ENTROPY, LEVELS, FLAT_DOWN, FLAT_ACROSS, RED, GREEN, BLUE, COLOURS, CAST = range(12, 21)
+HALVED, QUARTERED = 21, 22
+NEIGHBOURS_ACROSS, NEIGHBOURS_DOWN, LOCAL_CONTRAST = 26, 27, 28
+# Columns of `pair_statistics` that tests read.
+LENGTH, DRIFT, DRIFT_SHARE, ROUGH, CAMERA, AFFINE, RESIDUAL = 0, 4, 5, 6, 10, 11, 12
+ERROR, STRUCTURE, DIFFERENCE, BRIGHTNESS, BRIGHTER, FROZEN, HISTOGRAM = 14, 17, 21, 23, 24, 25, 26
+COLOUR, MOVING, STILL, DETAIL, JERK, KEPT_DIRECTION, TURN = 27, 28, 29, 30, 31, 32, 34
+
+
+def texture(seed=0, height=SIDE, width=SIDE):
+    """A picture with detail at every scale, as photographs have it: (h, w, 3) uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((height, width, 3), dtype=np.float32)
+    for cells, weight in ((4, 1.0), (12, 0.6), (36, 0.35), (110, 0.2)):
+        grid = rng.standard_normal((cells, cells, 3)).astype(np.float32)
+        out += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(128 + 32 * out, 0, 255).astype(np.uint8)
+
+
+def tensor(*pictures):
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def statistics(picture):
+    return picture_statistics(tensor(picture))[0]
+
+
+def blurred(picture, sigma):
+    return cv2.GaussianBlur(picture, (0, 0), sigma)
+
+
+def noisy(picture, sigma):
+    noise = np.random.default_rng(1).normal(0, sigma, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def compressed(picture, quality):
+    _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+
+
+def upscaled(picture, factor):
+    small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def banded(picture, levels):
+    step = 256 / levels
+    return (np.floor(picture / step) * step + step / 2).astype(np.uint8)
+
+
+def scaled(picture, factor):
+    return np.clip(picture.astype(np.float32) * factor, 0, 255).astype(np.uint8)
+
+
+def tinted(picture, channel):
+    out = picture.astype(np.int16)
+    out[..., channel] += 60
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def gray(picture):
+    return np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("damage, steps, up, down", [
+    (blurred, (0.7, 1.5, 4), [],
+     [LAPLACIAN, GRADIENT, GRADIENT_HIGH, GRADIENT_MIDDLE, HALVED, QUARTERED, LOCAL_CONTRAST]),
+    (noisy, (3, 10, 30), [NOISE, NOISE_LOW, LAPLACIAN], [NEIGHBOURS_ACROSS, NEIGHBOURS_DOWN]),
+    (compressed, (40, 15, 4), [BLOCKS_DOWN, BLOCKS_ACROSS], []),
+    (upscaled, (2, 4, 8), [], [LAPLACIAN, HALVED, QUARTERED]),
+    (banded, (20, 10, 5), [FLAT_DOWN, FLAT_ACROSS], [ENTROPY]),
+    (scaled, (1.5, 2, 3), [MEAN, BRIGHT], []),
+    (scaled, (0.15, 0.08, 0.05), [DARK], [MEAN, CONTRAST]),
+])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_more_damage_moves_its_statistics_further(damage, steps, up, down, seed):
+    clean = texture(seed)
+    values = torch.stack([statistics(p) for p in (clean, *(damage(clean, s) for s in steps))])
+    for column in up:
+        assert (values[:, column].diff() > 0).all(), (column, values[:, column])
+    for column in down:
+        assert (values[:, column].diff() < 0).all(), (column, values[:, column])
+
+
+@pytest.mark.parametrize("other", [blurred, noisy])
+def test_blocking_answers_to_blocks_not_to_other_damage(other):
+    clean = texture()
+    blocks = statistics(compressed(clean, 8)) - statistics(clean)
+    others = statistics(other(clean, 5)) - statistics(clean)
+    for column in (BLOCKS_DOWN, BLOCKS_ACROSS):
+        assert blocks[column] > 0.3 and blocks[column] > 3 * abs(others[column])
+
+
+def test_blocks_are_seen_at_any_phase_and_along_their_own_axis():
+    stripes = texture().astype(np.int16)
+    stripes[:, 3::16] += 40
+    stripes[:, 11::16] -= 40
+    out = statistics(np.clip(stripes, 0, 255).astype(np.uint8)) - statistics(texture())
+    assert out[BLOCKS_ACROSS] > 0.5 and abs(out[BLOCKS_DOWN]) < 0.2
+
+
+def test_noise_is_measured_on_its_own_scale():
+    """Immerkaer's estimate on a flat picture is the noise's own standard deviation."""
+    flat = np.full((SIDE, SIDE, 3), 128, dtype=np.uint8)
+    luma = math.sqrt(0.299**2 + 0.587**2 + 0.114**2)  # three independent channels average out
+    for sigma in (4.0, 12.0):
+        measured = math.exp(statistics(noisy(flat, sigma))[NOISE]) - 0.05
+        assert measured == pytest.approx(sigma * luma, rel=0.07)
+
+
+@pytest.mark.parametrize("channel", [RED, GREEN, BLUE])
+def test_a_cast_shows_in_its_channel(channel):
+    change = statistics(tinted(texture(), channel - RED)) - statistics(texture())
+    assert change[channel] > 0.1 and change[channel] == change[RED:BLUE + 1].max()
+    assert change[CAST] > 0.3
+    assert statistics(gray(texture()))[COLOURS] < 0.1 < statistics(texture())[COLOURS]
+
+
+def test_exposure_is_exact():
+    half = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
+    half[:, SIDE // 2:] = 255
+    out = statistics(half)
+    assert out[MEAN] == pytest.approx(0.5, abs=1e-4)
+    assert out[CONTRAST] == pytest.approx(0.5, abs=1e-3)
+    assert out[DARK] == out[BRIGHT] == 0.5
+    assert out[ENTROPY] == pytest.approx(math.log(2), abs=1e-4)
+
+
+EXTREMES = {
+    "black": np.zeros((SIDE, SIDE, 3), np.uint8),
+    "white": np.full((SIDE, SIDE, 3), 255, np.uint8),
+    "red": np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8),
+    "noise": np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8),
+    "checkerboard": np.repeat(255 * (np.indices((SIDE, SIDE)).sum(0) % 2)[..., None], 3, 2).astype(
+        np.uint8),
+    "one dot": np.pad(np.full((1, 1, 3), 255, np.uint8), ((99, 124), (99, 124), (0, 0))),
+    "smallest": texture(height=16, width=16),
+    "odd": texture(height=17, width=33),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_picture_statistics_are_finite_and_small(name):
+    out = picture_statistics(tensor(EXTREMES[name]))
+    assert out.shape == (1, NUM_STATISTICS) and out.dtype == torch.float32
+    assert torch.isfinite(out).all() and out.abs().max() < 100
+
+
+def test_pictures_do_not_influence_each_other():
+    pictures = [picture for picture in EXTREMES.values() if picture.shape[0] == SIDE]
+    together = picture_statistics(tensor(*pictures))
+    alone = torch.cat([picture_statistics(tensor(picture)) for picture in pictures])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_type_of_the_pixels_does_not_matter():
+    pixels = tensor(texture())
+    assert torch.equal(picture_statistics(pixels), picture_statistics(pixels.float()))
+
+
+# Motion: a window of 120 x 160 px that looks at a larger picture.
+
+HEIGHT, WIDTH = 120, 160
+WORLD = texture(5, 400, 400)
+
+
+def window(x=100.0, y=100.0, zoom=1.0, angle=0.0):
+    """What a camera at (x, y) sees of the world, with sub-pixel accuracy."""
+    turn = cv2.getRotationMatrix2D((0, 0), angle, zoom)
+    centre = np.array([WIDTH / 2, HEIGHT / 2])
+    turn[:, 2] = np.array([x, y]) + centre - turn[:, :2] @ centre
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(WORLD, turn, (WIDTH, HEIGHT), flags=flags)
+
+
+def warped(picture, seed, strength=4.0):
+    """Local warping that has no direction as a whole, as a generator's morphing."""
+    rng = np.random.default_rng(seed)
+    push = [cv2.resize(rng.standard_normal((6, 8)).astype(np.float32), (WIDTH, HEIGHT))
+            for _ in range(2)]
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    return cv2.remap(picture, x + strength * push[0], y + strength * push[1], cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_REFLECT)
+
+
+def flow_of(first, second):
+    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+    return new_flow().calc(*grays, None)
+
+
+def pair(first, second, before=None):
+    return np.array(pair_statistics(first, second, flow_of(first, second), before))
+
+
+START = window()
+STATIC = pair(START, START)
+PAN = pair(START, window(104))
+
+
+def test_a_still_pair_is_frozen_and_explained():
+    assert STATIC[FROZEN] == 1 and STATIC[STILL] == 1 and STATIC[MOVING] == 0
+    assert STATIC[ERROR] == pytest.approx(math.log(0.1), abs=1e-3)
+    assert STATIC[STRUCTURE] == pytest.approx(1, abs=1e-4)
+    assert STATIC[BRIGHTNESS] == STATIC[HISTOGRAM] == STATIC[DETAIL] == 0
+
+
+def test_a_pan_is_drift_of_its_own_length():
+    shares = math.exp(PAN[DRIFT]) - 1e-3, math.exp(PAN[CAMERA]) - 1e-3
+    assert shares == pytest.approx((4 / HEIGHT, 4 / HEIGHT), rel=0.1)
+    assert PAN[DRIFT_SHARE] > 0.9 and PAN[MOVING] > 0.9
+    assert PAN[FROZEN] == 0 and PAN[STILL] < 0.01
+    assert PAN[RESIDUAL] < PAN[LENGTH] - 1.5  # the camera explains nearly all of it
+    assert PAN[ERROR] < PAN[DIFFERENCE] - 1  # and so does the flow
+
+
+def test_a_faster_pan_is_longer():
+    lengths = [pair(START, window(100 + step))[LENGTH] for step in (1, 2, 4, 8)]
+    assert (np.diff(lengths) > 0.4).all()
+
+
+@pytest.mark.parametrize("move", [{"zoom": 0.95}, {"angle": 3}])
+def test_zoom_and_rotation_are_camera_motion_without_drift(move):
+    out = pair(START, window(**move))
+    assert out[DRIFT_SHARE] < 0.3 < PAN[DRIFT_SHARE]
+    assert out[AFFINE] > PAN[AFFINE] + 1
+    assert out[RESIDUAL] < out[LENGTH] - 1
+
+
+def test_warping_is_rough_and_no_camera_explains_it():
+    values = np.stack([PAN, *(pair(START, warped(window(104), 3, s)) for s in (1, 2, 4))])
+    for column in (ROUGH, RESIDUAL, ERROR):
+        assert (np.diff(values[:, column]) > 0).all(), values[:, column]
+    assert (np.diff(values[:, STRUCTURE]) < 0).all()
+    assert values[-1, ROUGH] > PAN[ROUGH] + 1.5
+
+
+def test_a_cut_is_explained_by_nothing():
+    cut = pair(START, texture(9, HEIGHT, WIDTH))
+    assert cut[ERROR] > PAN[ERROR] + 1 and cut[STRUCTURE] < PAN[STRUCTURE] - 0.3
+    assert cut[DIFFERENCE] > PAN[DIFFERENCE] and cut[HISTOGRAM] > PAN[HISTOGRAM]
+
+
+def test_flicker_is_brightness_change_with_a_sign():
+    lighter = pair(START, scaled(START, 1.15))
+    darker = pair(scaled(START, 1.15), START)
+    assert lighter[BRIGHTER] > 1 and darker[BRIGHTER] == -lighter[BRIGHTER]
+    assert lighter[BRIGHTNESS] == darker[BRIGHTNESS] == lighter[BRIGHTER]
+    assert abs(PAN[BRIGHTNESS]) < 0.2
+    assert lighter[HISTOGRAM] > PAN[HISTOGRAM]
+
+
+def test_a_colour_that_jumps_is_seen_without_a_change_of_brightness():
+    swapped = START[..., ::-1].copy()
+    out = pair(START, tinted(START, 0))
+    assert out[COLOUR] > 4 > 2 > PAN[COLOUR]
+    assert pair(swapped, swapped)[COLOUR] == 0
+
+
+def test_lost_detail_is_seen():
+    assert pair(START, blurred(START, 2))[DETAIL] > 0.5 > 0.2 > PAN[DETAIL]
+
+
+def test_shake_turns_back_and_a_pan_goes_on():
+    there, back = window(104), START
+    flow = flow_of(START, there)
+    goes_on = pair(there, window(108), flow)
+    turns = pair(there, back, flow)
+    assert goes_on[KEPT_DIRECTION] > 0.8 and goes_on[TURN] > 0.9
+    assert turns[KEPT_DIRECTION] < -0.8 and turns[TURN] < -0.9
+    assert turns[JERK] > goes_on[JERK] + 2
+
+
+def test_without_a_flow_before_motion_counts_as_steady():
+    assert PAN[[KEPT_DIRECTION, TURN]].tolist() == [1, 1] and PAN[JERK] == math.log(1e-3)
+
+
+def test_a_wider_gap_shows_slow_morphing_that_neighbours_hide():
+    def gap(first, second):
+        grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+        return np.array(gap_statistics(*grays, flow_of(first, second)))
+
+    static, pan, morph = gap(START, START), gap(START, window(104)), gap(START, warped(START, 2))
+    length, drift, error, structure, rough = 0, 3, 4, 7, 11
+    assert static[length] < pan[length] and static[error] < pan[error] < morph[error]
+    assert pan[drift] > morph[drift] and morph[rough] > pan[rough] + 1.5
+    assert static[structure] > pan[structure] > morph[structure]
+    assert len(pan) == NUM_GAP
+
+
+@pytest.mark.parametrize("scale", range(NUM_CHANGE // 2))
+def test_second_differences_tell_flicker_from_motion(scale):
+    def ratio(frames):
+        grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        return change_statistics(grays)[:, 2 * scale:2 * scale + 2].mean(0)
+
+    fade = ratio([scaled(START, 1 - 0.05 * n) for n in range(8)])
+    flicker = ratio([scaled(START, 1 - 0.05 * (n % 2)) for n in range(8)])
+    still = ratio([START] * 8)
+    assert flicker[1] > 0.5 and fade[1] < -1  # log of the second difference over the first
+    assert still[0] == pytest.approx(math.log(0.05))
+    assert flicker[0] > still[0] + 3
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_changes_are_one_row_per_step(count):
+    grays = [np.full((20, 30), 10 * n, np.uint8) for n in range(count)]
+    assert change_statistics(grays).shape == (count - 1, NUM_CHANGE)
+
+
+FRAMES = {
+    "black": np.zeros((HEIGHT, WIDTH, 3), np.uint8),
+    "white": np.full((HEIGHT, WIDTH, 3), 255, np.uint8),
+    "noise": np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8),
+    "scene": START,
+}
+
+
+@pytest.mark.parametrize("first", FRAMES)
+@pytest.mark.parametrize("second", FRAMES)
+def test_motion_statistics_are_finite_and_small(first, second):
+    first, second = FRAMES[first], FRAMES[second]
+    flow = flow_of(first, second)
+    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+    for before in (None, flow, np.zeros_like(flow)):
+        out = np.array(pair_statistics(first, second, flow, before))
+        assert out.shape == (NUM_PAIR,) and np.isfinite(out).all() and np.abs(out).max() < 100
+    out = np.array(gap_statistics(*grays, flow))
+    assert np.isfinite(out).all() and np.abs(out).max() < 100
+    out = change_statistics(grays)
+    assert np.isfinite(out).all() and np.abs(out).max() < 100
