@@ -50,6 +50,7 @@ class VideoIndex:
     keys: np.ndarray  # positions of keyframes
     clean: bool  # every packet is well formed
     objection: str | None  # why decord must not read it
+    threads: bool = True  # whether a decoder with several threads tells of all damage
     webp: bool = False  # animated WebP, which FFmpeg can't decode
 
     def position(self, pts: int | None) -> int:
@@ -114,6 +115,7 @@ def inspect(path: str) -> VideoIndex:
             keys=keys,
             clean=clean and announced == found,
             objection=_objection(kind, codec, head, bool(nal_bytes and clean and named)),
+            threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
         )
 
 

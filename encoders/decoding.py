@@ -44,13 +44,13 @@ class Sink:
         self.path = path
         self.width = self.height = 0
         self._limits = {"slow": slow_max_side_px, "fast": fast_short_side_px}
-        self._tensors: dict[tuple[Stream, bytes], Tensor | None] = {}
+        self._arrays: dict[tuple[Stream, bytes], np.ndarray | None] = {}
         self._slots: dict[int, list[tuple[tuple[Stream, bytes], int]]] = {}
 
     def want(self, stream: Stream, indices: np.ndarray) -> None:
         key = (stream, indices.tobytes())
-        if key not in self._tensors:
-            self._tensors[key] = None
+        if key not in self._arrays:
+            self._arrays[key] = None
             for slot, position in enumerate(indices.tolist()):
                 self._slots.setdefault(position, []).append((key, slot))
 
@@ -61,26 +61,27 @@ class Sink:
         """Store one frame, (h, w, 3) uint8; a second time replaces the first."""
         if not self.width:
             self.height, self.width = rgb.shape[:2]
-        small: dict[str, Tensor] = {}
+        small: dict[str, np.ndarray] = {}
         for key, slot in self._slots[position]:
             stream, count = key[0], len(key[1]) // 8
             if stream not in small:
                 size = self._size(stream)
                 if size != rgb.shape[1::-1]:
-                    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+                    rgb = np.ascontiguousarray(rgb)  # a turned frame is a view
+                    resized = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
                 else:
-                    resized = np.ascontiguousarray(rgb)
-                small[stream] = torch.from_numpy(resized).permute(2, 0, 1)
-            tensor = self._tensors[key]
-            if tensor is None:
-                tensor = torch.empty((count, *small[stream].shape), dtype=torch.uint8)
-                self._tensors[key] = tensor
-            tensor[slot] = small[stream]
+                    resized = rgb
+                small[stream] = resized.transpose(2, 0, 1)
+            array = self._arrays[key]
+            if array is None:
+                array = np.empty((count, *small[stream].shape), np.uint8)
+                self._arrays[key] = array
+            # Not in torch: its copies wait for OpenMP threads, for long on a busy machine.
+            array[slot] = small[stream]
 
-    def pixels(self, stream: Stream, indices: np.ndarray) -> Tensor:
-        tensor = self._tensors[(stream, indices.tobytes())]
-        assert tensor is not None
-        return tensor
+    def pixels(self) -> dict[tuple[Stream, bytes], Tensor]:
+        """uint8 (t, 3, h, w) by stream and indices."""
+        return {key: torch.from_numpy(array) for key, array in self._arrays.items()}
 
     def _size(self, stream: Stream) -> tuple[int, int]:
         side = (max if stream == "slow" else min)(self.width, self.height)
@@ -116,7 +117,7 @@ def decode(
     # without jumps gives the same pixels on every machine.
     lost, damaged = 0, not index.clean
     if not damaged:
-        lost, damaged = _decode_av(path, index, sink, jumps, _THREADS)
+        lost, damaged = _decode_av(path, index, sink, jumps, _THREADS if index.threads else 1)
     if damaged:
         lost, _ = _decode_av(path, index, sink, {}, 1)
     if lost > MAX_LOST * len(wanted):

@@ -188,9 +188,10 @@ def read_frames(
         height=sink.height, duration_seconds=round(float(index.times[-1]) + index.last_seconds, 9),
         backend=used,
     )
+    pixels = sink.pixels()
     return info, {
         key: Frames(
-            pixels=sink.pixels(request.stream, wanted[key]),
+            pixels=pixels[(request.stream, wanted[key].tobytes())],
             indices=wanted[key],
             timestamps_seconds=index.times[wanted[key]],
         )
