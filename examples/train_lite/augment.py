@@ -18,7 +18,7 @@ import numpy as np
 from encoders import FrameRequest, read_frames
 from prompts.rubric import SCORES
 
-COPIES = 3
+COPIES = 2
 
 
 def main(folder: Path, out: Path) -> None:

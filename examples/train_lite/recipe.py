@@ -9,9 +9,9 @@ where it stopped. The steps:
 1. ladder: damaged versions of the clips; the sources left out of training at all severities.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: projectors and LoRA learn the ladder, without any rating.
-4. folds: five times, ratings of four fifths of the prompts, with ladder rows labelled by a ridge
-   regression that saw the same four fifths; then the left-out fifth is predicted.
-5. final: the same on all ratings: this is what ships.
+4. final: all ratings, with ladder rows labelled by a ridge regression that saw the same ratings.
+   This is what ships.
+5. folds: the same five times with the ratings of four fifths of the prompts, for measuring.
 6. measure: figures.json. See measure.py.
 """
 
@@ -38,7 +38,7 @@ from prompts.rubric import DIMENSIONS
 
 ENCODERS = ["semantic_lite", "motion_flow", "technical_lite"]
 SEVERITIES_TRAINED = (1, 3, 5)
-LADDER_ROWS = 260  # of the ladder, beside the ratings, in the second stage
+LADDER_ROWS = 100  # of the ladder, beside the ratings, in the second stage
 COPY_WEIGHT = 0.5
 COMMON: dict[str, Any] = {
     "batch_size": 16, "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05,
@@ -72,7 +72,7 @@ def main(data: Path, work: Path) -> None:
     rated, names = manifests.read_rated(data / "fetv_dev")
     extract([row.video for row in rated], encoders, cache, workers=2)
     fold = manifests.fold_of(rated)
-    for number in [*range(manifests.FOLDS), None]:
+    for number in [None, *range(manifests.FOLDS)]:
         name = "final" if number is None else f"fold{number}"
         keep = np.ones(len(rated), dtype=bool) if number is None else fold != number
         human = [row for row, chosen in zip(rated, keep) if chosen]
