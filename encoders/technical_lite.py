@@ -62,7 +62,9 @@ class TechnicalLite(Encoder):
         return repeat_to(torch.stack([whole, mosaic], dim=1), self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:
-        pixels = view.flatten(0, 2)
-        stages, head, _ = self.backbone(pixels)
-        features = torch.cat([head, *stages, picture_statistics(pixels)], dim=1)
-        return features.view(view.shape[0], self.num_frames, -1)
+        parts = []
+        for pictures in view.unbind(2):  # whole frames, fragments
+            pixels = pictures.flatten(0, 1).contiguous()
+            stages, head, _ = self.backbone(pixels)
+            parts += [head, *stages, picture_statistics(pixels)]
+        return torch.cat(parts, dim=1).view(view.shape[0], self.num_frames, -1)
