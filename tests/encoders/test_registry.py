@@ -2,9 +2,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import encoders
 from encoders import Encoder, EncoderSpec, create_encoder, list_encoders
 from encoders.registry import ENCODERS
 
@@ -32,7 +34,10 @@ def test_modules_are_imported_when_an_encoder_is_made_not_before():
         "assert 'encoders.motion_flow' in sys.modules\n"
         "assert 'encoders.technical_lite' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        cwd=Path(encoders.__file__).parents[1],
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -1,0 +1,320 @@
+"""What every registered encoder promises, whatever it computes."""
+
+import copy
+import functools
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import encoders
+from encoders import EncoderSpec, list_encoders
+from encoders.registry import ENCODERS
+
+# Other values of each option of each constructor: a new option has to be added here.
+OPTIONS = {
+    "technical_lite": {"num_frames": 4},
+    "motion_flow": {"num_tokens": 8, "num_frames": 32, "size": 96},
+    "semantic_lite": {"num_frames": 4},
+}
+TEXT_DEPENDENT = {"semantic_lite"}
+# Encoders whose tokens also carry the whole clip: the part of a token that is local in time.
+LOCAL_PART = {"motion_flow": slice(0, 171)}
+
+PROMPTS = ["a cat sleeping on a sofa", "a red sports car drives through rain"]
+
+# Frames ----------------------------------------------------------------------------------------
+
+
+def scene(t, height=96, width=128, *, seed=0, speed=3):
+    """A textured picture that moves: uint8 (t, 3, h, w)."""
+    rng = np.random.default_rng(seed)
+    world = np.zeros((height, width + speed * t, 3), np.float32)
+    for cells, weight in ((5, 1.0), (25, 0.5)):
+        grid = rng.standard_normal((cells, cells, 3)).astype(np.float32)
+        world += weight * cv2.resize(grid, world.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    world = np.clip(128 + 45 * world, 0, 255).astype(np.uint8)
+    frames = np.stack([world[:, speed * n:speed * n + width] for n in range(t)])
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def flat(t, value):
+    colour = torch.tensor(value, dtype=torch.uint8).view(1, 3, 1, 1)
+    return colour.expand(t, 3, 96, 128)
+
+
+def wanted(encoder, frames):
+    """The frames of a clip that the encoder asks for."""
+    return frames[torch.from_numpy(encoder.frame_indices(len(frames), 24.0))]
+
+
+def noise(t):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (t, 3, 96, 128), generator=generator, dtype=torch.uint8)
+
+
+CLIPS = {  # eight, to be encoded as one batch and one by one
+    "scene": scene(48),
+    "still": scene(1).expand(48, -1, -1, -1),
+    "one frame": scene(1, seed=1),
+    "black": flat(48, (0, 0, 0)),
+    "white": flat(48, (255, 255, 255)),
+    "blue": flat(48, (10, 20, 200)),
+    "noise": noise(48),
+    "strip": scene(9, 16, 400, speed=1),
+}
+
+# Fixtures --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=list_encoders())
+def encoder(request, make_encoder):
+    return make_encoder(request.param)
+
+
+@pytest.fixture(scope="module")
+def views(encoder):
+    return torch.stack([encoder.preprocess(wanted(encoder, clip)) for clip in CLIPS.values()])
+
+
+@pytest.fixture(scope="module")
+def tokens(encoder, views):
+    """Of the eight clips, each alone: (8, m, e)."""
+    with torch.no_grad():
+        return torch.cat([encoder.encode(view[None]) for view in views])
+
+
+def prompts(count):
+    return [PROMPTS[n % len(PROMPTS)] for n in range(count)]
+
+
+# Spec and fingerprint --------------------------------------------------------------------------
+
+
+def test_the_tables_of_this_file_cover_every_encoder():
+    assert set(OPTIONS) == set(ENCODERS)
+    assert TEXT_DEPENDENT <= set(ENCODERS) and set(LOCAL_PART) <= set(ENCODERS)
+
+
+def test_the_spec_goes_by_the_registered_name(encoder, request):
+    spec = encoder.spec
+    assert isinstance(spec, EncoderSpec) and ENCODERS[spec.name]
+    assert spec.name == request.node.callspec.params["encoder"]
+    assert spec.name.split("_")[0] == spec.dimension
+    assert len(spec.mean) == len(spec.std)
+
+
+def test_every_option_is_keyword_only_and_checked_here(encoder):
+    parameters = inspect.signature(type(encoder)).parameters.values()
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    assert {parameter.name for parameter in parameters} == set(OPTIONS[encoder.spec.name])
+
+
+def test_fingerprints_differ_between_encoders_and_options(encoder, make_encoder):
+    name = encoder.spec.name
+    options = OPTIONS[name]
+    others = [make_encoder(name, **{option: options[option]}) for option in options]
+    prints = [one.fingerprint() for one in (encoder, *others)]
+    prints += [make_encoder(other).fingerprint() for other in list_encoders() if other != name]
+    assert len(set(prints)) == len(prints)
+    assert encoder.fingerprint() == prints[0]
+
+
+@functools.lru_cache(maxsize=None)
+def fingerprints_of_another_process(names):
+    code = (
+        "import json, sys; from encoders import create_encoder\n"
+        "names = sys.argv[1].split(',')\n"
+        "print(json.dumps({name: create_encoder(name).fingerprint() for name in names}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, ",".join(names)], capture_output=True, text=True,
+        cwd=Path(encoders.__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_fingerprint_is_the_same_in_another_process(encoder):
+    elsewhere = fingerprints_of_another_process(tuple(list_encoders()))
+    assert elsewhere[encoder.spec.name] == encoder.fingerprint()
+
+
+def test_other_options_give_tokens_of_their_own_spec(encoder, make_encoder):
+    other = make_encoder(encoder.spec.name, **OPTIONS[encoder.spec.name])
+    spec = other.spec
+    view = other.preprocess(wanted(other, CLIPS["scene"]))
+    with torch.no_grad():
+        out = other(view[None], PROMPTS[:1])
+    assert out.shape == (1, spec.num_tokens, spec.dim)
+    assert spec != encoder.spec
+
+
+# Frames and views ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 33, 150, 18000])
+def test_the_frames_it_wants_are_ascending_and_in_range(encoder, num_frames):
+    for fps in (1.0, 8.0, 23.976, 30.0, 240.0):
+        indices = encoder.frame_indices(num_frames, fps)
+        assert indices.dtype == np.int64 and indices.ndim == 1
+        assert 1 <= len(indices) <= 256  # bounded, however long the clip
+        assert indices[0] >= 0 and indices[-1] < num_frames
+        assert (np.diff(indices) > 0).all()
+
+
+def test_the_frames_it_wants_spread_over_a_long_clip(encoder):
+    indices = encoder.frame_indices(18000, 30.0)
+    assert indices[0] < 2 * 18000 / len(indices) and indices[-1] > 18000 * (1 - 2 / len(indices))
+
+
+@pytest.mark.parametrize("height, width, t", [
+    (17, 33, 8), (240, 240, 8), (720, 1280, 8), (16, 16, 8), (96, 128, 1), (96, 128, 2),
+    (640, 360, 5), (16, 400, 8), (400, 16, 8), (1, 1, 3),
+])
+def test_a_view_has_one_shape_whatever_the_frames(encoder, views, height, width, t):
+    view = encoder.preprocess(wanted(encoder, scene(t, height, width, speed=1)))
+    assert view.shape == views.shape[1:] and view.dtype == views.dtype
+    assert torch.isfinite(view.float()).all()
+
+
+def test_a_view_is_the_same_for_a_seed_and_frames_are_left_alone(encoder):
+    frames = wanted(encoder, scene(48, 270, 480))
+    before = frames.clone()
+    state = torch.get_rng_state()
+    first = encoder.preprocess(frames, seed=5)
+    np.random.seed(1)
+    assert torch.equal(first, encoder.preprocess(frames, seed=5))
+    assert torch.equal(first, encoder.preprocess(frames.clone(), seed=5))
+    assert torch.equal(frames, before)
+    assert torch.equal(state, torch.get_rng_state())  # the global generator is not touched
+    first.zero_()  # nor does the view share memory with the frames
+    assert torch.equal(frames, before)
+
+
+def test_frames_may_come_in_any_memory_layout(encoder):
+    frames = wanted(encoder, scene(48))
+    decoded = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert torch.equal(encoder.preprocess(decoded), encoder.preprocess(frames.contiguous()))
+
+
+# Tokens ----------------------------------------------------------------------------------------
+
+
+def test_tokens_are_finite_and_shaped_as_the_spec_says(encoder, tokens):
+    out = encoder.join(tokens, prompts(len(tokens)))
+    assert out.shape == (len(CLIPS), encoder.spec.num_tokens, encoder.spec.dim)
+    assert out.dtype == torch.float32
+    assert torch.isfinite(out).all() and torch.isfinite(tokens).all()
+    assert out.abs().max() < 1e4
+
+
+def test_a_batch_of_eight_gives_what_eight_batches_of_one_give(encoder, views, tokens):
+    with torch.no_grad():
+        together = encoder.encode(views)
+    scale = tokens.abs().mean()
+    assert (together - tokens).abs().max() <= 1e-4 * scale
+    joined = encoder.join(together, prompts(8))
+    alone = torch.cat([encoder.join(tokens[n:n + 1], [p]) for n, p in enumerate(prompts(8))])
+    assert (joined - alone).abs().max() <= 1e-4 * max(1, alone.abs().mean())
+
+
+def test_forward_is_join_of_encode(encoder, views, tokens):
+    with torch.no_grad():
+        out = encoder(views[:1], PROMPTS[:1])
+    assert out.dtype == torch.float32
+    assert torch.equal(out, encoder.join(tokens[:1], PROMPTS[:1]))
+
+
+def test_clips_that_differ_give_tokens_that_differ(tokens):
+    of = dict(zip(CLIPS, tokens))
+    names = ("scene", "noise", "strip", "black")  # not all flat colours: they move alike
+    for n, name in enumerate(names):
+        for other in names[:n]:
+            assert not torch.allclose(of[name], of[other])
+
+
+def test_only_an_encoder_that_reads_the_prompt_changes_with_it(encoder, tokens):
+    first = encoder.join(tokens[:2], [PROMPTS[0], PROMPTS[1]])
+    other = encoder.join(tokens[:2], [PROMPTS[0], PROMPTS[0]])
+    assert torch.allclose(first[0], other[0], atol=1e-5)  # rows do not see each other's prompt
+    without = encoder.join(tokens[:2], None)
+    if encoder.spec.name in TEXT_DEPENDENT:
+        assert not torch.allclose(first[1], other[1])
+        assert without.shape == first.shape and not torch.allclose(first, without)
+    else:
+        assert torch.equal(first, other) and torch.equal(first, without)
+        assert torch.equal(first, tokens[:2])
+
+
+def test_time_steps_are_local_in_time(encoder, views, tokens):
+    """Damage to the second half of a clip leaves the first half's tokens alone."""
+    frames = CLIPS["scene"].clone()
+    frames[len(frames) // 2:] = noise(48)[len(frames) // 2:]
+    view = encoder.preprocess(wanted(encoder, frames))
+    with torch.no_grad():
+        damaged = encoder.encode(view[None])[0]
+    steps = encoder.spec.time_steps
+    assert 1 < steps <= len(damaged)
+    part = LOCAL_PART.get(encoder.spec.name, slice(None))
+    change = (damaged - tokens[0]).abs()[:steps, part].amax(1)
+    # A step next to the damage may look across it: flow has two frames and a gap of four.
+    assert change[:steps // 2 - 2].max() <= 1e-4 * tokens[0].abs().mean()
+    assert change[steps // 2 + 1:].min() > 1e-2 * tokens[0].abs().mean()
+
+
+# As a module -----------------------------------------------------------------------------------
+
+
+def test_it_comes_frozen_and_in_eval_mode(encoder):
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_training_mode_changes_no_frozen_statistics(encoder, views, tokens):
+    encoder.train()
+    try:
+        with torch.no_grad():
+            assert torch.equal(encoder.encode(views[:1]), tokens[:1])
+    finally:
+        encoder.eval()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))],
+                         ids=["deepcopy", "pickle"])
+def test_a_copy_gives_the_same_tokens(encoder, views, tokens, copied):
+    twin = copied(encoder)
+    assert twin.spec == encoder.spec and twin.fingerprint() == encoder.fingerprint()
+    assert not any(module.training for module in twin.modules())
+    with torch.no_grad():
+        assert torch.equal(twin(views[:1], PROMPTS[:1]), encoder.join(tokens[:1], PROMPTS[:1]))
+
+
+class Preprocessed(torch.utils.data.Dataset):
+    """As a loader uses an encoder: views are made in worker processes."""
+
+    def __init__(self, encoder, clips):
+        self.encoder, self.clips = encoder, clips
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, index):
+        return self.encoder.preprocess(wanted(self.encoder, self.clips[index]))
+
+
+@pytest.mark.slow
+def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views):
+    clips = list(CLIPS.values())[:2]
+    loader = torch.utils.data.DataLoader(
+        Preprocessed(encoder, clips), batch_size=2, num_workers=1, multiprocessing_context="spawn"
+    )
+    (batch,) = list(loader)
+    assert torch.equal(batch, views[:2])
