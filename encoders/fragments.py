@@ -95,7 +95,8 @@ def _enlarged(frames: Tensor, side: int) -> Tensor:
         return frames
     factor = side / min(height, width)
     larger = (max(side, round(height * factor)), max(side, round(width * factor)))
-    resized = F.interpolate(frames.float(), size=larger, mode="bilinear", align_corners=False)
-    if frames.dtype == torch.uint8:
-        return resized.round().clamp(0, 255).to(torch.uint8)
-    return resized
+    out = frames.new_empty((*frames.shape[:2], *larger))
+    for source, target in zip(frames.split(1), out.split(1)):  # one in floats at a time: large
+        pixels = F.interpolate(source.float(), size=larger, mode="bilinear", align_corners=False)
+        target.copy_(pixels if out.is_floating_point() else pixels.round().clamp(0, 255))
+    return out

@@ -59,7 +59,7 @@ class LiteBackbone(nn.Module):
         """
         last = self._last  # read once: another thread may replace it
         if last is not None and _same(last[0], pixels):
-            return last[1]
+            return _copied(last[1])
         x = (pixels.float() - MEAN[0]) / STD[0]
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.network.bn1(self.network.conv_stem(x))
@@ -70,11 +70,17 @@ class LiteBackbone(nn.Module):
                 stages.append(x.mean((2, 3)))
         head = self.network.bn2(self.network.conv_head(x)).mean((2, 3))
         result = (stages, head, self.network.classifier(head))
-        self._last = (pixels, result)
+        # Copies: the caller may refill the view, or change the tokens in place.
+        self._last = (pixels.clone(), _copied(result))
         return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
+
+
+def _copied(features: Features) -> Features:
+    stages, head, logits = features
+    return [stage.clone() for stage in stages], head.clone(), logits.clone()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

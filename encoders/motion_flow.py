@@ -46,10 +46,6 @@ class MotionFlow(Encoder):
 
     def __init__(self, *, num_tokens: int = 16, num_frames: int = 48, size: int = 160) -> None:
         super().__init__()
-        if num_frames % num_tokens:
-            raise ValueError(
-                f"num_frames must be a multiple of num_tokens ({num_tokens}), got {num_frames}"
-            )
         self.num_frames = num_frames
         self.spec = EncoderSpec(
             name="motion_flow",
@@ -62,6 +58,11 @@ class MotionFlow(Encoder):
             std=(1.0,),
             time_steps=num_tokens,
         )
+        if num_frames < 1 or num_frames % num_tokens:
+            raise ValueError(
+                "num_frames must be a positive multiple of num_tokens "
+                f"({num_tokens}), got {num_frames}"
+            )
 
     def options(self) -> dict[str, Any]:
         return {"num_frames": self.num_frames}

@@ -233,6 +233,16 @@ def test_forward_is_join_of_encode(encoder, views, tokens):
     assert torch.equal(out, encoder.join(tokens[:1], PROMPTS[:1]))
 
 
+def test_an_encoder_remembers_nothing_of_the_clip_before(encoder, views, tokens):
+    """Nor of what its caller did to the view and the tokens since."""
+    buffer = views[:1].clone()
+    with torch.no_grad():
+        encoder.encode(buffer).fill_(7)
+        assert torch.equal(encoder.encode(buffer), tokens[:1])
+        buffer.copy_(views[6:7])
+        assert torch.equal(encoder.encode(buffer), tokens[6:7])
+
+
 def test_clips_that_differ_give_tokens_that_differ(tokens):
     of = dict(zip(CLIPS, tokens))
     names = ("scene", "noise", "strip", "black")  # not all flat colours: they move alike
@@ -282,6 +292,7 @@ def test_training_mode_changes_no_frozen_statistics(encoder, views, tokens):
     encoder.train()
     try:
         with torch.no_grad():
+            encoder.encode(views[1:2])
             assert torch.equal(encoder.encode(views[:1]), tokens[:1])
     finally:
         encoder.eval()

@@ -64,10 +64,16 @@ def test_options_reach_the_constructor():
     assert not encoder.training
 
 
-def test_motion_flow_refuses_frames_that_tokens_cannot_share_evenly():
+@pytest.mark.parametrize("options, message", [
+    ({"num_frames": 50}, "num_frames must be a positive multiple of num_tokens (16), got 50"),
+    ({"num_frames": 0}, "num_frames must be a positive multiple of num_tokens (16), got 0"),
+    ({"num_tokens": 0}, "num_tokens must be at least 1, got 0"),
+    ({"size": 0}, "size must be at least 1, got 0"),
+])
+def test_motion_flow_refuses_frames_that_tokens_cannot_share_evenly(options, message):
     with pytest.raises(ValueError) as caught:
-        create_encoder("motion_flow", num_frames=50)
-    assert str(caught.value) == "num_frames must be a multiple of num_tokens (16), got 50"
+        create_encoder("motion_flow", **options)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("change, message", [

@@ -51,7 +51,7 @@ def test_what_is_seen_is_nearer_to_its_own_prompt(encoder, seen, right, wrong):
     out = encoder.join(shows(seen).repeat(2, 1, 1), [right, wrong])
     for column in SIMILARITY + CALIBRATED:
         assert (out[0, :, column] > out[1, :, column]).all()
-    # Calibrated: in standard deviations of the reference clips, of which a few do show dogs.
+    # Calibrated: in standard deviations of the reference clips, one of which looks like a dog.
     fits, misses = out[0, :, CALIBRATED], out[1, :, CALIBRATED]
     assert (fits > 2).all() and (fits > misses + 2).all(), (fits[0], misses[0])
 
