@@ -51,7 +51,7 @@ def changed(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     share = rng.uniform(0.85, 1.0)
     h, w = int(height * share), int(width * share)
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    frames = frames[:, top : top + h, left : left + w]
+    frames = frames[:, top: top + h, left: left + w]
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
     scale = float(np.exp(rng.uniform(np.log(160), np.log(448)))) / min(h, w)

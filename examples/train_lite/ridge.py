@@ -45,11 +45,11 @@ def pooled(rows: Sequence[TrainingRow], encoders: Sequence[Encoder], cache: Feat
         blocks = {
             "frame": whole[:, :HEAD].mean(0),
             "frame_change": whole[:, :HEAD].std(0),
-            "frame_statistics": whole[:, HEAD + STAGES :].mean(0),
+            "frame_statistics": whole[:, HEAD + STAGES:].mean(0),
             "fragments": fragments[:, :HEAD].mean(0),
             # The last six ninths of a motion token describe the whole clip.
             "flow": tokens["motion_flow"][0].view(9, -1)[3:].flatten(),
-            "alignment": tokens["semantic_lite"][:, 3 * 384 :].mean(0),
+            "alignment": tokens["semantic_lite"][:, 3 * 384:].mean(0),
         }
         for name, value in blocks.items():
             parts.setdefault(name, []).append(value)
