@@ -321,7 +321,6 @@ class Preprocessed(torch.utils.data.Dataset):
         return self.encoder.preprocess(wanted(self.encoder, self.clips[index]))
 
 
-@pytest.mark.slow
 def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views):
     clips = list(CLIPS.values())[:2]
     loader = torch.utils.data.DataLoader(
