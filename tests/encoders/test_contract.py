@@ -237,6 +237,7 @@ def test_an_encoder_remembers_nothing_of_the_clip_before(encoder, views, tokens)
     """Nor of what its caller did to the view and the tokens since."""
     buffer = views[:1].clone()
     with torch.no_grad():
+        encoder.encode(views[1:2])
         encoder.encode(buffer).fill_(7)
         assert torch.equal(encoder.encode(buffer), tokens[:1])
         buffer.copy_(views[6:7])
