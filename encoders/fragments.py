@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .resizing import resized
+
 
 def sample_fragments(
     frames: Tensor, *, grid: int = 7, size: int = 32, aligned: int, seed: int = 0, snap: int = 1
@@ -95,8 +97,6 @@ def _enlarged(frames: Tensor, side: int) -> Tensor:
         return frames
     factor = side / min(height, width)
     larger = (max(side, round(height * factor)), max(side, round(width * factor)))
-    out = frames.new_empty((*frames.shape[:2], *larger))
-    for source, target in zip(frames.split(1), out.split(1)):  # one in floats at a time: large
-        pixels = F.interpolate(source.float(), size=larger, mode="bilinear", align_corners=False)
-        target.copy_(pixels if out.is_floating_point() else pixels.round().clamp(0, 255))
-    return out
+    if frames.dtype == torch.uint8:
+        return resized(frames, *larger)  # PyTorch's result depends on the number of threads
+    return F.interpolate(frames, size=larger, mode="bilinear", align_corners=False)

@@ -30,6 +30,7 @@ class TechnicalLite(Encoder):
         WeightsError: The weights could not be had; the message says why.
     """
 
+    version = 2
     weights_id = lite_backbone.WEIGHTS_ID
 
     def __init__(self, *, num_frames: int = 8) -> None:

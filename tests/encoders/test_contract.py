@@ -329,3 +329,14 @@ def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views):
     )
     (batch,) = list(loader)
     assert torch.equal(batch, views[:2])
+
+
+def test_the_view_does_not_depend_on_the_number_of_threads(encoder, views):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for n, clip in enumerate(CLIPS.values()):
+                assert torch.equal(encoder.preprocess(wanted(encoder, clip)), views[n])
+    finally:
+        torch.set_num_threads(before)
