@@ -2,8 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging
 
+from encoders.bars import no_bars
 from encoders.weights import build_once, fetch
 
 if TYPE_CHECKING:
@@ -165,15 +164,3 @@ def _convert(folder: Path, *, quiet: bool) -> None:
         del llm.config.quantization_config
         llm.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """Without the bars that transformers draws even for a load of 0.1 s (not for downloads)."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

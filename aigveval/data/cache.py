@@ -28,23 +28,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from encoders.base import Encoder
-from encoders.video import FrameRequest, VideoError, read_frames
+from encoders.video import VideoError
+from encoders.views import read_views
+from encoders.wheels import sha256
 
 # Part of every entry; raise it when the layout or the reading of frames changes the tokens.
 _FORMAT = "1"
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content as 64 hex digits.
-
-    Raises:
-        OSError: the file can't be read.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class FeatureCache:
@@ -62,7 +51,7 @@ class FeatureCache:
         self._digests: dict[tuple[str, int, int], str] = {}
 
     def digest(self, path: str | os.PathLike[str]) -> str:
-        """`file_sha256`, remembered in this object for the path while size and mtime stay equal.
+        """SHA-256 of the file, remembered here for the path while size and mtime stay equal.
 
         Raises:
             OSError: the file can't be read.
@@ -70,7 +59,7 @@ class FeatureCache:
         stat = os.stat(path)
         key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
         if key not in self._digests:
-            self._digests[key] = file_sha256(path)
+            self._digests[key] = sha256(Path(path))
         return self._digests[key]
 
     def entry(self, digest: str, encoder: Encoder) -> Path:
@@ -224,13 +213,8 @@ def _load(path: str, encoders: Sequence[Encoder], cache: FeatureCache) -> _Loade
         missing = {i: e for i, e in enumerate(encoders) if cache.get(digest, e) is None}
         if not missing:
             return _Loaded(path, digest)
-        requests = {
-            str(i): FrameRequest(indices=encoder.frame_indices, stream=encoder.spec.stream)
-            for i, encoder in missing.items()
-        }
-        _, frames = read_frames(path, requests)
-        views = {i: e.preprocess(frames[str(i)].pixels) for i, e in missing.items()}
-        return _Loaded(path, digest, views)
+        views = read_views(path, {str(i): encoder for i, encoder in missing.items()})
+        return _Loaded(path, digest, {int(i): view for i, view in views.items()})
     except VideoError as error:
         return _Loaded(path, error=str(error))
     except Exception as error:  # one bad file must not end a run over thousands

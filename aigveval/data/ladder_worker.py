@@ -5,7 +5,6 @@ Runs in worker processes; `ladder` plans, collects and writes the manifest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
@@ -53,11 +52,12 @@ def render(job: Job) -> dict[str, Any]:
         num_frames, fps, seed, damage {type: {severity: [start, end]}} and other; or error.
     """
     from encoders.video import VideoError
+    from encoders.wheels import sha256
 
     folder = Path(job.folder)
     note = folder / "source.json"
     try:
-        digest = _sha256(job.path)
+        digest = sha256(Path(job.path))
     except OSError as error:
         return {"error": error.strerror or str(error)}
     visual = [kind for kind in job.types if kind in DISTORTIONS]
@@ -165,14 +165,6 @@ def write_mp4(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
     os.replace(part, path)
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_atomic(path: Path, text: str) -> None:

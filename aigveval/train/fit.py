@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
-from transformers.utils import logging as hf_logging
 
 from aigveval.config import AIGVEvalConfig
 from aigveval.data.cache import ExtractReport, FeatureCache, extract
@@ -23,6 +22,7 @@ from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel, AIGVEvalOutput
 from aigveval.processing import AIGVEvalProcessor
 from encoders import create_encoder
+from encoders.bars import no_bars
 from encoders.base import Encoder
 
 from .data import TrainingRow, read_training_manifest
@@ -65,18 +65,14 @@ def main(config: FitConfig | str | Path) -> FitResult:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     output = Path(config.output_dir)
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()  # it would draw one for each checkpoint, over ours
     try:
-        return _run(config, output, console)
+        with no_bars():  # transformers would draw one for each checkpoint, over ours
+            return _run(config, output, console)
     except KeyboardInterrupt:
         last = last_checkpoint(output)
         kept = f"from step {step_of(last)}" if last else "with the features encoded so far"
         console.print(f"\nStopped. The same command goes on {kept}.", style="yellow")
         raise SystemExit(130) from None
-    finally:
-        if bars:
-            hf_logging.enable_progress_bar()
 
 
 def _run(config: FitConfig, output: Path, console: Console) -> FitResult:

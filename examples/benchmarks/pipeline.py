@@ -92,14 +92,12 @@ class Stages:
         """Scores technical, motion, semantic, overall; the times are in `seconds`."""
         import torch
 
-        from encoders import FrameRequest, read_frames
+        from encoders import read_frames
+        from encoders.views import requests_of
 
         model, processor, device = self.engine.model, self.engine.processor, self.engine.device
         self.seconds = {}
-        requests = {
-            name: FrameRequest(indices=encoder.frame_indices, stream=encoder.spec.stream)
-            for name, encoder in processor.encoders.items()
-        }
+        requests = requests_of(processor.encoders)
         self.start = time.perf_counter()
         _, frames = read_frames(video, requests)
         self.lap("decode")

@@ -6,6 +6,7 @@ Needs what recipe.py made; writes WORK/figures.json and prints it as Markdown ta
 95 % bootstrap intervals over prompts (ratings) or sources (ladder).
 """
 
+import csv
 import json
 import sys
 from collections import defaultdict
@@ -123,8 +124,6 @@ def raters(
     data: Path, names: Sequence[str], generators: Array, prompts: Sequence[str]
 ) -> dict[str, Any]:
     """Each human rater against the mean of the other two, averaged over the raters."""
-    import csv
-
     with open(data / "fetv_dev/manifest.csv", newline="", encoding="utf-8") as file:
         records = {row["video"]: row for row in csv.DictReader(file)}
     result: dict[str, Any] = {}

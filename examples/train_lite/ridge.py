@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 
 from aigveval.data.cache import FeatureCache
 from aigveval.train.data import TrainingRow
+from aigveval.train.dataset import QualityDataset
 from encoders import Encoder
 
 Blocks = dict[str, NDArray[np.float64]]
@@ -30,16 +31,12 @@ USED = {
 
 def pooled(rows: Sequence[TrainingRow], encoders: Sequence[Encoder], cache: FeatureCache) -> Blocks:
     """Named blocks (n, width) of each clip's tokens, pooled over time."""
-    by_name = {encoder.spec.name: encoder for encoder in encoders}
+    digests = {row.video: cache.digest(row.video) for row in rows}
+    dataset = QualityDataset([list(rows)], digests, encoders, cache)
+    names = [encoder.spec.name for encoder in encoders]
     parts: dict[str, list[torch.Tensor]] = {}
-    for row in rows:
-        digest = cache.digest(row.video)
-        tokens = {}
-        for name, encoder in by_name.items():
-            stored = cache.get(digest, encoder)
-            if stored is None:
-                raise SystemExit(f"{row.video}: not encoded yet")
-            tokens[name] = encoder.join(stored[None], [row.prompt or ""])[0]
+    for number, row in enumerate(rows):
+        tokens = dict(zip(names, dataset.tokens(number, row.prompt)))
         technical = tokens["technical_lite"]
         whole, fragments = technical.chunk(2, dim=1)
         blocks = {

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from aigveval.data import cache as cache_module
-from aigveval.data.cache import FeatureCache, extract, file_sha256
+from aigveval.data.cache import FeatureCache, extract
+from encoders import views as views_module
 from encoders.base import Encoder, EncoderSpec
 from encoders.video import FrameRequest, read_frames
+from encoders.wheels import sha256
 
 
 class MeanColour(Encoder):
@@ -72,7 +73,7 @@ def test_cached_equals_live(tmp_path, videos):
     report = extract(videos, encoders, cache, progress=False)
     assert report.computed == 4 and not report.errors and not report.notes
     for path in videos:
-        assert report.digests[str(path)] == file_sha256(path)
+        assert report.digests[str(path)] == sha256(path)
         for encoder in encoders:
             tokens = cache.get(report.digests[str(path)], encoder)
             assert tokens.dtype == torch.float32 and tokens.shape == (2, 3)
@@ -87,7 +88,7 @@ def test_a_file_is_read_once(tmp_path, videos, monkeypatch, workers, batch_size,
         reads.append((str(path), len(requests)))
         return read_frames(path, requests)
 
-    monkeypatch.setattr(cache_module, "read_frames", counted)
+    monkeypatch.setattr(views_module, "read_frames", counted)
     encoders = [MeanColour(), MeanColour("other", stream="slow")]
     cache = FeatureCache(tmp_path / "cache")
     options = {"workers": workers, "batch_size": batch_size, "progress": False}
@@ -115,7 +116,7 @@ def test_the_key_is_content_and_fingerprint(tmp_path, videos):
     before = cache.digest(copy)
     copy.write_bytes(videos[1].read_bytes())
     os.utime(copy, ns=(1, 1))  # another mtime even on a coarse clock
-    assert cache.digest(copy) == file_sha256(videos[1]) != before
+    assert cache.digest(copy) == sha256(videos[1]) != before
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_failing_clip_does_not_take_its_batch_along(tmp_path, videos, nan):
     reason = "expected finite tokens (m, e), got shape (2, 3)" if nan else "too bright"
     assert reason in report.errors[str(videos[3])]
     assert set(report.digests) == {str(path) for path in videos[:3]} and report.computed == 3
-    assert cache.get(file_sha256(videos[3]), encoder) is None
+    assert cache.get(sha256(videos[3]), encoder) is None
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, videos, monkeypatch):
