@@ -1,0 +1,151 @@
+"""`aigveval score`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from aigveval import __version__
+from aigveval.terminal import (
+    INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_results, say,
+    silence_libraries, video_progress,
+)
+
+from .scale import SCALE
+
+if TYPE_CHECKING:
+    from aigveval.assess import Assessor
+    from aigveval.data.manifest import Clip
+    from aigveval.report import Assessment
+    from aigveval.results import ResultsFile
+
+SCORE_HELP = f"""\
+Scores videos.
+
+INPUTS are video files, folders (searched with all folders inside), patterns such as
+`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`) that list videos.
+
+{SCALE}
+Examples:
+
+- `aigveval score clip.mp4 --prompt "a dog runs on the beach"`
+- `aigveval score clips --prompts prompts.csv --out results.csv`
+- `aigveval score clips --prompts prompts.csv --out results.csv --resume`
+
+A row of the results holds video, prompt, overall, technical, motion, semantic, model, version,
+seconds and error. The exit code is 0 when all videos were scored, 1 when some could not be (each
+has a row with its error), 2 when the command could not be carried out.
+"""
+
+
+def score(
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
+    ] = None,
+    prompt: Annotated[
+        Optional[str], typer.Option(help="Text that all the videos were generated from.")
+    ] = None,
+    prompts: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Prompts of the videos: JSON `{path: prompt}` or a list of `{video, prompt}`, or "
+            "CSV or JSON Lines with `video` and `prompt`. Paths are relative to the file.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
+    ] = "lite",
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Results: `.jsonl`, `.csv` (flat columns `technical`, `technical_std`, ...) or "
+            "`.parquet`. Earlier results of other videos there are kept under another name.",
+        ),
+    ] = Path("results.jsonl"),
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Videos computed together; does not change the scores.")
+    ] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    device: Annotated[
+        Optional[str],
+        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
+    ] = False,
+) -> None:
+    with one_line_errors():
+        silence_libraries()
+        from aigveval.data.inputs import collect
+        from aigveval.data.manifest import InputError
+        from aigveval.results import ResultsFile, take_earlier
+
+        if not inputs and prompts is None:
+            raise InputError("nothing to score: name videos, folders or patterns")
+        found = collect(inputs or [], prompt=prompt, prompts=prompts)
+        keys = [(clip.video, clip.prompt, model, __version__) for clip in found.clips]
+        earlier = take_earlier(out, keys, resume=resume)
+        todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
+        if not quiet:
+            for note in found.notes + ([earlier.note] if earlier.note else []):
+                say(f"note: {note}", style="yellow")
+            if resume:
+                say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+        assessor = _load(todo, model=model, device=device)
+        assessor.batch_size, assessor.workers = batch_size, workers
+        with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
+            new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
+            scored = iter(new)
+            maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
+            rows = [row for row in maybe if row is not None]
+            results.close(rows=earlier.others + rows)
+        if rows and not quiet:
+            print_results(rows)
+            typer.echo(f"{len(rows)} of {len(keys)} videos are in {out}")
+        print_errors(rows)
+        if interrupted:
+            again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
+            state = f"{len(rows)} of {len(keys)} videos are in {out}"
+            say(f"interrupted: {state}; go on with: aigveval {again} --resume", style="yellow")
+            raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(int(any(row.error is not None for row in rows)))
+
+
+def _load(clips: list[Clip], *, model: str, device: str | None) -> Assessor:
+    from aigveval import assess
+
+    if all(clip.problem for clip in clips):  # also where there is none: nothing needs the model
+        assess.find_model(model)
+        return assess.Assessor(assess.NoEngine(), name=model)
+    return assess.load(model, device=device)
+
+
+def _score_all(
+    assessor: Assessor, clips: list[Clip], results: ResultsFile, *, quiet: bool
+) -> tuple[list[Assessment], bool]:
+    """Scores the clips into the file; also tells whether the user stopped it."""
+    rows: list[Assessment] = []
+    scored = assessor.score_many(clips)
+    with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
+        task = progress.add_task("scoring", total=len(clips))
+        try:
+            for row in scored:
+                results.write(row)
+                rows.append(row)
+                progress.advance(task)
+        except KeyboardInterrupt:
+            return rows, True
+        finally:
+            scored.close()
+    return rows, False
