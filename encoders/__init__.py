@@ -9,12 +9,13 @@
 """
 
 from .base import Encoder, EncoderSpec
-from .registry import create_encoder, list_encoders
+from .registry import EncoderError, create_encoder, list_encoders, register_encoder
 from .video import FrameRequest, VideoError, VideoInfo, read_frames, read_video
 from .weights import WeightsError
 
 __all__ = [
     "Encoder",
+    "EncoderError",
     "EncoderSpec",
     "FrameRequest",
     "VideoError",
@@ -24,4 +25,5 @@ __all__ = [
     "list_encoders",
     "read_frames",
     "read_video",
+    "register_encoder",
 ]

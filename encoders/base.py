@@ -4,8 +4,8 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -60,6 +60,21 @@ class EncoderSpec:
             )
         if any(value <= 0 for value in self.std):
             raise ValueError(f"std must be positive, got {self.std}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as `json.dumps` takes them."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "EncoderSpec":
+        """Inverse of `to_dict`.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+            ValueError: A field is out of its range.
+        """
+        lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, **lists})
 
 
 class Encoder(nn.Module):

@@ -1,14 +1,16 @@
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 import encoders
-from encoders import Encoder, EncoderSpec, create_encoder, list_encoders
-from encoders.registry import ENCODERS
+from encoders import Encoder, EncoderSpec, create_encoder, list_encoders, register_encoder, registry
+from encoders.registry import ENCODERS, EncoderError, resolve_name
 
 SPEC = EncoderSpec(
     name="any", dimension="motion", num_tokens=4, dim=8, stream="fast", size=32,
@@ -16,7 +18,27 @@ SPEC = EncoderSpec(
 )
 
 
-def test_names_are_listed_in_order():
+@pytest.fixture
+def table(monkeypatch):
+    """The `lite` encoders alone, whatever else there is by now; returns the registered ones."""
+    lite = {name: ENCODERS[name] for name in ("technical_lite", "motion_flow", "semantic_lite")}
+    monkeypatch.setattr(registry, "ENCODERS", lite)
+    monkeypatch.setattr(registry, "entry_points", entry_points())
+    monkeypatch.setattr(registry, "_registered", {})
+    return registry._registered
+
+
+def entry_points(*values, name="motion_other"):
+    """What `importlib.metadata.entry_points` would find if these were installed."""
+    found = [EntryPoint(name, value, registry.ENTRY_POINTS) for value in values]
+
+    def select(**wanted):
+        return [p for p in found if all(getattr(p, key) == wanted[key] for key in wanted)]
+
+    return select
+
+
+def test_names_are_listed_in_order(table):
     assert list_encoders() == ["motion_flow", "semantic_lite", "technical_lite"]
 
 
@@ -46,9 +68,10 @@ def test_modules_are_imported_when_an_encoder_is_made_not_before():
     ("technical", "no encoder named 'technical'; did you mean technical_lite or semantic_lite?"),
     ("xyz", "no encoder named 'xyz'; choose motion_flow, semantic_lite or technical_lite"),
     ("", "no encoder named ''; choose motion_flow, semantic_lite or technical_lite"),
+    ("lite", "'lite' can be technical_lite or semantic_lite; give the full name"),
 ])
-def test_a_wrong_name_is_answered_with_the_nearest(wrong, message):
-    with pytest.raises(ValueError) as caught:
+def test_a_wrong_name_is_answered_with_the_nearest(table, wrong, message):
+    with pytest.raises(EncoderError) as caught:
         create_encoder(wrong)
     assert str(caught.value) == message
 
@@ -93,6 +116,44 @@ def test_a_spec_is_checked_when_it_is_made(change, message):
     assert str(caught.value) == message
 
 
+def test_a_spec_goes_through_json_and_back():
+    spec = replace(SPEC, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    assert json.loads(json.dumps(spec.to_dict())) == spec.to_dict()
+    assert EncoderSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    with pytest.raises(TypeError, match="time_steps"):
+        EncoderSpec.from_dict({k: v for k, v in spec.to_dict().items() if k != "time_steps"})
+    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+        EncoderSpec.from_dict({**spec.to_dict(), "dim": 0})
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize("name, dimension, full", [
+    ("motion_flow", None, "motion_flow"), ("flow", None, "motion_flow"),
+    ("flow", "motion", "motion_flow"), ("motion_flow", "motion", "motion_flow"),
+    ("lite", "technical", "technical_lite"), ("lite", "semantic", "semantic_lite"),
+])
+def test_the_dimension_may_be_left_out_of_a_name(table, name, dimension, full):
+    assert resolve_name(name, dimension=dimension) == full
+
+
+@pytest.mark.parametrize("name, dimension, message", [
+    ("technical_lite", "motion", "technical_lite is an encoder of technical, not of motion"),
+    ("motionflo", "motion", "no encoder named 'motionflo'; did you mean motion_flow?"),
+    ("lite", "motion", "no encoder named 'lite'; choose motion_flow"),
+    ("zzz", "motion", "no encoder named 'zzz'; choose motion_flow"),
+    ("flow", "sound", "no dimension 'sound'; choose technical, motion or semantic"),
+])
+def test_a_name_must_be_of_its_dimension(table, name, dimension, message):
+    with pytest.raises(EncoderError) as caught:
+        resolve_name(name, dimension=dimension)
+    assert str(caught.value) == message
+
+
+# ---- encoders of others ----
+
+
 class Doubling(Encoder):
     """The smallest encoder: what the base class adds by itself."""
 
@@ -126,3 +187,60 @@ def test_a_fingerprint_changes_with_everything_the_tokens_depend_on(change):
     for name, value in change.items():
         setattr(encoder, name, value)
     assert encoder.fingerprint() != before
+
+
+class Other(Doubling):
+    spec = replace(SPEC, name="motion_other")
+
+
+def test_an_encoder_is_registered_and_replaced(table):
+    register_encoder("motion_other", Doubling)
+    register_encoder("motion_other", Other)
+    assert "motion_other" in list_encoders()
+    assert type(create_encoder("motion_other")) is type(create_encoder("other")) is Other
+
+
+@pytest.mark.parametrize("name, message", [
+    ("motion_flow", "motion_flow is an encoder of this package; choose another name"),
+    ("other", "an encoder's name begins with its dimension, as technical_mine, got 'other'"),
+    ("motion_o-o", "an encoder's name begins with its dimension, as technical_mine, got "
+                   "'motion_o-o'"),
+])
+def test_a_name_has_to_be_free_and_to_tell_the_dimension(table, name, message):
+    with pytest.raises(EncoderError) as caught:
+        register_encoder(name, Other)
+    assert str(caught.value) == message
+    assert not table
+
+
+@pytest.mark.parametrize("make, message", [
+    (Doubling, "Doubling is registered as motion_other, but its spec has name 'any' and "
+               "dimension 'motion'"),
+    (dict, "motion_other makes a dict, which is no Encoder"),
+])
+def test_what_is_registered_must_be_what_its_name_says(table, make, message):
+    register_encoder("motion_other", make)
+    with pytest.raises(EncoderError) as caught:
+        create_encoder("motion_other")
+    assert str(caught.value) == message
+
+
+def test_an_installed_package_brings_an_encoder(table, monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", entry_points(f"{__name__}:Other"))
+    assert list_encoders()[0:2] == ["motion_flow", "motion_other"]
+    assert isinstance(create_encoder("other"), Other)
+
+
+@pytest.mark.parametrize("values, message", [
+    (["gone.module:Class"], "motion_other can't be imported from gone.module:Class "
+                            "(ModuleNotFoundError: No module named 'gone')"),
+    ([f"{__name__}:Gone"], f"motion_other can't be imported from {__name__}:Gone "
+                           f"(AttributeError: module '{__name__}' has no attribute 'Gone')"),
+    (["b:C", "a:C"], "motion_other comes with a:C and with b:C; uninstall one"),
+])
+def test_a_package_that_brings_a_broken_encoder_is_named(table, monkeypatch, values, message):
+    monkeypatch.setattr(registry, "entry_points", entry_points(*values))
+    assert "motion_other" in list_encoders()
+    with pytest.raises(EncoderError) as caught:
+        create_encoder("motion_other")
+    assert str(caught.value) == message
