@@ -38,7 +38,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from .base import Stream
+from .base import Encoder, Stream
 from .container import VideoError, VideoIndex, inspect, missing_part
 from .decoding import Backend, Recount, Sink, decode
 from .sampling import uniform
@@ -108,10 +108,15 @@ class VideoClip:
     slow: Frames
     fast: Frames
 
+    def stream(self, name: Stream) -> Frames:
+        """The frames of a stream, such as `encoder.spec.stream`."""
+        return {"slow": self.slow, "fast": self.fast}[name]
+
 
 def read_video(
     path: str | os.PathLike[str],
     *,
+    encoder: Encoder | None = None,
     num_slow: int = 8,
     num_fast: int = 32,
     slow_max_side_px: int = 1920,
@@ -120,12 +125,25 @@ def read_video(
 ) -> VideoClip:
     """Read a slow stream (few frames, native) and a fast one (many, small) of the whole clip.
 
-    A clip with fewer frames than asked for gives all that it has. See `read_frames`.
+    A clip with fewer frames than asked for gives all that it has.
+
+    Args:
+        path: A local file.
+        encoder: Its stream holds the frames that it asks for, whatever the count below says.
+        num_slow: Frames of the slow stream, evenly spread.
+        num_fast: Frames of the fast stream, likewise.
+        slow_max_side_px, fast_short_side_px, backend: See `read_frames`.
+
+    Raises:
+        VideoError: The file can't be read as a video, whatever the cause.
     """
     requests = {
         "slow": FrameRequest(indices=lambda n, fps: uniform(n, num_slow), stream="slow"),
         "fast": FrameRequest(indices=lambda n, fps: uniform(n, num_fast), stream="fast"),
     }
+    if encoder is not None:
+        stream = encoder.spec.stream
+        requests[stream] = FrameRequest(indices=encoder.frame_indices, stream=stream)
     info, frames = read_frames(
         path,
         requests,
