@@ -21,6 +21,7 @@ from .base import Dimension, Encoder
 ENCODERS = {
     "technical_lite": "technical_lite:TechnicalLite",
     "motion_flow": "motion_flow:MotionFlow",
+    "motion_slowfast": "motion_slowfast:MotionSlowFast",
     "semantic_lite": "semantic_lite:SemanticLite",
 }
 ENTRY_POINTS = "aigveval.encoders"
