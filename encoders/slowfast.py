@@ -44,7 +44,8 @@ class Conv3d(nn.Conv3d):
         self, dim_in: int, dim_out: int, *, kernel: tuple[int, int, int],
         stride: tuple[int, int, int] = (1, 1, 1),
     ) -> None:
-        padding = tuple(size // 2 for size in kernel)
+        t, h, w = kernel
+        padding = (t // 2, h // 2, w // 2)
         super().__init__(dim_in, dim_out, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
@@ -138,6 +139,11 @@ class Stage(nn.Module):
         self.multipathway_blocks = nn.ModuleDict({"0": slow, "1": fast})
         self.multipathway_fusion = fusion
 
+    def drop_slow(self) -> None:
+        """Remove the slow pathway and the fusion."""
+        del self.multipathway_blocks["0"]
+        self.multipathway_fusion = None
+
     def forward(self, x: Features) -> Features:
         fast = self.multipathway_blocks["1"](x.fast)
         if x.slow is None:
@@ -196,8 +202,8 @@ class SlowFastR50(nn.Module):
         self.drop_head()
         self.slow = False
         for stage in self.blocks.values():
-            del stage.multipathway_blocks["0"]
-            stage.multipathway_fusion = None
+            assert isinstance(stage, Stage)
+            stage.drop_slow()
 
     def features(self, frames: Tensor) -> Features:
         """Feature maps after the last stage.
