@@ -25,7 +25,7 @@ Features = tuple[list[Tensor], Tensor, Tensor]
 
 
 class LiteBackbone(nn.Module):
-    """The frozen network; `forward` gives everything the `lite` encoders read from it."""
+    """The network; `forward` gives everything the `lite` encoders read from it."""
 
     network: Any  # timm's models promise no more than nn.Module
 
@@ -41,10 +41,9 @@ class LiteBackbone(nn.Module):
         self._last: tuple[Tensor, Features] | None = None
 
     def train(self, mode: bool = True) -> "LiteBackbone":
-        """Frozen: its batch statistics stay those of ImageNet."""
+        """Whatever is trained, the batch statistics stay those of ImageNet."""
         return super().train(False)
 
-    @torch.no_grad()
     def forward(self, pixels: Tensor) -> Features:
         """Features of images; for the same images as in the last call, the same result.
 
@@ -57,9 +56,20 @@ class LiteBackbone(nn.Module):
             The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
             (n, 1280); the ImageNet logits (n, 1000). All float32.
         """
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        if learns or torch.is_autocast_enabled(pixels.device.type) or torch.compiler.is_compiling():
+            self._last = None
+            return self._features(pixels)
         last = self._last  # read once: another thread may replace it
         if last is not None and _same(last[0], pixels):
             return _copied(last[1])
+        with torch.no_grad():
+            result = self._features(pixels)
+        # Copies: the caller may refill the view, or change the tokens in place.
+        self._last = (pixels.clone(), _copied(result))
+        return result
+
+    def _features(self, pixels: Tensor) -> Features:
         x = (pixels.float() - MEAN[0]) / STD[0]
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.network.bn1(self.network.conv_stem(x))
@@ -69,10 +79,7 @@ class LiteBackbone(nn.Module):
             if number in _STAGE_ENDS:
                 stages.append(x.mean((2, 3)))
         head = self.network.bn2(self.network.conv_head(x)).mean((2, 3))
-        result = (stages, head, self.network.classifier(head))
-        # Copies: the caller may refill the view, or change the tokens in place.
-        self._last = (pixels.clone(), _copied(result))
-        return result
+        return stages, head, self.network.classifier(head)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}

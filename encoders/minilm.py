@@ -31,7 +31,8 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
             list(texts[start:start + _BATCH]),
             padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt",
         )
-        hidden = model(**batch).last_hidden_state
+        with torch.autocast("cpu", enabled=False):  # the result is kept, whoever asks first
+            hidden = model(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None].to(hidden.dtype)
         out.append(F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1))
     return torch.cat(out)

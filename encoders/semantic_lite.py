@@ -9,6 +9,7 @@ Plain similarity says as much about how common the prompt's words are among clas
 the clip. So the prompt's mean similarity to a fixed reference set of clips is taken off.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -72,6 +73,11 @@ class SemanticLite(Encoder):
     class_points: Tensor
     reference_points: Tensor
 
+    def requires_grad_(self, requires_grad: bool = True) -> "SemanticLite":
+        if requires_grad:  # the frozen network stays that of the other `lite` encoder
+            self.backbone = copy.deepcopy(self.backbone)
+        return super().requires_grad_(requires_grad)
+
     def options(self) -> dict[str, Any]:
         return {"num_frames": self.num_frames}
 
@@ -87,7 +93,6 @@ class SemanticLite(Encoder):
         logits = self.backbone(view.flatten(0, 1))[2]
         return logits.view(len(view), self.num_frames, NUM_CLASSES)
 
-    @torch.no_grad()
     def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """Logits and prompts to tokens; an empty prompt or none gives zeros for its parts."""
         prompts = list(text) if text is not None else [""] * len(tokens)
@@ -139,6 +144,7 @@ def _class_embeddings() -> Tensor:
     return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
 
 
+@torch.compiler.disable  # texts are nothing to compile
 @lru_cache(maxsize=4096)
 def _embedded(text: str) -> Tensor:
     return embed_texts([text])[0]

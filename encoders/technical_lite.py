@@ -5,6 +5,7 @@ fragments at native resolution (how cleanly it shows it), with picture statistic
 token per slow frame, so that a defect can be placed in time.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,13 @@ class TechnicalLite(Encoder):
             time_steps=num_frames,
         )
         self.backbone = shared_backbone()
+
+    def requires_grad_(self, requires_grad: bool = True) -> "TechnicalLite":
+        if requires_grad:  # the frozen network stays that of the other `lite` encoder
+            self.backbone = copy.deepcopy(self.backbone)
+        super().requires_grad_(requires_grad)
+        self.backbone.network.classifier.requires_grad_(False)  # no token depends on it
+        return self
 
     def options(self) -> dict[str, Any]:
         return {"num_frames": self.num_frames}

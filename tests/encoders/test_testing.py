@@ -1,0 +1,156 @@
+"""`encoders.testing.check_encoder`: every registered encoder passes it, and broken ones don't."""
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from encoders import Encoder, EncoderSpec, create_encoder
+from encoders.checkpoints import RANDOM
+from encoders.registry import ENCODERS, _maker
+from encoders.testing import check_encoder
+
+# Options that make a check quick; what they make is the same network on less input.
+SMALL = {
+    "technical_lite": {"num_frames": 2},
+    "semantic_lite": {"num_frames": 2},
+    "motion_slowfast": {"num_frames": 8, "size": 64},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_every_encoder_keeps_its_promises(name, make_encoder):
+    options = dict(SMALL.get(name, {}))
+    if "weights" in inspect.signature(_maker(name)).parameters:
+        options["weights"] = RANDOM
+    check_encoder(make_encoder(name, **options))
+
+
+class Sound(Encoder):
+    """A small encoder that keeps every promise; `broken` names the one that it breaks."""
+
+    def __init__(self, *, broken: str = "", dim: int = 6) -> None:
+        super().__init__()
+        self.broken, self.calls = broken, 0
+        self.spec = EncoderSpec(
+            name="sound" if broken == "name" else "motion_sound", dimension="motion",
+            num_tokens=4, dim=dim + (broken == "spec"), stream="fast", size=8,
+            mean=(0.0,), std=(1.0,), time_steps=4,
+        )
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(3, dim, generator=generator))
+        self.unused = nn.Parameter(torch.zeros(1)) if broken == "idle" else None
+        self.drop = nn.Dropout(0.5) if broken == "training" else nn.Identity()
+        self.requires_grad_(False)
+        self.eval()
+
+    def options(self):
+        return {"broken": self.broken, "dim": 6}
+
+    def frame_indices(self, num_frames, fps):
+        indices = np.linspace(0, num_frames - 1, 4).astype(np.int64)
+        return indices if self.broken == "frames" else np.unique(indices)
+
+    def preprocess(self, frames, *, seed=0):
+        if self.broken == "shape":
+            return frames.float().mean((2, 3)) / 255
+        if self.broken == "noise":
+            return torch.rand(4, 3)
+        if self.broken == "in place":
+            frames.zero_()
+        if self.broken == "shared":
+            return frames[torch.arange(4).clamp_max(len(frames) - 1)] if len(frames) < 4 else frames
+        if self.broken == "seed":
+            return torch.from_numpy(np.random.rand(4, 3))
+        rows = torch.arange(4).clamp_max(len(frames) - 1)
+        return frames.float().mean((2, 3))[rows] / 255
+
+    def encode(self, view):
+        self.calls += 1
+        if self.broken == "dtype":
+            view = view.double() @ self.weight.double()
+            return view
+        if self.broken == "batch":
+            view = view - view.mean(0)
+        if self.broken == "memory":
+            view = view + self.calls
+        if self.broken == "nan":
+            view = view.log() * float("nan")
+        if self.broken == "frozen":
+            view = view + self.weight.detach().sum().requires_grad_(True)
+        if self.broken == "detached":
+            return self.drop(view @ self.weight.detach() + 0 * self.weight.sum())
+        return self.drop(view @ self.weight)
+
+    def forward(self, view, text=None):
+        out = super().forward(view, text)
+        if self.broken == "forward":
+            return out + 1
+        if self.broken == "autocast":
+            return out.bfloat16() if torch.is_autocast_enabled("cpu") else out
+        return out.double() if self.broken == "dtype" else out
+
+    def __deepcopy__(self, memo):
+        twin = Sound(broken=self.broken)
+        if self.broken == "copy":
+            twin.weight.data += 1
+        return twin
+
+
+def test_a_sound_encoder_passes_and_is_left_as_it_was():
+    encoder = Sound()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    check_encoder(encoder)
+    assert not encoder.training and not encoder.weight.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("broken, message", [
+    ("name", "an encoder's name begins with its dimension"),
+    ("spec", r"tokens are \(2, 4, 6\), the spec says \(b, 4, 7\)"),
+    ("frames", "do not ascend"),
+    ("shape", "a view of 1 frames of 1 x 1 is"),
+    ("noise", "preprocess draws from torch's own generator"),
+    ("seed", "a seed gives different views"),
+    ("shared", "a view shares memory with the frames"),
+    ("in place", "preprocess changes the frames"),
+    ("batch", "a batch of two and two of one differ"),
+    ("memory", "a batch of two and two of one differ"),
+    ("nan", "tokens are not finite"),
+    ("forward", r"forward is not join\(encode\(view\), text\)"),
+    ("dtype", "forward gives torch.float64, not float32"),
+    ("autocast", "under autocast forward gives torch.bfloat16, not float32"),
+    ("copy", "copy.deepcopy changes the tokens"),
+    ("frozen", "it is frozen, and its tokens still require a gradient"),
+    ("training", "in training mode a frozen encoder gives other tokens"),
+    ("idle", r"no gradient reaches unused \(1 in all\)"),
+    ("detached", "gradients are zero or not finite"),
+])
+def test_a_broken_promise_is_named(broken, message):
+    with warnings.catch_warnings(), pytest.raises((AssertionError, ValueError), match=message):
+        warnings.simplefilter("ignore")
+        check_encoder(Sound(broken=broken))
+
+
+def test_the_table_of_this_file_names_encoders_that_exist():
+    assert set(SMALL) <= set(ENCODERS)
+
+
+def test_training_one_lite_encoder_leaves_the_other_alone(make_encoder):
+    make_encoder("technical_lite")  # skips the test where there are no weights
+    trained, semantic = create_encoder("technical_lite"), create_encoder("semantic_lite")
+    assert trained.backbone is semantic.backbone
+    trained.requires_grad_(True)
+    assert any(value.requires_grad for value in trained.parameters())
+    assert not any(value.requires_grad for value in semantic.parameters())
