@@ -1,12 +1,14 @@
 """Motion quality from optical flow, for a machine without GPU and model hub.
 
-The fast stream's neighbouring frames are compared through DIS flow: how much moves and how
+The fast stream's neighbouring frames are compared through their flow: how much moves and how
 smoothly, what the flow can't explain (morphing, ghosting), flicker, freezes and cuts. Every token
 is one stretch of the clip; each also carries the statistics of the whole clip, since whether a
 pause is a defect depends on what the rest does.
 """
 
-from typing import Any
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .base import Encoder, EncoderSpec
+from .checkpoints import RANDOM
 from .flow_statistics import (
     NUM_CHANGE,
     NUM_GAP,
@@ -23,11 +26,13 @@ from .flow_statistics import (
     new_flow,
     pair_statistics,
 )
+from .raft import SMALLEST_PX, Raft
 from .resizing import repeat_to, with_short_side
 from .sampling import uniform
 
 _GAP = 4  # frames between the two frames of the wider comparison
 _WIDTH = NUM_PAIR + NUM_GAP + NUM_CHANGE
+Flow = Literal["dis", "raft_small", "raft_large"]
 
 
 class MotionFlow(Encoder):
@@ -36,17 +41,38 @@ class MotionFlow(Encoder):
     Of the 9 parts of a token, three are the mean, maximum and minimum over its stretch, six the
     mean, standard deviation, 10 % and 90 % quantile, maximum and minimum over the clip.
 
+    DIS flow (Kroeger et al., ECCV 2016) runs on a CPU. RAFT is learned, finer, and far slower
+    there: `to("cuda")` moves it, and views are then made on the GPU. The tokens have the same
+    layout, but a model trained on the one doesn't read the other. Nothing here learns: the
+    statistics have no gradient.
+
     Args:
         num_tokens: Stretches that the clip is cut into.
         num_frames: Frames compared at most; a shorter clip gives all of its frames.
-        size: Short side in pixels at which flow is computed.
+        size: Short side in pixels at which flow is computed; at least 128 for RAFT.
+        flow: `dis`, or torchvision's `raft_small` or `raft_large`.
+        weights: Path of RAFT's checkpoint; None looks for it in the folder `checkpoints` of the
+            cache folder, then lets torchvision download it.
+
+    Raises:
+        WeightsError: RAFT's checkpoint can't be had or isn't RAFT's.
+        ValueError: An option is out of its range.
     """
 
     weights_id = f"opencv-dis-{cv2.__version__.split('.')[0]}"
 
-    def __init__(self, *, num_tokens: int = 16, num_frames: int = 48, size: int = 160) -> None:
+    def __init__(
+        self,
+        *,
+        num_tokens: int = 16,
+        num_frames: int = 48,
+        size: int = 160,
+        flow: Flow = "dis",
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
-        self.num_frames = num_frames
+        self.num_frames, self.flow = num_frames, flow
+        self.raft: Raft | None = None
         self.spec = EncoderSpec(
             name="motion_flow",
             dimension="motion",
@@ -63,9 +89,29 @@ class MotionFlow(Encoder):
                 "num_frames must be a positive multiple of num_tokens "
                 f"({num_tokens}), got {num_frames}"
             )
+        if flow not in get_args(Flow):
+            raise ValueError(f"flow must be one of {get_args(Flow)}, got {flow!r}")
+        if flow == "dis":
+            if weights is not None:
+                raise ValueError("weights are RAFT's: they need flow='raft_small' or 'raft_large'")
+            return
+        if size < SMALLEST_PX:
+            raise ValueError(f"size must be at least {SMALLEST_PX} for {flow}, got {size}")
+        self.raft = Raft("small" if flow == "raft_small" else "large", weights=weights)
+        self.weights_id = self.raft.weights_id
 
     def options(self) -> dict[str, Any]:
-        return {"num_frames": self.num_frames}
+        # Defaults are left out: cached features and trained models know num_frames alone.
+        options: dict[str, Any] = {"num_frames": self.num_frames}
+        if self.spec.num_tokens != 16:
+            options["num_tokens"] = self.spec.num_tokens
+        if self.spec.size != 160:
+            options["size"] = self.spec.size
+        if self.flow != "dis":
+            options["flow"] = self.flow
+        if self.weights_id == RANDOM:
+            options["weights"] = RANDOM
+        return options
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
         return uniform(num_frames, self.num_frames)
@@ -76,19 +122,30 @@ class MotionFlow(Encoder):
             frames = frames.repeat(2, 1, 1, 1)
         small = with_short_side(frames, self.spec.size).permute(0, 2, 3, 1).contiguous().numpy()
         grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]
-        estimator: Any = new_flow()  # OpenCV's stub does not know that `calc` may get no flow
-        pairs: list[list[float]] = []
-        flow: np.ndarray | None = None
-        for n in range(len(small) - 1):
-            before, flow = flow, estimator.calc(grays[n], grays[n + 1], None)
-            pairs.append(pair_statistics(small[n], small[n + 1], flow, before))
-        gaps = []
-        for start in range(0, max(1, len(grays) - _GAP), _GAP // 2):
-            first, second = grays[start], grays[min(start + _GAP, len(grays) - 1)]
-            gaps.append(gap_statistics(first, second, estimator.calc(first, second, None)))
+        last = len(small) - 1
+        steps = [(n, n + 1) for n in range(last)]
+        jumps = [(n, min(n + _GAP, last)) for n in range(0, max(1, last + 1 - _GAP), _GAP // 2)]
+        flows = list(self._flows(small, grays, steps + jumps))
+        before = [None, *flows]
+        pairs = [
+            pair_statistics(small[n], small[n + 1], flows[n], before[n]) for n in range(last)
+        ]
+        gaps = [
+            gap_statistics(grays[first], grays[second], flow)
+            for (first, second), flow in zip(jumps, flows[last:])
+        ]
         parts = (np.array(pairs), np.array(gaps), change_statistics(grays))
         rows = [repeat_to(torch.from_numpy(part).float(), self.num_frames) for part in parts]
         return torch.cat(rows, dim=1)
+
+    def _flows(
+        self, frames: np.ndarray, grays: list[np.ndarray], pairs: Sequence[tuple[int, int]]
+    ) -> Iterable[np.ndarray]:
+        """Flow (h, w, 2) in pixels of each pair of frames."""
+        if self.raft is not None:
+            return self.raft.flows(frames, pairs)
+        estimator: Any = new_flow()  # OpenCV's stub does not know that `calc` may get no flow
+        return (estimator.calc(grays[first], grays[second], None) for first, second in pairs)
 
     def encode(self, view: Tensor) -> Tensor:
         steps = view.unflatten(1, (self.spec.num_tokens, -1))

@@ -23,8 +23,8 @@ from encoders.registry import ENCODERS
 ALWAYS = {
     "motion_slowfast": {"weights": RANDOM, "size": 64},
 }
-# Other values of each option of each constructor: a new option has to be added here. Weights are
-# left to the encoder's own tests.
+# Other values of each option of each constructor: a new option has to be added here. Weights, and
+# options that need them, are left to the encoder's own tests.
 OPTIONS = {
     "motion_slowfast": {"pathways": "both", "num_frames": 16, "size": 48},
     "technical_lite": {"num_frames": 4},
@@ -128,7 +128,8 @@ def test_the_spec_goes_by_the_registered_name(encoder, request):
 def test_every_option_is_keyword_only_and_checked_here(encoder):
     parameters = inspect.signature(type(encoder)).parameters.values()
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
-    assert {p.name for p in parameters} - {"weights"} == set(OPTIONS[encoder.spec.name])
+    left = {p.name for p in parameters} - {"weights", "flow"}
+    assert left == set(OPTIONS[encoder.spec.name])
 
 
 def test_fingerprints_differ_between_encoders_and_options(encoder, make):
