@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .manifest import (
-    MANIFEST_SUFFIXES, Clip, InputError, as_text, check_exists, make_clip, match_prompts,
-    read_manifest,
+    MANIFEST_SUFFIXES, Clip, InputError, as_text, check_exists, make_clip, read_manifest,
 )
+from .prompt_matching import match_prompts
+from .tables import is_saved_dataset
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
@@ -54,7 +55,7 @@ def collect(
     sources = inputs if inputs or prompts is None else [prompts]
     for given in sources:
         source = Path(given)
-        if source.suffix.lower() in MANIFEST_SUFFIXES and _is_one_file(source):
+        if _is_manifest(source):
             if prompts is None or not os.path.exists(source) or not source.samefile(prompts):
                 clips += read_manifest(source)
             elif len(inputs) < 2:  # beside videos, the shell's * brought it in
@@ -130,7 +131,9 @@ def _walk(folder: Path) -> Iterator[Clip]:
                 yield check_exists(make_clip(path))
 
 
-def _is_one_file(source: Path) -> bool:
-    """Whether this names a file, be it there or not, and neither a folder nor a pattern."""
-    exists = os.path.exists(source)
-    return os.path.isfile(source) or not (exists or glob.has_magic(str(source)))
+def _is_manifest(source: Path) -> bool:
+    """Whether this names a manifest, be it there or not, and no folder or pattern of videos."""
+    if source.suffix.lower() in MANIFEST_SUFFIXES:
+        exists = os.path.exists(source)
+        return os.path.isfile(source) or not (exists or glob.has_magic(str(source)))
+    return is_saved_dataset(source)

@@ -1,33 +1,51 @@
-"""Manifests: which videos there are, and the prompts they were generated from.
+"""Manifests: which videos there are, the prompts they were made from, and what people thought.
 
-A manifest is a JSON file `{path: prompt}` (as VBench's custom prompts), a JSON list of
-`{"video", "prompt"}`, or a CSV or JSON Lines file with the columns `video` and `prompt`; other
-columns are ignored. Paths are relative to the manifest's folder.
+One form in every format that `tables` reads: CSV with a header line, JSON (a list of objects, or
+`{path: prompt}` as VBench's custom prompts), JSON Lines, Parquet, a Hugging Face data set. Columns:
+
+    video      path, relative to the manifest's folder, or absolute
+    prompt     text that the video was generated from; empty where unknown
+    technical, motion, semantic, overall
+               mean opinion scores on a stated scale, by default 1-5; empty where unknown
+    technical_rater1, overall_raterA, ...
+               what single raters gave, on the same scale
+    generator  name of the model that made the video
+    group      label of rows that belong together, such as the copies of one source
+    split      train, test, ... where one manifest holds several
+    weight     in the training loss, above 0; by default 1
+
+Only `video` must be there. Other columns are kept where rows are copied and ignored elsewhere.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
 import os
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
-from pathlib import Path, PurePath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from prompts.rubric import SCORES
 from prompts.template import clean
 
 from ..report import one_line
+from .scales import MOS, Scale
+from .tables import (
+    MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, read_rows,
+)
 
-MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv")
+__all__ = [
+    "MANIFEST_SUFFIXES", "Clip", "InputError", "ManifestError", "ManifestRow", "as_text",
+    "check_exists", "iter_manifest", "make_clip", "parse_row", "rater_column", "read_manifest",
+    "read_rows",
+]
 
-
-class InputError(Exception):
-    """The inputs or the manifest cannot be used; the message is one line."""
+COLUMNS = ("video", "prompt", *SCORES, "generator", "group", "split", "weight")
+_RATER = re.compile(rf"({'|'.join(SCORES)})_rater(\w+)")
+_PROMPT_HEAD = 64  # characters; enough to see that a prompt says something
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +67,12 @@ class Clip:
 
 def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
     """Makes a clip; a prompt without a visible character counts as none."""
-    text = as_text(prompt) if prompt and clean(prompt) else None
+    text = as_text(prompt) if prompt and _says_something(prompt) else None
     return Clip(path=Path(path), video=as_text(path), prompt=text)
 
 
-def as_text(text: str | os.PathLike[str]) -> str:
-    """Gives a path or a text as valid Unicode."""
-    # Names and arguments that are not UTF-8 arrive as lone surrogates, which no file takes.
-    return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
+def _says_something(prompt: str) -> bool:
+    return bool(clean(prompt[:_PROMPT_HEAD]) or clean(prompt))
 
 
 def check_exists(clip: Clip) -> Clip:
@@ -72,34 +88,153 @@ def check_exists(clip: Clip) -> Clip:
     return clip
 
 
-# ---- manifests ----------------------------------------------------------------------------------
-
-
 def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) -> list[Clip]:
-    """Reads a manifest, one clip per row, in its order.
+    """Reads the videos of a manifest, one clip per row, in its order; scores are not looked at.
 
     Raises:
-        InputError: when it cannot be read, naming the row at fault.
+        ManifestError: when it cannot be read, naming the row at fault.
     """
-    clips = []
+    clips, folder = [], folder_of(path)
     for number, row in read_rows(path):
-        where = f"{as_text(path)}: row {number}"
-        video, prompt = row.get("video"), row.get("prompt")
-        if "video" not in row or (need_prompt and "prompt" not in row):
-            lacking = "prompt" if "video" in row else "video"
-            found = one_line(", ".join(map(str, row)) or "nothing", limit=120)
-            raise InputError(f"{where} has no {lacking!r}; expected video and prompt, got {found}")
-        if not isinstance(video, str) or not video.strip() or "\0" in video:
-            got = one_line(repr(video), limit=60)
-            raise InputError(f"{where}: video must be a path, got {got}")
-        if prompt is not None and not isinstance(prompt, str):
-            got = one_line(repr(prompt), limit=60)
-            raise InputError(f"{where}: prompt must be text or null, got {got}")
-        clips.append(check_exists(make_clip(_locate(video, Path(path).parent), prompt)))
+        try:
+            video = read_video(number, row)
+            if need_prompt and "prompt" not in row:
+                raise lacking(number, row, "prompt")
+            prompt = read_prompt(number, row)
+        except RowFault as fault:
+            raise ManifestError(f"{as_text(path)}: {fault}") from None
+        clips.append(check_exists(make_clip(locate(video, folder), prompt)))
     return clips
 
 
-def _locate(video: str, folder: Path) -> Path:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestRow:
+    """One row of a manifest, checked, with its scores on 1-5.
+
+    Args:
+        number: of the row, as `tables.read_rows` counts.
+        video: path as the manifest gives it.
+        path: the file, found from here.
+        prompt: as it is written; None where it says nothing.
+        scores: in the order of `prompts.rubric.SCORES`, on 1-5; NaN where unknown.
+        raters: score -> rater -> rating on 1-5, NaN where unknown; empty without such columns.
+        generator, group, split: labels; None where unknown.
+        weight: above 0.
+        extra: the columns that have no meaning here.
+    """
+
+    number: int
+    video: str
+    path: str
+    prompt: str | None
+    scores: tuple[float, ...]
+    raters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    generator: str | None = None
+    group: str | None = None
+    split: str | None = None
+    weight: float = 1.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_record(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """Gives the row to be written, scores on 1-5 and None where unknown.
+
+        Args:
+            folder: of the manifest to write; the video's path becomes relative to it, unless it is
+                absolute here. By default the path stays as it is.
+        """
+        video = self.video
+        if folder is not None and not os.path.isabs(video):
+            video = Path(os.path.relpath(self.path, folder)).as_posix()
+        record: dict[str, Any] = {"video": video, "prompt": self.prompt}
+        record |= {name: _known(score) for name, score in zip(SCORES, self.scores, strict=True)}
+        record |= {name: getattr(self, name) for name in ("generator", "group", "split")}
+        record["weight"] = self.weight
+        for name, ratings in self.raters.items():
+            for rater, rating in ratings.items():
+                record[rater_column(name, rater)] = _known(rating)
+        return record | dict(self.extra)
+
+
+def rater_column(score: str, rater: str) -> str:
+    """Name of the column that holds what one rater gave for a score."""
+    return f"{score}_rater{rater}"
+
+
+def iter_manifest(
+    source: str | os.PathLike[str],
+    *,
+    scale: Scale = MOS,
+    need_score: bool = False,
+    on_fault: Callable[[RowFault], None] | None = None,
+) -> Iterator[ManifestRow]:
+    """Yields the rows of a manifest, checked, one at a time.
+
+    Args:
+        source: file, folder or Hub id; see `tables`.
+        scale: that the scores in it are on.
+        need_score: whether a row must have a score.
+        on_fault: gets each row that is wrong, and the reading goes on; by default it ends.
+
+    Raises:
+        ManifestError: when the manifest cannot be read, or a row is wrong.
+    """
+    folder = folder_of(source)
+    for number, values in read_rows(source, on_fault=on_fault):
+        try:
+            row = parse_row(number, values, folder, scale=scale, need_score=need_score)
+        except RowFault as fault:
+            if on_fault is None:
+                raise ManifestError(f"{as_text(source)}: {fault}") from None
+            on_fault(fault)
+        else:
+            yield row
+
+
+def parse_row(
+    number: int,
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    scale: Scale = MOS,
+    need_score: bool = False,
+) -> ManifestRow:
+    """Checks one row of a table and maps its scores onto 1-5.
+
+    Raises:
+        RowFault: when a value is not as the module says; names the row.
+    """
+    video, prompt = read_video(number, values), read_prompt(number, values)
+    scores = tuple(_score(number, name, values.get(name), scale) for name in SCORES)
+    if need_score and all(map(math.isnan, scores)):
+        raise RowFault(number, f"row {number}: none of {', '.join(SCORES)} is known")
+    if prompt is None and not math.isnan(scores[SCORES.index("semantic")]):
+        raise RowFault(number, f"row {number}: a semantic score needs a prompt")
+    raters: dict[str, dict[str, float]] = {}
+    extra = {}
+    for column, value in values.items():
+        if column in COLUMNS:
+            continue
+        rated = _rater(column)
+        if rated:
+            raters.setdefault(rated[0], {})[rated[1]] = _score(number, column, value, scale)
+        else:
+            extra[column] = value
+    generator, group, split = (read_label(values, n) for n in ("generator", "group", "split"))
+    return ManifestRow(
+        number=number, video=as_text(video), path=os.fspath(locate(video, folder)), prompt=prompt,
+        scores=scores, raters=raters, generator=generator, group=group, split=split,
+        weight=read_weight(number, values), extra=extra,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _rater(column: str) -> tuple[str, str] | None:
+    found = _RATER.fullmatch(column)
+    return (found[1], found[2]) if found else None
+
+
+def locate(video: str, folder: Path) -> Path:
+    """Finds the file that a manifest in a folder names."""
     candidates = [
         folder / video,
         folder / video.replace("\\", "/"),  # a manifest written on Windows
@@ -108,147 +243,70 @@ def _locate(video: str, folder: Path) -> Path:
     return next((path for path in candidates if os.path.lexists(path)), candidates[0])
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
-    """Reads the rows of a JSON, JSON Lines or CSV file with their numbers.
+def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
+    """Reads the path in a column of a row."""
+    if name not in row:
+        raise lacking(number, row, name)
+    video = row[name]
+    if isinstance(video, Mapping) and isinstance(video.get("path"), str):
+        video = video["path"]  # of the feature `Video` of Hugging Face data sets
+    if not isinstance(video, str) or not video.strip() or "\0" in video:
+        got = one_line(repr(video), limit=60)
+        raise RowFault(number, f"row {number}: {name} must be a path, got {got}")
+    return video
 
-    Numbers are those an editor or a spreadsheet shows: the line in JSON Lines, the row in CSV with
-    its header as row 1, the position in JSON. Of a JSON object `{path: prompt}` each entry is a
-    row, repeated keys included.
 
-    Raises:
-        InputError: when the file cannot be read, or a row is not as the format wants it.
-    """
-    path, name = Path(path), as_text(path)
-    readers = {".json": _rows_of_json, ".jsonl": _rows_of_jsonl, ".csv": _rows_of_csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{name}: a manifest is one of {', '.join(MANIFEST_SUFFIXES)}")
+def read_prompt(number: int, row: Mapping[str, Any]) -> str | None:
+    """Reads the prompt of a row; None where it is missing or says nothing."""
+    prompt = row.get("prompt")
+    if prompt is not None and not isinstance(prompt, str):
+        got = one_line(repr(prompt), limit=60)
+        raise RowFault(number, f"row {number}: prompt must be text or null, got {got}")
+    return as_text(prompt) if prompt and _says_something(prompt) else None
+
+
+def read_weight(number: int, row: Mapping[str, Any]) -> float:
+    """Reads the weight of a row, by default 1."""
+    weight = _number(number, "weight", row.get("weight"))
+    if math.isnan(weight):
+        return 1.0
+    if not 0 < weight < math.inf:
+        raise RowFault(number, f"row {number}: weight must be above 0, got {weight:g}")
+    return weight
+
+
+def read_label(row: Mapping[str, Any], name: str) -> str | None:
+    """Reads a label; None where it is missing or empty."""
+    value = row.get(name)
+    return None if value is None or value == "" else as_text(str(value))
+
+
+def lacking(number: int, row: Mapping[str, Any], name: str) -> RowFault:
+    """The fault of a row without a column."""
+    found = one_line(", ".join(map(str, row)) or "nothing", limit=120)
+    expected = "video and prompt" if name in ("video", "prompt") else name
+    return RowFault(number, f"row {number} has no {name!r}; expected {expected}, got {found}")
+
+
+def _score(number: int, name: str, value: Any, scale: Scale) -> float:
+    score = _number(number, name, value)
+    if not math.isnan(score) and not scale.holds(score):
+        raise RowFault(number, f"row {number}: {name} must lie in {scale}, got {score:g}")
+    return scale.to_mos(score)
+
+
+def _number(number: int, name: str, value: Any) -> float:
+    """NaN where nothing is given; but a NaN that is given is an error, as it hides a bug."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return math.nan
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{name}: {error.strerror or error}") from None
-    try:
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{name}: line {line} is not UTF-8 text") from None
-    try:
-        rows = list(reader(text))
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise InputError(f"{name}: {one_line(error)}") from None
-    if not rows:
-        raise InputError(f"{name}: holds no rows")
-    return rows
+        if isinstance(value, bool) or math.isnan(found := float(value)):
+            raise ValueError
+    except (TypeError, ValueError):
+        got = one_line(repr(value), limit=60)
+        raise RowFault(number, f"row {number}: {name} must be a number, got {got}") from None
+    return found
 
 
-def _rows_of_json(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        data = json.loads(text, object_pairs_hook=_Pairs)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: line {error.lineno}: {error.msg}") from None
-    if isinstance(data, _Pairs):
-        for number, (video, prompt) in enumerate(data, start=1):
-            yield number, {"video": video, "prompt": prompt}
-    elif isinstance(data, list):
-        for number, row in enumerate(data, start=1):
-            if not isinstance(row, _Pairs):
-                raise ValueError(f"row {number} is not an object: {one_line(repr(row), limit=60)}")
-            yield number, dict(row)
-    else:
-        raise ValueError("expected an object {path: prompt} or a list of {video, prompt}")
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object that keeps repeated keys: a video named twice is two rows."""
-
-
-def _rows_of_jsonl(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"row {number} is not JSON: {error.msg}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"row {number} is not an object: {one_line(line, limit=60)}")
-        yield number, row
-
-
-def _rows_of_csv(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    header = text.split("\n", 1)[0].lower()
-    # Spreadsheets write ; or tabs where the comma is the decimal mark.
-    delimiter = max(",;\t", key=header.count)
-    records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [column.strip().lower() for column in next(records, [])]
-    if "video" not in columns:
-        found = one_line(", ".join(columns) or "nothing", limit=120)
-        raise ValueError(f"row 1, the header, names no column 'video', it has {found}")
-    for number, record in enumerate(records, start=2):
-        if not any(map(str.strip, record)):
-            continue
-        if len(record) > len(columns):
-            raise ValueError(
-                f"row {number} has {len(record)} values for {len(columns)} columns; "
-                "text with commas needs double quotes around it"
-            )
-        yield number, dict(zip(columns, record))
-
-
-# ---- prompts for videos that were found ---------------------------------------------------------
-
-
-def match_prompts(clips: Sequence[Clip], rows: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
-    """Gives each clip the prompts of its rows: by path, then by link target, then by name.
-
-    Returns:
-        The clips, as many times as rows name them, at least once; and the rows whose file is
-        missing and that matched no clip.
-    """
-    by_path, by_target = defaultdict(list), defaultdict(list)
-    for row in rows:
-        by_path[os.path.abspath(row.path)].append(row)
-        by_target[os.path.realpath(row.path)].append(row)
-    matches: dict[str, list[Clip]] = {}
-    for clip in clips:
-        path = os.path.abspath(clip.path)
-        matches[path] = by_path[path] or by_target[os.path.realpath(path)]
-    used = {id(row) for found in matches.values() for row in found}
-    strangers = {os.path.abspath(row.path) for row in rows if id(row) not in used}
-    orphans = [path for path, found in matches.items() if not found]
-    for path, stranger in _pair_by_name(orphans, sorted(strangers)):
-        matches[path] = by_path[stranger]
-        used.update(id(row) for row in by_path[stranger])
-    matched: list[Clip] = []
-    for clip in clips:
-        found = [] if clip.prompt else matches[os.path.abspath(clip.path)]
-        matched += [replace(clip, prompt=row.prompt) for row in found] or [clip]
-    return matched, [row for row in rows if row.problem and id(row) not in used]
-
-
-def _pair_by_name(lefts: Sequence[str], rights: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs paths by the longest end they share, where neither side leaves a choice."""
-    ends: dict[str, dict[str, int]] = defaultdict(dict)
-    same_name: dict[str, list[str]] = defaultdict(list)
-    for right in rights:
-        same_name[_parts(right)[-1]].append(right)
-    for left in lefts:
-        for right in same_name[_parts(left)[-1]]:
-            ends[left][right] = ends[right][left] = _common_end(left, right)
-    pairs = ((left, _only_best(ends[left])) for left in lefts if left in ends)
-    return [(left, right) for left, right in pairs if right and _only_best(ends[right]) == left]
-
-
-def _only_best(lengths: dict[str, int]) -> str | None:
-    best = [path for path in lengths if lengths[path] == max(lengths.values())]
-    return best[0] if len(best) == 1 else None
-
-
-def _common_end(left: str, right: str) -> int:
-    pairs = zip(reversed(_parts(left)), reversed(_parts(right)))
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    # macOS stores accents apart from their letters, other systems together.
-    return PurePath(unicodedata.normalize("NFC", path)).parts
+def _known(score: float) -> float | None:
+    return None if math.isnan(score) else score

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from prompts import clean
-from prompts.rubric import MAX_SCORE, MIN_SCORE, SCORES
+from aigveval.data.manifest import ManifestError, iter_manifest
+from aigveval.data.scales import MOS, Scale
 
-
-class ManifestError(ValueError):
-    """A manifest can't be used; the one-line message names the file, the line and the reason."""
+__all__ = ["ManifestError", "TrainingRow", "read_training_manifest"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRow:
     """A clip with the scores that are known of it.
 
@@ -39,83 +32,20 @@ class TrainingRow:
     weight: float = 1.0
 
 
-def read_training_manifest(path: str | Path) -> list[TrainingRow]:
-    """Read a manifest: JSONL, or CSV with a header line, by the file's suffix.
+def read_training_manifest(path: str | Path, *, scale: Scale = MOS) -> list[TrainingRow]:
+    """Read a manifest whose rows have at least one score each.
 
-    Columns: ``video`` (relative to the manifest's folder, or absolute), ``prompt``, any of
-    ``technical, motion, semantic, overall`` (1-5; empty or null where unknown), and optionally
-    ``group``, ``generator``, ``weight``. Others are ignored.
+    Args:
+        path: File, folder or Hub id in the form that `aigveval.data.manifest` describes.
+        scale: That its scores are on.
 
     Raises:
-        ManifestError: the file can't be read, or a row is not as described; names the line.
+        ManifestError: the file can't be read, or a row is not as described; names the row.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ManifestError(f"{path}: {reason}") from error
-    records: Iterator[tuple[int, Any]]
-    if path.suffix == ".jsonl":
-        records = _json_lines(path, text)
-    elif path.suffix == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
-        records = ((reader.line_num, record) for record in reader)
-    else:
-        raise ManifestError(f"{path}: a manifest must end in .jsonl or .csv")
-    rows = [_row(f"{path} line {line}", record, path.parent) for line, record in records]
-    if not rows:
-        raise ManifestError(f"{path}: no rows")
-    return rows
-
-
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ManifestError(f"{path} line {number}: not JSON ({error.msg})") from error
-
-
-def _row(where: str, record: Any, folder: Path) -> TrainingRow:
-    if not isinstance(record, dict):
-        raise ManifestError(f"{where}: expected an object with named columns")
-    video, prompt = record.get("video"), record.get("prompt")
-    if not isinstance(video, str) or not video:
-        raise ManifestError(f"{where}: column 'video' is missing or empty")
-    if prompt is not None and not isinstance(prompt, str):
-        raise ManifestError(f"{where}: prompt must be text or null, got {prompt!r}")
-    scores = tuple(_number(where, name, record.get(name)) for name in SCORES)
-    for name, score in zip(SCORES, scores, strict=True):
-        if score < MIN_SCORE or score > MAX_SCORE:
-            raise ManifestError(
-                f"{where}: {name} must lie in {MIN_SCORE:g}-{MAX_SCORE:g}, got {score:g}"
-            )
-    if all(map(math.isnan, scores)):
-        raise ManifestError(f"{where}: none of {', '.join(SCORES)} is known")
-    prompt = prompt if clean(prompt or "") else None  # as the model will see it
-    if prompt is None and not math.isnan(scores[SCORES.index("semantic")]):
-        raise ManifestError(f"{where}: a semantic score needs a prompt")
-    weight = _number(where, "weight", record.get("weight"))
-    if not math.isnan(weight) and not 0 < weight < math.inf:
-        raise ManifestError(f"{where}: weight must be above 0, got {weight:g}")
-    group, generator = (
-        None if record.get(name) in (None, "") else str(record[name])
-        for name in ("group", "generator")
-    )
-    return TrainingRow(
-        video=str(folder / video), prompt=prompt, scores=scores, group=group,
-        generator=generator, weight=1.0 if math.isnan(weight) else weight,
-    )
-
-
-def _number(where: str, name: str, value: Any) -> float:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return math.nan
-    try:
-        if isinstance(value, bool) or math.isnan(number := float(value)):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise ManifestError(f"{where}: {name} must be a number, got {value!r}") from None
-    return number
+    return [
+        TrainingRow(
+            video=row.path, prompt=row.prompt, scores=row.scores, group=row.group,
+            generator=row.generator, weight=row.weight,
+        )
+        for row in iter_manifest(path, scale=scale, need_score=True)
+    ]

@@ -190,7 +190,8 @@ USAGE = [
     (["v", "--out", "v/prompts.jsonl/r.csv"], "v/prompts.jsonl/r.csv: cannot be written, as "
      "v/prompts.jsonl is not a folder"),
     (["v", "--prompts", "gone.csv"], "gone.csv: No such file or directory"),
-    (["v", "--prompts", "v/a.mp4"], "v/a.mp4: a manifest is one of .json, .jsonl, .csv"),
+    (["v", "--prompts", "v/a.mp4"], "v/a.mp4: a manifest is one of .json, .jsonl, .csv, "
+     ".parquet"),
     (["empty"], "no video in the folder empty"),
     (["*.avi"], "no video in the pattern *.avi"),
     (["--model", "x"], "nothing to score: name videos, folders or patterns"),

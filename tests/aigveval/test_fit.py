@@ -392,17 +392,17 @@ def test_the_manifest_forms_agree(tmp_path):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("m.jsonl", '{"video": "a", "motion": 2}\n{"prompt"', " line 2: not JSON (Expecting"),
-        ("m.jsonl", "[1]", " line 1: expected an object with named columns"),
-        ("m.jsonl", '{"motion": 2}', " line 1: column 'video' is missing or empty"),
-        ("m.jsonl", '{"video": "a", "motion": 7}', " line 1: motion must lie in 1-5, got 7"),
-        ("m.jsonl", '{"video": "a", "motion": true}', " line 1: motion must be a number, got True"),
-        ("m.csv", "video,motion\na,good\n", " line 2: motion must be a number, got 'good'"),
-        ("m.csv", "video,motion\na,\n", " line 2: none of technical, motion, semantic, overall"),
-        ("m.jsonl", '{"video": "a", "semantic": 2}', " line 1: a semantic score needs a prompt"),
-        ("m.jsonl", '{"video": "a", "motion": 2, "weight": 0}', " line 1: weight must be above 0"),
-        ("m.csv", "video,motion\n", ": no rows"),
-        ("m.txt", "x", ": a manifest must end in .jsonl or .csv"),
+        ("m.jsonl", '{"video": "a", "motion": 2}\n{"prompt"', ": row 2 is not JSON: Exp"),
+        ("m.jsonl", "[1]", ": row 1 is not an object: [1]"),
+        ("m.jsonl", '{"motion": 2}', ": row 1 has no 'video'; expected video"),
+        ("m.jsonl", '{"video": "a", "motion": 7}', ": row 1: motion must lie in 1-5, got 7"),
+        ("m.jsonl", '{"video": "a", "motion": true}', ": row 1: motion must be a number, got True"),
+        ("m.csv", "video,motion\na,good\n", ": row 2: motion must be a number, got 'good'"),
+        ("m.csv", "video,motion\na,\n", ": row 2: none of technical, motion, semantic, overall"),
+        ("m.jsonl", '{"video": "a", "semantic": 2}', ": row 1: a semantic score needs a prompt"),
+        ("m.jsonl", '{"video": "a", "motion": 2, "weight": 0}', ": row 1: weight must be above 0"),
+        ("m.csv", "video,motion\n", ": holds no rows"),
+        ("m.txt", "x", ": a manifest is one of .json, .jsonl, .csv, .parquet"),
     ],
 )
 def test_manifest_errors_name_the_line(tmp_path, name, text, message):

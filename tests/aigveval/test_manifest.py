@@ -297,7 +297,7 @@ BROKEN = {
                    "'a\\x00'"),
     "deep.json": ("[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array "
                   "from a unicode string"),
-    "prompts.txt": ("a.mp4|a dog", "a manifest is one of .json, .jsonl, .csv"),
+    "prompts.txt": ("a.mp4|a dog", "a manifest is one of .json, .jsonl, .csv, .parquet"),
 }
 
 
@@ -321,7 +321,7 @@ def test_manifest_in_another_encoding_names_the_line():
 
 def test_rows_are_numbered_as_editors_do():
     write("p.csv", "video,prompt\n\na.mp4,A\n")
-    assert read_rows("p.csv") == [(3, {"video": "a.mp4", "prompt": "A"})]
+    assert list(read_rows("p.csv")) == [(3, {"video": "a.mp4", "prompt": "A"})]
 
 
 def test_own_results_are_a_manifest():
