@@ -1,9 +1,15 @@
 """What the model is asked, what it may answer, and how an answer is read. Standard library only.
 
-`rubric` holds the words (scores, levels, defects), `template` the question, `answer` the answer.
+`rubric` holds the words (scores, levels, defects), `template` the question, `answer` the answer,
+`parsing` reads it, `consistency` finds where it contradicts itself. `phrasings` and `reasoning`
+make the texts to learn from.
 """
 
-from .answer import Answer, Defect, Problem, parse, render
+from .answer import (
+    Answer, Defect, Problem, render, render_defects, render_explanation, render_levels,
+)
+from .consistency import check
+from .parsing import parse
 from .rubric import DEFECTS, DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, level_distribution
 from .template import ANSWER, SLOT, build_messages, clean
 
@@ -19,8 +25,12 @@ __all__ = [
     "SCORES",
     "SLOT",
     "build_messages",
+    "check",
     "clean",
     "level_distribution",
     "parse",
     "render",
+    "render_defects",
+    "render_explanation",
+    "render_levels",
 ]

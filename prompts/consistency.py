@@ -1,0 +1,148 @@
+"""Whether an answer contradicts itself, the scores it was written for, or the clip.
+
+Text is understood by words only: those of a defect (`mentioned`), praise and complaint (`tone`).
+They cover all of `phrasings`, and what a model makes of these; of other text they may see nothing.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from .answer import Answer, Problem, ProblemKind, render_defects
+from .parsing import TIME_SLACK_SECONDS
+from .rubric import DEFECTS, MAX_SCORE, MIN_SCORE, Dimension, Score
+
+Tone = Literal["praise", "mixed", "complaint"]
+
+MAX_SLOT_DIFFERENCE = 0.5  # between a score of the text and that of its slot
+DROP_PER_SEVERITY = 0.75  # MOS points, as in the distortion ladder
+_PRAISE_FROM, _COMPLAINT_TO = 2.5, 3.5  # scores that agree with a praise and with a complaint
+_LOOP_WORDS, _LOOP_TIMES = 8, 4  # up to so many words, so many times in a row, are a loop
+
+# What a defect is known by among the defects of its dimension.
+_CUES: dict[str, str] = {
+    "blur": r"blur\w*|soft(ness)?|unsharp\w*|out of focus|smear\w*",
+    "noise": r"nois[ey]\w*|grain\w*|speckle\w*",
+    "blocking": r"(macro)?block\w*|broken into squares",
+    "banding": r"band(s|ing)|posteri[sz]\w*|steps",
+    "low_resolution": r"(low.)?resolution|upscal\w*|enlarged|fine detail",
+    "overexposure": r"over.?expos\w*|burnt out|blown out|washed out|highlights clip",
+    "underexposure": r"under.?expos\w*|crushed|dark(ness)?",
+    "colour_cast": r"cast|tint\w*|white balance",
+    "deformed_object": r"deform\w*|malform\w*|misshapen",
+    "freeze": r"fr[eo]ez\w*|frozen|froze|stuck|standstill|held frame",
+    "dropped_frames": r"dropped|judder\w*|stutter\w*|skip\w*|jerky|frames are (gone|missing)",
+    "shuffled_frames": r"shuffl\w*|order|back and forth|back in time",
+    "shake": r"shak\w*|trembl\w*|jitter\w*|unsteady",
+    "flicker": r"flicker\w*|strob\w*|pulsat\w*|pulses",
+    "ghosting": r"ghost\w*|trails|double images|afterimages?|echo\w*",
+    "warping": r"warp\w*|bend\w*|swim|melt\w*",
+    "near_static": r"static|still(ness)?|slowed|sluggish|lack of movement",
+    "low_dynamic": r"dynamics?|timid|tame|energy|more action",
+    "unnatural_motion": r"unnatural\w*|physics|implausib\w*|impossib\w*",
+    "morphing": r"morph\w*|turns into|transform\w*",
+    "vanishing_object": r"vanish\w*|disappear\w*|pop(s|ping)?",
+    "prompt_mismatch": r"mismatch\w*|not match|off the prompt|something else|another story|at odds",
+    "scene_cut": r"cuts?|another scene|other footage",
+    "wrong_object": r"wrong (thing|object)|mix-up|swap\w*|in place of|replaced",
+    "missing_object": r"missing|left out|nowhere|never shows|absent",
+    "duplicated_object": r"twice|duplicat\w*|cloned|copies|doubled",
+    "wrong_count": r"number|miscount\w*|count|amount|too (many|few)",
+}
+_CUE_OF = {name: re.compile(rf"\b({words})\b", re.IGNORECASE) for name, words in _CUES.items()}
+
+# The first that is found decides: "hardly follows" and "poorly" are no praise.
+_TONES: tuple[tuple[Tone, str], ...] = (
+    ("complaint", r"weak|low|short|cheap|disappoint\w*|unusable|broken|ruin\w*|wreck|fails?|poor\w*"
+                  r"|bad\w*|hardly|little|ignor\w*|nothing|none|not|barely|strays"),
+    ("mixed", r"passable|acceptable|middling|average|so-so|ordinary|in part|half\w*|loose"),
+    ("praise", r"sharp\w*|crisp|clean|flawless\w*|pristine|well|good|solid|fine|smooth\w*|fluid"
+               r"|even(ly)?|natural|steady|sound|without a hitch|all that|everything|whole|as asked"
+               r"|to the letter|exactly|fits?|met|close|follow\w*|most|excellent\w*|perfect\w*"),
+)
+_TONE_OF = [(tone, re.compile(rf"\b({words})\b", re.IGNORECASE)) for tone, words in _TONES]
+
+
+def mentioned(text: str, dimension: Dimension) -> set[str]:
+    """Names of the dimension's defects that a reasoning speaks of."""
+    return {
+        name for name, kind in DEFECTS.items()
+        if kind.dimension == dimension and _CUE_OF[name].search(text)
+    }
+
+
+def tone(text: str) -> Tone | None:
+    """Whether a reasoning praises or complains; None where no known word tells."""
+    return next((tone for tone, words in _TONE_OF if words.search(text)), None)
+
+
+def highest_score(severity: int) -> float:
+    """The best score, 1-5, that a dimension can have with a defect of this severity.
+
+    One step of severity above what the ladder's nominal drop leaves of an excellent clip.
+    """
+    return MAX_SCORE - DROP_PER_SEVERITY * (severity - 1)
+
+
+def check(
+    answer: Answer,
+    *,
+    duration_seconds: float | None = None,
+    slot_scores: Mapping[Score, float] | None = None,
+) -> tuple[Problem, ...]:
+    """What makes an answer untrustworthy although it can be read.
+
+    - `time_beyond_clip`: a defect ends after the clip.
+    - `score_contradicts_slot`: a score is more than 0.5 away from its slot's.
+    - `defect_contradicts_score`: a severe defect in a dimension with a high score.
+    - `text_contradicts_score`: a reasoning praises below 2.5, or complains above 3.5.
+    - `text_contradicts_defects`: a reasoning speaks of a defect that isn't listed.
+    - `repeats_itself`: the same words four times in a row.
+
+    Args:
+        answer: As `parsing.parse` gives it; its own `problems` aren't repeated.
+        duration_seconds: Length of the clip.
+        slot_scores: What the scoring pass says; those of names that the answer lacks are ignored.
+    """
+    problems: list[Problem] = []
+
+    def add(kind: ProblemKind, detail: str) -> None:
+        problems.append(Problem(kind=kind, detail=detail[:80]))
+
+    for name, score in answer.scores.items():
+        slot = (slot_scores or {}).get(name, score)
+        if abs(score - slot) > MAX_SLOT_DIFFERENCE + 1e-9:
+            add("score_contradicts_slot", f"{name} {score:.2f}, slot {slot:.2f}")
+    for defect in answer.defects or ():
+        end, text = defect.end_seconds or 0, render_defects([defect])
+        if duration_seconds is not None and end > duration_seconds + TIME_SLACK_SECONDS:
+            add("time_beyond_clip", text)
+        score = answer.scores.get(defect.dimension, MIN_SCORE)
+        if score > highest_score(defect.severity):
+            add("defect_contradicts_score", f"{text}, {defect.dimension} {score:.2f}")
+    for dimension, text in answer.reasoning.items():
+        if _loops(text):
+            add("repeats_itself", text)
+        listed = {d.name for d in answer.defects or () if d.dimension == dimension}
+        told = mentioned(text, dimension)
+        if answer.defects is not None and told - listed:
+            add("text_contradicts_defects", f"{', '.join(sorted(told - listed))}: {text}")
+        if told or listed or dimension not in answer.scores:
+            continue  # the defects tell by their severity
+        mood, score = tone(text), answer.scores[dimension]
+        if mood == "praise" and score < _PRAISE_FROM or (
+                mood == "complaint" and score >= _COMPLAINT_TO):
+            add("text_contradicts_score", f"{dimension} {score:.2f}: {text}")
+    return tuple(problems)
+
+
+def _loops(text: str) -> bool:
+    """Whether some words come again and again, as from a model that doesn't end."""
+    words = text.lower().split()
+    for length in range(1, _LOOP_WORDS + 1):
+        same = 0  # words that equal the one `length` before
+        for first, second in zip(words, words[length:]):
+            same = same + 1 if first == second else 0
+            if same >= length * (_LOOP_TIMES - 1):
+                return True
+    return False
