@@ -1,0 +1,333 @@
+"""Evaluates a file of predictions against a manifest with human ratings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..data.scales import MOS, Scale
+from ..data.tables import InputError, as_text
+from ..report import SCORE_FIELDS, one_line
+from .agreement import Agreement, Columns, agree, check
+from .bootstrap import Floats, Progress, Rows, Sampling, number
+from .entries import Entry, match, read_predictions, read_ratings
+
+Unit = Literal["auto", "clip", "prompt"]
+_NAMES_SHOWN = 5
+DEFAULT_TIE_MARGIN = 0.5  # on the 1-5 scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """The clips behind one score of an evaluation, for reports; lists and arrays are parallel.
+
+    Args:
+        videos: as the manifest names them.
+        paths: where they should be.
+        prompts, generators: None where unknown.
+        predictions, ratings: (n,) on the manifest's scale.
+        stds: (n,) spread of the prediction on that scale, NaN where unknown.
+        fitted: (n,) predictions after the logistic; as they are where there is no fit.
+    """
+
+    videos: list[str]
+    paths: list[Path]
+    prompts: list[str | None]
+    generators: list[str | None]
+    predictions: Floats
+    ratings: Floats
+    stds: Floats
+    fitted: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Args:
+        predictions, manifest, against: the files; `against` is None without a second predictor.
+        scores: agreement by score.
+        undefined: score -> why it could not be evaluated.
+        generators, prompts: score -> names by number.
+        settings: what the figures depend on, as plain values.
+        notes: lines for the reader, such as missing predictions.
+        clips: score -> its clips.
+    """
+
+    predictions: str
+    manifest: str
+    against: str | None
+    scores: dict[str, Agreement]
+    undefined: dict[str, str]
+    generators: dict[str, list[str]]
+    prompts: dict[str, list[str]]
+    settings: dict[str, Any]
+    notes: list[str]
+    clips: dict[str, Clips] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as plain values for JSON: names for numbers, and no single clips."""
+        plain = asdict(replace(self, clips={}))
+        for key in ("clips", "generators", "prompts"):
+            plain.pop(key)
+        for score, values in plain["scores"].items():
+            for kind in ("generators", "prompts"):
+                names = getattr(self, kind)[score]
+                for group in values[kind]:
+                    group["name"] = names[group.pop("number")]
+        return plain
+
+    def __str__(self) -> str:
+        from .tables import tables
+        from .writing import as_plain
+
+        return as_plain(tables(self)).rstrip()
+
+
+def evaluate(
+    predictions: str | Path, manifest: str | Path, *, against: str | Path | None = None,
+    scores: Sequence[str] = (), column: str | None = None, against_column: str | None = None,
+    where: Sequence[str] = (), scale: Scale = MOS, prediction_scale: Scale = MOS,
+    tie_margin: float | None = None, unit: Unit = "auto", sampling: Sampling = Sampling(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluates predictions against human ratings.
+
+    Args:
+        predictions: results of `aigveval score`, or another file of `video` and scores; see
+            `entries.read_predictions`.
+        manifest: `video`, human scores, and optionally `prompt`, `generator` and raters' columns.
+        against: a second file of predictions for the same clips.
+        scores: which to evaluate; by default all that are in both files.
+        column, against_column: column of the predictions that is taken for `overall`.
+        where: conditions on rows of the manifest, `COLUMN=VALUE` or `COLUMN!=VALUE`.
+        scale: of the ratings; figures are on it.
+        prediction_scale: of the predictions, which are moved from it to `scale`.
+        tie_margin: ratings that differ by no more are tied; by default an eighth of the scale.
+        unit: what is resampled: clips, or prompts with all their clips. `auto` takes prompts
+            where they repeat.
+        sampling: how intervals are made.
+        progress: called with how many of how many bootstrap samples are done.
+
+    Raises:
+        InputError: a file cannot be used, or no score can be evaluated.
+    """
+    rated = _without_repeats(read_ratings(manifest, scale=scale, where=where), manifest)
+    files = [(predictions, column)]
+    if against is not None:
+        files.append((against, against_column))
+    notes: list[str] = []
+    sides: list[list[Entry | None]] = []
+    for path, wanted_column in files:
+        found, spare = match(
+            rated, read_predictions(path, column=wanted_column), path=path,
+            wanted_folder=Path(manifest).parent,
+        )
+        sides.append(found)
+        notes += _coverage(path, rated, found, spare)
+    names = _names(rated, sides, scores, manifest=manifest, files=[path for path, _ in files])
+    margin = tie_margin
+    if margin is None:
+        margin = scale.spread_from_mos(DEFAULT_TIE_MARGIN)
+    done, total = itertools.count(1), len(names) * sampling.draws
+    advance = None if progress is None else lambda: progress(next(done), total)
+    task = _Task(rated, sides, scale, prediction_scale, margin, unit, sampling, advance)
+    for name in names:
+        task.run(name)
+    if not task.scores:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in task.undefined.items())
+        raise InputError(f"{as_text(predictions)}: nothing can be evaluated: {reasons}")
+    settings = {
+        "scale": f"{scale.low:g}:{scale.high:g}",
+        "prediction_scale": f"{prediction_scale.low:g}:{prediction_scale.high:g}",
+        "where": list(where), "tie_margin": margin, "resampled": task.units,
+        "draws": sampling.draws, "seed": sampling.seed, "level": sampling.level,
+    }
+    return Evaluation(
+        predictions=as_text(predictions), manifest=as_text(manifest),
+        against=None if against is None else as_text(against), scores=task.scores,
+        undefined=task.undefined, generators=task.generators, prompts=task.prompts,
+        settings=settings, notes=notes + task.notes, clips=task.clips,
+    )
+
+
+@dataclass
+class _Task:
+    rated: list[Entry]
+    sides: list[list[Entry | None]]
+    scale: Scale
+    prediction_scale: Scale
+    margin: float
+    unit: Unit
+    sampling: Sampling
+    progress: Progress | None
+    scores: dict[str, Agreement] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+    generators: dict[str, list[str]] = field(default_factory=dict)
+    prompts: dict[str, list[str]] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    clips: dict[str, Clips] = field(default_factory=dict)
+
+    def run(self, name: str) -> None:
+        """Evaluates one score, or says in `undefined` why not."""
+        kept = [
+            index for index, entry in enumerate(self.rated) if name in entry.scores
+            and all((row := side[index]) and name in row.scores for side in self.sides)
+        ]
+        rated = [self.rated[index] for index in kept]
+        sides = [[row for index in kept if (row := side[index])] for side in self.sides]
+        generators = [a.generator or b.generator for a, b in zip(rated, sides[0])]
+        prompts = [a.prompt or b.prompt for a, b in zip(rated, sides[0])]
+        generator_numbers, generator_names = number([text or "(unknown)" for text in generators])
+        # a clip without a prompt is alone
+        prompt_numbers, prompt_names = number(
+            [index if text is None else text for index, text in enumerate(prompts)]
+        )
+        columns = self._columns(name, rated, sides)
+        columns = replace(
+            columns, generators=generator_numbers if any(generators) else None,
+            prompts=prompt_numbers if any(prompts) else None,
+        )
+        reason = check(columns)
+        if reason is not None:
+            self.undefined[name] = reason
+            return
+        if not columns.comparable:
+            self.notes.append(
+                f"{name}: predictions reach outside {self.prediction_scale}, so that there is no "
+                "RMSE before the logistic; state their scale"
+            )
+        self.units[name], units = self._units(columns)
+        self.scores[name] = found = agree(
+            columns, units=units, sampling=self.sampling, margin=self.margin,
+            progress=self.progress,
+        )
+        self.generators[name] = generator_names if any(generators) else []
+        self.prompts[name] = [text if isinstance(text, str) else "" for text in prompt_names]
+        x = columns.predictions
+        self.clips[name] = Clips(
+            videos=[entry.video for entry in rated], paths=_paths(rated, sides[0]),
+            prompts=prompts, generators=generators, predictions=x, ratings=columns.ratings,
+            stds=self._stds(name, sides[0], columns.comparable),
+            fitted=x if found.logistic is None else found.logistic(x),
+        )
+
+    def _columns(
+        self, name: str, rated: Sequence[Entry], sides: Sequence[Sequence[Entry]]
+    ) -> Columns:
+        """The numbers of one score, on the scale of the ratings."""
+        on_scale = self.scale.from_mos
+        given = [np.array([entry.scores[name] for entry in side]) for side in sides]
+        comparable = [_on(self.prediction_scale, values) for values in given]
+        moved = [self._moved(values) if fits else values for values, fits in zip(given, comparable)]
+        people = sorted({rater for entry in rated for rater in entry.raters.get(name, ())})
+        raters = np.array([
+            [on_scale(entry.raters.get(name, {}).get(rater, np.nan)) for rater in people]
+            for entry in rated
+        ])
+        return Columns(
+            predictions=moved[0], comparable=comparable[0],
+            ratings=np.array([on_scale(entry.scores[name]) for entry in rated]),
+            raters=raters if len(people) > 1 else None,
+            other=moved[1] if len(moved) > 1 else None, other_comparable=comparable[-1],
+        )
+
+    def _units(self, columns: Columns) -> tuple[str, Rows]:
+        """What is resampled, in words and as numbers."""
+        prompts, count = columns.prompts, len(columns.ratings)
+        if prompts is None and self.unit == "prompt":
+            raise InputError("prompts cannot be resampled, as none is known")
+        repeated = prompts is not None and int(prompts.max()) + 1 < count
+        if prompts is not None and (self.unit == "prompt" or (self.unit == "auto" and repeated)):
+            return "prompts", prompts
+        return "clips", np.arange(count)
+
+    def _moved(self, values: Floats) -> Floats:
+        """Moves predictions to the scale of the ratings."""
+        return np.array([self.scale.from_mos(self.prediction_scale.to_mos(v)) for v in values])
+
+    def _stds(self, name: str, scored: Sequence[Entry], moved: bool) -> Floats:
+        stds = np.array([entry.stds.get(name, np.nan) for entry in scored])
+        ratio = self.scale.spread_from_mos(1.0) / self.prediction_scale.spread_from_mos(1.0)
+        return stds * ratio if moved else stds
+
+
+def _paths(rated: Sequence[Entry], scored: Sequence[Entry]) -> list[Path]:
+    """Where the manifest has the file, or else where it was scored."""
+    return [a.path if a.path.exists() else b.path for a, b in zip(rated, scored)]
+
+
+def _on(scale: Scale, values: Floats) -> bool:
+    return not len(values) or all(map(scale.holds, (float(values.min()), float(values.max()))))
+
+
+def _without_repeats(rated: list[Entry], manifest: str | Path) -> list[Entry]:
+    """One row per video and prompt; repeated rows have to say the same."""
+    first: dict[tuple[str, str | None], Entry] = {}
+    for entry in rated:
+        earlier = first.setdefault((entry.video, entry.prompt), entry)
+        if earlier.scores != entry.scores:
+            raise InputError(
+                f"{as_text(manifest)}: rows {earlier.row} and {entry.row} rate {entry.video} "
+                "differently"
+            )
+    return list(first.values())
+
+
+def _names(
+    rated: Sequence[Entry], sides: Sequence[Sequence[Entry | None]], wanted: Sequence[str],
+    *, manifest: str | Path, files: Sequence[str | Path],
+) -> list[str]:
+    """Scores to evaluate: those in all files, or those that are wanted."""
+    held = [(manifest, {name for entry in rated for name in entry.scores})]
+    held += [
+        (path, {name for entry in side if entry for name in entry.scores})
+        for path, side in zip(files, sides)
+    ]
+    for name in wanted:
+        if name not in SCORE_FIELDS:
+            raise InputError(f"{name!r} is no score; there are {', '.join(SCORE_FIELDS)}")
+        for path, names in held:
+            if name not in names:
+                found = ", ".join(n for n in SCORE_FIELDS if n in names) or "none"
+                raise InputError(f"{as_text(path)}: has no {name}; for these clips it has {found}")
+    common = [name for name in SCORE_FIELDS if all(name in names for _, names in held)]
+    if not common:
+        each = "; ".join(
+            f"{as_text(path)}: {', '.join(sorted(names)) or 'none for these clips'}"
+            for path, names in held
+        )
+        raise InputError(f"no score is in all files: {each}")
+    return [name for name in common if not wanted or name in wanted]
+
+
+def _coverage(
+    path: str | Path, rated: Sequence[Entry], found: Sequence[Entry | None], spare: Sequence[Entry]
+) -> list[str]:
+    notes = []
+    missing = [entry.video for entry, partner in zip(rated, found) if partner is None]
+    if len(missing) == len(rated):
+        examples = f"{rated[0].video!r} and {spare[0].video!r}" if spare else f"{rated[0].video!r}"
+        raise InputError(f"{as_text(path)}: has none of the rated videos; names such as {examples}")
+    failed = [partner for partner in found if partner and partner.error]
+    if missing:
+        names = _listed(missing)
+        notes.append(f"{as_text(path)}: no prediction for {names} of {len(rated)} videos")
+    if failed:
+        names = _listed([entry.video for entry in failed])
+        notes.append(f"{as_text(path)}: could not be scored: {names}")
+    if spare:
+        notes.append(f"{as_text(path)}: {len(spare)} predictions are for videos without a rating")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = ", ..." if len(names) > _NAMES_SHOWN else ""
+    return f"{len(names)} ({one_line(shown)}{more})"
