@@ -126,7 +126,7 @@ class Assessor:
         workers: int = 2,
     ) -> Assessor:
         """See `load`."""
-        name, chosen = os.fspath(model), _device(device)
+        name, chosen = os.fspath(model), find_device(device)
         source = find_model(model)
         from .modeling import AIGVEvalModel  # transformers: seconds to import
         from .processing import AIGVEvalProcessor
@@ -277,7 +277,12 @@ def reason_of(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def find_device(device: str | torch.device | None) -> torch.device:
+    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
+
+    Raises:
+        ModelError: when there is no such device.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

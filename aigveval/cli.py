@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.cot import COT_HELP, cot
+from .commands.features import FEATURES_HELP, features
 from .commands.fit import fit
 from .commands.ladder import ladder
 from .commands.scale import SCALE
@@ -46,6 +48,8 @@ def _app(
 app.command(help=SCORE_HELP, no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ladder)
 app.command(no_args_is_help=True)(fit)
+app.command(help=FEATURES_HELP, no_args_is_help=True)(features)
+app.command(help=COT_HELP, no_args_is_help=True)(cot)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ ENCODERS = {
     "semantic_lite": "semantic_lite:SemanticLite",
 }
 ENTRY_POINTS = "aigveval.encoders"
-_DIMENSIONS: tuple[str, ...] = get_args(Dimension)
+DIMENSIONS: tuple[str, ...] = get_args(Dimension)
 _registered: dict[str, Callable[..., Encoder]] = {}
 
 
@@ -62,12 +62,18 @@ def dimension_of(name: str) -> Dimension:
     Raises:
         EncoderError: It begins with none, or is no identifier.
     """
-    for dimension in _DIMENSIONS:
+    for dimension in DIMENSIONS:
         if name.startswith(f"{dimension}_") and name.isidentifier():
             return dimension  # type: ignore[return-value]
     raise EncoderError(
-        f"an encoder's name begins with its dimension, as {_DIMENSIONS[0]}_mine, got {name!r}"
+        f"an encoder's name begins with its dimension, as {DIMENSIONS[0]}_mine, got {name!r}"
     )
+
+
+def check_dimension(name: str) -> None:
+    """Raise `EncoderError` where a name is not that of a dimension."""
+    if name not in DIMENSIONS:
+        raise EncoderError(f"no dimension {name!r}; choose {_either(DIMENSIONS)}")
 
 
 def resolve_name(name: str, *, dimension: str | None = None) -> str:
@@ -80,15 +86,15 @@ def resolve_name(name: str, *, dimension: str | None = None) -> str:
     Raises:
         EncoderError: It stands for none or several, or for one of another dimension.
     """
-    if dimension is not None and dimension not in _DIMENSIONS:
-        raise EncoderError(f"no dimension {dimension!r}; choose {_either(_DIMENSIONS)}")
+    if dimension is not None:
+        check_dimension(dimension)
     known = list_encoders()
     if name in known:
         found = dimension_of(name)
         if dimension not in (None, found):
             raise EncoderError(f"{name} is an encoder of {found}, not of {dimension}")
         return name
-    wanted = _DIMENSIONS if dimension is None else (dimension,)
+    wanted = DIMENSIONS if dimension is None else (dimension,)
     matches = [full for prefix in wanted if (full := f"{prefix}_{name}") in known]
     if len(matches) == 1:
         return matches[0]

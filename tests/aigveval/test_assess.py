@@ -272,7 +272,7 @@ class TestLoading:
 
     def test_default_device(self):
         expected = "cuda" if torch.cuda.is_available() else "cpu"
-        assert assess._device(None).type == expected
+        assert assess.find_device(None).type == expected
 
     def test_package_root_offers_it(self):
         assert aigveval.load is load
