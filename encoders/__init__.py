@@ -9,11 +9,13 @@
 """
 
 from .base import Encoder, EncoderSpec
+from .fastvqa import FASTVQA
 from .registry import EncoderError, create_encoder, list_encoders, register_encoder
 from .video import FrameRequest, VideoError, VideoInfo, read_frames, read_video
 from .weights import WeightsError
 
 __all__ = [
+    "FASTVQA",
     "Encoder",
     "EncoderError",
     "EncoderSpec",

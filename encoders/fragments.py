@@ -5,6 +5,8 @@ A resized frame loses the fine detail that sharpness, noise and compression are 
 keep it, and the grid keeps where in the frame they come from.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,8 @@ from .resizing import resized
 
 
 def sample_fragments(
-    frames: Tensor, *, grid: int = 7, size: int = 32, aligned: int, seed: int = 0, snap: int = 1
+    frames: Tensor, *, grid: int = 7, size: int = 32, aligned: int, seed: int = 0, snap: int = 1,
+    strict_upstream: bool = False,
 ) -> Tensor:
     """Join one patch from each cell of a grid into a mosaic, for every frame.
 
@@ -28,6 +31,9 @@ def sample_fragments(
         seed: Seed of the random position inside a cell.
         snap: Positions are rounded down to multiples of this many pixels; 8 keeps the grid of a
             block codec in phase across patches.
+        strict_upstream: Do as FAST-VQA's code does, slips included: a small frame is enlarged,
+            but the grid keeps its old size, so that patches overlap and see its top left only.
+            Positions are those that upstream draws after `torch.manual_seed(seed)`.
 
     Returns:
         (t, 3, grid * size, grid * size), dtype as `frames`.
@@ -37,9 +43,14 @@ def sample_fragments(
     """
     if frames.shape[0] % aligned:
         raise ValueError(f"aligned must divide the {frames.shape[0]} frames, got {aligned}")
-    frames = _enlarged(frames, grid * size)
-    rows = _positions(frames.shape[-2], frames.shape[0] // aligned, grid, size, seed, 0)
-    columns = _positions(frames.shape[-1], frames.shape[0] // aligned, grid, size, seed, 1)
+    groups = frames.shape[0] // aligned
+    if strict_upstream:
+        rows, columns = _upstream_positions(frames.shape[-2:], groups, grid, size, seed)
+        frames = _enlarged_as_upstream(frames, grid * size)
+    else:
+        frames = _enlarged(frames, grid * size)
+        rows = _positions(frames.shape[-2], groups, grid, size, seed, 0)
+        columns = _positions(frames.shape[-1], groups, grid, size, seed, 1)
     return gather_fragments(
         frames, rows // snap * snap, columns // snap * snap, size=size, aligned=aligned
     )
@@ -91,6 +102,22 @@ def _positions(length: int, groups: int, grid: int, size: int, seed: int, axis: 
     return starts + torch.randint(slack, (groups, grid, grid), generator=generator)
 
 
+def _upstream_positions(
+    lengths: Sequence[int], groups: int, grid: int, size: int, seed: int
+) -> list[Tensor]:
+    """Where upstream's patches start, rows first: int64 (groups, grid, grid) each."""
+    generator = torch.Generator().manual_seed(seed)
+    positions = []
+    for length, shape in zip(lengths, ((grid, 1), (1, grid))):
+        # Below one patch there is no place to start at; upstream fails there.
+        starts = cell_starts(length, grid=grid, size=size).clamp(min=0).view(shape)
+        offsets = torch.zeros(grid, grid, groups, dtype=torch.int64)
+        if length // grid > size:
+            offsets.random_(length // grid - size, generator=generator)
+        positions.append(starts + offsets.permute(2, 0, 1))
+    return positions
+
+
 def _enlarged(frames: Tensor, side: int) -> Tensor:
     height, width = frames.shape[-2:]
     if min(height, width) >= side:
@@ -100,3 +127,13 @@ def _enlarged(frames: Tensor, side: int) -> Tensor:
     if frames.dtype == torch.uint8:
         return resized(frames, *larger)  # PyTorch's result depends on the number of threads
     return F.interpolate(frames, size=larger, mode="bilinear", align_corners=False)
+
+
+def _enlarged_as_upstream(frames: Tensor, side: int) -> Tensor:
+    ratio = min(length / side for length in frames.shape[-2:])
+    if ratio >= 1:
+        return frames
+    # One channel at a time: with three, PyTorch's result depends on the number of threads.
+    planes = (frames / 255.0).flatten(0, 1).unsqueeze(1)
+    larger = F.interpolate(planes, scale_factor=1 / ratio, mode="bilinear") * 255.0
+    return larger.squeeze(1).unflatten(0, frames.shape[:2]).to(frames.dtype)

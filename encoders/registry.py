@@ -20,6 +20,7 @@ from .base import Dimension, Encoder
 
 ENCODERS = {
     "technical_lite": "technical_lite:TechnicalLite",
+    "technical_fastvqa": "technical_fastvqa:TechnicalFastVQA",
     "motion_flow": "motion_flow:MotionFlow",
     "motion_slowfast": "motion_slowfast:MotionSlowFast",
     "semantic_lite": "semantic_lite:SemanticLite",

@@ -21,11 +21,19 @@ from encoders.registry import ENCODERS
 
 # Always given: what makes a network of the papers without its checkpoint, and makes it quick.
 ALWAYS = {
+    "technical_fastvqa": {
+        "weights": RANDOM, "variant": "fastervqa", "num_frames": 8, "embed_dim": 12,
+    },
     "motion_slowfast": {"weights": RANDOM, "size": 64},
 }
 # Other values of each option of each constructor: a new option has to be added here. Weights, and
 # options that need them, are left to the encoder's own tests.
 OPTIONS = {
+    "technical_fastvqa": {
+        "variant": "dover", "num_frames": 16, "frame_interval": 1, "num_clips": 2, "segments": 4,
+        "time_steps": 2, "spatial_map": True, "strict_upstream": True, "drop_path": 0.1,
+        "embed_dim": 6,
+    },
     "motion_slowfast": {"pathways": "both", "num_frames": 16, "size": 48},
     "technical_lite": {"num_frames": 4},
     "motion_flow": {"num_tokens": 8, "num_frames": 32, "size": 96},
@@ -35,7 +43,7 @@ TEXT_DEPENDENT = {"semantic_lite"}
 # Encoders whose tokens also carry the whole clip: the part of a token that is local in time.
 LOCAL_PART = {"motion_flow": slice(0, 171)}
 # Networks whose tokens see further in time than half of this file's clips.
-FAR_SIGHTED = {"motion_slowfast"}
+FAR_SIGHTED = {"technical_fastvqa", "motion_slowfast"}
 
 PROMPTS = ["a cat sleeping on a sofa", "a red sports car drives through rain"]
 
