@@ -159,8 +159,7 @@ class Answer:
     def scaled(self, factor: float) -> "Answer":
         """The same answer with times multiplied; two defects may become one by rounding.
 
-        `answer.scaled(10 / duration_seconds)` turns seconds into tenths of the clip, and
-        `answer.scaled(duration_seconds / 10)` turns them back.
+        `answer.scaled(duration_seconds / 10)` turns tenths of the clip into seconds.
         """
         if self.defects is None:
             return self
