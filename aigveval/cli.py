@@ -10,6 +10,7 @@ import typer
 
 from . import __version__
 from .commands.cot import COT_HELP, cot
+from .commands.data import data
 from .commands.evaluate import EVALUATE_HELP, evaluate
 from .commands.features import FEATURES_HELP, features
 from .commands.fit import fit
@@ -56,6 +57,7 @@ app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
 app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
 app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
+app.add_typer(data, name="data")
 
 
 def main() -> None:
