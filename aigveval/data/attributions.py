@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prompts.answer import Defect, Problem
+from prompts.answer import MAX_DEFECTS, Defect, Problem
 from prompts.parsing import TIME_SLACK_SECONDS, read_defects
 from prompts.rubric import DIMENSIONS, MIN_SCORE, SCORES, Dimension, Score
 
@@ -137,6 +137,8 @@ def _labelled(
     given = row.extra.get("defects")
     found = _of_ladder(row) if ladder and given is None else _attributions(given, row.prompt)
     if found is not None:
+        if len(found) > MAX_DEFECTS:
+            raise ValueError(f"at most {MAX_DEFECTS} defects, got {len(found)}")
         found = tuple(_within(item, duration) for item in found)
     return Labelled(
         row=row, scores=scores, nominal=nominal, attributions=found, duration_seconds=duration,
@@ -148,11 +150,7 @@ def _labelled(
 
 
 def _attributions(given: Any, prompt: str | None) -> tuple[Attribution, ...] | None:
-    if isinstance(given, str) and given.lstrip().startswith(("[", "{")):
-        try:
-            given = json.loads(given)  # JSON in a cell of a CSV file
-        except json.JSONDecodeError as error:
-            raise ValueError(f"defects are not JSON: {error.msg}") from None
+    given = _cell("defects", given)
     if given is None or given == "":
         return None
     if isinstance(given, str):
@@ -173,6 +171,16 @@ def _attributions(given: Any, prompt: str | None) -> tuple[Attribution, ...] | N
             for name in DIMENSIONS for item in _list(given.get(name) or [])
         )
     return tuple(_attribution(item) for item in _list(given))
+
+
+def _cell(name: str, given: Any) -> Any:
+    """A list or an object may be JSON in a cell of a CSV file."""
+    if not isinstance(given, str) or not given.lstrip().startswith(("[", "{")):
+        return given
+    try:
+        return json.loads(given)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON: {error.msg}") from None
 
 
 def _list(given: Any) -> Iterable[Any]:
@@ -223,6 +231,7 @@ def _duration(given: Any) -> float | None:
 
 
 def _reasoning(given: Any) -> Mapping[Dimension, str]:
+    given = _cell("reasoning", given)
     if given is None or given == "":
         return {}
     if not isinstance(given, Mapping) or set(given) - set(DIMENSIONS) or not all(

@@ -78,7 +78,9 @@ def test_labels_are_read_from_each_documented_form(tmp_path):
     ({"defects": "blur"}, r"defects: malformed defect: 'blur'"),
     ({"defects": "ugly 3"}, r"defects: unknown defect: 'ugly 3'"),
     ({"defects": 3}, r"defects must be a list, got 3"),
-    ({"defects": "[1"}, r"defects are not JSON"),
+    ({"defects": "[1"}, r"defects is not JSON"),
+    ({"defects": [{"name": "blur", "severity": 1}] * 51}, r"at most 50 defects, got 51"),
+    ({"reasoning": "{"}, r"reasoning is not JSON"),
     ({"defects": [{"name": "blur"}]}, r"a defect has a name and a severity"),
     ({"defects": [{"name": "ugly", "severity": 1}]}, r"unknown defect 'ugly'; known: blur"),
     ({"defects": [{"name": "blur", "severity": 9}]}, r"severity must be an integer 1-5, got 9"),
@@ -202,11 +204,11 @@ def test_what_is_unknown_is_left_out_or_spoken_of_as_such(tmp_path):
 
 def test_words_of_a_rater_are_kept(tmp_path):
     words = {"motion": "The dog's legs slide over the grass.", "technical": " "}
-    path = write(tmp_path / "m.jsonl", [RATED | {"reasoning": words}])
-    (label,) = read_labels(path)
-    answer = make_row(label).labels()
-    assert answer.reasoning["motion"] == words["motion"]
-    assert mentioned(answer.reasoning["technical"], "technical") == {"blur"}
+    rows = [RATED | {"reasoning": words}, RATED | {"reasoning": json.dumps(words)}]
+    for label in read_labels(write(tmp_path / "m.jsonl", rows)):
+        answer = make_row(label).labels()
+        assert answer.reasoning["motion"] == words["motion"]
+        assert mentioned(answer.reasoning["technical"], "technical") == {"blur"}
 
 
 def test_labels_that_disagree_are_counted(tmp_path):
