@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .bars import no_bars
 from .checkpoints import RANDOM, seeded
-from .frame_encoder import PictureInput
+from .frame_encoder import Interpolation, PictureInput
 from .pretrained import ask_hub, check_complete, hub_errors, model_folder, state_id
 from .weights import WeightsError
 
@@ -30,6 +30,7 @@ _INSTEAD = (
     "or the file as weights"
 )
 _WEIGHTS = ("*.safetensors", "*.bin")
+_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # of Pillow
 
 
 class Towers(nn.Module):
@@ -234,13 +235,16 @@ def transformers_input(processor: Any) -> PictureInput:
         sides = {size.get("shortest_edge", size.get("height")), *crop_size.values()}
     else:
         sides = {size.get("height"), size.get("width")}
-    if len(sides) != 1 or None in sides:
-        raise ValueError(f"its image processor gives no square of one size: {size} {crop_size}")
+    if len(sides) != 1 or None in sides or int(processor.resample) not in _RESAMPLE:
+        raise ValueError(
+            f"its image processor gives no square of one size, or by a filter of its own: "
+            f"{size} {crop_size} {processor.resample}"
+        )
     return PictureInput(
         size=int(sides.pop()),
         mean=_scaled(processor.image_mean),
         std=_scaled(processor.image_std),
-        interpolation={0: "nearest", 2: "bilinear", 3: "bicubic"}.get(int(processor.resample), ""),
+        interpolation=_RESAMPLE[int(processor.resample)],
         crop=crop,
     )
 
