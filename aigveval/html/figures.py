@@ -208,6 +208,7 @@ def _svg(figure: Figure, title: str) -> str:
     buffer = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a font without some glyph: the reader's browser has it
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
+        metadata = {"Date": None, "Creator": None, "Title": title}
+        figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
     return text[text.index("<svg"):]
