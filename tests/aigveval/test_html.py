@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from aigveval import assess
+from aigveval.assess import Assessor
+from aigveval.cli import app
 from aigveval.evaluation import evaluate
 from aigveval.evaluation.bootstrap import Sampling
 from aigveval.evaluation.entries import Entry
@@ -15,6 +19,8 @@ from aigveval.html import evaluation, figures, page, ranking, scores
 from aigveval.html.strips import HEIGHT_PX, make_strip
 from aigveval.leaderboard import rank
 from aigveval.report import Assessment, Score
+
+from .engines import TextEngine
 
 VIDEOS = Path(__file__).parents[2] / "examples" / "videos"
 HOSTILE = "<script>alert(1)</script> $x^2$ & \"quoted\" 猫"
@@ -111,6 +117,18 @@ def test_report_of_scores(tmp_path):
     assert text.index("a/1.mp4") < text.index("b/2.mp4") < text.index("scene_clean.mp4</div>")
     assert len(reader.all("svg")) == 4  # two histograms, two box plots by folder
     assert ">3.00</b>" in text  # the mean
+
+
+def test_option_of_score(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(TextEngine(), name=model))
+    Path("v").mkdir()
+    for name in "23":
+        Path(f"v/{name}.mp4").write_text(name)
+    result = CliRunner().invoke(app, ["score", "v", "--report", "s.html"])
+    assert result.exit_code == 0 and "the report is s.html" in result.output
+    text, _ = _checked(Path("s.html"))
+    assert "Scores of 2 videos" in text and ">2.50</b>" in text
 
 
 def test_report_of_nothing_but_failures(tmp_path):

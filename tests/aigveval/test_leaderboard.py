@@ -9,11 +9,15 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from aigveval import assess
+from aigveval.assess import Assessor
 from aigveval.cli import app
 from aigveval.data.tables import InputError
 from aigveval.evaluation.bootstrap import Sampling
 from aigveval.evaluation.entries import Entry
 from aigveval.leaderboard import _letters, generators_of_folders, rank, tables
+
+from .engines import TextEngine
 
 
 def _entries(prompts: int = 20, **shifts: float) -> list[Entry]:
@@ -93,6 +97,27 @@ def test_what_cannot_be_ranked(entries, options, message):
     with pytest.raises(InputError) as error:
         rank(entries, **options)
     assert str(error.value) == message
+
+
+def test_command_on_folders_scores_them_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    engine = TextEngine()
+    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(engine, name=model))
+    for generator, scores in (("low", (1.0, 2.0, 2.5)), ("high", (4.0, 4.5, 5.0))):
+        Path("g", generator).mkdir(parents=True)
+        for index, score in enumerate(scores):
+            Path("g", generator, f"{index}.mp4").write_text(str(score))
+    Path("g/low/bad.mp4").write_text("unreadable")
+    command = ["leaderboard", "g", "--report", "l.html", "--out", "l.json"]
+    for computed in (6, 6):  # the second time all scores are there
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 1, result.output  # a clip failed
+        assert sum(map(len, engine.batches)) == computed
+    places = json.loads(Path("l.json").read_text())["places"]
+    assert [(p["generator"], p["clips"], p["failed"]) for p in places] == [
+        ("high", 3, 0), ("low", 3, 1)
+    ]
+    assert Path("l.html").stat().st_size > 10_000
 
 
 def test_command_on_a_table(tmp_path, monkeypatch):
