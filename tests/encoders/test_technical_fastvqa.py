@@ -219,12 +219,9 @@ def test_options_out_of_range_are_named(options, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [
-    {"variant": "fast-vqa-m", "num_clips": 2, "spatial_map": True, "drop_path": 0.2},
-    {"variant": "fastervqa"},
-])
-def test_it_keeps_every_promise_of_an_encoder(options):
-    check_encoder(make(**options))
+def test_clips_maps_and_stochastic_depth_keep_every_promise_of_an_encoder():
+    options = {"num_clips": 2, "spatial_map": True, "drop_path": 0.2}
+    check_encoder(make(variant="fast-vqa-m", **options))
 
 
 def test_stochastic_depth_is_for_what_learns(frames):
