@@ -258,8 +258,13 @@ def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
     if name not in row:
         raise lacking(number, row, name)
     video = row[name]
-    if isinstance(video, Mapping) and isinstance(video.get("path"), str):
-        video = video["path"]  # of the feature `Video` of Hugging Face data sets
+    if isinstance(video, Mapping):  # the feature `Video` of Hugging Face data sets
+        if video.get("bytes") is not None:
+            raise RowFault(
+                number, f"row {number}: {name} is stored in the table itself; write it to a file "
+                "and name that"
+            )
+        video = video.get("path")
     if not isinstance(video, str) or not video.strip() or "\0" in video:
         got = one_line(repr(video), limit=60)
         raise RowFault(number, f"row {number}: {name} must be a path, got {got}")
