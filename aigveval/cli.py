@@ -20,6 +20,7 @@ from .commands.presets import PRESETS_HELP, presets
 from .commands.scale import SCALE
 from .commands.score import SCORE_HELP, score
 from .commands.submit import SUBMIT_HELP, submit
+from .commands.timeline import TIMELINE_HELP, timeline
 from .terminal import INTERRUPTED, one_line_errors
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
 app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
 app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
+app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
 app.add_typer(data, name="data")
 
 
