@@ -62,8 +62,8 @@ def num_bytes(module: nn.Module) -> int:
 
 def make_encoder(name: str, options: dict[str, Any]) -> Encoder:
     """The network of a preset's encoder with random weights, on the meta device."""
-    takes_random = name in ("technical_fastvqa", "motion_slowfast", "semantic_clip", "semantic_blip")
-    encoder: Any = create_encoder(name, **options, **({"weights": RANDOM} if takes_random else {}))
+    of_the_papers = not name.endswith(("_lite", "_flow"))
+    encoder: Any = create_encoder(name, **options, **({"weights": RANDOM} if of_the_papers else {}))
     if name == "semantic_blip":  # a random one is tiny
         encoder.network = BlipVisionModel(BlipVisionConfig(
             hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
