@@ -44,8 +44,8 @@ class TechnicalPyiqa(FrameEncoder):
     can't be, PyTorch's own switch `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1` allows it.
 
     Args:
-        metrics: Names of no-reference metrics, `pyiqa.list_models("NR")`. `piqe` and `entropy`
-            need no weights.
+        metrics: Name or names of no-reference metrics, `pyiqa.list_models("NR")`. `piqe` and
+            `entropy` need no weights.
         weights: Path of a checkpoint, where there is just one metric and pyiqa's option
             `pretrained_model_path` takes it; None lets pyiqa fetch its own.
         num_frames: Slow frames, one token each.
@@ -60,14 +60,15 @@ class TechnicalPyiqa(FrameEncoder):
     def __init__(
         self,
         *,
-        metrics: Sequence[str] = ("musiq",),
+        metrics: str | Sequence[str] = ("musiq",),
         weights: str | os.PathLike[str] | None = None,
         num_frames: int = 8,
         size: int = 1024,
     ) -> None:
         super().__init__(num_frames=num_frames)
         weights = as_option(weights)
-        self.metrics, self.weights = list(metrics), weights
+        self.metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        self.weights = weights
         if size < _SMALLEST:
             raise ValueError(f"size must be at least {_SMALLEST}, got {size}")
         version = _check(self.metrics, weights)

@@ -83,6 +83,7 @@ def test_a_frame_keeps_its_pixels_up_to_the_size(height, width, kept):
 @needs_pyiqa
 def test_it_keeps_every_promise():
     check_encoder(make("piqe", "entropy"))
+    assert create_encoder("technical_pyiqa", metrics="piqe").metrics == ["piqe"]
 
 
 @needs_pyiqa
