@@ -61,7 +61,8 @@ class Report:
         missing, unreadable, bad_files: how many files, and a line for each.
         checked: how far files were looked at.
         repeated, repeats: rows that repeat a video with its prompt, and a line for each.
-        copies: groups of files with the same content, all of them.
+        copies: groups of files with the same content, all of them, each with its part.
+        copies_across: how many of these groups lie in several parts.
         absolute, outside: rows whose path is absolute, or leaves the manifest's folder; and where
             that is first.
         without_prompt, prompts: rows without, and different ones.
@@ -85,6 +86,7 @@ class Report:
     repeated: int = 0
     repeats: list[str] = field(default_factory=list)
     copies: list[list[str]] = field(default_factory=list)
+    copies_across: int = 0
     absolute: int = 0
     outside: int = 0
     first_absolute: str | None = None
@@ -147,7 +149,9 @@ def check(
         collector.finish()
         for bad in checker.bad():
             _add_bad_file(report, bad)
-        report.copies = checker.copies()
+        for group in checker.copies():
+            report.copies.append([f"{file.where} ({file.part})" for file in group])
+            report.copies_across += len({file.part for file in group}) > 1
     return report
 
 
