@@ -57,7 +57,8 @@ def test_an_llm_that_is_missing_is_one_line(load, name, message, tmp_path, monke
     said = str(caught.value)
     assert said.startswith(message) and len(said.splitlines()) == 1
     if name.startswith("Qwen"):
-        assert said.endswith(f"`hf download {name} --local-dir FOLDER`, and give that folder as llm")
+        command = f"`hf download {name} --local-dir FOLDER`"
+        assert said.endswith(f"{command}, and give that folder as llm")
 
 
 def test_other_names_are_left_alone():
