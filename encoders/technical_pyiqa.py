@@ -33,7 +33,8 @@ class TechnicalPyiqa(FrameEncoder):
     """Tokens (b, num_frames, 2 x metrics) float32: each metric's score and which way is better.
 
     The first half of a token are the scores, each on its metric's own scale; the second half says
-    of each whether more of it is better (1) or worse (-1).
+    of each whether more of it is better (1) or worse (-1). Where a metric has no score, as PIQE
+    for a black frame, both are 0.
 
     Metrics judge pixels, so a frame keeps its own up to `size`; a larger one is reduced to it
     (by area), a side below 224 px is enlarged. Frames are scored one by one: no score depends on
@@ -119,8 +120,10 @@ class TechnicalPyiqa(FrameEncoder):
     def encode(self, view: Tensor) -> Tensor:
         frames = [frame for clip in view for frame in _pictures(clip)]
         scores = torch.stack([self._scores(frame) for frame in frames])
-        directions = self.directions.to(scores).expand(len(scores), -1)
-        return torch.cat([scores, directions], dim=1).view(len(view), self.num_frames, -1)
+        defined = scores.isfinite()
+        directions = self.directions.to(scores) * defined
+        tokens = torch.cat([scores.where(defined, 0), directions], dim=1)
+        return tokens.view(len(view), self.num_frames, -1)
 
     def _scores(self, frame: Tensor) -> Tensor:
         """A frame (3, h, w), 0-1, to the metrics' scores (metrics,)."""
