@@ -7,7 +7,6 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from prompts.rubric import SCORES
 
 from .file_check import BadFile, FileCheck, FileChecker
-from .leaks import Leaks, Overlap, key_of, prompt_key, video_key
+from .leaks import Leaks, Overlap, key_of, prompt_key, sorted_unique, video_key
 from .manifest import is_absolute, iter_manifest
 from .pairs import PAIR_VIDEOS, is_pairs, parse_pair
 from .scales import MOS, Scale
@@ -317,13 +316,13 @@ def bin_edges(scale: Scale) -> np.ndarray:
 
 def _leaves(video: str) -> bool:
     """Whether a relative path leads out of its folder, if only on the way."""
-    return ".." in PurePosixPath(video.replace("\\", "/")).parts
+    return ".." in video.replace("\\", "/").split("/")
 
 
 def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:
     values, edges = np.concatenate(list(parts.values())), bin_edges(scale)
     return Scores(
-        count=len(values), distinct=len(np.unique(values)), mean=float(values.mean()),
+        count=len(values), distinct=len(sorted_unique(values)), mean=float(values.mean()),
         std=float(values.std()), low=float(values.min()), high=float(values.max()),
         histogram={part: np.histogram(v, edges)[0].tolist() for part, v in parts.items()},
     )

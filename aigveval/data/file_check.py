@@ -95,9 +95,11 @@ class FileChecker:
 
     def copies(self) -> list[list[NamedFile]]:
         """Groups of files with the same content."""
+        same_size = [file for files in self._by_size.values() if len(files) > 1 for file in files]
+        if not same_size:
+            return []
         from encoders.wheels import sha256
 
-        same_size = [file for files in self._by_size.values() if len(files) > 1 for file in files]
         digests = self._pool.map(lambda file: _digest(sha256, file.path), same_size)
         groups: dict[str, list[NamedFile]] = defaultdict(list)
         for file, digest in zip(same_size, digests, strict=True):
