@@ -141,13 +141,18 @@ class Collator:
     pack_features: Callable[..., Tensor]
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        labels = [[*i["scores"], i["weight"], i["group"], i["source"]] for i in items]
-        per_encoder = zip(*(item["tokens"] for item in items), strict=True)
+        features, labels = self.features(items)
         return {
             **self.encode_prompts([item["prompt"] for item in items]),
-            "features": self.pack_features([torch.stack(tokens) for tokens in per_encoder]),
-            "labels": torch.tensor(labels, dtype=torch.float32),
+            "features": features, "labels": labels,
         }
+
+    def features(self, items: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Features (b, K, D) and labels (b, 7) alone."""
+        labels = [[*i["scores"], i["weight"], i["group"], i["source"]] for i in items]
+        per_encoder = zip(*(item["tokens"] for item in items), strict=True)
+        features = self.pack_features([torch.stack(tokens) for tokens in per_encoder])
+        return features, torch.tensor(labels, dtype=torch.float32)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -25,6 +25,7 @@ from encoders import create_encoder
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
+from .align import align
 from .data import TrainingRow, read_training_manifest
 from .dataset import Collator, QualityDataset
 from .fit_config import FitConfig, FitError, read_fit_config
@@ -107,6 +108,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         [sorted(rows, key=lambda row: len(row.prompt or "")) for rows in valid_rows],
         report.digests, encoders, cache,
     )
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     compute_metrics = CorrelationMetrics(parts)
     if valid_rows and not compute_metrics.defined(valid_set):
         raise FitError("the validation manifests have no score with three different values")
@@ -115,9 +117,13 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     check_same_run(config, output, train_set, resuming=checkpoint is not None)
     if checkpoint is not None:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
-    elif config.base is None:
-        for entry, (mean, std) in zip(model.config.encoders, feature_stats(train_set)):
-            model.set_feature_stats(entry["name"], mean, std)
+    else:
+        if config.base is None:
+            for entry, (mean, std) in zip(model.config.encoders, feature_stats(train_set)):
+                model.set_feature_stats(entry["name"], mean, std)
+        if config.align_epochs:
+            loss = align(model.model, train_set, collate, config, console)
+            console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
 
     if arguments.process_index == 0:
         remove_unfinished(output)
@@ -126,9 +132,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     trainer = QualityTrainer(
         fit=config, model=model, args=arguments, train_dataset=train_set,
         eval_dataset=valid_set if valid_rows else None,
-        data_collator=Collator(
-            encode_prompts=processor.encode_prompts, pack_features=pack_features
-        ),
+        data_collator=collate,
         compute_metrics=compute_metrics, callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts

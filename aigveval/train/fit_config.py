@@ -45,6 +45,9 @@ class FitConfig:
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
+        align_epochs: Passes over the training rows in which the projectors alone learn to tell the
+            scores, see `aigveval.train.align`: seconds each, and the LLM then learns much faster.
+        align_learning_rate: Peak, of the projectors in these passes.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Rows per forward pass.
@@ -89,6 +92,8 @@ class FitConfig:
     projector_hidden: int = 512
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
+    align_epochs: int = 0
+    align_learning_rate: float = 1e-3
     epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 16
@@ -120,14 +125,14 @@ class FitConfig:
         positive = (
             "epochs", "max_steps", "batch_size", "eval_batch_size", "grad_accum", "group_size",
             "learning_rate", "save_steps", "early_stop", "threads", "workers",
-            "encode_batch_size", "projector_hidden",
+            "encode_batch_size", "projector_hidden", "align_learning_rate",
         )
         for name in positive:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise FitError(f"{name} must be above 0, got {value}")
         for name in ("lora_learning_rate", "weight_decay", "warmup", "max_grad_norm",
-                     "feature_noise", "rank_min_difference", "seed"):
+                     "feature_noise", "rank_min_difference", "seed", "align_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("feature_dropout", "smoothing", "mismatch_probability", "prompt_dropout"):

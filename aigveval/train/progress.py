@@ -16,6 +16,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from prompts.rubric import SCORES
 
 
+def steps_bar(console: Console) -> Progress:
+    """A bar of steps whose tasks have a field `note`."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("steps"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+        TextColumn("<"), TimeRemainingColumn(), console=console, transient=True,
+    )
+
+
 class ProgressCallback(TrainerCallback):
     """Shows a bar of the optimizer steps, and prints loss and correlations after each epoch.
 
@@ -37,11 +46,7 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("steps"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                TextColumn("<"), TimeRemainingColumn(), console=self.console, transient=True,
-            )
+            self._bar = steps_bar(self.console)
             self._task = self._bar.add_task(
                 "Training", total=state.max_steps, completed=state.global_step, note=""
             )

@@ -9,8 +9,9 @@ where it stopped. The steps:
 1. ladder: damaged versions of the clips; the sources left out of training at all severities.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: projectors and LoRA learn the ladder, without any rating.
-4. final: all ratings, with ladder rows labelled by a ridge regression that saw the same ratings.
-   This is what ships.
+4. final: all ratings. The projectors start from a ridge regression on them and are aligned on
+   ratings and ladder together (the ladder's clean clips labelled by the same regression); then
+   projectors and LoRA are trained through the LLM. This is what ships.
 5. folds: the same five times with the ratings of four fifths of the prompts, for measuring.
 6. measure: figures.json. See measure.py.
 """
@@ -26,14 +27,22 @@ import numpy as np
 import ridge
 from augment import main as augment
 from measure import measure
+from numpy.typing import NDArray
+from rich.console import Console
 from split import split_clips
 
+from aigveval.config import AIGVEvalConfig
 from aigveval.data.cache import FeatureCache, extract
 from aigveval.data.ladder import make_ladder
+from aigveval.fusion import pack_features
+from aigveval.modeling import AIGVEvalModel
+from aigveval.processing import AIGVEvalProcessor
+from aigveval.train.align import align
 from aigveval.train.data import TrainingRow
+from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
 from aigveval.train.fit_config import FitConfig
-from encoders import Encoder, create_encoder
+from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
 ENCODERS = ["semantic_lite", "motion_flow", "technical_lite"]
@@ -42,18 +51,20 @@ LADDER_ROWS = 100  # of the ladder, beside the ratings, in the second stage
 COPY_WEIGHT = 0.5
 COMMON: dict[str, Any] = {
     "batch_size": 16, "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05,
-    "feature_noise": 0.1, "threads": 2, "save_steps": 20,
+    "feature_noise": 0.2, "threads": 2, "save_steps": 20,
 }
 BASE: dict[str, Any] = {
-    "encoders": ENCODERS, "projector_hidden": 256, "epochs": 2, "group_size": 8,
-    "learning_rate": 1e-3, "lora_learning_rate": 4e-4, "mismatch_probability": 0.2,
+    "encoders": ENCODERS, "projector_hidden": 256, "align_epochs": 15, "epochs": 3, "group_size": 8,
+    "learning_rate": 3e-4, "lora_learning_rate": 5e-4, "mismatch_probability": 0.25,
     "prompt_dropout": 0.05, "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3, "group_rank": 1.0},
 }
 RATED: dict[str, Any] = {
-    "epochs": 2, "group_size": 4, "learning_rate": 3e-4, "lora_learning_rate": 3e-4,
-    "mismatch_probability": 0.15, "prompt_dropout": 0.05,
+    "epochs": 2, "group_size": 4, "learning_rate": 1e-4, "lora_learning_rate": 2e-4,
+    "mismatch_probability": 0.2, "prompt_dropout": 0.05,
     "loss": {"level": 1.0, "plcc": 1.0, "rank": 0.3, "group_rank": 0.5},
 }
+ALIGNED: dict[str, Any] = {"align_epochs": 12, "mismatch_probability": 0.25}
+RATED_WEIGHT = 3.0  # of a rated clip beside a ladder row, while the projectors are aligned
 
 
 def main(data: Path, work: Path) -> None:
@@ -74,17 +85,21 @@ def main(data: Path, work: Path) -> None:
     fold = manifests.fold_of(rated)
     for number in [None, *range(manifests.FOLDS)]:
         name = "final" if number is None else f"fold{number}"
-        keep = np.ones(len(rated), dtype=bool) if number is None else fold != number
-        human = [row for row, chosen in zip(rated, keep) if chosen]
-        originals = {n for n, chosen in zip(names, keep) if chosen}
-        human += manifests.read_copies(work / "augmented", originals, COPY_WEIGHT)
-        clean = pseudo_labels(rated, keep, records, work, encoders, cache)
-        labelled, _ = manifests.read_ladder(work / "ladder/train", clean)
-        usable = [row for row, record in zip(labelled, records) if manifests.kept(record)]
-        rows = human + manifests.sampled(usable, LADDER_ROWS, 1.0, seed=number or 0)
+        human = human_rows(rated, names, work, fold != number)
+        start, labelled = started(name, base, human, ladder, records, work, cache)
+        rows = human + manifests.sampled(labelled, LADDER_ROWS, 1.0, seed=number or 0)
         manifests.write_manifest(work / f"{name}.jsonl", rows)
-        trained(work, name, [work / f"{name}.jsonl"], {**RATED, **COMMON, "base": str(base)})
+        trained(work, name, [work / f"{name}.jsonl"], {**RATED, **COMMON, "base": str(start)})
     measure(data, work)
+
+
+def human_rows(
+    rated: Sequence[TrainingRow], names: Sequence[str], work: Path, keep: NDArray[np.bool_]
+) -> list[TrainingRow]:
+    """The rated clips where `keep` is true, and their copies."""
+    originals = {name for name, chosen in zip(names, keep) if chosen}
+    human = [row for row, chosen in zip(rated, keep) if chosen]
+    return human + manifests.read_copies(work / "augmented", originals, COPY_WEIGHT)
 
 
 def render(clips: Path, work: Path) -> None:
@@ -110,24 +125,50 @@ def trained(work: Path, name: str, train: Sequence[Path], options: dict[str, Any
     return output / "model"
 
 
-def pseudo_labels(
-    rated: Sequence[TrainingRow], keep: np.ndarray, records: Sequence[dict[str, Any]],
-    work: Path, encoders: Sequence[Encoder], cache: FeatureCache,
-) -> dict[str, list[float]]:
-    """Scores of the ladder's clean clips by ridge regression on the ratings of `keep`."""
-    clean = {r["group"]: r for r in records if r["type"] == "clean"}
-    rows = [
-        replace(rated[0], video=str(work / "ladder/train" / r["video"]), prompt=r["prompt"])
-        for r in clean.values()
-    ]
-    known, wanted = (ridge.pooled(part, encoders, cache) for part in (rated, rows))
-    known = ridge.subset(known, keep)
-    columns = []
-    for number, name in enumerate(DIMENSIONS):
-        targets = np.array([row.scores[number] for row in rated])[keep]
-        columns.append(ridge.fitted(known, targets, ridge.USED[name])(wanted))
-    scores = np.clip(np.stack(columns, axis=1), 1.5, 5.0)
-    return {group: row.tolist() for group, row in zip(clean, scores)}
+def started(
+    name: str, base: Path, human: Sequence[TrainingRow], ladder: Sequence[TrainingRow],
+    records: Sequence[dict[str, Any]], work: Path, cache: FeatureCache,
+) -> tuple[Path, list[TrainingRow]]:
+    """The base model with its projectors started from ridge and aligned on ratings and ladder.
+
+    Returns:
+        Its folder, and the ladder's rows that are trained on, labelled by ridge.
+    """
+    output = work / "runs" / name / "start"
+    processor = AIGVEvalProcessor.from_pretrained(base)
+    model = AIGVEvalModel.from_pretrained(base, config=AIGVEvalConfig.from_pretrained(
+        base, feature_noise=COMMON["feature_noise"]
+    ))
+    encoders = list(processor.encoders.values())
+    tokens = ridge.mean_tokens(human, model.model, encoders, cache)
+    targets = np.array([row.scores[: len(DIMENSIONS)] for row in human])
+    linear = ridge.fitted(tokens, targets, np.array([row.weight for row in human]))
+
+    clean = {record["group"]: row for record, row in zip(records, ladder)
+             if record["type"] == "clean"}
+    scores = linear(ridge.mean_tokens(list(clean.values()), model.model, encoders, cache))
+    labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
+    labelled, _ = manifests.read_ladder(work / "ladder/train", labels)
+    labelled = [row for row, record in zip(labelled, records) if manifests.kept(record)]
+    if (output / "config.json").exists():
+        return output, labelled
+
+    weights, bias = linear.with_overall()
+    for encoder, projector in model.model.projectors.items():
+        # Takes the place of CLEAN_SCORE, which the base tells of any undamaged clip.
+        share = (bias - manifests.CLEAN_SCORE) / len(weights)
+        projector.set_probe(weights[encoder], share)
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **{**COMMON, **ALIGNED})
+    heavy = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]
+    rows = heavy + labelled
+    digests = {row.video: cache.digest(row.video) for row in rows}
+    dataset = QualityDataset(
+        [rows], digests, encoders, cache, mismatch_probability=config.mismatch_probability
+    )
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    align(model.model, dataset, collate, config, Console(stderr=True))
+    model.eval().save_pretrained(output)
+    return output, labelled
 
 
 if __name__ == "__main__":
