@@ -10,11 +10,15 @@ import typer
 
 from . import __version__
 from .commands.cot import COT_HELP, cot
+from .commands.data import data
+from .commands.evaluate import EVALUATE_HELP, evaluate
 from .commands.features import FEATURES_HELP, features
 from .commands.fit import fit
 from .commands.ladder import ladder
+from .commands.leaderboard import LEADERBOARD_HELP, leaderboard
 from .commands.scale import SCALE
 from .commands.score import SCORE_HELP, score
+from .commands.submit import SUBMIT_HELP, submit
 from .terminal import INTERRUPTED, one_line_errors
 
 app = typer.Typer(
@@ -49,7 +53,11 @@ app.command(help=SCORE_HELP, no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ladder)
 app.command(no_args_is_help=True)(fit)
 app.command(help=FEATURES_HELP, no_args_is_help=True)(features)
+app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
+app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
+app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
@@ -66,6 +66,12 @@ def prompt_order() -> list[str]:
     """The dimensions in the order in which the question shows their evidence."""
     text = build_messages({name: f"@{name}@" for name in DIMENSIONS})[-1]["content"]
     return sorted(DIMENSIONS, key=lambda name: text.index(f"@{name}@"))
+
+
+def blind_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dimensions that no encoder of a config looks at, and that hence get no score."""
+    seen = {entry["dimension"] for entry in entries}
+    return [dimension for dimension in DIMENSIONS if dimension not in seen]
 
 
 class AIGVEvalConfig(PretrainedConfig):

@@ -43,8 +43,9 @@ class Assessment:
     Args:
         video: path as text, as the caller gave it.
         prompt: text the video was generated from; None when unknown.
-        overall, technical, motion, semantic: scores; `semantic` is None without a prompt, all are
-            None when the video could not be assessed.
+        overall, technical, motion, semantic: scores; `semantic` is None without a prompt, a
+            dimension is None when the model has no encoder for it, and all are None when the video
+            could not be assessed.
         model: preset, folder or hub id of the model that scored.
         version: version of aigveval.
         seconds: wall time spent on this video, decoding included.

@@ -21,9 +21,13 @@ from .base import Dimension, Encoder
 ENCODERS = {
     "technical_lite": "technical_lite:TechnicalLite",
     "technical_fastvqa": "technical_fastvqa:TechnicalFastVQA",
+    "technical_timm": "technical_timm:TechnicalTimm",
+    "technical_pyiqa": "technical_pyiqa:TechnicalPyiqa",
     "motion_flow": "motion_flow:MotionFlow",
     "motion_slowfast": "motion_slowfast:MotionSlowFast",
     "semantic_lite": "semantic_lite:SemanticLite",
+    "semantic_clip": "semantic_clip:SemanticClip",
+    "semantic_blip": "semantic_blip:SemanticBlip",
 }
 ENTRY_POINTS = "aigveval.encoders"
 DIMENSIONS: tuple[str, ...] = get_args(Dimension)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -81,45 +82,85 @@ def score(
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
     ] = False,
+    report: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
     ] = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from aigveval.data.inputs import collect
-        from aigveval.data.manifest import InputError
-        from aigveval.results import ResultsFile, take_earlier
+        from aigveval.evaluation.writing import check_outputs
 
-        if not inputs and prompts is None:
-            raise InputError("nothing to score: name videos, folders or patterns")
-        found = collect(inputs or [], prompt=prompt, prompts=prompts)
-        keys = [(clip.video, clip.prompt, model, __version__) for clip in found.clips]
-        earlier = take_earlier(out, keys, resume=resume)
-        todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
-        if not quiet:
-            for note in found.notes + ([earlier.note] if earlier.note else []):
-                say(f"note: {note}", style="yellow")
-            if resume:
-                say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-        assessor = _load(todo, model=model, device=device)
-        assessor.batch_size, assessor.workers = batch_size, workers
-        with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
-            new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
-            scored = iter(new)
-            maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
-            rows = [row for row in maybe if row is not None]
-            results.close(rows=earlier.others + rows)
-        if rows and not quiet:
-            print_results(rows)
-            typer.echo(f"{len(rows)} of {len(keys)} videos are in {out}")
-        print_errors(rows)
-        if interrupted:
-            again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
-            state = f"{len(rows)} of {len(keys)} videos are in {out}"
-            say(f"interrupted: {state}; go on with: aigveval {again} --resume", style="yellow")
-            raise typer.Exit(INTERRUPTED)
-        raise typer.Exit(int(any(row.error is not None for row in rows)))
+        check_outputs([], report)
+        done = score_into(
+            out, inputs or [], prompt=prompt, prompts=prompts, model=model, batch_size=batch_size,
+            workers=workers, device=device, resume=resume, quiet=quiet,
+        )
+        if done.rows and not quiet:
+            print_results(done.rows)
+            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}")
+        print_errors(done.rows)
+        stop_if_interrupted(done, out, shown_option="--resume")
+        if report is not None:
+            from aigveval.html.scores import write_report
+
+            write_report(report, done.rows, quiet=quiet)
+            if not quiet:
+                typer.echo(f"the report is {report}")
+        raise typer.Exit(int(any(row.error is not None for row in done.rows)))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run came to: rows in the order of the inputs, of how many, and if it was stopped."""
+
+    rows: list[Assessment]
+    planned: int
+    interrupted: bool
+
+
+def score_into(
+    out: Path, inputs: list[str], *, prompt: str | None, prompts: Path | None, model: str,
+    batch_size: int, workers: int, device: str | None, resume: bool, quiet: bool,
+) -> Scored:
+    """Scores what the inputs name into a results file; options as in `score`."""
+    from aigveval.data.inputs import collect
+    from aigveval.data.manifest import InputError
+    from aigveval.results import ResultsFile, take_earlier
+
+    if not inputs and prompts is None:
+        raise InputError("nothing to score: name videos, folders or patterns")
+    found = collect(inputs, prompt=prompt, prompts=prompts)
+    keys = [(clip.video, clip.prompt, model, __version__) for clip in found.clips]
+    earlier = take_earlier(out, keys, resume=resume)
+    todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
+    if not quiet:
+        for note in found.notes + ([earlier.note] if earlier.note else []):
+            say(f"note: {note}", style="yellow")
+        if resume:
+            say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+    assessor = _load(todo, model=model, device=device)
+    assessor.batch_size, assessor.workers = batch_size, workers
+    with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
+        new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
+        scored = iter(new)
+        maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
+        rows = [row for row in maybe if row is not None]
+        results.close(rows=earlier.others + rows)
+    return Scored(rows, len(keys), interrupted)
+
+
+def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> None:
+    """Ends the command after Ctrl-C, saying how to go on: the same, with the option."""
+    if done.interrupted:
+        again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
+        state = f"{len(done.rows)} of {done.planned} videos are in {out}"
+        again = f"{again} {shown_option}".strip()
+        say(f"interrupted: {state}; go on with: aigveval {again}", style="yellow")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _load(clips: list[Clip], *, model: str, device: str | None) -> Assessor:

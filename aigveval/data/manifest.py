@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from prompts.rubric import SCORES
@@ -135,20 +135,16 @@ class ManifestRow:
     weight: float = 1.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_record(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-        """Gives the row to be written, scores on 1-5 and None where unknown.
+    def to_record(self, folder: Path) -> dict[str, Any]:
+        """Gives the row to be written to a manifest in a folder, scores on 1-5, None where unknown.
 
-        Args:
-            folder: of the manifest to write; the video's path becomes relative to it, unless it is
-                absolute here. By default the path stays as it is.
+        The path of the video becomes relative to that folder, unless it is absolute here.
         """
-        video = self.video
-        if folder is not None and not os.path.isabs(video):
-            video = Path(os.path.relpath(self.path, folder)).as_posix()
+        video = self.video if is_absolute(self.video) else _relative(self.path, folder)
         record: dict[str, Any] = {"video": video, "prompt": self.prompt}
         record |= {name: _known(score) for name, score in zip(SCORES, self.scores, strict=True)}
         record |= {name: getattr(self, name) for name in ("generator", "group", "split")}
-        record["weight"] = self.weight
+        record["weight"] = None if self.weight == 1 else self.weight
         for name, ratings in self.raters.items():
             for rater, rating in ratings.items():
                 record[rater_column(name, rater)] = _known(rating)
@@ -241,6 +237,20 @@ def locate(video: str, folder: Path) -> Path:
         Path(video),  # our own results: relative to where they were made
     ]
     return next((path for path in candidates if os.path.lexists(path)), candidates[0])
+
+
+def rebase(video: str, folder: Path, new_folder: Path) -> str:
+    """Gives the path of a video for a manifest in another folder; an absolute one stays."""
+    return video if is_absolute(video) else _relative(locate(video, folder), new_folder)
+
+
+def is_absolute(video: str) -> bool:
+    """Whether a path is absolute here or on Windows."""
+    return os.path.isabs(video) or bool(PureWindowsPath(video).anchor)
+
+
+def _relative(path: str | os.PathLike[str], folder: Path) -> str:
+    return as_text(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:

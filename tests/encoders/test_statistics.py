@@ -11,12 +11,16 @@ from encoders.flow_statistics import (
     NUM_CHANGE,
     NUM_GAP,
     NUM_PAIR,
+    Field,
+    Picture,
     change_statistics,
     gap_statistics,
     new_flow,
     pair_statistics,
 )
 from encoders.picture_statistics import NUM_STATISTICS, picture_statistics
+
+from . import plain_flow_statistics as plain
 
 SIDE = 224
 # Columns of `picture_statistics`, in the order of its functions.
@@ -208,13 +212,27 @@ def warped(picture, seed, strength=4.0):
                      borderMode=cv2.BORDER_REFLECT)
 
 
+def gray_of(frame):
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+
+
+def picture_of(frame):
+    return Picture(frame, gray_of(frame))
+
+
 def flow_of(first, second):
-    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
-    return new_flow().calc(*grays, None)
+    return new_flow().calc(gray_of(first), gray_of(second), None)
 
 
 def pair(first, second, before=None):
-    return np.array(pair_statistics(first, second, flow_of(first, second), before))
+    before = None if before is None else Field(before)
+    field = Field(flow_of(first, second))
+    return np.array(pair_statistics(picture_of(first), picture_of(second), field, before))
+
+
+def gap(first, second):
+    field = Field(flow_of(first, second))
+    return np.array(gap_statistics(picture_of(first), gray_of(second), field))
 
 
 START = window()
@@ -300,10 +318,6 @@ def test_without_a_flow_before_motion_counts_as_steady():
 
 
 def test_a_wider_gap_shows_slow_morphing_that_neighbours_hide():
-    def gap(first, second):
-        grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
-        return np.array(gap_statistics(*grays, flow_of(first, second)))
-
     static, pan, morph = gap(START, START), gap(START, window(104)), gap(START, warped(START, 2))
     length, drift, error, structure, rough = 0, 3, 4, 7, 11
     assert static[length] < pan[length] and static[error] < pan[error] < morph[error]
@@ -315,8 +329,8 @@ def test_a_wider_gap_shows_slow_morphing_that_neighbours_hide():
 @pytest.mark.parametrize("scale", range(NUM_CHANGE // 2))
 def test_second_differences_tell_flicker_from_motion(scale):
     def ratio(frames):
-        grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-        return change_statistics(grays)[:, 2 * scale:2 * scale + 2].mean(0)
+        changes = change_statistics([gray_of(frame) for frame in frames])
+        return changes[:, 2 * scale:2 * scale + 2].mean(0)
 
     fade = ratio([scaled(START, 1 - 0.05 * n) for n in range(8)])
     flicker = ratio([scaled(START, 1 - 0.05 * (n % 2)) for n in range(8)])
@@ -345,11 +359,57 @@ FRAMES = {
 def test_motion_statistics_are_finite_and_small(first, second):
     first, second = FRAMES[first], FRAMES[second]
     flow = flow_of(first, second)
-    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
     for before in (None, flow, np.zeros_like(flow)):
-        out = np.array(pair_statistics(first, second, flow, before))
+        out = pair(first, second, before)
         assert out.shape == (NUM_PAIR,) and np.isfinite(out).all() and np.abs(out).max() < 100
-    out = np.array(gap_statistics(*grays, flow))
+    out = gap(first, second)
     assert np.isfinite(out).all() and np.abs(out).max() < 100
-    out = change_statistics(grays)
+    out = change_statistics([gray_of(first), gray_of(second)])
     assert np.isfinite(out).all() and np.abs(out).max() < 100
+
+
+def test_statistics_do_not_depend_on_where_in_memory_the_flow_lies():
+    """OpenCV's fastest functions round the pixels at the ends of a row of memory otherwise."""
+    flow = np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, 2)).astype(np.float32)
+    kept, speeds = [], []
+    for n in range(48):
+        kept.append(np.empty(16 * n + 5, np.uint8))
+        speeds.append(Field(flow).speed)
+    assert len({speed.ctypes.data % 64 for speed in speeds}) > 1
+    assert all(np.array_equal(speed, speeds[0]) for speed in speeds)
+
+
+SEQUENCES = {
+    "pan": [window(100 + 3 * n) for n in range(6)],
+    "morphing": [warped(window(100 + n), n) for n in range(6)],
+    "flicker": [scaled(window(100 + n), 1 - 0.2 * (n % 2)) for n in range(6)],
+    "still": [START] * 3,
+    "a cut to black": [START, window(102), FRAMES["black"], FRAMES["black"], FRAMES["noise"]],
+    "two frames": [START, FRAMES["noise"]],
+    "odd size": [window(100 + n)[:37, :111].copy() for n in range(4)],
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_statistics_are_those_of_the_plain_formulas(name):
+    """The shipped checkpoint was trained on them, so sharing work must not change a value."""
+    frames = SEQUENCES[name]
+    grays = [gray_of(frame) for frame in frames]
+    pictures = [picture_of(frame) for frame in frames]
+    same = {"rtol": 1e-6, "atol": 1e-7}
+    before = field = None
+    for n in range(len(frames) - 1):
+        before, field = field, Field(flow_of(frames[n], frames[n + 1]))
+        found = pair_statistics(pictures[n], pictures[n + 1], field, before)
+        expected = plain.pair_statistics(
+            frames[n], frames[n + 1], field.flow, None if before is None else before.flow
+        )
+        np.testing.assert_allclose(found, expected, **same)
+        flow = flow_of(frames[n], frames[-1])
+        found = gap_statistics(pictures[n], grays[-1], Field(flow))
+        np.testing.assert_allclose(
+            found, plain.gap_statistics(grays[n], grays[-1], flow), **same
+        )
+    found = change_statistics(grays)
+    assert found.shape == (len(frames) - 1, NUM_CHANGE)
+    np.testing.assert_allclose(found, plain.change_statistics(grays), **same)
