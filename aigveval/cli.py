@@ -13,7 +13,7 @@ from .commands.cot import COT_HELP, cot
 from .commands.data import data
 from .commands.evaluate import EVALUATE_HELP, evaluate
 from .commands.features import FEATURES_HELP, features
-from .commands.fit import fit
+from .commands.fit import FIT_HELP, fit
 from .commands.ladder import ladder
 from .commands.leaderboard import LEADERBOARD_HELP, leaderboard
 from .commands.scale import SCALE
@@ -51,7 +51,7 @@ def _app(
 
 app.command(help=SCORE_HELP, no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ladder)
-app.command(no_args_is_help=True)(fit)
+app.command(help=FIT_HELP, no_args_is_help=True)(fit)
 app.command(help=FEATURES_HELP, no_args_is_help=True)(features)
 app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
 app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)

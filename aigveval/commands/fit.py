@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 from aigveval.terminal import one_line_errors, silence_libraries
 
+FIT_HELP = """\
+Trains a model on videos with known scores, or on pairs of which one is preferred.
+
+The YAML file names the manifests to train and validate on (see `aigveval data`), the folder to
+write to and one for cached features, and any other option; `--print-config` shows them all, and
+`aigveval.train.fit_config.FitConfig` explains them. The folder `examples/configs` of the project
+has a file for each public data set.
+
+A run that was stopped, by Ctrl-C, a kill or a cluster, goes on when the same command is given
+again, to the same result. TensorBoard shows it: `tensorboard --logdir RUN`.
+
+Examples:
+
+- `aigveval fit config.yaml`
+- `aigveval fit config.yaml --from lite --set epochs=3 --set lora_learning_rate=1e-4`
+- `aigveval fit config.yaml --set lora.r=16 --print-config`
+- `torchrun --nproc-per-node 4 -m aigveval fit config.yaml` on four GPUs
+"""
+
 
 def fit(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Options of the training.")],
+    base: Annotated[
+        Optional[str],
+        typer.Option(
+            "--from", metavar="MODEL",
+            help="Go on from this model: `lite`, a folder or a Hub id. Its LLM, encoders and LoRA "
+            "take the place of those in the file.",
+        ),
+    ] = None,
+    changes: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", metavar="NAME=VALUE",
+            help="Another value for an option, or for a field as `lora.r`. Can be repeated.",
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show all options with their values, and stop.")
+    ] = False,
 ) -> None:
-    """Trains a model on videos with known scores.
-
-    The YAML file names the manifests to train and validate on and the folder to write to; see
-    `aigveval.train.fit_config.FitConfig` for all options. A run that was stopped goes on when it
-    is started again.
-
-    Example: `aigveval fit config.yaml`
-    """
     with one_line_errors():
         silence_libraries()
+        from aigveval.train.fit_yaml import read_fit_config, write_fit_config
+
+        options = read_fit_config(config, changes=changes or (), base=base)
+        if print_config:
+            typer.echo(write_fit_config(options), nl=False)
+            return
         from aigveval.train.fit import main as run
 
-        run(config)
+        run(options)

@@ -1,0 +1,176 @@
+"""Two processes with half the batch each train what one process with the whole batch does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed as dist
+from torch import multiprocessing
+
+from aigveval.train.fit_yaml import write_fit_config
+from aigveval.train.losses import quality_loss
+from aigveval.train.parallel import any_process, gather_rows, global_loss
+
+from .fit_case import history, losses
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(config, processes: int) -> subprocess.Popen:
+    """`aigveval fit` in so many processes; errors of a run show in its output."""
+    path = Path(config.output_dir).with_suffix(".yaml")
+    path.write_text(write_fit_config(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--nproc-per-node", str(processes), "tests/aigveval/fit_case.py", "fit", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def run(config, processes: int) -> str:
+    process = start(config, processes)
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    return said
+
+
+def weights(config) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.output_dir) / "model" / "model.safetensors")
+
+
+def assert_alike(one, two) -> None:
+    """The same losses, validation and weights, but for the rounding of other batches."""
+    assert losses(one.output_dir) == pytest.approx(losses(two.output_dir), abs=2e-5)
+    validations = [
+        [{k: v for k, v in entry.items() if "_srocc_" in k or "_plcc_" in k or k == "step"}
+         for entry in history(config.output_dir) if "eval_loss" in entry]
+        for config in (one, two)
+    ]
+    for left, right in zip(*validations, strict=True):
+        assert left == pytest.approx(right, abs=1e-3)
+    left, right = weights(one), weights(two)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.allclose(value, right[name], atol=1e-4), name
+
+
+@pytest.fixture
+def whole(fit_config, fit_data, tmp_path):
+    """Of 23 rows, so that the last batch is not full; without dropout, which processes draw."""
+    rows = (fit_data / "train.jsonl").read_text().splitlines()[:-1]
+    rows = [row.replace("videos/", f"{fit_data}/videos/") for row in rows]
+    (tmp_path / "rated.jsonl").write_text("\n".join(rows))
+    return replace(
+        fit_config, train=[str(tmp_path / "rated.jsonl")], epochs=3, feature_noise=0.0,
+        save_steps=None, lora={**fit_config.lora, "dropout": 0.0}, group_batches=True,
+        loss={"level": 0.5, "plcc": 1.0, "rank": 0.3, "group_rank": 0.5},
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(whole, tmp_path):
+    run(whole, 1)
+    half = replace(whole, batch_size=3, output_dir=str(tmp_path / "half"), ema=None)
+    said = run(half, 2)
+    assert said.count("Training on 23 rows") == 1  # one of them speaks
+    assert len(losses(whole.output_dir)) == 12
+    assert_alike(whole, half)
+
+
+@pytest.mark.slow
+def test_pairs_accumulation_and_average_too(whole, fit_data, tmp_path):
+    config = replace(
+        whole, train=[*whole.train, str(fit_data / "pairs.jsonl")], batch_size=12, grad_accum=2,
+        group_batches=False, loss={"plcc": 1.0, "rank": 0.3, "pair": 1.0}, ema=0.9, epochs=2,
+    )
+    run(config, 1)
+    half = replace(config, batch_size=6, output_dir=str(tmp_path / "half"))
+    run(half, 2)
+    assert_alike(config, half)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(whole, tmp_path):
+    """Told in the middle of an epoch; what comes out is as if they had not been."""
+    config = replace(whole, batch_size=3, epochs=40)
+    process = start(config, 2)
+    output = Path(config.output_dir)
+    deadline = time.monotonic() + 400
+    while not list(output.glob("checkpoint-*/trainer_state.json")):  # the first epoch is over
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    steps = sorted(int(path.name[11:]) for path in output.glob("checkpoint-*"))
+    assert "Saving after this step" in said and steps[-1] < 160, said
+    said = run(config, 2)
+    assert f"Going on from step {steps[-1]}" in said
+    untold = replace(config, output_dir=str(tmp_path / "untold"))
+    run(untold, 2)
+    assert losses(config.output_dir) == losses(untold.output_dir)
+    left, right = weights(config), weights(untold)
+    assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+@pytest.mark.slow
+def test_sharded_over_two_processes(whole, tmp_path):
+    run(whole, 1)
+    config = replace(
+        whole, batch_size=3, output_dir=str(tmp_path / "sharded"), fsdp=True,
+        fsdp_config={"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]},
+    )
+    run(config, 2)
+    assert_alike(whole, config)
+
+
+# ---- the pieces ----
+
+
+def _in_process(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    logits = torch.randn(8, 4, 5)
+    targets = 1 + 4 * torch.rand(8, 4)
+    part = slice(4 * rank, 4 * rank + 4)
+    own = logits[part].clone().requires_grad_()
+    gathered = gather_rows(own)
+    assert torch.equal(gathered, logits)
+    terms = {"level": 0.3, "plcc": 1.0, "rank": 0.3}
+    loss = global_loss(quality_loss(gathered, gather_rows(targets[part]), torch.ones(8, 4), terms))
+    loss.backward()
+    flags = any_process(rank == 0, False, rank == 1, device=torch.device("cpu"))
+    torch.save({"loss": loss.detach(), "gradient": own.grad, "flags": flags}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_gathered_rows_have_the_gradient_of_the_whole(tmp_path):
+    multiprocessing.start_processes(
+        _in_process, args=(str(tmp_path),), nprocs=2, start_method="spawn"
+    )
+    torch.manual_seed(0)
+    logits = torch.randn(8, 4, 5, requires_grad=True)
+    targets = 1 + 4 * torch.rand(8, 4)
+    loss = quality_loss(logits, targets, torch.ones(8, 4), {"level": 0.3, "plcc": 1.0, "rank": 0.3})
+    loss.backward()
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for rank, one in enumerate(found):
+        assert torch.allclose(one["loss"], loss)
+        # DDP divides by the number of processes
+        assert torch.allclose(one["gradient"] / 2, logits.grad[4 * rank: 4 * rank + 4], atol=1e-6)
+        assert one["flags"] == [True, False, True]
+
+
+def test_one_process_sends_nothing():
+    rows = torch.ones(2, requires_grad=True)
+    assert gather_rows(rows) is rows and global_loss(rows) is rows
+    assert any_process(True, False, device=torch.device("cpu")) == [True, False]
