@@ -4,7 +4,7 @@ import copy
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -101,6 +101,8 @@ class AIGVEvalConfig(PretrainedConfig):
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
         text_config: The LLM's own config. Filled in by the model.
+        explains: Whether the model was trained to write answers, rather than scores alone.
+        answer_times: Unit of the times in its answers: `tenths` of the clip, or `seconds`.
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -126,6 +128,8 @@ class AIGVEvalConfig(PretrainedConfig):
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
+        explains: bool = False,
+        answer_times: Literal["tenths", "seconds"] = "tenths",
         **kwargs: Any,
     ) -> None:
         for name in kwargs:
@@ -166,6 +170,10 @@ class AIGVEvalConfig(PretrainedConfig):
         self.text_config = text_config
         if isinstance(text_config, dict):
             self.text_config = AutoConfig.for_model(**text_config)
+        self.explains = explains
+        if answer_times not in ("tenths", "seconds"):
+            raise ValueError(f"answer_times must be 'tenths' or 'seconds', got {answer_times!r}")
+        self.answer_times = answer_times
         super().__init__(**kwargs)
 
     @classmethod

@@ -1,9 +1,11 @@
 """Ranks generators by the mean score of their clips, and tells which differences could be chance.
 
 Where generators share prompts, whole prompts are drawn for the bootstrap, so that generators are
-compared on the same prompts. Two generators differ when the bootstrap p-value of the difference of
-their means stays below alpha after Holm's correction for the number of pairs. Generators that share
-a letter do not differ (compact letter display; Piepho 2004, insert and absorb).
+compared on the same prompts. A difference of means is tested by its bootstrap standard error and
+Student's t, as the shares of a bootstrap of few prompts would find everything significant; with one
+clip per prompt and generator this is the paired t-test. Holm's correction allows for the number of
+pairs. Generators that share a letter do not differ (compact letter display; Piepho 2004, insert and
+absorb).
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import numpy as np
 
 from .data.tables import InputError
 from .evaluation.bootstrap import (
-    Estimate, Floats, Measures, Rows, Sampling, bootstrap, estimate, number, p_value,
+    Estimate, Floats, Measures, Rows, Sampling, bootstrap, estimate, number,
 )
 from .evaluation.entries import Entry
+from .evaluation.evaluate import FEW_UNITS
 from .evaluation.tables import Cell, Table
 from .report import SCORE_FIELDS
 
@@ -103,7 +106,7 @@ def generators_of_folders(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def rank(
-    entries: Sequence[Entry], *, by: str = "overall", sampling: Sampling = Sampling(draws=10_000),
+    entries: Sequence[Entry], *, by: str = "overall", sampling: Sampling = Sampling(draws=2000),
     progress: Callable[[int, int], None] | None = None,
 ) -> Leaderboard:
     """Ranks generators.
@@ -111,8 +114,7 @@ def rank(
     Args:
         entries: clips, each with its generator; those without scores count as failed.
         by: the score that ranks.
-        sampling: of the bootstrap; more samples are taken where the pairs are so many that fewer
-            could not show a difference.
+        sampling: of the bootstrap; without samples there are no intervals and no groups.
         progress: called with how many of how many samples are done.
 
     Raises:
@@ -128,10 +130,6 @@ def rank(
     for index, name in enumerate(names):
         if not np.isfinite(values[numbers == index, scores.index(by)]).any():
             raise InputError(f"no clip of {name} has the score {by!r}")
-    pairs = len(names) * (len(names) - 1) // 2
-    # the smallest p-value, 2 / (draws + 1), times the number of pairs has to lie well below alpha
-    least = math.ceil(4 * pairs / ALPHA) if sampling.draws else 0
-    sampling = replace(sampling, draws=max(sampling.draws, least))
     units, unit = _units(entries, numbers)
     done = 0
 
@@ -151,8 +149,12 @@ def rank(
     column = scores.index(by)
     order = sorted(range(len(names)), key=lambda g: -point[f"{g}/{column}"])
     means = np.stack([drawn[f"{g}/{column}"] for g in order], axis=1)  # (draws, generators)
-    corrected = _corrected(means) if sampling.draws else {}
-    letters = _letters(len(order), {pair for pair, p in corrected.items() if p < ALPHA})
+    rated = np.isfinite(values[:, column])
+    counts = [len(np.unique(units[rated & (numbers == g)])) for g in order]
+    corrected, letters = {}, [""] * len(order)
+    if sampling.draws:
+        corrected = _corrected([point[f"{g}/{column}"] for g in order], means, counts)
+        letters = _letters(len(order), {pair for pair, p in corrected.items() if p < ALPHA})
     places = []
     for position, g in enumerate(order):
         mine = [entry for entry in entries if entry.generator == names[g]]
@@ -166,7 +168,7 @@ def rank(
             },
         ))
     return Leaderboard(
-        by=by, places=places, notes=_notes(entries, names),
+        by=by, places=places, notes=_notes(entries, names) + _few(min(counts), unit),
         p_values=[
             (places[i].generator, places[j].generator, p) for (i, j), p in corrected.items()
         ],
@@ -199,17 +201,44 @@ def _ranks(means: Floats, position: int) -> Floats:
     return np.where(np.isfinite(means).all(axis=1), better, np.nan)
 
 
-def _corrected(means: Floats) -> dict[tuple[int, int], float]:
-    """Holm's p-values of all pairs of columns of the (draws, generators) means."""
-    plain = {}
-    for i, j in combinations(range(means.shape[1]), 2):
-        p = p_value(means[:, i] - means[:, j])
-        plain[i, j] = 1.0 if p is None else p
+def _corrected(
+    point: Sequence[float], drawn: Floats, counts: Sequence[int]
+) -> dict[tuple[int, int], float]:
+    """Holm's p-values of all pairs of generators.
+
+    Args:
+        point: their means.
+        drawn: (draws, generators) their means on the samples.
+        counts: how many units each has.
+    """
+    plain = {
+        (i, j): _t_test(point[i] - point[j], drawn[:, i] - drawn[:, j], min(counts[i], counts[j]))
+        for i, j in combinations(range(len(point)), 2)
+    }
     corrected, highest = {}, 0.0
     for place, pair in enumerate(sorted(plain, key=lambda pair: plain[pair])):
         highest = max(highest, min(1.0, plain[pair] * (len(plain) - place)))
         corrected[pair] = highest
     return {pair: corrected[pair] for pair in plain}
+
+
+def _t_test(difference: float, drawn: Floats, units: int) -> float:
+    from scipy.stats import t
+
+    drawn = drawn[np.isfinite(drawn)]
+    if units < 2 or len(drawn) < 2:
+        return 1.0
+    # a bootstrap divides by n where the standard error has n - 1
+    error = float(drawn.std()) * math.sqrt(units / (units - 1))
+    if error == 0.0:
+        return float(difference == 0.0)
+    return float(2.0 * t.sf(abs(difference) / error, units - 1))
+
+
+def _few(units: int, unit: str) -> list[str]:
+    if units >= FEW_UNITS:
+        return []
+    return [f"a generator has only {units} {unit}: the intervals of the means are too narrow"]
 
 
 def _letters(count: int, differ: set[tuple[int, int]]) -> list[str]:
@@ -269,7 +298,8 @@ def tables(board: Leaderboard) -> list[Table]:
         note += (
             f" Brackets: {settings['level']:.0%} bootstrap intervals, {settings['draws']} samples "
             f"of {settings['resampled']}. Generators that share a letter do not differ "
-            f"significantly in {board.by} (paired bootstrap, Holm, alpha {settings['alpha']:g})."
+            f"significantly in {board.by} (t-test on the bootstrap's standard error, Holm, alpha "
+            f"{settings['alpha']:g})."
         )
     header = ["generator", "rank", "group", "clips", *scores]
     return [Table(title="Leaderboard", header=header, rows=rows, note=note)]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .bars import no_bars
 from .checkpoints import RANDOM, seeded
-from .frame_encoder import PictureInput
-from .pretrained import ask_hub, check_complete, hub_errors, model_folder, state_id
+from .frame_encoder import Interpolation, PictureInput
+from .pretrained import ask_hub, check_complete, hub_errors, model_folder, reason_of, state_id
 from .weights import WeightsError
 
 DEFAULT_MODEL, DEFAULT_TAG = "ViT-L-14-quickgelu", "openai"
@@ -29,7 +29,10 @@ _INSTEAD = (
     "where a model hub is reached, download it and give the folder as the option model, "
     "or the file as weights"
 )
-_WEIGHTS = ("*.safetensors", "*.bin")
+# The first of them that a repository has is fetched.
+_WEIGHTS = ("model*.safetensors", "open_clip*.safetensors", "pytorch_model*.bin", "open_clip*.bin")
+_KINDS = ("clip", "siglip")
+_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # of Pillow
 
 
 class Towers(nn.Module):
@@ -79,11 +82,15 @@ def load_towers(model: str, weights: str | None) -> Towers:
         if weights is not None:
             raise ValueError(f"{model} brings its own weights; leave out weights={weights!r}")
         folder = model_folder(model, weights=_WEIGHTS, instead=_INSTEAD)
-        if (folder / "config.json").is_file():
-            return TransformersTowers(folder, called=model)
-        if (folder / _OPEN_CLIP_CONFIG).is_file():
+        # Where a repository has both, the Hub's weights for transformers are the ones fetched.
+        kind = _kind(folder / "config.json")
+        if kind not in _KINDS and (folder / _OPEN_CLIP_CONFIG).is_file():
             return OpenClipTowers(f"local-dir:{folder}", called=model)
-        raise WeightsError(f"{folder}: has neither config.json nor {_OPEN_CLIP_CONFIG}")
+        if kind is None:
+            raise WeightsError(f"{folder}: has neither config.json nor {_OPEN_CLIP_CONFIG}")
+        if kind not in _KINDS:
+            raise ValueError(f"{model}: {kind!r} is neither CLIP nor SigLIP")
+        return TransformersTowers(folder, called=model)
     if weights is None and model == DEFAULT_MODEL:
         weights = DEFAULT_TAG
     return OpenClipTowers(model, weights, called=model)
@@ -115,7 +122,9 @@ class OpenClipTowers(Towers):
             _check_name(name, weights)
         random = weights == RANDOM
         source = None if random or weights is None else os.path.expanduser(weights)
-        with hub_errors(called if source is None else f"{called} {source}", instead=_INSTEAD):
+        given = source is not None and os.path.isfile(source)
+        instead = "give a checkpoint of this model" if given else _INSTEAD
+        with hub_errors(called if source is None else f"{called} {source}", instead=instead):
             config = open_clip.get_model_config(name)
             if source and (tag := open_clip.get_pretrained_cfg(name, source)):
                 if repository := tag.get("hf_hub"):
@@ -129,7 +138,7 @@ class OpenClipTowers(Towers):
             self.tokenizer: Any = open_clip.get_tokenizer(name)
         written = json.dumps(config, sort_keys=True)
         architecture = hashlib.sha256(written.encode()).hexdigest()[:8]
-        self.weights_id = RANDOM if random else f"{architecture} {state_id(self.model)}"
+        self.weights_id = f"{architecture} {RANDOM if random else state_id(self.model)}"
         _drop_unused(self.model.eval())
         self.picture = _open_clip_input(open_clip.get_model_preprocess_cfg(self.model), called)
         self.width = config["embed_dim"]
@@ -169,9 +178,6 @@ class TransformersTowers(Towers):
         instead = "give a folder with the files of a CLIP or SigLIP model"
         with hub_errors(called, instead=instead), no_bars():
             config = AutoConfig.from_pretrained(folder)
-        if config.model_type not in ("clip", "siglip"):
-            raise ValueError(f"{called}: {config.model_type!r} is neither CLIP nor SigLIP")
-        with hub_errors(called, instead=instead), no_bars():
             self.model, report = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True
             )
@@ -234,13 +240,16 @@ def transformers_input(processor: Any) -> PictureInput:
         sides = {size.get("shortest_edge", size.get("height")), *crop_size.values()}
     else:
         sides = {size.get("height"), size.get("width")}
-    if len(sides) != 1 or None in sides:
-        raise ValueError(f"its image processor gives no square of one size: {size} {crop_size}")
+    if len(sides) != 1 or None in sides or int(processor.resample) not in _RESAMPLE:
+        raise ValueError(
+            f"its image processor gives no square of one size, or by a filter of its own: "
+            f"{size} {crop_size} {processor.resample}"
+        )
     return PictureInput(
         size=int(sides.pop()),
         mean=_scaled(processor.image_mean),
         std=_scaled(processor.image_std),
-        interpolation={0: "nearest", 2: "bilinear", 3: "bicubic"}.get(int(processor.resample), ""),
+        interpolation=_RESAMPLE[int(processor.resample)],
         crop=crop,
     )
 
@@ -254,6 +263,17 @@ def _open_clip_input(given: dict[str, Any], model: str) -> PictureInput:
         size=sides.pop(), mean=_scaled(given["mean"]), std=_scaled(given["std"]),
         interpolation=given["interpolation"], crop=mode == "shortest",
     )
+
+
+def _kind(config: Path) -> str | None:
+    """What transformers calls a model, by its config; None where there is no config."""
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{config}: not a readable config ({reason_of(error)})") from error
+    return str(found.get("model_type", "unknown")) if isinstance(found, dict) else "unknown"
 
 
 def _scaled(values: Sequence[float]) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """What encoders share that show each slow frame to a network made for pictures."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,6 +77,11 @@ class PictureInput:
         # The long side is cut off to whole pixels, as in torchvision's `Resize`.
         width, height = (self.size * side // min(picture.size) for side in picture.size)
         return np.asarray(_centre(picture.resize((width, height), method), self.size, self.size))
+
+
+def as_option(path: str | os.PathLike[str] | None) -> str | None:
+    """A path as an option that JSON can hold."""
+    return None if path is None else os.fspath(path)
 
 
 def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:

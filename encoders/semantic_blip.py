@@ -4,6 +4,7 @@ AIGVEval's weights: `model_large.pth`, BLIP's pretraining on 129 million picture
 """
 
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from .base import EncoderSpec
 from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
 from .clip_towers import transformers_input
-from .frame_encoder import FrameEncoder, PictureInput
+from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, is_repository, model_folder, state_id
 from .resizing import repeat_to
 from .sampling import clips
@@ -67,11 +68,12 @@ class SemanticBlip(FrameEncoder):
     def __init__(
         self,
         *,
-        weights: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
         num_frames: int = 8,
         strict_upstream: bool = False,
     ) -> None:
         super().__init__(num_frames=num_frames)
+        weights = as_option(weights)
         self.weights, self.strict_upstream = weights, strict_upstream
         self.network: Any
         if weights == RANDOM:
@@ -158,7 +160,7 @@ def _from_checkpoint(path: Path) -> tuple[Any, PictureInput]:
         places, width = tensors["embeddings.position_embedding"].shape[1:]
         patch = tensors["embeddings.patch_embedding.weight"].shape[-1]
     except (KeyError, ValueError):
-        raise WeightsError(f"{path}: not a checkpoint of BLIP, whose names begin {_PREFIX}") from None
+        raise WeightsError(f"{path}: no checkpoint of BLIP, whose names begin {_PREFIX}") from None
     depth = len({n.split(".")[2] for n in tensors if n.startswith("encoder.layers.")})
     network, picture = _network(width=width, depth=depth, size=math.isqrt(places - 1) * patch)
     load_strict(network, tensors, file=path)

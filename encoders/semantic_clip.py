@@ -5,6 +5,7 @@ the clip shows, its similarity with the prompt's of how well that is what was as
 similarity with its neighbours' of how steadily (as CLIPScore and CLIP-Temp do).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import EncoderSpec
-from .checkpoints import RANDOM
 from .clip_towers import DEFAULT_MODEL, load_towers
-from .frame_encoder import FrameEncoder
+from .frame_encoder import FrameEncoder, as_option
 
 _SCALARS = 4
 _REMEMBERED = 4096  # prompts; the text tower is the dear part of `join`
@@ -58,13 +58,14 @@ class SemanticClip(FrameEncoder):
     def __init__(
         self,
         *,
-        model: str = DEFAULT_MODEL,
-        weights: str | None = None,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        weights: str | os.PathLike[str] | None = None,
         num_frames: int = 8,
         patch_grid: int = 0,
         whole: bool = False,
     ) -> None:
         super().__init__(num_frames=num_frames)
+        model, weights = os.fspath(model), as_option(weights)
         if patch_grid < 0:
             raise ValueError(f"patch_grid must be at least 0, got {patch_grid}")
         self.model, self.weights = model, weights

@@ -54,13 +54,14 @@ class VideoSwin(nn.Module):
         self.window, self.base = window, base
         self.width = embed_dim * 2 ** (len(DEPTHS) - 1)
         self.patch_embed = PatchEmbed(embed_dim)
-        rates = torch.linspace(0, drop_path, sum(DEPTHS)).split(DEPTHS)
+        rates = iter(drop_path * n / (sum(DEPTHS) - 1) for n in range(sum(DEPTHS)))
         self.layers = nn.ModuleList(
             Stage(
-                embed_dim * 2 ** i, heads=heads, window=window, drop_paths=rates[i].tolist(),
+                embed_dim * 2 ** i, heads=heads, window=window,
+                drop_paths=[next(rates) for _ in range(depth)],
                 gated=i < gated_stages, merges=i < len(DEPTHS) - 1,
             )
-            for i, heads in enumerate(HEADS)
+            for i, (depth, heads) in enumerate(zip(DEPTHS, HEADS))
         )
         self.norm = nn.LayerNorm(self.width)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .base import EncoderSpec
 from .checkpoints import find_checkpoint
-from .frame_encoder import FrameEncoder, PictureInput
+from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, state_id
 from .registry import EncoderError
 from .resizing import repeat_to, resized
@@ -61,11 +61,12 @@ class TechnicalPyiqa(FrameEncoder):
         self,
         *,
         metrics: Sequence[str] = ("musiq",),
-        weights: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
         num_frames: int = 8,
         size: int = 1024,
     ) -> None:
         super().__init__(num_frames=num_frames)
+        weights = as_option(weights)
         self.metrics, self.weights = list(metrics), weights
         if size < _SMALLEST:
             raise ValueError(f"size must be at least {_SMALLEST}, got {size}")
@@ -123,7 +124,7 @@ class TechnicalPyiqa(FrameEncoder):
     def _scores(self, frame: Tensor) -> Tensor:
         """A frame (3, h, w), 0-1, to the metrics' scores (metrics,)."""
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        # Statistics of pixels and their thresholds need all digits: PIQE is off by half in bfloat16.
+        # Statistics of pixels and their thresholds need all digits: bfloat16 halves PIQE.
         with exact, torch.autocast(frame.device.type, enabled=False):
             scores = [network(frame[None]) for network in self.networks]
         return torch.stack([score.float().mean() for score in scores])

@@ -4,6 +4,7 @@ Code and most weights are Apache-2.0 or MIT; `timm.get_pretrained_cfg(model).lic
 """
 
 import difflib
+import os
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from .base import EncoderSpec
 from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
 from .fragments import sample_fragments
-from .frame_encoder import FrameEncoder, PictureInput
+from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import ask_hub, hub_errors, state_id
 from .resizing import repeat_to
 from .weights import WeightsError
@@ -45,11 +46,12 @@ class TechnicalTimm(FrameEncoder):
         self,
         *,
         model: str = DEFAULT_MODEL,
-        weights: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
         num_frames: int = 8,
         grid: int = 7,
     ) -> None:
         super().__init__(num_frames=num_frames)
+        weights = as_option(weights)
         self.model, self.weights, self.grid = model, weights, grid
         self.network: Any = _network(model, weights)
         own = RANDOM if weights == RANDOM else state_id(self.network)
@@ -109,9 +111,9 @@ def _network(model: str, weights: str | None) -> Any:
         raise WeightsError(f"timm has no weights for {model}; give a checkpoint's path as weights")
     instead = "where a model hub is reached, download the file and give its path as weights"
     with hub_errors(model, instead=instead), seeded():
-        published = {} if on_hub else timm.get_pretrained_cfg(model).to_dict()
-        if weights is None and (repository := published.get("hf_hub_id")):
-            ask_hub(repository)
+        known = None if on_hub or weights else timm.get_pretrained_cfg(model)
+        if known is not None and known.hf_hub_id:
+            ask_hub(known.hf_hub_id)
         network: Any = timm.create_model(model, pretrained=weights is None, num_classes=0)
     if weights not in (None, RANDOM):
         published = network.pretrained_cfg

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -96,7 +96,7 @@ def check(
     scale: _Scale = None,
     files: Annotated[
         Literal["none", "open", "decode"],
-        typer.Option(help="How far to look at files: not at all, at all packets, at frames too."),
+        typer.Option(help="How far to look into files: not, at one frame, at frames all over."),
     ] = "open",
     picture: Annotated[
         Path, typer.Option(metavar="FILE.png", help="Where to draw the findings.")
@@ -127,9 +127,7 @@ def check(
         if not quiet:
             print_report(report)
         if json_file is not None:
-            json_file.write_text(
-                json.dumps(report.to_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-            )
+            _write_json(json_file, report.to_dict())
         if not no_picture and report.rows:
             draw(report, picture)
             if not quiet:
@@ -230,6 +228,16 @@ def split(
             )
         if not quiet:
             _print_split(done, folds)
+
+
+def _write_json(path: Path, findings: dict[str, Any]) -> None:
+    from aigveval.data.tables import InputError
+
+    text = json.dumps(findings, ensure_ascii=False, indent=1)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _print_split(done: Split, folds: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,8 +15,9 @@ Trains a model on videos with known scores, or on pairs of which one is preferre
 
 The YAML file names the manifests to train and validate on (see `aigveval data`), the folder to
 write to and one for cached features, and any other option; `--print-config` shows them all, and
-`aigveval.train.fit_config.FitConfig` explains them. The folder `examples/configs` of the project
-has a file for each public data set.
+`aigveval.train.fit_config.FitConfig` explains them. `preset: clip-qwen` takes over the options of a
+preset; `aigveval presets` lists them. The folder `examples/configs` of the project has a file for
+each public data set.
 
 A run that was stopped, by Ctrl-C, a kill or a cluster, goes on when the same command is given
 again, to the same result. TensorBoard shows it: `tensorboard --logdir RUN`.
@@ -25,6 +27,7 @@ Examples:
 - `aigveval fit config.yaml`
 - `aigveval fit config.yaml --from lite --set epochs=3 --set lora_learning_rate=1e-4`
 - `aigveval fit config.yaml --set lora.r=16 --print-config`
+- `aigveval fit config.yaml --encoder technical=fastvqa:variant=dover --encoder semantic=none`
 - `torchrun --nproc-per-node 4 -m aigveval fit config.yaml` on four GPUs
 """
 
@@ -39,11 +42,19 @@ def fit(
             "take the place of those in the file.",
         ),
     ] = None,
+    encoder: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="NAME",
+            help="Encoder, as for `features`; may be repeated. It takes the place of those that "
+            "CONFIG has of its dimension. `motion=none`: look at no motion, and do not score it.",
+        ),
+    ] = None,
     changes: Annotated[
         Optional[list[str]],
         typer.Option(
             "--set", metavar="NAME=VALUE",
-            help="Another value for an option, or for a field as `lora.r`. Can be repeated.",
+            help="Another value for an option, or for a field as `lora.r`; may be repeated.",
         ),
     ] = None,
     print_config: Annotated[
@@ -52,9 +63,13 @@ def fit(
 ) -> None:
     with one_line_errors():
         silence_libraries()
+        from aigveval.encoder_choice import apply_choices, parse_choice
         from aigveval.train.fit_yaml import read_fit_config, write_fit_config
 
         options = read_fit_config(config, changes=changes or (), base=base)
+        if encoder:
+            choices = [parse_choice(text) for text in encoder]
+            options = replace(options, encoders=apply_choices(options.encoders, choices))
         if print_config:
             typer.echo(write_fit_config(options), nl=False)
             return

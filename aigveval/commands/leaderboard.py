@@ -65,8 +65,8 @@ def leaderboard(
         Optional[str], typer.Option(help="`cpu`, `cuda`, `cuda:1`.", show_default="a GPU if any")
     ] = None,
     draws: Annotated[
-        int, typer.Option(min=0, help="Bootstrap samples, at least; 0 for no intervals.")
-    ] = 10_000,
+        int, typer.Option(min=0, help="Bootstrap samples; 0 for no intervals and no groups.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     out: Annotated[
         Optional[list[Path]],

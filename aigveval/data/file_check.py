@@ -48,8 +48,8 @@ class FileChecker:
     """Reads files in threads as they are named, each path once; a context manager.
 
     Args:
-        level: `none` reads none, `open` all packets and the first frame, `decode` also frames
-            spread over the video.
+        level: `none` reads none, `open` all packets and a frame, `decode` also frames spread over
+            the video.
         workers: threads.
     """
 
@@ -131,11 +131,9 @@ def _digest(sha256: Callable[[Path], str], path: str) -> str | None:
 def _reader(level: FileCheck) -> Callable[[str], Any]:
     if level == "none":
         return lambda path: None
-    from encoders.container import inspect
     from encoders.sampling import uniform
     from encoders.video import FrameRequest, read_frames
 
-    if level == "open":
-        return inspect
-    spread = FrameRequest(indices=lambda count, fps: uniform(count, _DECODED), stream="fast")
-    return lambda path: read_frames(path, {"spread": spread})
+    wanted = 1 if level == "open" else _DECODED
+    frames = FrameRequest(indices=lambda count, fps: uniform(count, wanted), stream="fast")
+    return lambda path: read_frames(path, {"frames": frames})

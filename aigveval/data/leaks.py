@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import unicodedata
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import combinations
@@ -56,8 +57,8 @@ def video_key(video: str) -> int:
 class Leaks:
     """Collects the keys of things by part; 8 bytes each."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, int] = {}
+    def __init__(self, parts: Iterable[str] = ()) -> None:
+        self.rows: dict[str, int] = dict.fromkeys(parts, 0)
         self._keys: dict[str, dict[str, array[int]]] = {}
 
     def count(self, part: str) -> None:
@@ -75,13 +76,14 @@ class Leaks:
 
     def overlaps(self, what: str) -> list[Overlap]:
         """What every two parts share, where they do, the smaller seen from the larger."""
+        of_part = self._keys.get(what, {})
         unique = {
-            part: np.unique(np.frombuffer(keys, np.uint64))
-            for part, keys in self._keys.get(what, {}).items()
+            part: np.unique(np.frombuffer(of_part[part], np.uint64))
+            for part in self.rows if part in of_part
         }
         found = []
         for a, b in combinations(unique, 2):
-            part, other = (a, b) if self.rows.get(a, 0) < self.rows.get(b, 0) else (b, a)
+            part, other = (a, b) if self.rows[a] < self.rows[b] else (b, a)
             shared = len(np.intersect1d(unique[part], unique[other], assume_unique=True))
             if shared:
                 found.append(Overlap(what=what, part=part, other=other, shared=shared,

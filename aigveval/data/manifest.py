@@ -45,7 +45,7 @@ __all__ = [
 
 COLUMNS = ("video", "prompt", *SCORES, "generator", "group", "split", "weight")
 _RATER = re.compile(rf"({'|'.join(SCORES)})_rater(\w+)")
-_PROMPT_HEAD = 64  # characters; enough to see that a prompt says something
+_PROMPT_HEAD = 16  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,8 @@ def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
 
 
 def _says_something(prompt: str) -> bool:
-    return bool(clean(prompt[:_PROMPT_HEAD]) or clean(prompt))
+    # A letter or digit near the start settles it without a look at every character.
+    return any(map(str.isalnum, prompt[:_PROMPT_HEAD])) or bool(clean(prompt))
 
 
 def check_exists(clip: Clip) -> Clip:
@@ -217,7 +218,7 @@ def parse_row(
             extra[column] = value
     generator, group, split = (read_label(values, n) for n in ("generator", "group", "split"))
     return ManifestRow(
-        number=number, video=as_text(video), path=os.fspath(locate(video, folder)), prompt=prompt,
+        number=number, video=as_text(video), path=_located(video, folder), prompt=prompt,
         scores=scores, raters=raters, generator=generator, group=group, split=split,
         weight=read_weight(number, values), extra=extra,
     )
@@ -231,12 +232,22 @@ def _rater(column: str) -> tuple[str, str] | None:
 
 def locate(video: str, folder: Path) -> Path:
     """Finds the file that a manifest in a folder names."""
-    candidates = [
-        folder / video,
-        folder / video.replace("\\", "/"),  # a manifest written on Windows
-        Path(video),  # our own results: relative to where they were made
-    ]
-    return next((path for path in candidates if os.path.lexists(path)), candidates[0])
+    return Path(_located(video, folder))
+
+
+def _located(video: str, folder: Path) -> str:
+    # As text: a path object for each of a million rows costs more than all the rest.
+    start = os.fspath(folder)
+    start = "" if start == os.curdir else start
+    path = os.path.join(start, video)
+    if os.path.lexists(path):
+        return path
+    if "\\" in video:  # a manifest written on Windows
+        posix = os.path.join(start, video.replace("\\", "/"))
+        if os.path.lexists(posix):
+            return posix
+    # Our own results: relative to where they were made.
+    return video if os.path.lexists(video) else path
 
 
 def rebase(video: str, folder: Path, new_folder: Path) -> str:
@@ -258,8 +269,13 @@ def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
     if name not in row:
         raise lacking(number, row, name)
     video = row[name]
-    if isinstance(video, Mapping) and isinstance(video.get("path"), str):
-        video = video["path"]  # of the feature `Video` of Hugging Face data sets
+    if isinstance(video, Mapping):  # the feature `Video` of Hugging Face data sets
+        if video.get("bytes") is not None:
+            raise RowFault(
+                number, f"row {number}: {name} is stored in the table itself; write it to a file "
+                "and name that"
+            )
+        video = video.get("path")
     if not isinstance(video, str) or not video.strip() or "\0" in video:
         got = one_line(repr(video), limit=60)
         raise RowFault(number, f"row {number}: {name} must be a path, got {got}")

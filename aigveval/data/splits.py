@@ -117,7 +117,7 @@ def split(
     dealt = _deal(rows.bundles, rows.order_keys, list(shares.values()), seed, by)
     suffix = suffix or Path(source).suffix.lower()
     suffix = suffix if suffix in MANIFEST_SUFFIXES else ".jsonl"
-    after = Leaks()
+    after = Leaks(names)
     with ExitStack() as stack:
         files, writers = {}, {}
         for name in names if folds is None else _fold_files(names):

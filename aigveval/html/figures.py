@@ -161,7 +161,7 @@ def means(
         return _svg(figure, title)
 
 
-def histogram(values: Floats, *, low: float, high: float, label: str, title: str) -> str:
+def histogram(values: Floats, *, low: float, high: float, title: str) -> str:
     """How often scores occur, with their mean."""
     from matplotlib.ticker import MaxNLocator
 
@@ -171,7 +171,6 @@ def histogram(values: Floats, *, low: float, high: float, label: str, title: str
         axes.hist(values, bins=edges, color=PREDICTED, alpha=0.75, rwidth=0.92)
         axes.axvline(float(values.mean()), color=CURVE, linewidth=1.6)
         axes.set_xlim(low, high)
-        axes.set_xlabel(label)
         axes.set_ylabel("clips")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         return _svg(figure, title)
@@ -209,6 +208,7 @@ def _svg(figure: Figure, title: str) -> str:
     buffer = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a font without some glyph: the reader's browser has it
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
+        metadata = {"Date": None, "Creator": None, "Title": title}
+        figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
     return text[text.index("<svg"):]

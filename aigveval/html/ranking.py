@@ -32,7 +32,7 @@ def write_report(path: Path, board: Leaderboard, *, quiet: bool = False) -> None
         scored.sort(key=lambda entry: -entry.scores[board.by])
         clips = [_clip(entry, low, high) for entry in scored]
         rows += clips
-        best = clips[:SHOWN]
+        best = clips[:min(SHOWN, (len(clips) + 1) // 2)]
         worst = clips[max(len(best), len(clips) - SHOWN):][::-1]
         sections.append({"generator": name, "best": best, "worst": worst})
     rows.sort(key=lambda row: row.cells[board.by].sort or 0.0)

@@ -47,7 +47,7 @@ def write_report(path: Path, rows: Sequence[Assessment], *, quiet: bool = False)
         means={name: float(found.mean()) for name, found in values.items()},
         spreads={name: float(found.std()) for name, found in values.items()},
         histograms={
-            name: figures.histogram(found, label=name, title=f"how often {name} occurs", **ends)
+            name: figures.histogram(found, title=f"how often {name} occurs", **ends)
             for name, found in values.items() if len(found) > 1
         },
         folders=by_folder, models=sorted({f"{row.model}, aigveval {row.version}" for row in rows}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,8 @@ def build_model(config: FitConfig) -> Built:
     """Make or load what is to be trained.
 
     Raises:
-        FitError: The LLM can't be loaded as asked, or an encoder to be trained isn't there.
+        FitError: The LLM can't be loaded as asked, or an encoder can't be made.
         aigveval.assess.ModelError: There's no such base model.
-        encoders.registry.EncoderError: There's no such encoder.
     """
     try:
         model, processor, encoders = _from_base(config) if config.base else _new(config)
@@ -87,11 +87,7 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
 
 def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
-    made = [
-        create_encoder(entry) if isinstance(entry, str)
-        else create_encoder(entry["name"], **(entry.get("options") or {}))
-        for entry in config.encoders
-    ]
+    made = [_make_encoder(entry) for entry in config.encoders]
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
         projector_hidden=config.projector_hidden, **_noise(config),
@@ -100,6 +96,15 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     processor = AIGVEvalProcessor.from_config(model_config)
     encoders = [by_name[entry["name"]] for entry in model_config.encoders]
     return AIGVEvalModel(model_config, llm=llm), processor, encoders
+
+
+def _make_encoder(entry: str | Mapping[str, Any]) -> Encoder:
+    name = entry if isinstance(entry, str) else entry["name"]
+    options = {} if isinstance(entry, str) else entry.get("options") or {}
+    try:
+        return create_encoder(name, **options)
+    except (TypeError, ValueError) as error:  # a wrong name or option
+        raise FitError(f"encoder {name}: {error}") from error
 
 
 def _noise(config: FitConfig) -> dict[str, Any]:

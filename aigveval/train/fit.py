@@ -98,7 +98,12 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
-    train, valid = ([part.usable(report.digests) for part in parts] for parts in (train, valid))
+    blind = blind_dimensions(model.config.encoders)
+    train, valid = (
+        [part.usable(report.digests, blind=blind) for part in parts] for parts in (train, valid)
+    )
+    if blind:
+        console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
     _tell(console, train, valid, built, report)
     train_set = QualityDataset(
         [part.rows for part in train], report.digests, built.encoders, cache,
@@ -112,7 +117,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         trained=built.trained,
     )
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    metrics = ValidationMetrics(valid, valid_set, blind=blind_dimensions(model.config.encoders))
+    metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
         raise FitError("the validation manifests have no score with three different values")
 

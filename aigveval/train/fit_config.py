@@ -41,7 +41,8 @@ class FitConfig:
             bitsandbytes.
         bf16: Compute in bfloat16 (autocast) and keep the LLM's frozen weights in it; what is
             trained stays float32. For GPUs; right but slow on most CPUs.
-        encoders: Names, or mappings with ``name`` and ``options``.
+        encoders: Names, or mappings with ``name`` and ``options``; at least one. A dimension
+            without an encoder gets no score, and none of its scores is trained.
         train_encoders: Names of encoders to train with the rest, as AIGVEval does with Video-Swin
             and SlowFast. Only the others are cached; videos are decoded in every epoch.
         lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
@@ -219,6 +220,8 @@ class FitConfig:
             )
 
     def _check_encoders(self) -> None:
+        if not self.encoders:
+            raise FitError("encoders must name at least one")
         for entry in self.encoders:
             if isinstance(entry, dict):
                 for key in entry:

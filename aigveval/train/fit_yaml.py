@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from aigveval.data.tables import HUB_ID, MANIFEST_SUFFIXES
+from aigveval.presets import list_presets, read_preset
 
 from .fit_config import FROM_BASE, FitConfig, FitError, check_known, default_of
 
@@ -28,7 +29,9 @@ def read_fit_config(
     """Read a YAML file.
 
     Paths are relative to its folder; ``~`` and ``$VARIABLES`` are expanded. A manifest that isn't
-    a file there can also be the id of a data set on the Hub, a model the name of one elsewhere.
+    a file there can also be the id of a data set on the Hub, a model the name of one elsewhere. It
+    may take over the options of a preset, see `aigveval.presets`, by ``preset: NAME``; what it says
+    itself counts more.
 
     Args:
         path: The file.
@@ -47,6 +50,8 @@ def read_fit_config(
             _change(values, change)
         if base is not None:
             values = {k: v for k, v in values.items() if k not in FROM_BASE} | {"base": base}
+        if "preset" in values:
+            values = _with_preset(values)
         return _config(values, folder=path.resolve().parent)
     except FitError as error:
         raise FitError(f"{path}: {error}") from None
@@ -74,7 +79,7 @@ def _change(values: dict[str, Any], change: str) -> None:
     name, *fields = target.strip().split(".")
     if not equals or not name:
         raise FitError(f"expected NAME=VALUE, got {change!r}")
-    check_known("option", name, FitConfig.__dataclass_fields__)
+    check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -88,6 +93,16 @@ def _change(values: dict[str, Any], change: str) -> None:
     if not isinstance(mapping, dict):
         raise FitError(f"{change!r}: {name} is no mapping that has fields")
     mapping[fields[-1]] = value
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    name = values["preset"]
+    if name not in list_presets():
+        raise FitError(f"no preset {name!r}; there are {', '.join(list_presets())}")
+    options = read_preset(name)
+    if values.get("base"):
+        options = {key: value for key, value in options.items() if key not in FROM_BASE}
+    return {**options, **{key: values[key] for key in values if key != "preset"}}
 
 
 def _config(values: dict[str, Any], *, folder: Path) -> FitConfig:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from aigveval.data.pairs import PreferencePair, is_pairs, read_pairs
 from aigveval.data.scales import Scale
+from prompts.rubric import SCORES
 
 from .data import TrainingRow, read_training_manifest
 from .fit_config import FitConfig, FitError
 from .preferences import distinct_sides
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +51,35 @@ class Part:
         clips = self.rows + distinct_sides(self.pairs)
         return sorted(clips, key=lambda row: len(row.prompt or ""))
 
-    def usable(self, digests: Mapping[str, str]) -> Part:
-        """Without rows and pairs of videos that can't be read.
+    def usable(self, digests: Mapping[str, str], *, blind: Collection[str] = ()) -> Part:
+        """Without rows and pairs of videos that can't be read, and that nothing is known of.
 
         Args:
-            digests: Has all that can.
+            digests: Has all videos that can be read.
+            blind: Dimensions that no encoder looks at; what people said of them is left out.
 
         Raises:
             FitError: Nothing is left.
         """
-        rows = [row for row in self.rows if row.video in digests]
-        pairs = [p for p in self.pairs if p.video_a in digests and p.video_b in digests]
+        hidden = [column for column, name in enumerate(SCORES) if name in blind]
+        rows = [
+            replace(row, scores=_without(row.scores, hidden, math.nan))
+            for row in self.rows if row.video in digests
+        ]
+        rows = [row for row in rows if not all(map(math.isnan, row.scores))]
+        known = [
+            (pair, _without(pair.preferences, hidden, None)) for pair in self.pairs
+            if pair.video_a in digests and pair.video_b in digests
+        ]
+        pairs = [replace(pair, preferences=left) for pair, left in known if any(left)]
         if not rows and not pairs:
             kind = f"{len(self.pairs)} pairs" if self.pairs else f"{len(self.rows)} videos"
             raise FitError(f"{self.path}: none of its {kind} can be used")
         return replace(self, rows=rows, pairs=pairs)
+
+
+def _without(values: Sequence[_T], columns: Collection[int], unknown: _T) -> tuple[_T, ...]:
+    return tuple(unknown if i in columns else value for i, value in enumerate(values))
 
 
 def read_parts(paths: Sequence[str], *, scale: Scale) -> list[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,17 +29,12 @@ class ValidationMetrics:
     Args:
         parts: The manifests.
         dataset: Of `Part.clips` of each.
-        blind: Dimensions that the model gives no score of.
     """
 
-    def __init__(
-        self, parts: Sequence[Part], dataset: QualityDataset, *, blind: Collection[str] = ()
-    ) -> None:
+    def __init__(self, parts: Sequence[Part], dataset: QualityDataset) -> None:
         self.parts, self.names = parts, [part.name for part in parts]
         self._sources = np.array(dataset.sources)
         self._targets = np.array([row.scores for row in dataset.rows]).reshape(-1, len(SCORES))
-        self._blind = [SCORES.index(name) for name in SCORES if name in blind]
-        self._targets[:, self._blind] = np.nan
         self._pairs = {
             number: self._indices(part.pairs, number, dataset)
             for number, part in enumerate(parts) if part.pairs
@@ -72,9 +67,7 @@ class ValidationMetrics:
         """Rows (p, 2) of the sides, and preferences (p, 4)."""
         rows = {key(r): i for i, r in enumerate(dataset.rows) if dataset.sources[i] == source}
         sides = [[rows[v, p.prompt] for v in (p.video_a, p.video_b)] for p in pairs]
-        preferences = np.array([signs(pair) for pair in pairs])
-        preferences[:, self._blind] = np.nan
-        return np.array(sides), preferences
+        return np.array(sides), np.array([signs(pair) for pair in pairs])
 
     def _stand_in(self) -> NDArray[np.float64]:
         return np.where(np.isnan(self._targets), 0.0, self._targets)

@@ -216,10 +216,12 @@ def test_accuracy_is_the_share_of_preferred_videos_that_score_higher():
     assert found == {"accuracy": 1.0, "p_accuracy_technical": 1.0}
 
 
-def test_a_dimension_without_a_score_is_not_measured():
-    part = Part(path="", name="p", pairs=[pair("x", "y", "A", None, "A", None)])
-    data = QualityDataset([part.clips], dict.fromkeys("xy", ""), [], None)
-    assert ValidationMetrics([part], data, blind=["technical"]).defined == ["p_accuracy_semantic"]
+def test_what_nobody_looks_at_is_not_asked_for():
+    part = Part(path="", name="p", pairs=[
+        pair("x", "y", "A", None, "A", None), pair("x", "y", "B", None, None, None)
+    ])
+    left = part.usable(dict.fromkeys("xy", ""), blind=["technical"])
+    assert left.pairs == [pair("x", "y", None, None, "A", None)]
 
 
 # ---- end to end ----

@@ -62,8 +62,8 @@ def path(tmp_path, monkeypatch):
 def test_changes_replace_what_the_file_says(path):
     config = read_fit_config(path, changes=[
         "learning_rate=2e-4", "lora.r=16", "loss.rank=0.5", "valid=[b.csv, c.csv]", "ema = 0.999",
-        "encoders=[motion_flow, {name: technical_lite, options: {num_frames: 4}}]", "max_steps=null",
-        "fsdp_config.version=2", "fsdp=true", "ema=null",
+        "encoders=[motion_flow, {name: technical_lite, options: {num_frames: 4}}]",
+        "max_steps=null", "fsdp_config.version=2", "fsdp=true", "ema=null",
     ])
     assert config.learning_rate == 2e-4 and config.lora == {"r": 16}
     assert config.loss["rank"] == 0.5 and config.loss["plcc"] == 1.0
@@ -92,8 +92,10 @@ def test_wrong_changes(path, change, message):
 
 def test_a_base_replaces_what_comes_with_it(path):
     config = read_fit_config(path, base="lite")
-    assert config.base == "lite" and config.lora == read_fit_config(path, changes=["lora=null"],
-                                                                     base="lite").lora
+    assert config.base == "lite" and config.lora["r"] == 8  # the default: the file's is dropped
+    path.write_text(YAML + "preset: clip-qwen\n")
+    both = read_fit_config(path, base="lite")
+    assert both.llm == config.llm and both.mismatch_probability == 0.2
     (path.parent / "mine").mkdir()
     assert read_fit_config(path, base="mine").base == str(path.parent / "mine")
     path.write_text(YAML + "base: lite\nllm: x\n")

@@ -161,6 +161,7 @@ def blip_folder(kind="BlipForImageTextRetrieval"):
     vision = {
         "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": LAYERS,
         "num_attention_heads": 2, "image_size": SIZE, "patch_size": PATCH,
+        "initializer_range": 0.1,  # as it comes, 1e-10, every picture would look alike
     }
     text = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 20,

@@ -1,7 +1,8 @@
 """T2VQA-DB (arXiv 2403.11956): 10,000 videos of 1,000 prompts, one MOS each on 0-100.
 
-A line is `id_variant.mp4|prompt|mos`. There are ten variants of each prompt, by nine models; which
-variant is by which model is not told, so the variant is kept and no generator is named.
+A line is `id_variant.mp4|prompt|mos`. Every prompt has each of ten variants once, so a variant is
+one model, or one setting of one (there are nine models). Which is not told: the generator is called
+`variant 07`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from .piped import read_piped
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
-    """Yields a row per video, grouped by the id of its prompt."""
+    """Yields a row per video."""
     for number, name, prompt, mos in read_piped(source):
         row = {"video": name, "prompt": prompt, options.score or "overall": mos}
-        group, separator, variant = PurePosixPath(name).stem.partition("_")
+        _, separator, variant = PurePosixPath(name).stem.partition("_")
         if separator:
-            row |= {"group": group, "variant": variant}
+            row["generator"] = f"variant {variant}"
         yield number, row
