@@ -28,7 +28,8 @@ def training_arguments(config: FitConfig) -> TrainingArguments:
         options |= {"fsdp": True, "fsdp_config": dict(config.fsdp_config)}
     if config.train_encoders:
         options |= {
-            "dataloader_num_workers": config.workers, "dataloader_persistent_workers": True,
+            # Not persistent: those draw from torch's generator at other times in a resumed run.
+            "dataloader_num_workers": config.workers,
             # of CLIP, say, the temperature takes part in nothing
             "ddp_find_unused_parameters": True,
         }
