@@ -35,8 +35,8 @@ class QualityTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # so the loss is divided by grad_accum
         # After Trainer has moved the model to its device.
         self.average = None if fit.ema is None else WeightAverage(model, fit.ema)
-        if self.average is not None:
-            self.add_callback(_Averaging(self.average))
+        self.sampler: EpochSampler | None = None
+        self.add_callback(_Hooks(self))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
@@ -112,12 +112,13 @@ class QualityTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         fit, rows = self.fit, self.train_rows
         batch = fit.batch_size * self.args.world_size
-        return EpochSampler(
+        self.sampler = EpochSampler(
             rows.groups, batch_size=batch, seed=fit.seed, pairs_from=rows.pairs_from,
             group_size=fit.group_size if fit.group_batches else 1,
             # Otherwise accelerate would repeat rows until each process has as many.
             multiple_of=batch if self.args.world_size > 1 else 1,
         )
+        return self.sampler
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -143,14 +144,22 @@ class QualityTrainer(Trainer):
             )
 
 
-class _Averaging(TrainerCallback):
-    def __init__(self, average: WeightAverage) -> None:
-        self.average = average
+class _Hooks(TrainerCallback):
+    def __init__(self, trainer: QualityTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Of several processes that go on in the middle of an epoch, the Trainer doesn't reach it.
+        if self.trainer.sampler is not None:
+            self.trainer.sampler.set_epoch(int(state.epoch or 0))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.average.update()
+        if self.trainer.average is not None:
+            self.trainer.average.update()
 
 
 def _kind(name: str) -> str:

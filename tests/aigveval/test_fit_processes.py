@@ -131,6 +131,9 @@ def test_sharded_over_two_processes(whole, tmp_path):
     )
     run(config, 2)
     assert_alike(whole, config)
+    before = weights(config)
+    assert "Going on from step 12" in run(config, 2)  # its checkpoints are read
+    assert all(torch.equal(value, before[name]) for name, value in weights(config).items())
 
 
 # ---- the pieces ----
