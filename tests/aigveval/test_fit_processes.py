@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import distributed as dist
 from torch import multiprocessing
 
+from aigveval.train import fit
 from aigveval.train.fit_yaml import write_fit_config
 from aigveval.train.losses import quality_loss
 from aigveval.train.parallel import any_process, gather_rows, global_loss
@@ -23,12 +24,12 @@ from .fit_case import history, losses
 ROOT = Path(__file__).parents[2]
 
 
-def start(config, processes: int) -> subprocess.Popen:
-    """`aigveval fit` in so many processes; errors of a run show in its output."""
+def start(config) -> subprocess.Popen:
+    """`aigveval fit` in two processes; errors of a run show in its output."""
     path = Path(config.output_dir).with_suffix(".yaml")
     path.write_text(write_fit_config(config))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               "--nproc-per-node", str(processes), "tests/aigveval/fit_case.py", "fit", str(path)]
+               "--nproc-per-node", "2", "tests/aigveval/fit_case.py", "fit", str(path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
@@ -36,8 +37,8 @@ def start(config, processes: int) -> subprocess.Popen:
     )
 
 
-def run(config, processes: int) -> str:
-    process = start(config, processes)
+def run(config) -> str:
+    process = start(config)
     said, _ = process.communicate(timeout=500)
     assert process.returncode == 0, said
     return said
@@ -78,9 +79,9 @@ def whole(fit_config, fit_data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(whole, tmp_path):
-    run(whole, 1)
+    fit.main(whole)
     half = replace(whole, batch_size=3, output_dir=str(tmp_path / "half"), ema=None)
-    said = run(half, 2)
+    said = run(half)
     assert said.count("Training on 23 rows") == 1  # one of them speaks
     assert len(losses(whole.output_dir)) == 12
     assert_alike(whole, half)
@@ -92,17 +93,17 @@ def test_pairs_accumulation_and_average_too(whole, fit_data, tmp_path):
         whole, train=[*whole.train, str(fit_data / "pairs.jsonl")], batch_size=12, grad_accum=2,
         group_batches=False, loss={"plcc": 1.0, "rank": 0.3, "pair": 1.0}, ema=0.9, epochs=2,
     )
-    run(config, 1)
+    fit.main(config)
     half = replace(config, batch_size=6, output_dir=str(tmp_path / "half"))
-    run(half, 2)
+    run(half)
     assert_alike(config, half)
 
 
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(whole, tmp_path):
     """Told in the middle of an epoch; what comes out is as if they had not been."""
-    config = replace(whole, batch_size=3, epochs=40)
-    process = start(config, 2)
+    config = replace(whole, batch_size=3, epochs=20)
+    process = start(config)
     output = Path(config.output_dir)
     deadline = time.monotonic() + 400
     while not list(output.glob("checkpoint-*/trainer_state.json")):  # the first epoch is over
@@ -112,11 +113,11 @@ def test_two_processes_stop_together_and_go_on(whole, tmp_path):
     said, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     steps = sorted(int(path.name[11:]) for path in output.glob("checkpoint-*"))
-    assert "Saving after this step" in said and steps[-1] < 160, said
-    said = run(config, 2)
+    assert "Saving after this step" in said and steps[-1] < 80, said
+    said = run(config)
     assert f"Going on from step {steps[-1]}" in said
     untold = replace(config, output_dir=str(tmp_path / "untold"))
-    run(untold, 2)
+    run(untold)
     assert losses(config.output_dir) == losses(untold.output_dir)
     left, right = weights(config), weights(untold)
     assert all(torch.equal(value, right[name]) for name, value in left.items())
@@ -124,15 +125,15 @@ def test_two_processes_stop_together_and_go_on(whole, tmp_path):
 
 @pytest.mark.slow
 def test_sharded_over_two_processes(whole, tmp_path):
-    run(whole, 1)
+    fit.main(whole)
     config = replace(
         whole, batch_size=3, output_dir=str(tmp_path / "sharded"), fsdp=True,
         fsdp_config={"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]},
     )
-    run(config, 2)
+    run(config)
     assert_alike(whole, config)
     before = weights(config)
-    assert "Going on from step 12" in run(config, 2)  # its checkpoints are read
+    assert "Going on from step 12" in run(config)  # its checkpoints are read
     assert all(torch.equal(value, before[name]) for name, value in weights(config).items())
 
 
