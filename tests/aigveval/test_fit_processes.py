@@ -48,9 +48,9 @@ def weights(config) -> dict[str, torch.Tensor]:
     return load_file(Path(config.output_dir) / "model" / "model.safetensors")
 
 
-def assert_alike(one, two) -> None:
+def assert_alike(one, two, *, within: float = 2e-5) -> None:
     """The same losses, validation and weights, but for the rounding of other batches."""
-    assert losses(one.output_dir) == pytest.approx(losses(two.output_dir), abs=2e-5)
+    assert losses(one.output_dir) == pytest.approx(losses(two.output_dir), abs=within)
     validations = [
         [{k: v for k, v in entry.items() if "_srocc_" in k or "_plcc_" in k or k == "step"}
          for entry in history(config.output_dir) if "eval_loss" in entry]
@@ -61,7 +61,7 @@ def assert_alike(one, two) -> None:
     left, right = weights(one), weights(two)
     assert left.keys() == right.keys()
     for name, value in left.items():
-        assert torch.allclose(value, right[name], atol=1e-4), name
+        assert torch.allclose(value, right[name], atol=5 * within), name
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_pairs_accumulation_and_average_too(whole, fit_data, tmp_path):
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(whole, tmp_path):
     """Told in the middle of an epoch; what comes out is as if they had not been."""
-    config = replace(whole, batch_size=3, epochs=20)
+    config = replace(whole, batch_size=3, epochs=12)
     process = start(config)
     output = Path(config.output_dir)
     deadline = time.monotonic() + 400
@@ -113,14 +113,12 @@ def test_two_processes_stop_together_and_go_on(whole, tmp_path):
     said, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     steps = sorted(int(path.name[11:]) for path in output.glob("checkpoint-*"))
-    assert "Saving after this step" in said and steps[-1] < 80, said
+    assert "Saving after this step" in said and steps[-1] < 48, said
     said = run(config)
     assert f"Going on from step {steps[-1]}" in said
-    untold = replace(config, output_dir=str(tmp_path / "untold"))
-    run(untold)
-    assert losses(config.output_dir) == losses(untold.output_dir)
-    left, right = weights(config), weights(untold)
-    assert all(torch.equal(value, right[name]) for name, value in left.items())
+    untold = replace(whole, epochs=12, output_dir=str(tmp_path / "untold"))
+    fit.main(untold)
+    assert_alike(config, untold, within=2e-4)  # rounding grows with the steps
 
 
 @pytest.mark.slow
@@ -157,6 +155,7 @@ def _in_process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gathered_rows_have_the_gradient_of_the_whole(tmp_path):
     multiprocessing.start_processes(
         _in_process, args=(str(tmp_path),), nprocs=2, start_method="spawn"
