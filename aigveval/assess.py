@@ -18,6 +18,7 @@ from prompts.rubric import SCORES
 from . import __version__
 from .batch import run_batches
 from .data.manifest import Clip, check_exists, make_clip
+from .presets import list_presets
 from .report import Assessment, Score, one_line
 
 if TYPE_CHECKING:
@@ -281,6 +282,11 @@ def find_model(model: str | os.PathLike[str]) -> str:
         return name
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return name
+    if name in list_presets():
+        raise ModelError(
+            f"the preset {name} comes without a trained checkpoint; train one by `preset: {name}` "
+            "in a config for `aigveval fit`, and give its folder"
+        )
     raise ModelError(
         f"no model {name!r}; give {', '.join(presets + ['a folder'])} or a hub id like OWNER/NAME"
     )

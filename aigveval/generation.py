@@ -33,11 +33,12 @@ _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 class FeatureGenerationMixin(GenerationMixin):
     """transformers' `generate` for a model whose forward takes `features`, or `pixel_values`."""
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
         """Features on the first step only: after it they are in the cache."""
-        inputs = super().prepare_inputs_for_generation(
+        parent: Any = super()  # its stub wants another class of self
+        inputs = parent.prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration and kwargs.get("use_cache", True):
@@ -166,7 +167,8 @@ class AnswerWriter:
             # where the LLM's vocabulary has room for it
             suppress_tokens=[self.model.config.feature_token_id], **how,
         )
-        ids = self.model.generate(self._input_ids[chosen], generation_config=config, **inputs)
+        model: Any = self.model  # as above
+        ids = model.generate(self._input_ids[chosen], generation_config=config, **inputs)
         new = ids[:, self._input_ids.shape[1]:].tolist()
         return [self._written(row, tokens, ends) for row, tokens in zip(rows, new)]
 

@@ -211,11 +211,12 @@ def _extras_of(row: Mapping[str, Any]) -> dict[str, Any]:
             found["explanation"] = {n: str(t) for n, t in explanation.items() if t is not None}
             found["problems"] = tuple(map(str, row["problems"]))
             if (defects := row.get("defects")) is not None:
-                known = [{n: v for n, v in item.items() if n != "dimension"} for item in defects]
-                found["defects"] = tuple(Defect(**fields) for fields in known)
+                given = [{n: v for n, v in item.items() if n != "dimension"} for item in defects]
+                found["defects"] = tuple(Defect(**values) for values in given)
         if (numbers := row.get("contributions")) is not None:
-            known = {name: value for name, value in numbers.items() if name != "sum"}
-            found["contributions"] = Contributions(**known)
+            found["contributions"] = Contributions(
+                **{name: value for name, value in numbers.items() if name != "sum"}
+            )
     except (AttributeError, TypeError) as error:
         raise ValueError(f"an explanation or contributions of another form: {error}") from None
     return found

@@ -195,7 +195,7 @@ def print_windows(timeline: Timeline) -> None:
     for name in SCORE_FIELDS:
         table.add_column(name, justify="right", no_wrap=True)
     for window in timeline.windows[:SHOWN_ROWS]:
-        times = f"{window.start_seconds:.1f} - {window.end_seconds:.1f}"
+        times = f"{window.start_seconds:.2f} - {window.end_seconds:.2f}"
         table.add_row(times, *(_shown(window.scores[name]) for name in SCORE_FIELDS))
     if len(timeline.windows) > SHOWN_ROWS:
         more = len(timeline.windows) - SHOWN_ROWS

@@ -250,7 +250,8 @@ def write_plot(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     defects = timeline.clip.defects or ()
-    style = {"svg.hashsalt": "aigveval", "text.parse_math": False}  # the same file every time
+    # the same file every time
+    style: dict[Any, Any] = {"svg.hashsalt": "aigveval", "text.parse_math": False}
     with matplotlib.rc_context(style):
         below = 0.35 + 0.24 * len(defects) if defects else 0.0
         figure = Figure(figsize=(9.0, 3.4 + below), layout="constrained")

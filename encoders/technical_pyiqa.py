@@ -33,7 +33,8 @@ class TechnicalPyiqa(FrameEncoder):
     """Tokens (b, num_frames, 2 x metrics) float32: each metric's score and which way is better.
 
     The first half of a token are the scores, each on its metric's own scale; the second half says
-    of each whether more of it is better (1) or worse (-1).
+    of each whether more of it is better (1) or worse (-1). Where a metric has no score, as PIQE
+    for a black frame, both are 0.
 
     Metrics judge pixels, so a frame keeps its own up to `size`; a larger one is reduced to it
     (by area), a side below 224 px is enlarged. Frames are scored one by one: no score depends on
@@ -44,8 +45,8 @@ class TechnicalPyiqa(FrameEncoder):
     can't be, PyTorch's own switch `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1` allows it.
 
     Args:
-        metrics: Names of no-reference metrics, `pyiqa.list_models("NR")`. `piqe` and `entropy`
-            need no weights.
+        metrics: Name or names of no-reference metrics, `pyiqa.list_models("NR")`. `piqe` and
+            `entropy` need no weights.
         weights: Path of a checkpoint, where there is just one metric and pyiqa's option
             `pretrained_model_path` takes it; None lets pyiqa fetch its own.
         num_frames: Slow frames, one token each.
@@ -60,14 +61,15 @@ class TechnicalPyiqa(FrameEncoder):
     def __init__(
         self,
         *,
-        metrics: Sequence[str] = ("musiq",),
+        metrics: str | Sequence[str] = ("musiq",),
         weights: str | os.PathLike[str] | None = None,
         num_frames: int = 8,
         size: int = 1024,
     ) -> None:
         super().__init__(num_frames=num_frames)
         weights = as_option(weights)
-        self.metrics, self.weights = list(metrics), weights
+        self.metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        self.weights = weights
         if size < _SMALLEST:
             raise ValueError(f"size must be at least {_SMALLEST}, got {size}")
         version = _check(self.metrics, weights)
@@ -118,8 +120,10 @@ class TechnicalPyiqa(FrameEncoder):
     def encode(self, view: Tensor) -> Tensor:
         frames = [frame for clip in view for frame in _pictures(clip)]
         scores = torch.stack([self._scores(frame) for frame in frames])
-        directions = self.directions.to(scores).expand(len(scores), -1)
-        return torch.cat([scores, directions], dim=1).view(len(view), self.num_frames, -1)
+        defined = scores.isfinite()
+        directions = self.directions.to(scores) * defined
+        tokens = torch.cat([scores.where(defined, 0), directions], dim=1)
+        return tokens.view(len(view), self.num_frames, -1)
 
     def _scores(self, frame: Tensor) -> Tensor:
         """A frame (3, h, w), 0-1, to the metrics' scores (metrics,)."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aigveval.data.leaks import Overlap
     from aigveval.data.splits import Split
 
-SHOWN_OVERLAPS = 12
+SHOWN_OVERLAPS = 3  # pairs of parts that share one kind of thing
 
 DATA_HELP = """\
 Brings data sets into one form, checks them and splits them.
@@ -256,9 +256,13 @@ def _print_split(done: Split, folds: int | None) -> None:
 
 
 def _shown(overlaps: list[Overlap]) -> list[str]:
-    lines = [str(overlap) for overlap in overlaps[:SHOWN_OVERLAPS]]
-    more = len(overlaps) - len(lines)
-    return lines + [f"... and {more} more such pairs of parts"] * bool(more)
+    lines = []
+    for what in dict.fromkeys(overlap.what for overlap in overlaps):
+        found = [str(overlap) for overlap in overlaps if overlap.what == what]
+        lines += found[:SHOWN_OVERLAPS]
+        if len(found) > SHOWN_OVERLAPS:
+            lines.append(f"... and {len(found) - SHOWN_OVERLAPS} more pairs of parts share {what}")
+    return lines
 
 
 @contextmanager

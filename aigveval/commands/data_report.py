@@ -69,6 +69,9 @@ def _print_notes(report: Report) -> None:
     _print_lines("note", report.repeats, report.repeated, style="yellow")
     copies = [f"same content: {', '.join(group)}" for group in report.copies]
     _print_lines("note", copies, len(copies), style="yellow")
+    if report.copies_across:
+        say(f"note: {report.copies_across:,} of {len(copies):,} groups of files with the same "
+            "content lie in several parts", style="yellow")
 
 
 def _print_lines(kind: str, lines: Sequence[str], count: int, *, style: str = "red") -> None:

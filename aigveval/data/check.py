@@ -7,7 +7,6 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from prompts.rubric import SCORES
 
 from .file_check import BadFile, FileCheck, FileChecker
-from .leaks import Leaks, Overlap, key_of, prompt_key, video_key
+from .leaks import Leaks, Overlap, key_of, prompt_key, sorted_unique, video_key
 from .manifest import is_absolute, iter_manifest
 from .pairs import PAIR_VIDEOS, is_pairs, parse_pair
 from .scales import MOS, Scale
@@ -61,7 +60,8 @@ class Report:
         missing, unreadable, bad_files: how many files, and a line for each.
         checked: how far files were looked at.
         repeated, repeats: rows that repeat a video with its prompt, and a line for each.
-        copies: groups of files with the same content, all of them.
+        copies: groups of files with the same content, all of them, each with its part.
+        copies_across: how many of these groups lie in several parts.
         absolute, outside: rows whose path is absolute, or leaves the manifest's folder; and where
             that is first.
         without_prompt, prompts: rows without, and different ones.
@@ -85,6 +85,7 @@ class Report:
     repeated: int = 0
     repeats: list[str] = field(default_factory=list)
     copies: list[list[str]] = field(default_factory=list)
+    copies_across: int = 0
     absolute: int = 0
     outside: int = 0
     first_absolute: str | None = None
@@ -147,7 +148,9 @@ def check(
         collector.finish()
         for bad in checker.bad():
             _add_bad_file(report, bad)
-        report.copies = checker.copies()
+        for group in checker.copies():
+            report.copies.append([f"{file.where} ({file.part})" for file in group])
+            report.copies_across += len({file.part for file in group}) > 1
     return report
 
 
@@ -313,13 +316,13 @@ def bin_edges(scale: Scale) -> np.ndarray:
 
 def _leaves(video: str) -> bool:
     """Whether a relative path leads out of its folder, if only on the way."""
-    return ".." in PurePosixPath(video.replace("\\", "/")).parts
+    return ".." in video.replace("\\", "/").split("/")
 
 
 def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:
     values, edges = np.concatenate(list(parts.values())), bin_edges(scale)
     return Scores(
-        count=len(values), distinct=len(np.unique(values)), mean=float(values.mean()),
+        count=len(values), distinct=len(sorted_unique(values)), mean=float(values.mean()),
         std=float(values.std()), low=float(values.min()), high=float(values.max()),
         histogram={part: np.histogram(v, edges)[0].tolist() for part, v in parts.items()},
     )

@@ -16,7 +16,7 @@ from .adapters import Adapter, Options, find_adapter
 from .manifest import parse_row, rebase
 from .pairs import PAIR_VIDEOS, parse_pair
 from .scales import MOS, Scale
-from .table_writer import Columns, TableWriter, check_format
+from .table_writer import Columns, TableWriter, check_target
 from .tables import InputError, ManifestError, RowFault, as_text, folder_of, part_names
 
 
@@ -67,7 +67,7 @@ def convert(
         InputError: when a name or file cannot be used; `ManifestError` names the row at fault.
     """
     adapter, out = find_adapter(name), Path(out)
-    check_format(out)
+    check_target(out, sources)
     if scale is not None and adapter.scale is None:
         raise InputError(f"{name} has no scores that a scale could be of")
     if adapter.scale is not None:

@@ -38,7 +38,15 @@ class BadFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class NamedFile:
+    """A file as it was named first.
+
+    Args:
+        path: from here.
+        where: row and path, as the manifest has them.
+        part: of the data set.
+    """
+
     path: str
     where: str
     part: str
@@ -57,9 +65,9 @@ class FileChecker:
         self.level, self._workers = level, workers
         self._read: Callable[[str], Any] = _reader(level)
         self._seen: set[int] = set()
-        self._waiting: deque[tuple[_File, Future[tuple[int, BadFile | None]]]] = deque()
+        self._waiting: deque[tuple[NamedFile, Future[tuple[int, BadFile | None]]]] = deque()
         self._bad: list[BadFile] = []
-        self._by_size: dict[int, list[_File]] = defaultdict(list)
+        self._by_size: dict[int, list[NamedFile]] = defaultdict(list)
 
     def __enter__(self) -> FileChecker:
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="check")
@@ -74,7 +82,7 @@ class FileChecker:
         if self.level == "none" or key in self._seen:
             return
         self._seen.add(key)
-        file = _File(path, where, part)
+        file = NamedFile(path, where, part)
         self._waiting.append((file, self._pool.submit(self._look, file)))
         if len(self._waiting) > 4 * self._workers:
             self._take()
@@ -85,16 +93,18 @@ class FileChecker:
             self._take()
         return self._bad
 
-    def copies(self) -> list[list[str]]:
-        """Groups of files with the same content, as `where` and part of each."""
+    def copies(self) -> list[list[NamedFile]]:
+        """Groups of files with the same content."""
+        same_size = [file for files in self._by_size.values() if len(files) > 1 for file in files]
+        if not same_size:
+            return []
         from encoders.wheels import sha256
 
-        same_size = [file for files in self._by_size.values() if len(files) > 1 for file in files]
         digests = self._pool.map(lambda file: _digest(sha256, file.path), same_size)
-        groups: dict[str, list[str]] = defaultdict(list)
+        groups: dict[str, list[NamedFile]] = defaultdict(list)
         for file, digest in zip(same_size, digests, strict=True):
             if digest:
-                groups[digest].append(f"{file.where} ({file.part})")
+                groups[digest].append(file)
         return [group for group in groups.values() if len(group) > 1]
 
     def _take(self) -> None:
@@ -105,7 +115,7 @@ class FileChecker:
         else:
             self._by_size[size].append(file)
 
-    def _look(self, file: _File) -> tuple[int, BadFile | None]:
+    def _look(self, file: NamedFile) -> tuple[int, BadFile | None]:
         broken = partial(BadFile, where=file.where)
         try:
             size = os.stat(file.path).st_size

@@ -54,6 +54,17 @@ def video_key(video: str) -> int:
     return key_of(f"video {path}")
 
 
+def sorted_unique(values: np.ndarray) -> np.ndarray:
+    """The different values, ascending.
+
+    As `numpy.unique`, which keeps a hash table of some hundred bytes per value.
+    """
+    values = np.sort(values)
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return values[new]
+
+
 class Leaks:
     """Collects the keys of things by part; 8 bytes each."""
 
@@ -72,13 +83,13 @@ class Leaks:
     def distinct(self, what: str) -> int:
         """How many different things there are over all parts."""
         keys = [np.frombuffer(part, np.uint64) for part in self._keys.get(what, {}).values()]
-        return len(np.unique(np.concatenate(keys))) if keys else 0
+        return len(sorted_unique(np.concatenate(keys))) if keys else 0
 
     def overlaps(self, what: str) -> list[Overlap]:
         """What every two parts share, where they do, the smaller seen from the larger."""
         of_part = self._keys.get(what, {})
         unique = {
-            part: np.unique(np.frombuffer(of_part[part], np.uint64))
+            part: sorted_unique(np.frombuffer(of_part[part], np.uint64))
             for part in self.rows if part in of_part
         }
         found = []

@@ -48,7 +48,7 @@ _RATER = re.compile(rf"({'|'.join(SCORES)})_rater(\w+)")
 _PROMPT_HEAD = 16  # characters
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """One video to assess, which becomes one row of the results.
 

@@ -23,9 +23,10 @@ from scipy.sparse.csgraph import connected_components
 from .leaks import Leaks, Overlap, key_of, prompt_key, video_key
 from .manifest import read_label, read_prompt, read_video, rebase
 from .pairs import PAIR_VIDEOS, is_pairs
-from .table_writer import Columns, TableWriter
-from .tables import MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of
-from .tables import read_rows
+from .table_writer import Columns, TableWriter, check_target
+from .tables import (
+    MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, read_rows,
+)
 
 By = Literal["random", "prompt", "generator", "group"]
 
@@ -91,7 +92,7 @@ def split(
     """Splits a manifest, of videos or of pairs, and writes each part as a manifest of its own.
 
     The columns stay as they are, but for `split`, which names the part, and the paths of the
-    videos, which stay right. Memory: about 60 bytes per row.
+    videos, which stay right. Memory: about 0.2 KB per row.
 
     Args:
         source: manifest to split.
@@ -122,6 +123,7 @@ def split(
         files, writers = {}, {}
         for name in names if folds is None else _fold_files(names):
             files[name] = Path(out) / f"{name}{suffix}"
+            check_target(files[name], [source])
             writers[name] = stack.enter_context(TableWriter(files[name], rows.columns))
         for (_, values), part in zip(rows.again(), dealt, strict=True):
             name = names[part]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -36,12 +36,15 @@ def _kind(value: Any) -> Kind:
     return "number" if isinstance(value, float) else "text"
 
 
-def check_format(path: Path) -> None:
-    """Fails when the suffix is not one that can be written."""
+def check_target(path: Path, sources: Sequence[str | os.PathLike[str]]) -> None:
+    """Fails when a file cannot be written as a table, or is one of those it would be made from."""
     if path.suffix.lower() not in MANIFEST_SUFFIXES:
         raise InputError(
             f"{as_text(path)}: a manifest is written as one of {', '.join(MANIFEST_SUFFIXES)}"
         )
+    for source in sources:
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise InputError(f"{as_text(path)}: would be written over itself; choose another place")
 
 
 class TableWriter:
@@ -57,7 +60,7 @@ class TableWriter:
 
     def __init__(self, path: str | os.PathLike[str], columns: Columns) -> None:
         self.path, self.columns = Path(path), columns
-        check_format(self.path)
+        check_target(self.path, ())
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._rows = 0
         self._waiting: list[dict[str, Any]] = []  # for Parquet

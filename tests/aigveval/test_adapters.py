@@ -331,6 +331,12 @@ class TestConvert:
             convert("t2vqa-db", [source], tmp_path / "out.csv")
         assert str(error.value) == f"{source}: {reason}"
 
+    def test_a_file_is_not_written_over_itself(self, tmp_path):
+        source = write(tmp_path, "m.csv", "video\na.mp4\n")
+        with pytest.raises(InputError, match="m.csv: would be written over itself"):
+            convert("manifest", [source], tmp_path / "m.csv")
+        assert source.read_text() == "video\na.mp4\n"
+
     def test_a_scale_of_pairs_is_refused(self, tmp_path):
         with pytest.raises(InputError, match="has no scores that a scale could be of"):
             convert("vbench-preference", ["x.json"], tmp_path / "o.csv", scale=Scale(0, 1))

@@ -54,12 +54,21 @@ class TestFiles:
         assert report.copies == [
             [f"row 1: {videos}/good.mp4 (all)", f"row 3: {videos}/copy.mp4 (all)"]
         ]
+        assert report.copies_across == 0
         assert report.absolute == 7 and report.first_absolute == f"row 1: {videos}/good.mp4"
 
     def test_sound(self, videos):
         os.symlink(videos, "v")
         report = check([table([{"video": "v/good.mp4"}, {"video": "v/other.mp4"}])])
         assert report.sound and not report.copies and not report.bad_files
+
+    def test_copies_in_other_parts(self, videos):
+        os.symlink(videos, "v")
+        rows = [{"video": f"v/{name}.mp4", "split": part} for name, part in
+                [("good", "train"), ("other", "train"), ("copy", "test")]]
+        report = check([table(rows)])
+        assert report.copies == [["row 1: v/good.mp4 (train)", "row 3: v/copy.mp4 (test)"]]
+        assert report.copies_across == 1 and report.sound
 
     def test_are_left_alone_if_asked(self):
         report = check([table([{"video": "gone.mp4"}])], files="none")

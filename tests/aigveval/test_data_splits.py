@@ -175,6 +175,16 @@ def test_what_is_no_split(manifest, tmp_path):
         split(manifest, tmp_path, by="random", folds=2, only="dev")
 
 
+def test_the_manifest_itself_is_not_written_over(tmp_path):
+    write_table(tmp_path / "train.jsonl", rows_of(20))
+    before = (tmp_path / "train.jsonl").read_bytes()
+    with pytest.raises(InputError, match="train.jsonl: would be written over itself"):
+        split(tmp_path / "train.jsonl", tmp_path, by="random", parts=PARTS)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
+        ("train.jsonl", before)
+    ]
+
+
 @pytest.mark.parametrize("text", ["train", "a=1", "a=1,a=1", "a=1,b=0", "a=x,b=1", "../a=1,b=1"])
 def test_what_are_no_parts(text):
     with pytest.raises(InputError, match="parts are two or more NAME=SHARE"):

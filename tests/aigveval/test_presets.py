@@ -1,6 +1,7 @@
 """Presets: what the catalogue says of their parts is what the networks and the loaders say."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel
 from transformers import BlipVisionConfig, BlipVisionModel, LlamaConfig
 from typer.testing import CliRunner
 
-from aigveval.assess import CHECKPOINTS
+from aigveval.assess import CHECKPOINTS, ModelError, find_model
 from aigveval.cli import app
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
 from encoders import WeightsError, create_encoder
@@ -162,6 +163,33 @@ def test_memory_holds_at_least_the_weights(name):
     assert memory["train_gb"] > 4 * parts_of(name)[0].parameters / 1e9
     if name == "clip-qwen":
         assert memory["train_gb"] <= 24
+
+
+@pytest.mark.parametrize("command", [
+    ["features", "v.mp4", "--encoder", "slowfast", "--out", "out"], ["fit", "fit.yaml"],
+])
+def test_a_missing_checkpoint_is_one_line_on_the_command_line(command, empty_home, monkeypatch):
+    monkeypatch.chdir(empty_home)
+    Path("rated.jsonl").write_text('{"video": "v.mp4", "motion": 3}')
+    Path("fit.yaml").write_text(
+        "{train: rated.jsonl, output_dir: run, cache_dir: cache, encoders: [slowfast]}"
+    )
+    result = CliRunner().invoke(app, command)
+    facts = ENCODERS["motion_slowfast"]
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+    assert f"download {facts['file']} (Apache-2.0) from {facts['url']} and put it into " in (
+        result.stderr
+    )
+
+
+def test_a_preset_without_a_checkpoint_is_no_model():
+    with pytest.raises(ModelError) as caught:
+        find_model("clip-qwen")
+    assert str(caught.value) == (
+        "the preset clip-qwen comes without a trained checkpoint; train one by "
+        "`preset: clip-qwen` in a config for `aigveval fit`, and give its folder"
+    )
 
 
 # ---- the command ----

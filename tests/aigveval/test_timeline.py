@@ -238,7 +238,7 @@ def test_command(folder):
         "even.timeline.csv", "even.timeline.png", "text.mp4", "v"]
     lines = [line.split() for line in result.stdout.splitlines()]
     assert [line[:3] for line in lines if line[1:2] == ["-"]] == [
-        ["0.0", "-", "1.0"], ["0.5", "-", "1.5"], ["1.0", "-", "2.0"]]
+        ["0.00", "-", "1.00"], ["0.50", "-", "1.50"], ["1.00", "-", "2.00"]]
     assert any(line[:2] == ["all", "│"] for line in lines)
     assert "the plot is even.timeline.png, the scores are even.timeline.csv" in result.stdout
     assert run("v/even.mp4", "-q", "--plot", "a.svg", "--csv", "b.csv").output == ""

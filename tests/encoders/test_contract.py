@@ -29,7 +29,7 @@ ALWAYS = {
         "weights": RANDOM, "variant": "fastervqa", "num_frames": 8, "embed_dim": 12,
     },
     "technical_timm": {"model": "test_vit", "weights": RANDOM, "grid": 5},
-    "technical_pyiqa": {"metrics": ("piqe",), "size": 256},
+    "technical_pyiqa": {"metrics": ("piqe", "entropy"), "size": 256},
     "motion_slowfast": {"weights": RANDOM, "size": 64},
     "semantic_clip": {"model": tiny_models.open_clip_folder()},
     "semantic_blip": {"weights": RANDOM},
@@ -150,7 +150,7 @@ def test_the_spec_goes_by_the_registered_name(encoder, request):
 def test_every_option_is_keyword_only_and_checked_here(encoder):
     parameters = inspect.signature(type(encoder)).parameters.values()
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
-    left = {p.name for p in parameters} - {"weights", "flow"}
+    left = {p.name for p in parameters} - {"model", "weights", "flow"}
     assert left == set(OPTIONS[encoder.spec.name])
 
 

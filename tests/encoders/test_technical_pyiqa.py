@@ -63,6 +63,16 @@ def test_scores_are_pyiqas_on_the_frames_as_they_are(frames):
 
 
 @needs_pyiqa
+def test_a_frame_without_a_score_says_so(frames):
+    """PIQE divides by the number of blocks that show anything."""
+    dark = frames.clone()
+    dark[1] = 0
+    tokens = tokens_of(make("piqe", "entropy"), dark)
+    assert tokens[1].tolist() == [0, 0, 0, 1]
+    assert torch.equal(tokens[0], tokens_of(make("piqe", "entropy"), frames)[0])
+
+
+@needs_pyiqa
 @pytest.mark.parametrize("height, width, kept", [
     (230, 250, (230, 250)), (256, 256, (256, 256)), (300, 400, (224, 256)),
     (720, 1280, (224, 256)), (20, 30, (224, 224)), (16, 400, (224, 256)), (1, 1, (224, 224)),
@@ -83,6 +93,7 @@ def test_a_frame_keeps_its_pixels_up_to_the_size(height, width, kept):
 @needs_pyiqa
 def test_it_keeps_every_promise():
     check_encoder(make("piqe", "entropy"))
+    assert create_encoder("technical_pyiqa", metrics="piqe").metrics == ["piqe"]
 
 
 @needs_pyiqa
