@@ -25,7 +25,7 @@ from encoders import create_encoder
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
-from .align import align
+from .align import ReadingTrainer, align
 from .data import TrainingRow, read_training_manifest
 from .dataset import Collator, QualityDataset
 from .fit_config import FitConfig, FitError, read_fit_config
@@ -129,7 +129,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         remove_unfinished(output)
 
     progress = ProgressCallback(console, parts, save_steps=config.save_steps)
-    trainer = QualityTrainer(
+    trainer = {"scores": QualityTrainer, "reading": ReadingTrainer}[config.learn](
         fit=config, model=model, args=arguments, train_dataset=train_set,
         eval_dataset=valid_set if valid_rows else None,
         data_collator=collate,
