@@ -77,7 +77,8 @@ class FeatureProjector(nn.Module):
     """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h).
 
     Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
-    token's position. Starts with embeddings as large as the LLM's own (`embedding_rms`).
+    token's position. It starts with the position alone, as large as the LLM's own embeddings
+    (`embedding_rms`): what a token says has to be learned.
 
     Four orthogonal directions of the embedding space, `axes` (4, h), stand for the four scores,
     and one point of a score is as long as a typical embedding. What a projector does along them is
@@ -112,15 +113,12 @@ class FeatureProjector(nn.Module):
         self.down = nn.Linear(hidden, width)
         self.position = nn.Parameter(torch.empty(num_tokens, width))
         nn.init.normal_(self.up.weight, std=1 / math.sqrt(dim))
-        # E[gelu(x)^2] = 0.425 for a standard normal x
-        nn.init.normal_(self.down.weight, std=embedding_rms / math.sqrt(0.425 * hidden))
         nn.init.normal_(self.position, std=embedding_rms)
         nn.init.zeros_(self.up.bias)
+        nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
-        # What chance put on the axes would be read as a score.
-        with torch.no_grad():
-            for rows in (self.down.weight.T, self.position):
-                rows -= self.along_axes(rows) @ self.axes
+        with torch.no_grad():  # what chance put on the axes would be read as a score
+            self.position -= self.along_axes(self.position) @ self.axes
 
     @torch.no_grad()
     def set_stats(self, mean: Tensor, std: Tensor) -> None:

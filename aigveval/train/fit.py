@@ -25,7 +25,7 @@ from aigveval.modeling import AIGVEvalOutput
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
-from .align import align
+from .align import ReadingTrainer, align
 from .arguments import tensorboard, training_arguments
 from .build import Built, build_model, set_stats
 from .control import EarlyStop, SaveCallback
@@ -39,6 +39,8 @@ from .resume import (
 )
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
+
+_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     step = 0 if checkpoint is None else step_of(checkpoint)
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
-    trainer = QualityTrainer(
+    trainer = _TRAINERS[config.learn](
         fit=config, model=model, args=arguments, train_dataset=train_set,
         eval_dataset=valid_set if valid else None,
         data_collator=collate, compute_metrics=metrics, callbacks=callbacks,

@@ -52,6 +52,8 @@ class FitConfig:
         feature_noise: Std of Gaussian noise on the standardised features in training.
         align_epochs: Passes over the training rows in which the projectors alone learn to tell the
             scores, see `aigveval.train.align`: seconds each, and the LLM then learns much faster.
+        learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
+            LoRA learns to say what they tell, see `aigveval.train.align.ReadingTrainer`.
         align_learning_rate: Peak, of the projectors in these passes.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
@@ -121,6 +123,7 @@ class FitConfig:
     feature_noise: float = 0.0
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
+    learn: Literal["scores", "reading"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 16
