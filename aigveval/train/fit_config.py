@@ -87,7 +87,7 @@ class FitConfig:
         seed: Of everything random.
         save_minutes: Checkpoint after the step in which so many minutes have passed since the last
             one, besides the one after each epoch; null for none. A run that is killed loses no more
-            than these minutes and one step; Ctrl-C and SIGTERM lose nothing.
+            than these minutes and one step. Ctrl-C and SIGTERM save the step in progress.
         save_steps: Likewise after so many steps.
         early_stop: Stop after so many epochs without a better mean SROCC.
         gradient_checkpointing: Trade time for memory.
