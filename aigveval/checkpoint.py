@@ -5,10 +5,12 @@
 """
 
 import copy
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .modeling import AIGVEvalModel
 
 WEIGHTS = "model.safetensors"
+_ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with
 # Formats that can run code when they're read, or that only an old version of a file would have.
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5")
 
@@ -61,9 +64,12 @@ def model_folder(
 
 
 def trained_keys(model: "AIGVEvalModel") -> set[str]:
-    """Keys of the state dict that training changes: projectors (with statistics) and LoRA."""
+    """Keys of the state dict that training changes: projectors (with statistics), LoRA, and those
+    of trained encoders as far as they are in the model."""
+    prefixes = ["model.projectors.", *(f"{_ENCODERS}{n}." for n in model.config.trained_encoders)]
     return {
-        key for key in model.state_dict() if key.startswith("model.projectors.") or ".lora_" in key
+        key for key in model.state_dict()
+        if key.startswith(tuple(prefixes)) or (".lora_" in key and not key.startswith(_ENCODERS))
     }
 
 
@@ -79,6 +85,30 @@ def read_trained(folder: Path) -> dict[str, Tensor]:
         hint = f"; of weights, only safetensors are read, not {', '.join(others)}" if others else ""
         raise ValueError(f"{folder} has no {WEIGHTS}{hint}")
     return _read(path)
+
+
+def split_encoders(
+    state: Mapping[str, Tensor], config: AIGVEvalConfig, *, source: Path
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The trained weights without those of encoders, and those of each trained encoder.
+
+    Raises:
+        ValueError: They are not of the encoders that the config calls trained.
+    """
+    rest: dict[str, Tensor] = {}
+    encoders: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith(_ENCODERS):
+            name, _, key = key.removeprefix(_ENCODERS).partition(".")
+            encoders.setdefault(name, {})[key] = value
+        else:
+            rest[key] = value
+    if sorted(encoders) != sorted(config.trained_encoders):
+        raise ValueError(
+            f"{source / WEIGHTS} doesn't fit its config; it has the encoders {sorted(encoders)}, "
+            f"the config says that {sorted(config.trained_encoders)} were trained"
+        )
+    return rest, encoders
 
 
 def load_trained(model: "AIGVEvalModel", state: dict[str, Tensor], *, source: Path) -> None:
@@ -129,6 +159,28 @@ def with_saved_weights(encoder: Encoder, folder: Path | None) -> Encoder:
         return encoder
     encoder = copy.deepcopy(encoder)
     encoder.load_state_dict(_read(path))
+    return encoder
+
+
+def with_trained_weights(encoder: Encoder, state: Mapping[str, Tensor] | None) -> Encoder:
+    """The encoder, or a copy with the weights that it was trained to, and another fingerprint.
+
+    Raises:
+        ValueError: They are not the weights of such an encoder.
+    """
+    if state is None:
+        return encoder
+    encoder = copy.deepcopy(encoder)
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the trained weights of {encoder.spec.name}: {reason}") from None
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(key.encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    encoder.weights_id = f"{encoder.weights_id} trained {digest.hexdigest()[:16]}"
     return encoder
 
 

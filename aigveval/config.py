@@ -11,9 +11,12 @@ from transformers import AutoConfig, PretrainedConfig
 from encoders.base import Encoder
 from prompts import DIMENSIONS, LEVELS, build_messages
 
-from .llm import EMBEDDED_LLM
+from .llm import ALL_LINEAR, EMBEDDED_LLM
 
-LORA = {"r": 8, "alpha": 16, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
+LORA = {
+    "r": 8, "alpha": 16, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"],
+    "use_dora": False, "use_rslora": False,
+}
 _ENTRY_TYPES = {
     "name": str,
     "options": dict,
@@ -81,8 +84,14 @@ class AIGVEvalConfig(PretrainedConfig):
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
         encoders: One `encoder_entry` per encoder. They are put into the order of the question,
             which is also the order of their tokens in the feature tensor.
-        lora: Rank `r`, `alpha`, `dropout` and `target_modules` (names of the LLM's linear layers)
-            of the LoRA; None for no LoRA. The default is AIGVEval's (arXiv 2506.04715).
+        lora: Rank `r`, `alpha`, `dropout` and `target_modules` (names of the LLM's linear layers,
+            or `all-linear`) of the LoRA; `use_dora` for DoRA (arXiv 2402.09353), `use_rslora` for
+            scaling by the root of the rank (arXiv 2312.03732); None for no LoRA. The default is
+            AIGVEval's (arXiv 2506.04715).
+        llm_4bit: The LoRA was trained on an LLM in 4 bits, which is also how `from_pretrained`
+            loads it where there is a CUDA GPU; elsewhere it loads it whole.
+        trained_encoders: Names of encoders whose weights were trained too. They are saved with the
+            model, and put in place of those that the encoder comes with.
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Probability, in training, that all tokens of one encoder are set to zero.
         feature_noise: Standard deviation, in training, of Gaussian noise on standardised features.
@@ -110,6 +119,8 @@ class AIGVEvalConfig(PretrainedConfig):
         llm: str = EMBEDDED_LLM,
         encoders: Sequence[dict[str, Any]] = (),
         lora: dict[str, Any] | None = LORA,
+        llm_4bit: bool = False,
+        trained_encoders: Sequence[str] = (),
         projector_hidden: int = 512,
         feature_dropout: float = 0.0,
         feature_noise: float = 0.0,
@@ -132,7 +143,12 @@ class AIGVEvalConfig(PretrainedConfig):
         names = [entry["name"] for entry in entries]
         if len(set(names)) != len(names):
             raise ValueError(f"encoder names must be unique, got {names}")
+        unknown = sorted(set(trained_encoders) - set(names))
+        if unknown:
+            raise ValueError(f"trained_encoders {unknown} are not among the encoders {names}")
+        self.trained_encoders = list(trained_encoders)
         self.lora = None if lora is None else _checked_lora(lora)
+        self.llm_4bit = llm_4bit
         if projector_hidden < 1:
             raise ValueError(f"projector_hidden must be at least 1, got {projector_hidden}")
         self.projector_hidden = projector_hidden
@@ -210,8 +226,9 @@ def _checked_lora(lora: dict[str, Any]) -> dict[str, Any]:
     lora = copy.deepcopy({**LORA, **lora})
     if lora["r"] < 1:
         raise ValueError(f"lora r must be at least 1, got {lora['r']}")
-    if isinstance(lora["target_modules"], str) or not lora["target_modules"]:
-        raise ValueError(f"lora target_modules must be a list, got {lora['target_modules']!r}")
+    targets = lora["target_modules"]
+    if targets != ALL_LINEAR and (isinstance(targets, str) or not targets):
+        raise ValueError(f"lora target_modules must be a list or {ALL_LINEAR!r}, got {targets!r}")
     return lora
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.base import Encoder
-from prompts import clean
+from prompts import SCORES, clean
 
 from .config import AIGVEvalConfig
 
@@ -63,15 +63,33 @@ def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | N
     return joined.float()
 
 
+def score_axes(width: int) -> Tensor:
+    """Orthonormal directions (4, width) for the scores in the order of `SCORES`; always the same.
+
+    Cosines of rising frequency, so that they depend on no random number generator.
+    """
+    steps = (torch.arange(width, dtype=torch.float64) + 0.5) * math.pi / width
+    rows = torch.stack([torch.cos((width // 2 + n) * steps) for n in range(len(SCORES))])
+    return nn.functional.normalize(rows, dim=1).float()
+
+
 class FeatureProjector(nn.Module):
     """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h).
 
     Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
-    token's position. Starts with embeddings as large as the LLM's own (`embedding_rms`).
+    token's position. It starts with the position alone, as large as the LLM's own embeddings
+    (`embedding_rms`): what a token says has to be learned.
+
+    Four orthogonal directions of the embedding space, `axes` (4, h), stand for the four scores,
+    and one point of a score is as long as a typical embedding. What a projector does along them is
+    what `aigveval.train.align` trains before the LLM takes part. `probe` (4, d) is a linear map
+    onto them that is given, not trained: zero, unless `set_probe` was called.
     """
 
     mean: Tensor
     std: Tensor
+    axes: Tensor
+    probe: Tensor
 
     def __init__(
         self,
@@ -89,15 +107,18 @@ class FeatureProjector(nn.Module):
         self.clip, self.dropout, self.noise = clip, dropout, noise
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("axes", score_axes(width) * embedding_rms * math.sqrt(width))
+        self.register_buffer("probe", torch.zeros(len(SCORES), dim))
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, width)
         self.position = nn.Parameter(torch.empty(num_tokens, width))
         nn.init.normal_(self.up.weight, std=1 / math.sqrt(dim))
-        # E[gelu(x)^2] = 0.425 for a standard normal x
-        nn.init.normal_(self.down.weight, std=embedding_rms / math.sqrt(0.425 * hidden))
         nn.init.normal_(self.position, std=embedding_rms)
         nn.init.zeros_(self.up.bias)
+        nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
+        with torch.no_grad():  # what chance put on the axes would be read as a score
+            self.position -= self.along_axes(self.position) @ self.axes
 
     @torch.no_grad()
     def set_stats(self, mean: Tensor, std: Tensor) -> None:
@@ -111,14 +132,34 @@ class FeatureProjector(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    @torch.no_grad()
+    def set_probe(self, weight: Tensor, bias: Tensor) -> None:
+        """Scores (4,) that are linear in the tokens: what they add along the axes.
+
+        Args:
+            weight: (4, d), of the standardised tokens.
+            bias: (4,), added to the trained bias once.
+        """
+        self.probe.copy_(weight)
+        self.down.bias += bias.to(self.axes) @ self.axes
+
+    def along_axes(self, embeddings: Tensor) -> Tensor:
+        """Where embeddings (..., h) lie along the axes, (..., 4) in points of the scores."""
+        return embeddings @ self.axes.T / self.axes.square().sum(1)
+
+    def standardise(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., d) by the fixed statistics, limited to `clip` standard deviations."""
         x = (tokens.to(self.up.weight.dtype) - self.mean) / self.std
-        x = x.clamp(-self.clip, self.clip)
+        return x.clamp(-self.clip, self.clip)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.standardise(tokens)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.training and self.dropout:
             x = x * (torch.rand(len(x), 1, 1, device=x.device) >= self.dropout)
-        return self.down(nn.functional.gelu(self.up(x))) + self.position
+        given = nn.functional.linear(x, self.probe) @ self.axes
+        return self.down(nn.functional.gelu(self.up(x))) + given + self.position
 
 
 class AIGVEvalBackbone(nn.Module):

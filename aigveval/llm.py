@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 # SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
 EMBEDDED_LLM = "smollm2-135m-instruct"
+# As LoRA's target_modules: every linear layer of the LLM but its output embedding.
+ALL_LINEAR = "all-linear"
 # Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
 _CONVERTED = f"{EMBEDDED_LLM}-float32-1"
 
@@ -44,21 +48,44 @@ def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
 
 
 def load_llm(
-    name_or_path: str, *, dtype: torch.dtype = torch.float32, quiet: bool = False
+    name_or_path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    four_bit: bool = False,
+    quiet: bool = False,
 ) -> PreTrainedModel:
-    """A causal LM in eval mode on the CPU.
+    """A causal LM in eval mode, on the CPU or, in 4 bits, on the current GPU.
 
     Args:
         name_or_path: `smollm2-135m-instruct`, a folder or a Hub id. Code from the Hub is never run.
         dtype: Type of the weights. On a CPU float32 is the fastest.
+        four_bit: Linear layers in NF4 with double quantisation, as in QLoRA (arXiv 2305.14314);
+            they compute in `dtype`.
         quiet: No progress bar while the embedded LLM is fetched.
 
     Raises:
         encoders.weights.WeightsError: It's neither here nor to be had.
+        ValueError: `four_bit`, without a CUDA GPU or bitsandbytes.
     """
+    options: dict[str, Any] = {}
+    if four_bit:
+        check_four_bit()
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        options["device_map"] = {"": torch.cuda.current_device()}
     folder = llm_folder(name_or_path, quiet=quiet)
     with no_bars(), _one_line_errors(name_or_path):
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
+
+
+def check_four_bit() -> None:
+    """Raise `ValueError` where an LLM can't be loaded in 4 bits."""
+    if not torch.cuda.is_available():
+        raise ValueError("an LLM in 4 bits needs a CUDA GPU, and there is none")
+    if find_spec("bitsandbytes") is None:
+        raise ValueError("an LLM in 4 bits needs bitsandbytes: pip install bitsandbytes")
 
 
 def load_tokenizer(name_or_path: str, *, quiet: bool = False) -> PreTrainedTokenizerBase:
@@ -104,6 +131,7 @@ def check_llm(llm: PreTrainedModel, config: "AIGVEvalConfig") -> None:
     if config.text_config is None:
         config.text_config = copy.deepcopy(llm.config)
         config.text_config._name_or_path = ""  # may be a path of this machine
+        vars(config.text_config).pop("quantization_config", None)  # `llm_4bit` says it
     for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         expected = getattr(config.text_config, field, None)
         found = getattr(llm.config, field, None)
@@ -117,15 +145,24 @@ def check_llm(llm: PreTrainedModel, config: "AIGVEvalConfig") -> None:
 def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, name: str) -> None:
     """Put LoRA layers (arXiv 2106.09685) into the linear layers that `target_modules` names.
 
+    Args:
+        language_model: Frozen, in any type. The layers that are put in are float32, so that small
+            steps of the optimizer aren't lost.
+        lora: As `AIGVEvalConfig.lora`.
+        name: Of the LLM, for messages.
+
     Raises:
         ValueError: A name is not that of a linear layer; the message has those there are.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = [key for key, module in language_model.named_modules() if _is_linear(module)]
+    targets = lora["target_modules"]
+    if targets == ALL_LINEAR:
+        targets = sorted({key.rsplit(".", 1)[-1] for key in linear})
     missing = [
         target
-        for target in lora["target_modules"]
+        for target in targets
         if not any(f".{key}".endswith(f".{target}") for key in linear)
     ]
     if missing:
@@ -137,10 +174,15 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
         r=lora["r"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
-        target_modules=list(lora["target_modules"]),
+        target_modules=list(targets),
+        use_dora=lora["use_dora"],
+        use_rslora=lora["use_rslora"],
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in language_model.modules()),
     )
     inject_adapter_in_model(config, language_model)
+    for parameter in language_model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -157,7 +199,14 @@ def save_llm(
         lm_head: Its output embedding.
         name_or_path: Where the LLM came from; its tokenizer is copied along.
         folder: Folder to write into.
+
+    Raises:
+        ValueError: The LLM is in 4 bits.
     """
+    if getattr(language_model, "is_quantized", False) or getattr(
+        language_model.config, "quantization_config", None
+    ):
+        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM can't be written whole")
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(language_model.config)
     prefix = whole.base_model_prefix

@@ -1,11 +1,13 @@
 """The model: encoder tokens, projected into the LLM's embeddings, and four scores out of one pass.
 
 Laid out as transformers' LLaVA: `model` (projectors and language model) and `lm_head`. The LLM and
-the encoders are frozen; projectors and LoRA are what's trained and what `save_pretrained` writes.
+the encoders are frozen; projectors and LoRA are what's trained and what `save_pretrained` writes,
+and encoders that were chosen to be trained with them.
 
 Axis legend: b batch, K feature tokens, D their width, s sequence, h width of the LLM.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +27,13 @@ from .checkpoint import (
     model_folder,
     read_trained,
     save_frozen,
+    split_encoders,
     trained_keys,
     with_saved_weights,
+    with_trained_weights,
 )
 from .config import AIGVEvalConfig, check_encoder
-from .fusion import AIGVEvalBackbone, join_tokens, pack_features
+from .fusion import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from .llm import check_llm, inject_lora, load_llm
 from .scoring import score_levels
@@ -92,6 +96,7 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
             inject_lora(self.model.language_model, config.lora, name=config.llm)
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
+        self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
         self._no_split_modules = llm._no_split_modules
         self.post_init()
         self._note_frozen()
@@ -114,6 +119,8 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
         slot_positions: Tensor | None = None,
         slot_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        views: Mapping[str, Tensor] | None = None,
+        text: Sequence[str | None] | None = None,
         output_last_hidden_state: bool = False,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
@@ -133,6 +140,9 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
             slot_mask: (b, 4), false where there's no score to give, as for the alignment with
                 an unknown prompt.
             position_ids: (b, s); by default counted along the attention mask.
+            views: (b, ...) of some encoders, as in training them: their tokens are made here, with
+                gradients, and take their place in the features.
+            text: The b prompts, for encoders in `views` that read them.
             output_last_hidden_state: Return the hidden states too.
             past_key_values: The cache to go on from; it's added to.
             use_cache: Return the cache.
@@ -148,6 +158,8 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         if features is None and not past:
             raise ValueError("forward needs features, or the cache of a pass that had them")
+        if features is not None and views:
+            features = self._with_tokens(features, views, text)
         if past:
             if attention_mask is None:
                 attention_mask = input_ids.new_ones(len(input_ids), past + input_ids.shape[1])
@@ -177,6 +189,17 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
             past_key_values=found.past_key_values if use_cache else None,
             last_hidden_state=hidden if output_last_hidden_state else None,
         )
+
+    def _with_tokens(
+        self, features: Tensor, views: Mapping[str, Tensor], text: Sequence[str | None] | None
+    ) -> Tensor:
+        """Features (b, K, D) with the tokens of these views in their encoders' places."""
+        parts = unpack_features(features, self.config.feature_shapes)
+        for number, entry in enumerate(self.config.encoders):
+            if (name := entry["name"]) in views:
+                encoder = cast(Encoder, self.encoders[name])
+                parts[number] = join_tokens(encoder, encoder.encode(views[name]), text)
+        return pack_features(parts)
 
     def _level_logits(self, hidden: Tensor, slot_positions: Tensor) -> Tensor:
         """(b, s, h) and (b, 4) to (b, 4, 5): five rows of the output embedding at four places."""
@@ -210,10 +233,30 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
             self.train(training)
 
     def train(self, mode: bool = True) -> "AIGVEvalModel":
-        """As in torch, but the encoders stay in eval mode: their tokens never change."""
+        """As in torch, but frozen encoders stay in eval mode: their tokens never change.
+
+        So do the batch norms of encoders in training, whose statistics of a few clips would be
+        noise, and would make a clip's score depend on what else is in its batch.
+        """
         super().train(mode)
         self.encoders.eval()
+        for encoder in self.encoders.values():
+            if mode and any(parameter.requires_grad for parameter in encoder.parameters()):
+                encoder.train()
+                for module in encoder.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
         return self
+
+    def set_trained_encoders(self, encoders: Mapping[str, Encoder]) -> None:
+        """Take copies of these encoders in, to be trained and saved with the rest."""
+        for name, encoder in encoders.items():
+            self.encoders[name] = copy.deepcopy(encoder).requires_grad_(True)
+        self.config.trained_encoders = [
+            e["name"] for e in self.config.encoders
+            if e["name"] in {*self.config.trained_encoders, *encoders}
+        ]
+        self._note_frozen()
 
     def set_feature_stats(self, encoder: str, mean: Tensor, std: Tensor) -> None:
         """Fix an encoder's standardisation; call it once, with statistics of the training data.
@@ -235,7 +278,7 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
     def load_encoders(
         self, encoders: Mapping[str, Encoder] | None = None, *, strict: bool = True
     ) -> None:
-        """Put the frozen encoders in.
+        """Put the encoders in, frozen; those that were trained get the weights of that.
 
         Args:
             encoders: Name to encoder, as `AIGVEvalProcessor.encoders`; by default made anew.
@@ -252,6 +295,7 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
             encoder = encoders[name] if encoders else create_encoder(name, **entry["options"])
             check_encoder(entry, encoder, strict=strict)
             encoder = with_saved_weights(encoder, self.encoder_weights)
+            encoder = with_trained_weights(encoder, self.encoder_states.get(name))
             self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
         self._note_frozen()
 
@@ -285,7 +329,7 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, *, merge: bool = False, **kwargs: Any
     ) -> None:
-        """Write config, projectors and LoRA.
+        """Write config, projectors, LoRA, and encoders that were trained.
 
         Args:
             save_directory: Folder to write into.
@@ -293,6 +337,8 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
                 (into `encoders`), and use those when the folder is loaded.
             **kwargs: Options of `PreTrainedModel.save_pretrained`.
         """
+        if self.encoder_states and not self.encoders:
+            self.load_encoders()
         with no_bars():
             super().save_pretrained(save_directory, save_original_format=False, **kwargs)
         # The LLM's own, which is taken over when the model is made.
@@ -331,10 +377,12 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
         )
         config = AIGVEvalConfig.from_pretrained(folder) if config is None else config
-        state = read_trained(folder)
+        state, encoder_states = split_encoders(read_trained(folder), config, source=folder)
         if llm is None:
-            llm = load_llm(frozen_llm(folder, config), dtype=dtype)
+            four_bit = config.llm_4bit and torch.cuda.is_available()
+            llm = load_llm(frozen_llm(folder, config), dtype=dtype, four_bit=four_bit)
         model = cls(config, llm=llm)
+        model.encoder_states = encoder_states
         model.name_or_path = str(pretrained_model_name_or_path)
         model.encoder_weights = folder / "encoders"
         load_trained(model, state, source=folder)

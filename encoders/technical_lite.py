@@ -6,6 +6,7 @@ token per slow frame, so that a defect can be placed in time.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from .sampling import uniform
 
 
 class TechnicalLite(Encoder):
-    """Tokens (b, num_frames, 2 x (1280 + 512 + 29)) float32.
+    """Tokens (b, num_frames, 2 x (1280 + 512 + 29) + 1280) float32.
+
+    The last 1280 are the same in each token: how much the whole frames' features vary over the
+    clip, which a reader of single tokens couldn't tell.
 
     Args:
         num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
@@ -31,7 +35,7 @@ class TechnicalLite(Encoder):
         WeightsError: The weights could not be had; the message says why.
     """
 
-    version = 2
+    version = 3
     weights_id = lite_backbone.WEIGHTS_ID
 
     def __init__(self, *, num_frames: int = 8) -> None:
@@ -41,7 +45,7 @@ class TechnicalLite(Encoder):
             name="technical_lite",
             dimension="technical",
             num_tokens=num_frames,
-            dim=2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS),
+            dim=2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS) + HEAD_WIDTH,
             stream="slow",
             size=lite_backbone.SIZE,
             mean=lite_backbone.MEAN,
@@ -77,3 +81,8 @@ class TechnicalLite(Encoder):
             stages, head, _ = self.backbone(pixels)
             parts += [head, *stages, picture_statistics(pixels)]
         return torch.cat(parts, dim=1).view(view.shape[0], self.num_frames, -1)
+
+    def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
+        """Adds the standard deviation over the frames; the prompt plays no part."""
+        change = tokens[..., :HEAD_WIDTH].std(1, correction=0, keepdim=True)
+        return torch.cat([tokens, change.expand(-1, tokens.shape[1], -1)], dim=2)

@@ -11,22 +11,37 @@ import typer
 from aigveval.terminal import one_line_errors, silence_libraries
 
 FIT_HELP = """\
-Trains a model on videos with known scores.
+Trains a model on videos with known scores, or on pairs of which one is preferred.
 
-The YAML file names the manifests to train and validate on and the folder to write to; see
-`aigveval.train.fit_config.FitConfig` for all options. `preset: clip-qwen` takes over the options of
-a preset; `aigveval presets` lists them. A run that was stopped goes on when it is started again.
+The YAML file names the manifests to train and validate on (see `aigveval data`), the folder to
+write to and one for cached features, and any other option; `--print-config` shows them all, and
+`aigveval.train.fit_config.FitConfig` explains them. `preset: clip-qwen` takes over the options of a
+preset; `aigveval presets` lists them. The folder `examples/configs` of the project has a file for
+each public data set.
+
+A run that was stopped, by Ctrl-C, a kill or a cluster, goes on when the same command is given
+again, to the same result. TensorBoard shows it: `tensorboard --logdir RUN`.
 
 Examples:
 
 - `aigveval fit config.yaml`
-- `aigveval fit config.yaml --encoder motion=slowfast`
+- `aigveval fit config.yaml --from lite --set epochs=3 --set lora_learning_rate=1e-4`
+- `aigveval fit config.yaml --set lora.r=16 --print-config`
 - `aigveval fit config.yaml --encoder technical=fastvqa:variant=dover --encoder semantic=none`
+- `torchrun --nproc-per-node 4 -m aigveval fit config.yaml` on four GPUs
 """
 
 
 def fit(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Options of the training.")],
+    base: Annotated[
+        Optional[str],
+        typer.Option(
+            "--from", metavar="MODEL",
+            help="Go on from this model: `lite`, a folder or a Hub id. Its LLM, encoders and LoRA "
+            "take the place of those in the file.",
+        ),
+    ] = None,
     encoder: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -35,15 +50,29 @@ def fit(
             "CONFIG has of its dimension. `motion=none`: look at no motion, and do not score it.",
         ),
     ] = None,
+    changes: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", metavar="NAME=VALUE",
+            help="Another value for an option, or for a field as `lora.r`; may be repeated.",
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show all options with their values, and stop.")
+    ] = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
         from aigveval.encoder_choice import apply_choices, parse_choice
-        from aigveval.train.fit import main as run
-        from aigveval.train.fit_config import read_fit_config
+        from aigveval.train.fit_yaml import read_fit_config, write_fit_config
 
-        options = read_fit_config(config)
+        options = read_fit_config(config, changes=changes or (), base=base)
         if encoder:
             choices = [parse_choice(text) for text in encoder]
             options = replace(options, encoders=apply_choices(options.encoders, choices))
+        if print_config:
+            typer.echo(write_fit_config(options), nl=False)
+            return
+        from aigveval.train.fit import main as run
+
         run(options)

@@ -1,7 +1,9 @@
-"""Cached features with their prompts, as batches, and the order of an epoch.
+"""Rated clips and preference pairs as batches, and the order of an epoch.
 
-Whatever is random here (order, swapped and dropped prompts) is a function of the seed, the epoch
-and the row alone, so that a resumed run sees exactly what an uninterrupted one would have seen.
+Frozen encoders' tokens come out of the cache; of encoders that are trained, views are decoded, in
+the data loader's workers. Whatever is random here (order, swapped and dropped prompts, fragments)
+is a function of the seed, the epoch and the row alone, so that a resumed run sees exactly what an
+uninterrupted one would have seen.
 
 Axis legend: b batch, k tokens of one encoder, d its width, K tokens of all encoders, D the widest.
 """
@@ -9,7 +11,7 @@ Axis legend: b batch, k tokens of one encoder, d its width, K tokens of all enco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,33 +21,47 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from aigveval.data.cache import FeatureCache
+from aigveval.data.pairs import PreferencePair
 from aigveval.fusion import join_tokens
+from aigveval.terminal import say
 from encoders.base import Encoder
+from encoders.video import VideoError
+from encoders.views import read_views
 from prompts.rubric import SCORES
 
 from .data import TrainingRow
+from .preferences import UNKNOWN, sides, signs
 
 _SEMANTIC, _OVERALL = SCORES.index("semantic"), SCORES.index("overall")
 
-# Columns of the label tensor: scores (NaN where unknown), weight, group (-1: none), manifest.
-WEIGHT, GROUP, SOURCE = len(SCORES), len(SCORES) + 1, len(SCORES) + 2
+# Columns of the label tensor (b, 13): scores (NaN where unknown), weight, group (-1: none),
+# manifest, row of the data set, preference pair (-1: none), its preferences as `signs`.
+WEIGHT, GROUP, SOURCE, ROW, PAIR = range(len(SCORES), len(SCORES) + 5)
+PREFERENCES = slice(PAIR + 1, PAIR + 1 + len(SCORES))
+
+PADDING = -1  # in place of a row's number: a row that counts for nothing
 
 
 class QualityDataset(Dataset[dict[str, Any]]):
-    """Rows with their cached features; item ``(epoch, i)`` is row i as that epoch sees it.
+    """Rows with their features; item ``(epoch, i)`` is row i as that epoch sees it.
 
     Args:
         rows: One list per manifest; its number is the item's ``source``.
         digests: `TrainingRow.video` -> SHA-256, from `aigveval.data.cache.extract`.
         encoders: In the order of the model's config.
-        cache: Holds the tokens of every row.
+        cache: Holds the tokens of every row, of the encoders that are not trained.
+        pairs: Each becomes two rows behind the others, `pairs_from` on, without scores.
+        trained: Names of encoders whose tokens the model makes: items have their ``views``, with
+            other random fragments in each epoch, and zeros for tokens.
         mismatch_probability: Chance that an epoch shows a row with a prompt of other rows. Its
             semantic score is then drawn from `mismatch_scores`, its overall score is unknown, the
-            other two stay. So the model learns to read the prompt.
+            other two stay. So the model learns to read the prompt. A pair then becomes its first
+            video with its own prompt, preferred on `semantic` to itself with another's. Nothing
+            is swapped where no row (or pair) has a semantic score to learn from besides.
         mismatch_scores: Lowest and highest semantic score of a wrong prompt.
-        prompt_dropout: Chance that an epoch shows a row without its prompt: semantic and overall
-            score are then unknown. So the model learns to do without.
-        seed: Of these two draws.
+        prompt_dropout: Chance that an epoch shows a row or pair without its prompt: semantic and
+            overall score are then unknown. So the model learns to do without.
+        seed: Of all draws.
     """
 
     def __init__(
@@ -55,16 +71,25 @@ class QualityDataset(Dataset[dict[str, Any]]):
         encoders: Sequence[Encoder],
         cache: FeatureCache,
         *,
+        pairs: Sequence[PreferencePair] = (),
+        trained: Collection[str] = (),
         mismatch_probability: float = 0.0,
         mismatch_scores: tuple[float, float] = (1.0, 1.5),
         prompt_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.rows = [row for part in rows for row in part]
+        self.pairs, self.pairs_from = list(pairs), len(self.rows)
+        self.rows += [side for pair in self.pairs for side in sides(pair)]
         self.sources = [number for number, part in enumerate(rows) for _ in part]
+        self.sources += [len(rows)] * (len(self.rows) - self.pairs_from)
         self.digests, self.encoders, self.cache = digests, list(encoders), cache
-        self.mismatch_probability, self.mismatch_scores = mismatch_probability, mismatch_scores
-        self.prompt_dropout, self.seed = prompt_dropout, seed
+        self.trained = {e.spec.name: e for e in self.encoders if e.spec.name in trained}
+        self.mismatch_scores, self.prompt_dropout = mismatch_scores, prompt_dropout
+        self.seed = seed
+        rated = any(not math.isnan(row.scores[_SEMANTIC]) for row in self.rows)
+        compared = any(pair.preferences[_SEMANTIC] for pair in self.pairs)
+        self._mismatch = mismatch_probability * rated, mismatch_probability * compared
         numbers: dict[str, int] = {}
         self.groups = [
             -1 if row.group is None else numbers.setdefault(row.group, len(numbers))
@@ -77,6 +102,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
                 if row.prompt and key != -1:
                     self._own.setdefault(key, set()).add(row.prompt)
         self._prompts = sorted({row.prompt for row in self.rows if row.prompt})
+        self._unreadable: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,10 +112,14 @@ class QualityDataset(Dataset[dict[str, Any]]):
         row = self.rows[index]
         joined = []
         for encoder in self.encoders:
+            spec = encoder.spec
+            if spec.name in self.trained:
+                joined.append(torch.zeros(spec.num_tokens, spec.dim))
+                continue
             stored = self.cache.get(self.digests[row.video], encoder)
             if stored is None:
                 raise RuntimeError(
-                    f"{row.video}: the cached tokens of {encoder.spec.name} are gone or damaged; "
+                    f"{row.video}: the cached tokens of {spec.name} are gone or damaged; "
                     "start again to compute them"
                 )
             with torch.no_grad():
@@ -98,24 +128,54 @@ class QualityDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        row = self.rows[index]
-        prompt, scores = row.prompt, list(row.scores)
-        if epoch is not None and prompt is not None:
-            random = np.random.default_rng((self.seed, epoch, index))
-            draw = random.random()
-            if draw < self.mismatch_probability:
-                wrong = self._wrong_prompt(index, random)
-                if wrong is not None:
-                    prompt = wrong
-                    scores[_SEMANTIC] = float(random.uniform(*self.mismatch_scores))
-                    scores[_OVERALL] = math.nan
-            elif draw < self.mismatch_probability + self.prompt_dropout:
-                prompt = None
-                scores[_SEMANTIC] = scores[_OVERALL] = math.nan
-        return {
-            "tokens": self.tokens(index, prompt), "prompt": prompt, "scores": scores,
-            "weight": row.weight, "group": self.groups[index], "source": self.sources[index],
+        padding = index == PADDING
+        index = max(index, 0)
+        shown = self._shown(epoch, index)
+        row = self.rows[shown.row]
+        item: dict[str, Any] = {
+            "tokens": self.tokens(shown.row, shown.prompt), "prompt": shown.prompt,
+            "scores": shown.scores, "weight": row.weight, "group": self.groups[index],
+            "source": self.sources[index], "row": index,
+            "pair": self._pair_of(index), "preferences": shown.preferences,
         }
+        if self.trained:
+            views = self._views(row.video, self._view_seed(epoch, index))
+            padding = padding or views is None
+            item["views"] = views or self._blank_views()
+        if padding:
+            item |= {"scores": [math.nan] * len(SCORES), "weight": 0.0, "group": -1, "pair": -1}
+        return item
+
+    def _pair_of(self, index: int) -> int:
+        return (index - self.pairs_from) // 2 if index >= self.pairs_from else -1
+
+    def _shown(self, epoch: int | None, index: int) -> _Shown:
+        row, pair = self.rows[index], self._pair_of(index)
+        known = UNKNOWN if pair < 0 else signs(self.pairs[pair])
+        shown = _Shown(index, row.prompt, list(row.scores), list(known))
+        if epoch is None or row.prompt is None:
+            return shown
+        first = index if pair < 0 else self.pairs_from + 2 * pair  # both sides draw the same
+        random = np.random.default_rng((self.seed, epoch, first))
+        draw, mismatch = random.random(), self._mismatch[pair >= 0]
+        if draw < mismatch:
+            wrong = self._wrong_prompt(first, random)
+            if wrong is None:
+                return shown
+            if pair < 0:
+                shown.prompt = wrong
+                shown.scores[_SEMANTIC] = float(random.uniform(*self.mismatch_scores))
+                shown.scores[_OVERALL] = math.nan
+            else:
+                shown.row = first
+                shown.prompt = row.prompt if index == first else wrong
+                shown.preferences = list(UNKNOWN)
+                shown.preferences[_SEMANTIC] = 1.0
+        elif draw < mismatch + self.prompt_dropout:
+            shown.prompt = None
+            for values in (shown.scores, shown.preferences):
+                values[_SEMANTIC] = values[_OVERALL] = math.nan
+        return shown
 
     def _wrong_prompt(self, index: int, random: np.random.Generator) -> str | None:
         own = self._own.get(self.digests[self.rows[index].video], set()) | self._own.get(
@@ -127,10 +187,40 @@ class QualityDataset(Dataset[dict[str, Any]]):
                 return prompt
         return None  # practically all rows are about one prompt
 
+    def _view_seed(self, epoch: int | None, index: int) -> int:
+        """As in scoring where there is no epoch; else another one in each."""
+        if epoch is None:
+            return 0
+        return int(np.random.default_rng((self.seed, epoch, index, 1)).integers(2**31))
+
+    def _views(self, video: str, seed: int) -> dict[str, Tensor] | None:
+        """None where the file can't be read: it then counts for nothing, rather than end a run."""
+        try:
+            return read_views(video, self.trained, seed=seed)
+        except VideoError as error:
+            if video not in self._unreadable:
+                self._unreadable.add(video)
+                say(f"left out of the training: {error}", style="yellow")
+            return None
+
+    def _blank_views(self) -> dict[str, Tensor]:
+        black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+        return {name: torch.zeros_like(e.preprocess(black)) for name, e in self.trained.items()}
+
+
+@dataclass
+class _Shown:
+    """A row as an epoch sees it."""
+
+    row: int  # whose clip
+    prompt: str | None
+    scores: list[float]
+    preferences: list[float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Items of `QualityDataset` to the model's inputs plus ``labels`` (b, 7).
+    """Items of `QualityDataset` to the model's inputs plus ``labels`` (b, 13).
 
     Attributes:
         encode_prompts: `AIGVEvalProcessor.encode_prompts`.
@@ -140,14 +230,29 @@ class Collator:
     encode_prompts: Callable[..., Mapping[str, Tensor]]
     pack_features: Callable[..., Tensor]
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        labels = [[*i["scores"], i["weight"], i["group"], i["source"]] for i in items]
-        per_encoder = zip(*(item["tokens"] for item in items), strict=True)
-        return {
-            **self.encode_prompts([item["prompt"] for item in items]),
-            "features": self.pack_features([torch.stack(tokens) for tokens in per_encoder]),
-            "labels": torch.tensor(labels, dtype=torch.float32),
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        features, labels = self.features(items)
+        prompts = [item["prompt"] for item in items]
+        batch: dict[str, Any] = {
+            **self.encode_prompts(prompts), "features": features, "labels": labels
         }
+        if views := items[0].get("views"):
+            batch["views"] = {
+                name: torch.stack([item["views"][name] for item in items]) for name in views
+            }
+            batch["text"] = prompts
+        return batch
+
+    def features(self, items: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Features (b, K, D) and labels (b, 13) alone."""
+        labels = [
+            [*i["scores"], i["weight"], i["group"], i["source"], i.get("row", PADDING),
+             i.get("pair", -1), *i.get("preferences", UNKNOWN)]
+            for i in items
+        ]
+        per_encoder = zip(*(item["tokens"] for item in items), strict=True)
+        features = self.pack_features([torch.stack(tokens) for tokens in per_encoder])
+        return features, torch.tensor(labels, dtype=torch.float32)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -155,31 +260,45 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Args:
         groups: (n,) group of each row, -1 for none.
-        batch_size: Rows per batch of the loader.
+        batch_size: Rows per batch of the loader, of all processes together.
         group_size: Above 1, so many rows of a group at most stand together in a batch, where a
             rank loss inside of groups can compare them. 1: plain shuffling.
+        pairs_from: Rows from this one on are sides of pairs, two by two, and stay side by side; so
+            that no batch parts them, `batch_size` must be even, and `group_size` 1. None: no pairs.
+        multiple_of: The epoch is filled up to a multiple of this with rows of no weight.
         seed: Of the order.
     """
 
     def __init__(
-        self, groups: Sequence[int], *, batch_size: int, group_size: int = 1, seed: int = 0
+        self, groups: Sequence[int], *, batch_size: int, group_size: int = 1,
+        pairs_from: int | None = None, multiple_of: int = 1, seed: int = 0,
     ) -> None:
         self.groups, self.seed, self.epoch = list(groups), seed, 0
         self.batch_size, self.group_size = batch_size, min(group_size, batch_size)
+        self.pairs_from = len(self.groups) if pairs_from is None else pairs_from
+        self.padding = -len(self.groups) % multiple_of
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration, from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.groups) + self.padding
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.groups)).tolist()
-        if self.group_size > 1:
+        order = random.permutation(self.pairs_from).tolist()
+        if self.pairs_from < len(self.groups):
+            order = self._with_pairs(order, random)
+        elif self.group_size > 1:
             order = self._in_groups(order, random)
-        return iter([(self.epoch, index) for index in order])
+        return iter([(self.epoch, index) for index in order + [PADDING] * self.padding])
+
+    def _with_pairs(self, order: Sequence[int], random: np.random.Generator) -> list[int]:
+        twos = [[order[i], order[i + 1]] for i in range(0, len(order) - 1, 2)]
+        twos += [[i, i + 1] for i in range(self.pairs_from, len(self.groups), 2)]
+        mixed = [index for i in random.permutation(len(twos)) for index in twos[i]]
+        return mixed + list(order[-1:] if len(order) % 2 else ())
 
     def _in_groups(self, order: Sequence[int], random: np.random.Generator) -> list[int]:
         members: dict[int, list[int]] = {}

@@ -1,38 +1,46 @@
-"""The regression stage, ``aigveval fit CONFIG.yaml``: projectors and LoRA on rated clips.
+"""The regression stage, ``aigveval fit CONFIG.yaml``: projectors and LoRA on rated clips or pairs.
 
-Reads from top to bottom in `main`. Encoders and LLM stay frozen, so a clip is encoded once, ever.
+Reads from top to bottom in `_run`. A frozen encoder sees a clip once, ever; encoders can be trained
+with the rest. On several GPUs it is started by torchrun or `accelerate launch`, as any Trainer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
+from torch import distributed as dist
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from aigveval.config import AIGVEvalConfig, blind_dimensions
+from aigveval.config import blind_dimensions
 from aigveval.data.cache import ExtractReport, FeatureCache, extract
 from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalModel, AIGVEvalOutput
-from aigveval.processing import AIGVEvalProcessor
-from encoders import create_encoder
+from aigveval.modeling import AIGVEvalOutput
 from encoders.bars import no_bars
 from encoders.base import Encoder
-from prompts.rubric import SCORES
 
-from .data import TrainingRow, read_training_manifest
+from .align import ReadingTrainer, align
+from .arguments import tensorboard, training_arguments
+from .build import Built, build_model, set_stats
+from .control import EarlyStop, SaveCallback
 from .dataset import Collator, QualityDataset
-from .fit_config import FitConfig, FitError, read_fit_config
-from .progress import ProgressCallback, metric_lines
-from .resume import best_metrics, check_same_run, last_checkpoint, remove_unfinished, step_of
-from .trainer import CorrelationMetrics, QualityTrainer
+from .fit_config import FitConfig, FitError
+from .fit_yaml import read_fit_config
+from .parts import Part, check_parts, read_parts
+from .progress import ProgressCallback, title
+from .resume import (
+    best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
+)
+from .trainer import QualityTrainer
+from .validation import ValidationMetrics, metric_lines
+
+_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,8 @@ class FitResult:
         steps: Optimizer steps of the whole run.
         resumed_from: Checkpoint that this call went on from, or None.
         metrics: Of `model` on the validation manifests: ``srocc``, the mean over all that are
-            defined, and ``MANIFEST_srocc_SCORE``, ``MANIFEST_plcc_SCORE``.
+            defined, and ``MANIFEST_srocc_SCORE``, ``MANIFEST_plcc_SCORE``; on manifests of pairs
+            likewise ``accuracy`` and ``MANIFEST_accuracy_SCORE``.
     """
 
     model: Path
@@ -58,10 +67,11 @@ def main(config: FitConfig | str | Path) -> FitResult:
 
     Raises:
         FitError: The config or the data can't be used, or ``output_dir`` holds another run.
-        aigveval.train.data.ManifestError: A manifest can't be used.
+        aigveval.data.tables.ManifestError: A manifest can't be used.
         SystemExit: 130, after Ctrl-C.
     """
-    console = Console(stderr=True)
+    # of several processes, one speaks
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     if not isinstance(config, FitConfig):
         config = read_fit_config(config)
     if config.threads is not None:
@@ -78,67 +88,70 @@ def main(config: FitConfig | str | Path) -> FitResult:
 
 
 def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
-    train_rows = [read_training_manifest(path) for path in config.train]
-    valid_rows = [read_training_manifest(path) for path in config.valid]
-    parts = _part_names(config.valid)
-
+    scale = config.score_scale
+    train, valid = (read_parts(paths, scale=scale) for paths in (config.train, config.valid))
+    check_parts(config, train)
+    arguments = training_arguments(config)
+    _tell_gpus(console, arguments)
     set_seed(config.seed)  # before the projectors are initialised
-    model, processor, encoders = build_model(config)
+    built = build_model(config)
+    model, processor = built.model, built.processor
 
-    arguments = _training_arguments(config)
     cache = FeatureCache(config.cache_dir)
-    with arguments.main_process_first(desc="encoding"):
-        report = extract(
-            [row.video for rows in (*train_rows, *valid_rows) for row in rows], encoders, cache,
-            workers=config.workers, batch_size=config.encode_batch_size, device=arguments.device,
-        )
-    for encoder in encoders:
-        encoder.to("cpu")  # `join` runs in the data loader
+    videos = [video for part in (*train, *valid) for video in part.videos]
+    report = _encode(videos, built.frozen, cache, config, arguments)
     blind = blind_dimensions(model.config.encoders)
-    train_rows = [_usable(r, report.digests, p, blind) for r, p in zip(train_rows, config.train)]
-    valid_rows = [_usable(r, report.digests, p, blind) for r, p in zip(valid_rows, config.valid)]
+    train, valid = (
+        [part.usable(report.digests, blind=blind) for part in parts] for parts in (train, valid)
+    )
     if blind:
         console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
-    _tell(console, train_rows, valid_rows, report)
-
+    _tell(console, train, valid, built, report)
     train_set = QualityDataset(
-        train_rows, report.digests, encoders, cache,
-        mismatch_probability=0.0 if "semantic" in blind else config.mismatch_probability,
+        [part.rows for part in train], report.digests, built.encoders, cache,
+        pairs=[pair for part in train for pair in part.pairs], trained=built.trained,
+        mismatch_probability=config.mismatch_probability,
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    # rows of like length side by side need less padding
     valid_set = QualityDataset(
-        [sorted(rows, key=lambda row: len(row.prompt or "")) for rows in valid_rows],
-        report.digests, encoders, cache,
+        [part.clips for part in valid], report.digests, built.encoders, cache,
+        trained=built.trained,
     )
-    compute_metrics = CorrelationMetrics(parts)
-    if valid_rows and not compute_metrics.defined(valid_set):
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    metrics = ValidationMetrics(valid, valid_set)
+    if valid and not metrics.defined:
         raise FitError("the validation manifests have no score with three different values")
 
     checkpoint = last_checkpoint(output)
-    check_same_run(config, output, train_set, resuming=checkpoint is not None)
+    with arguments.main_process_first(desc="starting"):  # the others see what it has written
+        _start(config, output, built, train_set, checkpoint, arguments)
     if checkpoint is not None:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
-    elif config.base is None:
-        for entry, (mean, std) in zip(model.config.encoders, feature_stats(train_set)):
-            model.set_feature_stats(entry["name"], mean, std)
+    elif config.align_epochs:
+        loss = align(model.model, train_set, collate, config, console)
+        console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
 
-    if arguments.process_index == 0:
-        remove_unfinished(output)
-
-    progress = ProgressCallback(console, parts, save_steps=config.save_steps)
-    trainer = QualityTrainer(
+    progress = ProgressCallback(console, metrics.names, main=metrics.main)
+    saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
+    callbacks: list[TrainerCallback] = [progress, saving]
+    if valid:
+        arguments.metric_for_best_model = metrics.main
+        if config.early_stop is not None:
+            stop = EarlyStop(config.early_stop, main=metrics.main)
+            callbacks.append(stop)
+            if checkpoint is not None and stop.has_ended(history_of(checkpoint)):
+                arguments.max_steps = step_of(checkpoint)
+    step = 0 if checkpoint is None else step_of(checkpoint)
+    if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
+        callbacks.append(log)
+    trainer = _TRAINERS[config.learn](
         fit=config, model=model, args=arguments, train_dataset=train_set,
-        eval_dataset=valid_set if valid_rows else None,
-        data_collator=Collator(
-            encode_prompts=processor.encode_prompts, pack_features=pack_features
-        ),
-        compute_metrics=compute_metrics, callbacks=[progress],
+        eval_dataset=valid_set if valid else None,
+        data_collator=collate, compute_metrics=metrics, callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts
-    if config.early_stop is not None and valid_rows:
-        trainer.add_callback(EarlyStoppingCallback(config.early_stop))
+    torch.manual_seed(config.seed + arguments.process_index)  # own dropout and noise in each
     try:
         trainer.train(
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
@@ -147,14 +160,16 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         )
     finally:
         progress.stop()
+        saving.stop()
 
-    if trainer.is_world_process_zero():
-        model.eval().save_pretrained(output / "model")
+    trainer.use_average()
+    trainer.save_trained(output / "model")
+    if arguments.process_index == 0:
         processor.save_pretrained(output / "model")
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
-    if parts:
-        console.print(f"Best mean SROCC {best['srocc']:.4f}", highlight=False, soft_wrap=True)
-        for line in metric_lines({f"eval_{k}": v for k, v in best.items()}, parts):
+    if valid:
+        console.print(f"Best {title(metrics.main)} {best[metrics.main]:.4f}", highlight=False)
+        for line in metric_lines(best, metrics.names):
             console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Saved [bold]{output / 'model'}[/bold]", highlight=False, soft_wrap=True)
     return FitResult(
@@ -163,119 +178,60 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     )
 
 
-def build_model(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    """The model to train, its processor, and the encoders in the order of the model's config."""
-    noise: dict[str, Any] = {
-        "feature_dropout": config.feature_dropout, "feature_noise": config.feature_noise,
+def _encode(
+    videos: Sequence[str], encoders: Sequence[Encoder], cache: FeatureCache, config: FitConfig,
+    arguments: TrainingArguments,
+) -> ExtractReport:
+    """Make sure of the tokens of all videos, each process encoding its share of them."""
+    options: dict[str, Any] = {
+        "workers": config.workers, "batch_size": config.encode_batch_size,
+        "device": arguments.device,
     }
-    if config.base is not None:
-        processor = AIGVEvalProcessor.from_pretrained(config.base)
-        saved = AIGVEvalConfig.from_pretrained(config.base, **noise)
-        model = AIGVEvalModel.from_pretrained(config.base, config=saved)
-        model.load_encoders(processor.encoders)
-        model.encoders = nn.ModuleDict()  # checked; optimizer and checkpoints don't need them
-        return model, processor, [processor.encoders[e["name"]] for e in saved.encoders]
-    made = [_make_encoder(entry) for entry in config.encoders]
-    model_config = AIGVEvalConfig.from_encoders(
-        made, llm=config.llm, lora=config.lora, projector_hidden=config.projector_hidden, **noise
-    )
-    by_name = {encoder.spec.name: encoder for encoder in made}
-    processor = AIGVEvalProcessor.from_config(model_config)
-    encoders = [by_name[entry["name"]] for entry in model_config.encoders]
-    return AIGVEvalModel(model_config), processor, encoders
+    options["progress"] = _is_first(arguments)
+    unique, computed = list(dict.fromkeys(videos)), 0
+    if arguments.world_size > 1:
+        share = unique[arguments.process_index:: arguments.world_size]
+        computed = extract(share, encoders, cache, **options).computed
+        dist.barrier()
+    report = extract(unique, encoders, cache, **options)
+    report.computed += computed
+    for encoder in encoders:
+        encoder.to("cpu")  # `join` runs in the data loader
+    return report
 
 
-def _make_encoder(entry: str | Mapping[str, Any]) -> Encoder:
-    name = entry if isinstance(entry, str) else entry["name"]
-    options = {} if isinstance(entry, str) else entry.get("options") or {}
-    try:
-        return create_encoder(name, **options)
-    except (TypeError, ValueError) as error:  # a wrong name or option
-        raise FitError(f"encoder {name}: {error}") from error
+def _start(
+    config: FitConfig, output: Path, built: Built, dataset: QualityDataset,
+    checkpoint: Path | None, arguments: TrainingArguments,
+) -> None:
+    """Look after the folder, and set the statistics of a model that begins."""
+    first = _is_first(arguments)
+    check_same_run(config, output, dataset, resuming=checkpoint is not None, write=first)
+    if first:
+        remove_unfinished(output)
+    if checkpoint is None and config.base is None:
+        set_stats(built, dataset, device=arguments.device)
+        for encoder in built.encoders:
+            encoder.to("cpu")
 
 
-def feature_stats(dataset: QualityDataset) -> list[tuple[Tensor, Tensor]]:
-    """Per encoder, mean (d,) and standard deviation (d,) over the tokens of all rows."""
-    count = 0
-    sums: list[tuple[Tensor, Tensor, Tensor]] = []  # shift, sum and sum of squares about it
-    for index, row in enumerate(dataset.rows):
-        tokens = [part.double() for part in dataset.tokens(index, row.prompt)]
-        if not sums:
-            sums = [(t.mean(0), torch.zeros_like(t[0]), torch.zeros_like(t[0])) for t in tokens]
-        for part, (shift, total, squares) in zip(tokens, sums, strict=True):
-            total += (part - shift).mean(0)
-            squares += (part - shift).square().mean(0)
-        count += 1
-    result = []
-    for shift, total, squares in sums:
-        variance = (squares / count - (total / count).square()).clamp(min=0)
-        result.append(((shift + total / count).float(), variance.sqrt().float()))
-    return result
+def _is_first(arguments: TrainingArguments) -> bool:
+    return arguments.process_index == 0
 
 
-def _training_arguments(config: FitConfig) -> TrainingArguments:
-    validates = bool(config.valid)
-    memory: dict[str, Any] = {}
-    if config.gradient_checkpointing:  # even False would warn, where it has got its newer name
-        memory["gradient_checkpointing"] = True
-    return TrainingArguments(
-        output_dir=config.output_dir,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.eval_batch_size,
-        gradient_accumulation_steps=config.grad_accum,
-        **memory,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup,
-        max_grad_norm=config.max_grad_norm,
-        eval_strategy="epoch" if validates else "no",
-        save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=validates,
-        metric_for_best_model="srocc" if validates else None,
-        greater_is_better=True if validates else None,
-        seed=config.seed,
-        use_cpu=config.device == "cpu",
-        label_names=["labels"],
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_steps=10,
-        logging_first_step=True,
-        disable_tqdm=True,
-        report_to="none",
-    )
-
-
-def _part_names(paths: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    for path in paths:
-        stem = Path(path).stem
-        names.append(stem if stem not in names else f"{stem}{len(names) + 1}")
-    return names
-
-
-def _usable(
-    rows: Sequence[TrainingRow], digests: Mapping[str, str], path: str, blind: Sequence[str]
-) -> list[TrainingRow]:
-    """The rows that were read and have a score of a dimension that the model looks at."""
-    hidden = [SCORES.index(dimension) for dimension in blind]
-    kept = [
-        dataclasses.replace(row, scores=tuple(
-            math.nan if column in hidden else score for column, score in enumerate(row.scores)
-        ))
-        for row in rows if row.video in digests
-    ]
-    kept = [row for row in kept if not all(map(math.isnan, row.scores))]
-    if not kept:
-        raise FitError(f"{path}: none of its {len(rows)} videos can be used")
-    return kept
+def _tell_gpus(console: Console, arguments: TrainingArguments) -> None:
+    count = torch.cuda.device_count()
+    if arguments.device.type == "cuda" and arguments.world_size == 1 and count > 1:
+        console.print(
+            f"Training on one of {count} GPUs; "
+            f"torchrun --nproc-per-node {count} -m aigveval fit ... takes them all",
+            highlight=False, soft_wrap=True,
+        )
 
 
 def _tell(
-    console: Console, train: Sequence[Sequence[TrainingRow]],
-    valid: Sequence[Sequence[TrainingRow]], report: ExtractReport,
+    console: Console, train: Sequence[Part], valid: Sequence[Part], built: Built,
+    report: ExtractReport,
 ) -> None:
     for line in report.notes:
         console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True)
@@ -285,8 +241,12 @@ def _tell(
         more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
         for line in lines[:10] + more:
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    pairs = sum(len(part.pairs) for part in (*train, *valid))
     console.print(
         f"Training on {sum(map(len, train))} rows, validating on {sum(map(len, valid))}; "
-        f"{len(report.digests)} videos, {report.computed} of them newly encoded",
+        + (f"{pairs} of them are preference pairs; " if pairs else "")
+        + f"{len(report.digests)} videos, {report.computed} of them newly encoded",
         highlight=False, soft_wrap=True,
     )
+    if built.trained:
+        console.print(f"Encoders in training: {', '.join(built.trained)}", highlight=False)

@@ -1,21 +1,17 @@
-"""What ``aigveval fit CONFIG.yaml`` reads: one flat, validated set of options."""
+"""The options of ``aigveval fit``: one flat, validated set. `fit_yaml` reads them from a file."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
-import os
-import types
-import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from aigveval.config import LORA
-from aigveval.presets import list_presets, read_preset
+from aigveval.data.scales import Scale
+from aigveval.data.tables import InputError
 
 from .losses import LOSS_TERMS
 
@@ -24,55 +20,87 @@ class FitError(ValueError):
     """Training can't start or go on; the message is one line for the user."""
 
 
-_FROM_BASE = ("llm", "encoders", "lora", "projector_hidden")
+FROM_BASE = ("llm", "encoders", "lora", "projector_hidden")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Options of the regression stage. Paths are relative to the YAML file's folder; ``~`` and
-    ``$VARIABLES`` are expanded. A YAML file may take over the options of a preset, see
-    `aigveval.presets`, by ``preset: NAME``; what it says itself counts more.
+    """Options of the regression stage.
 
     Attributes:
-        train: Manifests to train on, see `aigveval.train.data.read_training_manifest`.
+        train: Manifests to train on: of clips with scores (`aigveval.data.manifest`), of preference
+            pairs (`aigveval.data.pairs`), or both.
         valid: Manifests that are measured after each epoch. Without any the last state is kept.
+        scale: ``LOW:HIGH``, the lowest and highest score in the manifests, such as ``0:100``; they
+            are mapped onto 1-5.
         output_dir: Checkpoints while training, and in the end the folder ``model``. A run that was
             stopped goes on when it's started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
-        base: Folder or Hub id of a model to go on training; it brings its own `llm`, `encoders`,
-            `lora` and `projector_hidden`.
+        base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
+            `encoders`, `lora` and `projector_hidden`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
+        llm_4bit: Load the LLM's frozen weights in 4 bits (NF4, as QLoRA does): needs a CUDA GPU and
+            bitsandbytes.
+        bf16: Compute in bfloat16 (autocast) and keep the LLM's frozen weights in it; what is
+            trained stays float32. For GPUs; right but slow on most CPUs.
         encoders: Names, or mappings with ``name`` and ``options``; at least one. A dimension
             without an encoder gets no score, and none of its scores is trained.
-        lora: r, alpha, dropout, target_modules; null for projectors only.
+        train_encoders: Names of encoders to train with the rest, as AIGVEval does with Video-Swin
+            and SlowFast. Only the others are cached; videos are decoded in every epoch.
+        lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
+            `aigveval.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
+        align_epochs: Passes over the training rows in which the projectors alone learn to tell the
+            scores, see `aigveval.train.align`: seconds each, and the LLM then learns much faster.
+        align_learning_rate: Peak, of the projectors in these passes.
+        learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
+            LoRA learns to say what they tell, see `aigveval.train.align.ReadingTrainer`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
-        batch_size: Rows per forward pass.
-        eval_batch_size: Rows per forward pass of the validation.
+        batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
+            batches of all processes together.
+        eval_batch_size: Clips per forward pass of the validation.
         grad_accum: Forward passes per optimizer step. PLCC and rank are per pass.
         learning_rate: Peak, of the projectors.
         lora_learning_rate: Peak, of the LoRA matrices.
+        encoder_learning_rate: Peak, of trained encoders.
         weight_decay: AdamW's, on matrices only.
+        ema: Decay of a moving average of the trained weights, such as 0.999. The averaged ones are
+            then validated and saved.
         warmup: Share of all steps if below 1, else steps; a cosine down to 0 follows.
         max_grad_norm: Gradients are clipped to this norm; 0 for no clipping.
-        loss: Weight of the terms level, plcc, rank and group_rank (pairs inside of a group only).
+        loss: Weight of the terms level (cross-entropy of the levels), plcc, rank (FAST-VQA's hinge
+            on all clips two by two), group_rank (inside of a group only) and pair (Bradley-Terry
+            with ties, on preference pairs). The papers' is plcc 1, rank 0.3.
         smoothing: Share of the level target that's spread over all levels, in [0, 1).
         rank_min_difference: Only pairs whose scores differ by more count in the rank terms.
         group_batches: Put rows of the same `group` into the same batch.
         group_size: With `group_batches`: at most so many rows of a group in a batch.
-        mismatch_probability: Chance that a row gets a wrong prompt and a low semantic target.
+        pair_scale: Log-odds of a preference for a point of difference between two scores.
+        pair_tie: Rao and Kupper's parameter of ties, above 1; VideoAlign's is 5.
+        mismatch_probability: Chance that a row gets a wrong prompt and a low semantic target, where
+            the data has prompts and semantic scores.
         mismatch_scores: Range of that target.
         prompt_dropout: Chance that a row loses its prompt.
         seed: Of everything random.
-        save_steps: Checkpoint every so many steps besides the one after each epoch.
+        save_minutes: Checkpoint after the step in which so many minutes have passed since the last
+            one, besides the one after each epoch; null for none. A run that is killed loses no more
+            than these minutes and one step. Ctrl-C and SIGTERM save the step in progress.
+        save_steps: Likewise after so many steps.
         early_stop: Stop after so many epochs without a better mean SROCC.
         gradient_checkpointing: Trade time for memory.
+        fsdp: Shard the model over the processes of torchrun or accelerate; else each has a copy.
+        fsdp_config: Options of FSDP as transformers' `TrainingArguments` takes them.
+        report_to: Where losses and metrics are logged, as transformers' Trainer names it: a list of
+            tensorboard, wandb, ...; null takes TensorBoard where it is installed, [] nothing.
+            TensorBoard's files are in `output_dir/tensorboard`.
+        log_steps: Log the mean loss of every so many steps.
         device: `auto` takes a GPU where there is one.
         threads: Of torch on the CPU; null leaves it alone.
-        workers: Threads that decode videos.
+        workers: Threads that decode videos for the cache; with trained encoders, also processes
+            that decode during training.
         encode_batch_size: Videos per encoder call, see `aigveval.data.cache.extract`.
 
     Raises:
@@ -83,15 +111,22 @@ class FitConfig:
     output_dir: str
     cache_dir: str
     valid: list[str] = field(default_factory=list)
+    scale: str = "1:5"
     base: str | None = None
     llm: str = "smollm2-135m-instruct"
+    llm_4bit: bool = False
+    bf16: bool = False
     encoders: list[Any] = field(
         default_factory=lambda: ["semantic_lite", "motion_flow", "technical_lite"]
     )
+    train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
+    align_epochs: int = 0
+    align_learning_rate: float = 1e-3
+    learn: Literal["scores", "reading"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 16
@@ -99,21 +134,32 @@ class FitConfig:
     grad_accum: int = 1
     learning_rate: float = 5e-4
     lora_learning_rate: float = 2e-4
+    encoder_learning_rate: float = 1e-5
     weight_decay: float = 0.05
+    ema: float | None = None
     warmup: float = 0.05
     max_grad_norm: float = 1.0
-    loss: dict[str, Any] = field(default_factory=lambda: {"level": 1.0, "plcc": 1.0, "rank": 0.3})
+    loss: dict[str, Any] = field(
+        default_factory=lambda: {"level": 1.0, "plcc": 1.0, "rank": 0.3, "pair": 1.0}
+    )
     smoothing: float = 0.0
     rank_min_difference: float = 0.0
     group_batches: bool = False
     group_size: int = 8
-    mismatch_probability: float = 0.0
+    pair_scale: float = 2.0
+    pair_tie: float = 5.0
+    mismatch_probability: float = 0.15
     mismatch_scores: list[Any] = field(default_factory=lambda: [1.0, 1.5])
     prompt_dropout: float = 0.0
     seed: int = 0
+    save_minutes: float | None = 1.0
     save_steps: int | None = None
     early_stop: int | None = None
     gradient_checkpointing: bool = False
+    fsdp: bool = False
+    fsdp_config: dict[str, Any] = field(default_factory=dict)
+    report_to: list[str] | None = None
+    log_steps: int = 10
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = None
     workers: int = 1
@@ -123,14 +169,16 @@ class FitConfig:
         positive = (
             "epochs", "max_steps", "batch_size", "eval_batch_size", "grad_accum", "group_size",
             "learning_rate", "save_steps", "early_stop", "threads", "workers",
-            "encode_batch_size", "projector_hidden",
+            "encode_batch_size", "projector_hidden", "align_learning_rate", "save_minutes",
+            "pair_scale", "log_steps",
         )
         for name in positive:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise FitError(f"{name} must be above 0, got {value}")
-        for name in ("lora_learning_rate", "weight_decay", "warmup", "max_grad_norm",
-                     "feature_noise", "rank_min_difference", "seed"):
+        for name in ("lora_learning_rate", "encoder_learning_rate", "weight_decay", "warmup",
+                     "max_grad_norm", "feature_noise", "rank_min_difference", "seed",
+                     "align_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("feature_dropout", "smoothing", "mismatch_probability", "prompt_dropout"):
@@ -138,10 +186,28 @@ class FitConfig:
                 raise FitError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if self.mismatch_probability + self.prompt_dropout > 1:
             raise FitError("mismatch_probability and prompt_dropout must not exceed 1 together")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise FitError(f"ema must lie in (0, 1), got {self.ema}")
+        if not self.pair_tie > 1:
+            raise FitError(f"pair_tie must be above 1, got {self.pair_tie}")
         if not self.train:
             raise FitError("train must name at least one manifest")
+        self.score_scale  # raises
+        self._check_loss()
+        self._check_encoders()
+        self._check_together()
+
+    @property
+    def score_scale(self) -> Scale:
+        """`scale`, parsed."""
+        try:
+            return Scale.parse(self.scale)
+        except InputError as error:
+            raise FitError(f"scale: {error}") from None
+
+    def _check_loss(self) -> None:
         for name, weight in self.loss.items():
-            _known("loss term", name, LOSS_TERMS)
+            check_known("loss term", name, LOSS_TERMS)
             if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
                 raise FitError(f"the weight of loss term {name} must be >= 0, got {weight!r}")
         if not any(self.loss.values()):
@@ -155,107 +221,51 @@ class FitConfig:
             raise FitError(
                 f"mismatch_scores must be [low, high] within 1-5, got {self.mismatch_scores}"
             )
+
+    def _check_encoders(self) -> None:
         if not self.encoders:
             raise FitError("encoders must name at least one")
         for entry in self.encoders:
             if isinstance(entry, dict):
                 for key in entry:
-                    _known("encoder key", key, ("name", "options"))
+                    check_known("encoder key", key, ("name", "options"))
             if not isinstance(entry, str) and not (isinstance(entry, dict) and "name" in entry):
                 raise FitError(f"an encoder is a name or has name and options, got {entry!r}")
+        if self.lora is not None:
+            for key in self.lora:
+                check_known("lora option", key, LORA)
         if self.base is not None:
-            for option in dataclasses.fields(self):
-                if option.name in _FROM_BASE and getattr(self, option.name) != _default(option):
-                    raise FitError(f"{option.name} comes with the base model; leave it out")
+            for name in FROM_BASE:
+                if getattr(self, name) != default_of(name):
+                    raise FitError(f"{name} comes with the base model; leave it out")
+
+    def _check_together(self) -> None:
+        """What excludes each other."""
+        if self.train_encoders and self.align_epochs:
+            raise FitError("align_epochs needs cached tokens, which train_encoders have none of")
+        if self.learn == "reading" and self.train_encoders:
+            raise FitError("learn: reading trains the LoRA alone, no train_encoders")
+        if self.learn == "reading" and self.fsdp:
+            raise FitError("learn: reading can't be combined with fsdp; use DDP (fsdp: false)")
+        if self.fsdp and self.ema is not None:
+            raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
+        if self.fsdp_config and not self.fsdp:
+            raise FitError("fsdp_config needs fsdp: true")
 
 
-def read_fit_config(path: str | Path) -> FitConfig:
-    """Read a YAML file.
-
-    Raises:
-        FitError: The file can't be read, a key is unknown (the nearest right one is offered), or
-            a value has a wrong type or range.
-    """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise FitError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    except yaml.YAMLError as error:
-        raise FitError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise FitError(f"{path}: expected options, one 'name: value' a line")
-    hints = typing.get_type_hints(FitConfig)
-    folder = path.resolve().parent  # the same run, wherever it's started from
-    try:
-        if "preset" in values:
-            values = _with_preset(values)
-        for name in values:
-            _known("option", name, hints)
-        for option in dataclasses.fields(FitConfig):
-            if option.name not in values and _default(option) is dataclasses.MISSING:
-                raise FitError(f"option {option.name!r} is missing")
-        given = {name: _convert(name, value, hints[name]) for name, value in values.items()}
-        for name in ("train", "valid"):
-            given[name] = [_path(entry, folder) for entry in given.get(name, [])]
-        for name in ("output_dir", "cache_dir"):
-            given[name] = _path(given[name], folder)
-        for name in ("base", "llm"):  # a folder, or the name of something elsewhere
-            local = _path(given[name], folder) if given.get(name) else None
-            if local and Path(local).exists():
-                given[name] = local
-        return FitConfig(**given)
-    except FitError as error:
-        raise FitError(f"{path}: {error}") from None
-
-
-def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
-    name = values["preset"]
-    if name not in list_presets():
-        raise FitError(f"no preset {name!r}; there are {', '.join(list_presets())}")
-    return {**read_preset(name), **{key: values[key] for key in values if key != "preset"}}
-
-
-def _known(what: str, name: Any, names: Any) -> None:
+def check_known(what: str, name: Any, names: Collection[str]) -> None:
+    """Raise `FitError` where a name is none of these, offering the nearest."""
     if name not in names:
         near = difflib.get_close_matches(str(name), names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
         raise FitError(f"unknown {what} {name!r}; {hint}")
 
 
-def _default(option: dataclasses.Field[Any]) -> Any:
+def default_of(name: str) -> Any:
+    """An option's default, `dataclasses.MISSING` where it has none, None where there is none."""
+    option = FitConfig.__dataclass_fields__.get(name)
+    if option is None:
+        return None
     if option.default_factory is not dataclasses.MISSING:
         return option.default_factory()
     return option.default
-
-
-def _path(text: str, folder: Path) -> str:
-    return str(folder / os.path.expanduser(os.path.expandvars(text)))
-
-
-def _convert(name: str, value: Any, hint: Any) -> Any:
-    if typing.get_origin(hint) is types.UnionType:
-        if value is None:
-            return None
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise FitError(f"{name} must be one of {typing.get_args(hint)}, got {value!r}")
-        return value
-    kind = typing.get_origin(hint) or hint
-    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML takes 5e-4 for text
-        except ValueError:
-            pass
-    if kind is list and hint == list[str] and isinstance(value, str):
-        return [value]
-    entries = typing.get_args(hint)[0] if kind is list else Any
-    wrong = kind is list and isinstance(value, list) and entries is str and not all(
-        isinstance(entry, str) for entry in value
-    )
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or wrong:
-        expected = {"str": "text", "int": "a whole number", "float": "a number",
-                    "bool": "true or false", "list": "a list", "dict": "a mapping"}
-        raise FitError(f"{name} must be {expected[kind.__name__]}, got {value!r}")
-    return value

@@ -6,6 +6,7 @@ score: it takes no part and gets no gradient, whatever stands in its place (NaN 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from aigveval.scoring import score_levels
 from prompts.rubric import LEVEL_WEIGHTS
 
-LOSS_TERMS = ("level", "plcc", "rank", "group_rank")
+LOSS_TERMS = ("level", "plcc", "rank", "group_rank", "pair")
 
 # Correlation has no direction on a batch whose standard deviation is below this.
 _MIN_STD = 1e-6
@@ -123,6 +124,41 @@ def rank_loss(
     return (hinge * pairs).sum() / total / (1.0 + hinge.max())
 
 
+def pair_loss(
+    first: Tensor, second: Tensor, preferences: Tensor, weights: Tensor | None = None,
+    *, scale: float = 2.0, tie: float = 5.0,
+) -> Tensor:
+    """Mean negative log-likelihood of preferences under Bradley-Terry with ties.
+
+    Source: Rao and Kupper, "Ties in paired-comparison experiments" (JASA 1967), as VideoAlign
+    (arXiv 2501.13918) trains rewards of videos. With d = scale * (first - second):
+    P(first is better) = 1 / (1 + tie * exp(-d)), P(second is) = 1 / (1 + tie * exp(d)), and what is
+    left is P(same), largest at d = 0.
+
+    Args:
+        first: (...) scores.
+        second: (...) scores.
+        preferences: (...) 1 where the first was preferred, -1 the second, 0 neither, NaN unknown.
+        weights: (...) at least 0; None = all 1.
+        scale: Log-odds for a point of difference.
+        tie: Above 1; the larger, the likelier a tie. 1 would be Bradley-Terry without ties.
+
+    Returns:
+        Scalar; 0 (no gradient) where no preference is known.
+    """
+    known = ~preferences.isnan()
+    weights = known if weights is None else known * weights
+    total = weights.sum()
+    if total == 0:
+        return (first.sum() + second.sum()) * 0.0
+    difference = scale * (first - second)
+    log_tie = math.log(tie)
+    won, lost = -F.softplus(log_tie - difference), -F.softplus(log_tie + difference)
+    same = math.log(tie**2 - 1) + won + lost
+    likelihood = torch.where(preferences > 0, won, torch.where(preferences < 0, lost, same))
+    return -(likelihood * weights).sum() / total
+
+
 def quality_loss(
     level_logits: Tensor, targets: Tensor, weights: Tensor, terms: Mapping[str, float],
     *, groups: Tensor | None = None, smoothing: float = 0.0, min_difference: float = 0.0,
@@ -137,7 +173,7 @@ def quality_loss(
         targets: (b, 4) in [1, 5], anything where unknown.
         weights: (b, 4) at least 0; 0 = unknown.
         terms: weight of each of "level", "plcc", "rank" (pairs of the whole batch) and
-            "group_rank" (pairs inside a group); a missing one is 0.
+            "group_rank" (pairs inside a group); a missing one is 0. "pair" is `preference_loss`'s.
         groups: (b,) integers, negative for rows without a group; needed by "group_rank".
         smoothing: see `level_distribution`.
         min_difference: see `rank_loss`.
@@ -178,6 +214,29 @@ def quality_loss(
                 x, y, w, groups=groups, min_difference=min_difference
             )
     return loss
+
+
+def preference_loss(
+    level_logits: Tensor, pairs: Tensor, preferences: Tensor, weights: Tensor,
+    *, scale: float, tie: float,
+) -> Tensor:
+    """`pair_loss` of the preference pairs of a batch, over all four scores.
+
+    Args:
+        level_logits: (b, 4, 5).
+        pairs: (b,) number of the pair that a row is one side of, negative for none. The two sides
+            are neighbours, the first first; one without the other doesn't count.
+        preferences: (b, 4) of the row's pair, see `pair_loss`.
+        weights: (b,) of the row's pair.
+        scale: See `pair_loss`.
+        tie: See `pair_loss`.
+    """
+    predictions, _ = score_levels(level_logits.float())
+    first = ((pairs[:-1] == pairs[1:]) & (pairs[:-1] >= 0)).nonzero().squeeze(1)
+    return pair_loss(
+        predictions[first], predictions[first + 1], preferences[first], weights[first, None],
+        scale=scale, tie=tie,
+    )
 
 
 def _varies(targets: Tensor, weights: Tensor) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from aigveval.data.cache import FeatureCache, extract
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
+from encoders.base import Encoder
 from prompts.rubric import SCORES
 
 from .data import TrainingRow
@@ -46,8 +49,10 @@ def predict(
     """
     processor = AIGVEvalProcessor.from_pretrained(os.fspath(model_folder))
     model = AIGVEvalModel.from_pretrained(os.fspath(model_folder))
+    model.load_encoders(processor.encoders)  # with what they were trained to, if they were
+    encoders = [cast(Encoder, encoder) for encoder in model.encoders.values()]
+    model.encoders = nn.ModuleDict()
     model.to(device)  # type: ignore[arg-type]
-    encoders = [processor.encoders[entry["name"]] for entry in model.config.encoders]
     digests = extract(
         [row.video for row in rows], encoders, cache,
         workers=workers, device=device, progress=progress,

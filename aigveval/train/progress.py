@@ -13,7 +13,16 @@ from rich.progress import (
 )
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prompts.rubric import SCORES
+from .validation import metric_lines
+
+
+def steps_bar(console: Console) -> Progress:
+    """A bar of steps whose tasks have a field `note`."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("steps"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+        TextColumn("<"), TimeRemainingColumn(), console=console, transient=True,
+    )
 
 
 class ProgressCallback(TrainerCallback):
@@ -22,13 +31,11 @@ class ProgressCallback(TrainerCallback):
     Args:
         console: Where to print.
         parts: Names of the validation manifests.
-        save_steps: Ask for a checkpoint every so many steps.
+        main: The metric that tells which model is best.
     """
 
-    def __init__(
-        self, console: Console, parts: Sequence[str], *, save_steps: int | None = None
-    ) -> None:
-        self.console, self.parts, self.save_steps = console, parts, save_steps
+    def __init__(self, console: Console, parts: Sequence[str], *, main: str = "srocc") -> None:
+        self.console, self.parts, self.main = console, parts, main
         self.loss = math.nan
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -37,11 +44,7 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("steps"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                TextColumn("<"), TimeRemainingColumn(), console=self.console, transient=True,
-            )
+            self._bar = steps_bar(self.console)
             self._task = self._bar.add_task(
                 "Training", total=state.max_steps, completed=state.global_step, note=""
             )
@@ -51,8 +54,6 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._update(state)
-        if self.save_steps and state.global_step % self.save_steps == 0:
-            control.should_save = True
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -73,17 +74,19 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or metrics is None:
             return
+        value = metrics[f"eval_{self.main}"]
         # The Trainer updates its best metric after this call.
-        best = state.best_metric is None or metrics["eval_srocc"] > state.best_metric
+        best = state.best_metric is None or value > state.best_metric
         epochs = f"epoch {state.epoch or 0:g} of {state.num_train_epochs:g}"
         self.console.print(
             f"{epochs}, step {state.global_step}: "
             + ("" if math.isnan(self.loss) else f"loss {self.loss:.4f}, ")
-            + f"mean SROCC [bold]{metrics['eval_srocc']:.4f}[/bold]"
+            + f"{title(self.main)} [bold]{value:.4f}[/bold]"
             + (" [green](best so far)[/green]" if best else ""),
             highlight=False, soft_wrap=True,
         )
-        for line in metric_lines(metrics, self.parts):
+        found = {name.removeprefix("eval_"): number for name, number in metrics.items()}
+        for line in metric_lines(found, self.parts):
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_end(
@@ -105,15 +108,6 @@ class ProgressCallback(TrainerCallback):
             )
 
 
-def metric_lines(metrics: Mapping[str, float], parts: Sequence[str]) -> list[str]:
-    """One line per validation manifest with SROCC / PLCC of each score that it knows."""
-    width = max((len(part) for part in parts), default=0)
-    lines = []
-    for part in parts:
-        values = [
-            f"{name} {metrics[f'eval_{part}_srocc_{name}']:+.3f} / "
-            f"{metrics[f'eval_{part}_plcc_{name}']:+.3f}"
-            for name in SCORES if f"eval_{part}_srocc_{name}" in metrics
-        ]
-        lines.append(f"  {part:{width}}  SROCC / PLCC  " + "   ".join(values))
-    return lines
+def title(main: str) -> str:
+    """What people call a main metric."""
+    return {"srocc": "mean SROCC", "accuracy": "mean accuracy"}[main]

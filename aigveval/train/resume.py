@@ -12,11 +12,14 @@ from pathlib import Path
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError
+from .fit_config import FitConfig, FitError, default_of
+from .parallel import world_size
+from .validation import METRICS
 
 # May be changed between the stop of a run and its continuation.
-_FREE = ("output_dir", "cache_dir", "save_steps", "early_stop", "threads", "workers", "device",
-         "encode_batch_size", "eval_batch_size", "gradient_checkpointing")
+_FREE = ("output_dir", "cache_dir", "save_steps", "save_minutes", "early_stop", "threads",
+         "workers", "device", "encode_batch_size", "eval_batch_size", "gradient_checkpointing",
+         "report_to", "log_steps")
 
 
 def last_checkpoint(output: Path) -> Path | None:
@@ -49,22 +52,39 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def history_of(checkpoint: Path) -> list[dict[str, float]]:
+    """What had been logged when a checkpoint was written."""
+    return json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["log_history"]
+
+
 def check_same_run(
-    config: FitConfig, output: Path, dataset: QualityDataset, *, resuming: bool
+    config: FitConfig, output: Path, dataset: QualityDataset, *, resuming: bool, write: bool
 ) -> None:
     """Note what is trained in ``fit.json``, or compare it with what the checkpoints there are of.
+
+    Args:
+        config: Of the run.
+        output: Its folder.
+        dataset: That it trains on.
+        resuming: Whether there is a checkpoint to go on from.
+        write: Whether this process writes for all.
 
     Raises:
         FitError: Resuming would mix two runs; names the options that differ.
     """
     rows = [(dataset.digests[row.video], *dataclasses.astuple(row)[1:]) for row in dataset.rows]
+    preferences = [pair.preferences for pair in dataset.pairs]
+    told = repr((rows, preferences) if preferences else rows)
     now = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
-    now["training rows"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    now["batch_size"] = config.batch_size * world_size()
+    now["training rows"] = hashlib.sha256(told.encode()).hexdigest()
     now["encoders"] = [encoder.fingerprint() for encoder in dataset.encoders]
     now = json.loads(json.dumps(now))
     path = output / "fit.json"
     if resuming and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
+        # An option that wasn't there yet had what is now its default.
+        before = {**{name: default_of(name) for name in now.keys() - before.keys()}, **before}
         changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
         if changed:
             raise FitError(
@@ -72,16 +92,18 @@ def check_same_run(
                 "choose another output_dir, or remove it to start over"
             )
         return
+    if not write:
+        return
     output.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
 
 def best_metrics(history: Sequence[Mapping[str, float]], step: int | None) -> dict[str, float]:
-    """The correlations of the validation after an optimizer step; empty without one."""
+    """What was measured in the validation after an optimizer step; empty without one."""
     for entry in reversed(history):
-        if "eval_srocc" in entry and entry["step"] == step:
+        if entry["step"] == step and "eval_loss" in entry:
             return {
                 name.removeprefix("eval_"): value for name, value in entry.items()
-                if name == "eval_srocc" or "_srocc_" in name or "_plcc_" in name
+                if any(f"_{kind}_" in name or name == f"eval_{kind}" for kind in METRICS)
             }
     return {}

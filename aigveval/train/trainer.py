@@ -1,70 +1,139 @@
-"""Trainer with our loss, and the correlations that it validates with."""
+"""Trainer with our loss over the clips of all processes, and with averaged weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import EvalPrediction, Trainer
+from transformers import (
+    Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments,
+)
 
-from aigveval import metrics
 from aigveval.checkpoint import trained_keys
 from aigveval.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
-from .dataset import GROUP, SOURCE, WEIGHT, EpochSampler, QualityDataset
+from .averaging import WeightAverage
+from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT, EpochSampler, QualityDataset
 from .fit_config import FitConfig, FitError
-from .losses import quality_loss
+from .losses import preference_loss, quality_loss
+from .parallel import gather_rows, global_loss
+
+_KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the optimizer's groups
 
 
 class QualityTrainer(Trainer):
-    """Trainer with our loss, learning rates and order of rows; nothing else differs."""
+    """Trainer with our loss, learning rates, order of rows and `WeightAverage`."""
 
     def __init__(
         self, *, fit: FitConfig, model: AIGVEvalModel, train_dataset: QualityDataset, **options: Any
     ) -> None:
         super().__init__(model=model, train_dataset=train_dataset, **options)
-        self.fit, self.quality_model, self.groups = fit, model, train_dataset.groups
+        self.fit, self.quality_model, self.train_rows = fit, model, train_dataset
         self.model_accepts_loss_kwargs = False  # so the loss is divided by grad_accum
+        # After Trainer has moved the model to its device.
+        self.average = None if fit.ema is None else WeightAverage(model, fit.ema)
+        self.sampler: EpochSampler | None = None
+        self.add_callback(_Hooks(self))
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        labels = inputs.pop("labels")
+        labels, slot_mask = inputs.pop("labels"), inputs["slot_mask"]
         outputs = model(**inputs)
-        targets = labels[:, : len(SCORES)]
-        loss = quality_loss(
-            outputs.level_logits, targets, (~targets.isnan()) * labels[:, WEIGHT, None],
-            self.fit.loss, groups=labels[:, GROUP].long(), smoothing=self.fit.smoothing,
-            min_difference=self.fit.rank_min_difference,
-        )
+        if model.training:  # else each process has its own rows to measure
+            # PLCC and ranks are of a batch as a whole.
+            logits = gather_rows(outputs.level_logits)
+            loss = global_loss(self._loss(logits, gather_rows(labels), gather_rows(slot_mask)))
+        else:
+            loss = self._loss(outputs.level_logits, labels, slot_mask)
         return (loss, outputs) if return_outputs else loss
+
+    def _loss(self, level_logits: Tensor, labels: Tensor, slot_mask: Tensor) -> Tensor:
+        fit = self.fit
+        targets, weights = labels[:, : len(SCORES)], labels[:, WEIGHT]
+        # A slot is masked where there's no evidence: no prompt, or no encoder of the dimension.
+        known = ~targets.isnan() & slot_mask
+        loss = quality_loss(
+            level_logits, targets, known * weights[:, None], fit.loss,
+            groups=labels[:, GROUP].long(), smoothing=fit.smoothing,
+            min_difference=fit.rank_min_difference,
+        )
+        if fit.loss.get("pair"):
+            preferences = labels[:, PREFERENCES].masked_fill(~slot_mask, torch.nan)
+            loss = loss + fit.loss["pair"] * preference_loss(
+                level_logits, labels[:, PAIR].long(), preferences, weights,
+                scale=fit.pair_scale, tie=fit.pair_tie,
+            )
+        return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            fit = self.fit
+            rates = {
+                "encoder": fit.encoder_learning_rate, "lora": fit.lora_learning_rate,
+                "projector": fit.learning_rate,
+            }
+            groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
             for name, parameter in (model or self.quality_model).named_parameters():
                 if parameter.requires_grad:
-                    decays = parameter.ndim > 1 and not name.endswith("position")
-                    groups.setdefault(("lora_" in name, decays), []).append(parameter)
-            fit = self.fit
+                    decays = parameter.ndim > 1 and "position" not in name
+                    groups.setdefault((_kind(name), decays), []).append(parameter)
             self.optimizer = torch.optim.AdamW([
-                {"params": groups[lora, decays],
-                 "lr": fit.lora_learning_rate if lora else fit.learning_rate,
+                {"params": groups[kind, decays], "lr": rates[kind],
                  "weight_decay": fit.weight_decay if decays else 0.0}
-                for lora, decays in sorted(groups)
+                for kind in _KINDS for decays in (False, True) if (kind, decays) in groups
             ])
         return self.optimizer
 
+    def save_trained(self, folder: Path) -> None:
+        """Write the model as it is, once, whatever its parameters are spread over."""
+        model, state = self.quality_model, None
+        if self.is_fsdp_enabled:
+            state = self.accelerator.get_state_dict(self.model)
+            model = self.accelerator.unwrap_model(self.model)
+        if self.args.should_save:
+            model.eval().save_pretrained(folder, state_dict=state)
+
+    def use_average(self) -> None:
+        """Let the model have the averaged weights for good."""
+        if self.average is not None:
+            self.average.copy_to_model()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self.average is None:
+            return super().evaluate(*args, **kwargs)
+        with self.average.in_place():
+            return super().evaluate(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        return EpochSampler(
-            self.groups, batch_size=self.fit.batch_size, seed=self.fit.seed,
-            group_size=self.fit.group_size if self.fit.group_batches else 1,
+        fit, rows = self.fit, self.train_rows
+        batch = fit.batch_size * self.args.world_size
+        self.sampler = EpochSampler(
+            rows.groups, batch_size=batch, seed=fit.seed, pairs_from=rows.pairs_from,
+            group_size=fit.group_size if fit.group_batches else 1,
+            # Otherwise accelerate would repeat rows until each process has as many.
+            multiple_of=batch if self.args.world_size > 1 else 1,
         )
+        return self.sampler
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            self.average.save(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.load(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(self.state.best_model_checkpoint or ""))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         missing = trained_keys(self.quality_model) & set(load_result.missing_keys)
@@ -75,36 +144,25 @@ class QualityTrainer(Trainer):
             )
 
 
-class CorrelationMetrics:
-    """SROCC and PLCC of each score on each validation manifest, and their mean SROCC."""
+class _Hooks(TrainerCallback):
+    def __init__(self, trainer: QualityTrainer) -> None:
+        self.trainer = trainer
 
-    def __init__(self, parts: Sequence[str]) -> None:
-        self.parts = parts
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Of several processes that go on in the middle of an epoch, the Trainer doesn't reach it.
+        if self.trainer.sampler is not None:
+            self.trainer.sampler.set_epoch(int(state.epoch or 0))
 
-    def defined(self, dataset: QualityDataset) -> list[str]:
-        """The names that a validation on this data set has."""
-        scores = np.array([row.scores for row in dataset.rows]).reshape(-1, len(SCORES))
-        sources = np.array(dataset.sources)
-        return [f"{self.parts[part]}_srocc_{SCORES[column]}"
-                for part, column, _ in self._known(scores, sources)]
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.average is not None:
+            self.trainer.average.update()
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        scores, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        result: dict[str, float] = {}
-        for part, column, rows in self._known(labels[:, : len(SCORES)], labels[:, SOURCE]):
-            x, y = scores[rows, column], labels[rows, column]
-            for metric in (metrics.srocc, metrics.plcc):
-                # a model that gives every clip the same score orders nothing
-                value = 0.0 if np.ptp(x) == 0 else metric(x, y)
-                result[f"{self.parts[part]}_{metric.__name__}_{SCORES[column]}"] = value
-        rank = [value for name, value in result.items() if "_srocc_" in name]
-        return {"srocc": float(np.mean(rank)), **result}
 
-    def _known(self, scores: Any, sources: Any) -> list[tuple[int, int, Any]]:
-        found = []
-        for part in range(len(self.parts)):
-            for column in range(len(SCORES)):
-                rows = (sources == part) & ~np.isnan(scores[:, column])
-                if rows.sum() >= 3 and np.ptp(scores[rows, column]) > 0:
-                    found.append((part, column, rows))
-        return found
+def _kind(name: str) -> str:
+    if "lora_" in name:
+        return "lora"
+    return "encoder" if name.removeprefix("module.").startswith("encoders.") else "projector"

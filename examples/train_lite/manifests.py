@@ -4,7 +4,6 @@ import csv
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +85,6 @@ def read_ladder(
             scores=(*scores, float(np.mean(scores))), group=record["group"],
         ))
     return rows, records
-
-
-def sampled(rows: Sequence[TrainingRow], count: int, weight: float, seed: int) -> list[TrainingRow]:
-    """A random part of the rows, with a weight."""
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-    return [replace(rows[n], weight=weight) for n in sorted(chosen)]
 
 
 def write_manifest(path: Path, rows: Sequence[TrainingRow]) -> None:

@@ -55,7 +55,7 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
     entries = AIGVEvalModel.config_class.from_pretrained(model).encoders
     encoders = [create_encoder(entry["name"], **entry["options"]) for entry in entries]
     extract([row.video for row in rows], encoders, cache)
-    blocks = ridge.pooled(rows, encoders, cache)
+    tokens = ridge.mean_tokens(rows, AIGVEvalModel.from_pretrained(model).model, encoders, cache)
     generators = np.array([row.generator for row in rows])
     copies = manifests.read_copies(work / "augmented", set(names), 1.0)
     per_copy = len(copies) // len(rows)
@@ -71,14 +71,12 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
         # The first copy of each clip: another size, crop and quality, the same content.
         resized[test] = predict(folder, [copies[n * per_copy] for n in test], cache)
         wins += mismatches(folder, [rows[n] for n in test], ours[test], cache)
-        for column, name in enumerate(DIMENSIONS):
-            known = ridge.subset(blocks, left_in)
-            function = ridge.fitted(known, targets[left_in, column], ridge.USED[name])
-            linear[test, column] = function(ridge.subset(blocks, fold == number))
-            for n in test:
-                same = left_in & (generators == generators[n])
-                mean[n, column] = targets[same, column].mean()
-    linear[:, 3], mean[:, 3] = linear[:, :3].mean(1), mean[:, :3].mean(1)
+        function = ridge.fitted(ridge.subset(tokens, left_in), targets[left_in, :3])
+        linear[test, :3] = function(ridge.subset(tokens, test))
+        for n in test:
+            same = left_in & (generators == generators[n])
+            mean[n] = targets[same].mean(0)
+    linear[:, 3] = linear[:, :3].mean(1)
 
     prompts = [str(row.group) for row in rows]
     result: dict[str, Any] = {}

@@ -8,9 +8,10 @@ where it stopped. The steps:
 
 1. ladder: damaged versions of the clips; the sources left out of training at all severities.
 2. augment: copies of the rated clips at other sizes and qualities.
-3. base: projectors and LoRA learn the ladder, without any rating.
-4. final: all ratings, with ladder rows labelled by a ridge regression that saw the same ratings.
-   This is what ships.
+3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
+4. final: the projectors start from a ridge regression on all ratings and are aligned on ratings
+   and ladder together (the ladder's clean clips labelled by the same regression). The LoRA stays
+   as it is. This is what ships.
 5. folds: the same five times with the ratings of four fifths of the prompts, for measuring.
 6. measure: figures.json. See measure.py.
 """
@@ -26,34 +27,38 @@ import numpy as np
 import ridge
 from augment import main as augment
 from measure import measure
+from numpy.typing import NDArray
+from rich.console import Console
 from split import split_clips
 
+from aigveval.config import AIGVEvalConfig
 from aigveval.data.cache import FeatureCache, extract
 from aigveval.data.ladder import make_ladder
+from aigveval.fusion import pack_features
+from aigveval.modeling import AIGVEvalModel
+from aigveval.processing import AIGVEvalProcessor
+from aigveval.train.align import align
 from aigveval.train.data import TrainingRow
+from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
 from aigveval.train.fit_config import FitConfig
-from encoders import Encoder, create_encoder
+from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
 ENCODERS = ["semantic_lite", "motion_flow", "technical_lite"]
 SEVERITIES_TRAINED = (1, 3, 5)
-LADDER_ROWS = 100  # of the ladder, beside the ratings, in the second stage
 COPY_WEIGHT = 0.5
+RATED_WEIGHT = 3.0  # of a rated clip beside a ladder row
 COMMON: dict[str, Any] = {
-    "batch_size": 16, "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05,
-    "feature_noise": 0.1, "threads": 2, "save_steps": 20,
+    "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05, "feature_noise": 0.2,
+    "mismatch_probability": 0.25, "prompt_dropout": 0.05,
 }
 BASE: dict[str, Any] = {
-    "encoders": ENCODERS, "projector_hidden": 256, "epochs": 2, "group_size": 8,
-    "learning_rate": 1e-3, "lora_learning_rate": 4e-4, "mismatch_probability": 0.2,
-    "prompt_dropout": 0.05, "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3, "group_rank": 1.0},
+    "encoders": ENCODERS, "projector_hidden": 256, "align_epochs": 15, "learn": "reading",
+    "epochs": 2, "batch_size": 16, "lora_learning_rate": 8e-4,
+    "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
-RATED: dict[str, Any] = {
-    "epochs": 2, "group_size": 4, "learning_rate": 3e-4, "lora_learning_rate": 3e-4,
-    "mismatch_probability": 0.15, "prompt_dropout": 0.05,
-    "loss": {"level": 1.0, "plcc": 1.0, "rank": 0.3, "group_rank": 0.5},
-}
+RATED: dict[str, Any] = {"align_epochs": 12}
 
 
 def main(data: Path, work: Path) -> None:
@@ -67,24 +72,24 @@ def main(data: Path, work: Path) -> None:
     records = manifests.read_jsonl(work / "ladder/train/manifest.jsonl")
     base_rows = [row for row, record in zip(ladder, records) if manifests.kept(record)]
     manifests.write_manifest(work / "base.jsonl", base_rows)
-    base = trained(work, "base", [work / "base.jsonl"], {**BASE, **COMMON})
-
+    base = base_model(work)
     rated, names = manifests.read_rated(data / "fetv_dev")
     extract([row.video for row in rated], encoders, cache, workers=2)
     fold = manifests.fold_of(rated)
     for number in [None, *range(manifests.FOLDS)]:
         name = "final" if number is None else f"fold{number}"
-        keep = np.ones(len(rated), dtype=bool) if number is None else fold != number
-        human = [row for row, chosen in zip(rated, keep) if chosen]
-        originals = {n for n, chosen in zip(names, keep) if chosen}
-        human += manifests.read_copies(work / "augmented", originals, COPY_WEIGHT)
-        clean = pseudo_labels(rated, keep, records, work, encoders, cache)
-        labelled, _ = manifests.read_ladder(work / "ladder/train", clean)
-        usable = [row for row, record in zip(labelled, records) if manifests.kept(record)]
-        rows = human + manifests.sampled(usable, LADDER_ROWS, 1.0, seed=number or 0)
-        manifests.write_manifest(work / f"{name}.jsonl", rows)
-        trained(work, name, [work / f"{name}.jsonl"], {**RATED, **COMMON, "base": str(base)})
+        human = human_rows(rated, names, work, fold != number)
+        rated_model(work / "runs" / name / "model", base, human, work / "ladder/train", cache)
     measure(data, work)
+
+
+def human_rows(
+    rated: Sequence[TrainingRow], names: Sequence[str], work: Path, keep: NDArray[np.bool_]
+) -> list[TrainingRow]:
+    """The rated clips where `keep` is true, and their copies."""
+    originals = {name for name, chosen in zip(names, keep) if chosen}
+    human = [row for row, chosen in zip(rated, keep) if chosen]
+    return human + manifests.read_copies(work / "augmented", originals, COPY_WEIGHT)
 
 
 def render(clips: Path, work: Path) -> None:
@@ -99,35 +104,52 @@ def render(clips: Path, work: Path) -> None:
             )
 
 
-def trained(work: Path, name: str, train: Sequence[Path], options: dict[str, Any]) -> Path:
-    """The model of a run, trained unless it's there."""
-    output = work / "runs" / name
+def base_model(work: Path) -> Path:
+    """The model that knows the ladder alone, trained unless it's there."""
+    output = work / "runs/base"
     if not (output / "model/config.json").exists():
         fit(FitConfig(
-            train=[str(path) for path in train], output_dir=str(output),
-            cache_dir=str(work / "cache"), **options,
+            train=[str(work / "base.jsonl")], output_dir=str(output),
+            cache_dir=str(work / "cache"), **BASE, **COMMON,
         ))
     return output / "model"
 
 
-def pseudo_labels(
-    rated: Sequence[TrainingRow], keep: np.ndarray, records: Sequence[dict[str, Any]],
-    work: Path, encoders: Sequence[Encoder], cache: FeatureCache,
-) -> dict[str, list[float]]:
-    """Scores of the ladder's clean clips by ridge regression on the ratings of `keep`."""
-    clean = {r["group"]: r for r in records if r["type"] == "clean"}
-    rows = [
-        replace(rated[0], video=str(work / "ladder/train" / r["video"]), prompt=r["prompt"])
-        for r in clean.values()
-    ]
-    known, wanted = (ridge.pooled(part, encoders, cache) for part in (rated, rows))
-    known = ridge.subset(known, keep)
-    columns = []
-    for number, name in enumerate(DIMENSIONS):
-        targets = np.array([row.scores[number] for row in rated])[keep]
-        columns.append(ridge.fitted(known, targets, ridge.USED[name])(wanted))
-    scores = np.clip(np.stack(columns, axis=1), 1.5, 5.0)
-    return {group: row.tolist() for group, row in zip(clean, scores)}
+def rated_model(
+    output: Path, base: Path, human: Sequence[TrainingRow], folder: Path, cache: FeatureCache
+) -> None:
+    """The base model with its projectors aligned on ratings and the ladder in `folder`."""
+    if (output / "config.json").exists():
+        return
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **RATED, **COMMON)
+    processor = AIGVEvalProcessor.from_pretrained(base)
+    model = AIGVEvalModel.from_pretrained(base, config=AIGVEvalConfig.from_pretrained(
+        base, feature_noise=config.feature_noise
+    ))
+    encoders = list(processor.encoders.values())
+    tokens = ridge.mean_tokens(human, model.model, encoders, cache)
+    targets = np.array([row.scores[: len(DIMENSIONS)] for row in human])
+    linear = ridge.fitted(tokens, targets, np.array([row.weight for row in human]))
+    weights, bias = linear.with_overall()
+    for name, projector in model.model.projectors.items():
+        # Takes the place of CLEAN_SCORE, which the base tells of any undamaged clip.
+        projector.set_probe(weights[name], (bias - manifests.CLEAN_SCORE) / len(weights))
+
+    ladder, records = manifests.read_ladder(folder)
+    clean = {r["group"]: row for r, row in zip(records, ladder) if r["type"] == "clean"}
+    scores = linear(ridge.mean_tokens(list(clean.values()), model.model, encoders, cache))
+    labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
+    labelled, _ = manifests.read_ladder(folder, labels)
+    rows = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]
+    rows += [row for row, record in zip(labelled, records) if manifests.kept(record)]
+    dataset = QualityDataset(
+        [rows], {row.video: cache.digest(row.video) for row in rows}, encoders, cache,
+        mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,
+    )
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    align(model.model, dataset, collate, config, Console(stderr=True))
+    model.eval().save_pretrained(output)
+    processor.save_pretrained(output)
 
 
 if __name__ == "__main__":

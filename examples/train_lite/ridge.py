@@ -1,78 +1,109 @@
-"""Ridge regression on the pooled tokens of the `lite` encoders: baseline and teacher.
+"""Ridge regression on the mean tokens of the `lite` encoders: baseline, teacher and starting point.
 
 With a few dozen rated clips, a linear map on fixed features is hard to beat. It is what our model
-is compared with, on the same folds, and it labels the clips that nobody has rated.
+is compared with, on the same folds; it labels the clips that nobody has rated; and since it is
+linear in the tokens, the projectors can start from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
+from torch import Tensor
 
 from aigveval.data.cache import FeatureCache
+from aigveval.fusion import AIGVEvalBackbone
 from aigveval.train.data import TrainingRow
 from aigveval.train.dataset import QualityDataset
 from encoders import Encoder
+from prompts.rubric import DIMENSIONS
 
-Blocks = dict[str, NDArray[np.float64]]
+Array = NDArray[np.float64]
 
-HEAD, STAGES = 1280, 512
 ALPHA = 0.3
-CLIP = 3.0
-# Chosen among some twenty combinations on the same data: its figures are slightly optimistic.
+_PLAIN = 2 * (1280 + 512 + 29)
+# Columns of an encoder's tokens.
+FRAMES = ("technical_lite", 0, 1280)
+CHANGE = ("technical_lite", _PLAIN, _PLAIN + 1280)  # of the above over the clip
+STATISTICS = ("technical_lite", 1792, 1821)
+FRAGMENTS = ("technical_lite", 1821, 1821 + 1280)
+FLOW = ("motion_flow", 171, 513)  # the part of a token that describes the whole clip
+ALIGNMENT = ("semantic_lite", 3 * 384, 3 * 384 + 6)
+# Blocks with their scale. Chosen among some thirty combinations on the same data, so its figures
+# are slightly optimistic.
 USED = {
-    "technical": ("frame", "frame_change", "frame_statistics"),
-    "motion": ("flow", "fragments", "frame_change"),
-    "semantic": ("alignment", "fragments"),
+    "technical": {FRAMES: 1.0, CHANGE: 1.0, STATISTICS: 1.0},
+    "motion": {FLOW: 1.0, FRAMES: 1.0},
+    "semantic": {ALIGNMENT: 2.0, FRAGMENTS: 1.0, FLOW: 1.0},
 }
 
 
-def pooled(rows: Sequence[TrainingRow], encoders: Sequence[Encoder], cache: FeatureCache) -> Blocks:
-    """Named blocks (n, width) of each clip's tokens, pooled over time."""
+@dataclass(frozen=True, kw_only=True)
+class LinearMap:
+    """Scores from mean standardised tokens: encoder to weights (3, d), and bias (3,)."""
+
+    weights: dict[str, Array]
+    bias: Array
+
+    def __call__(self, tokens: Mapping[str, Array]) -> Array:
+        """(n, 3) from encoder to (n, d)."""
+        return self.bias + sum(tokens[name] @ w.T for name, w in self.weights.items())
+
+    def with_overall(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Weights (4, d) and bias (4,) as tensors: the overall score is the mean of the three."""
+        def extended(rows: Array) -> Tensor:
+            return torch.from_numpy(np.concatenate([rows, rows.mean(0, keepdims=True)])).float()
+
+        return {name: extended(w) for name, w in self.weights.items()}, extended(self.bias)
+
+
+def mean_tokens(
+    rows: Sequence[TrainingRow], backbone: AIGVEvalBackbone, encoders: Sequence[Encoder],
+    cache: FeatureCache,
+) -> dict[str, Array]:
+    """Encoder to (n, d): each clip's tokens, standardised as its projector does, then averaged."""
     digests = {row.video: cache.digest(row.video) for row in rows}
     dataset = QualityDataset([list(rows)], digests, encoders, cache)
-    names = [encoder.spec.name for encoder in encoders]
-    parts: dict[str, list[torch.Tensor]] = {}
+    result: dict[str, list[Tensor]] = {encoder.spec.name: [] for encoder in encoders}
     for number, row in enumerate(rows):
-        tokens = dict(zip(names, dataset.tokens(number, row.prompt)))
-        technical = tokens["technical_lite"]
-        whole, fragments = technical.chunk(2, dim=1)
-        blocks = {
-            "frame": whole[:, :HEAD].mean(0),
-            "frame_change": whole[:, :HEAD].std(0),
-            "frame_statistics": whole[:, HEAD + STAGES:].mean(0),
-            "fragments": fragments[:, :HEAD].mean(0),
-            # The last six ninths of a motion token describe the whole clip.
-            "flow": tokens["motion_flow"][0].view(9, -1)[3:].flatten(),
-            "alignment": tokens["semantic_lite"][:, 3 * 384:].mean(0),
-        }
-        for name, value in blocks.items():
-            parts.setdefault(name, []).append(value)
-    return {name: torch.stack(values).double().numpy() for name, values in parts.items()}
+        for (name, values), tokens in zip(result.items(), dataset.tokens(number, row.prompt)):
+            projector = backbone.projectors[name]
+            values.append(projector.standardise(tokens).mean(0))
+    return {name: torch.stack(values).double().numpy() for name, values in result.items()}
 
 
-def fitted(
-    blocks: Blocks, targets: NDArray[np.float64], used: Sequence[str]
-) -> Callable[[Blocks], NDArray[np.float64]]:
-    """Fit on all rows; gives the function from blocks to predictions (n,).
+def fitted(tokens: Mapping[str, Array], targets: Array, weights: Array | None = None) -> LinearMap:
+    """Fit on all rows.
 
-    Each block is standardised, clipped and scaled to the same total variance, so that a wide one
-    doesn't drown a narrow one.
+    Each block's columns are scaled to unit variance and then by the block's scale over the root of
+    its width, so that a wide one doesn't drown a narrow one.
+
+    Args:
+        tokens: Encoder to (n, d).
+        targets: (n, 3) by `DIMENSIONS`.
+        weights: (n,) of the rows.
     """
-    statistics = {name: (blocks[name].mean(0), blocks[name].std(0) + 1e-6) for name in used}
+    maps = {name: np.zeros((len(DIMENSIONS), t.shape[1])) for name, t in tokens.items()}
+    bias = np.zeros(len(DIMENSIONS))
+    for row, dimension in enumerate(DIMENSIONS):
+        used = USED[dimension]
+        scaled, columns = [], []
+        for (name, start, stop), scale in used.items():
+            part = tokens[name][:, start:stop]
+            factors = scale / np.sqrt(stop - start) / (part.std(0) + 1e-3)
+            columns.append((name, start, stop, factors))
+            scaled.append(part * factors)
+        model = Ridge(alpha=ALPHA).fit(np.hstack(scaled), targets[:, row], sample_weight=weights)
+        bias[row], found = model.intercept_, model.coef_
+        for name, start, stop, factors in columns:
+            maps[name][row, start:stop] = found[: stop - start] * factors
+            found = found[stop - start:]
+    return LinearMap(weights=maps, bias=bias)
 
-    def design(of: Blocks) -> NDArray[np.float64]:
-        columns = []
-        for name, (mean, std) in statistics.items():
-            columns.append(np.clip((of[name] - mean) / std, -CLIP, CLIP) / np.sqrt(len(mean)))
-        return np.hstack(columns)
 
-    model = Ridge(alpha=ALPHA).fit(design(blocks), targets)
-    return lambda of: model.predict(design(of))
-
-
-def subset(blocks: Blocks, keep: NDArray[np.bool_]) -> Blocks:
-    """The rows where `keep` is true."""
-    return {name: values[keep] for name, values in blocks.items()}
+def subset(tokens: Mapping[str, Array], keep: Array | NDArray[np.bool_]) -> dict[str, Array]:
+    """The rows where `keep` is true, or of these numbers."""
+    return {name: values[keep] for name, values in tokens.items()}

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,145 +10,27 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from aigveval.data.cache import FeatureCache, extract
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
-from aigveval.train import fit, trainer
+from aigveval.train import build, fit
 from aigveval.train.data import ManifestError, read_training_manifest
 from aigveval.train.dataset import EpochSampler, QualityDataset
-from aigveval.train.fit_config import FitConfig, FitError, read_fit_config
+from aigveval.train.fit_config import FitConfig, FitError
+from aigveval.train.parts import Part
 from aigveval.train.predict import predict
-from encoders.base import Encoder, EncoderSpec
-from tests.aigveval.test_cache import write_video
+from aigveval.train.validation import ValidationMetrics
 
-CLIPS = 30
-
-
-class Brightness(Encoder):
-    """The first and last frame's mean colour; text-free."""
-
-    def __init__(self, name: str, dimension: str, dim: int) -> None:
-        super().__init__()
-        self.spec = EncoderSpec(
-            name=name, dimension=dimension, num_tokens=2, dim=dim, stream="fast", size=8,
-            mean=(0.0,) * 3, std=(255.0,) * 3, time_steps=2,
-        )
-
-    def frame_indices(self, num_frames, fps):
-        return np.unique(np.array([0, num_frames - 1], dtype=np.int64))
-
-    def preprocess(self, frames, *, seed=0):
-        return frames.float()[[0, -1]].mean((2, 3))
-
-    def encode(self, view):
-        return view[..., : self.spec.dim]
+from .fit_case import ENCODERS, Brightness, losses
 
 
-class WordCount(Brightness):
-    """Also reads the prompt: one more channel with its length."""
-
-    def encode(self, view):
-        return view[..., :2]
-
-    def join(self, tokens, text=None):
-        counts = [float(len(t.split())) for t in text] if text else [0.0] * len(tokens)
-        extra = torch.tensor(counts).view(-1, 1, 1).expand(-1, tokens.shape[1], 1)
-        return torch.cat([tokens, extra], -1)
-
-
-ENCODERS = {
-    "sharp": lambda: Brightness("sharp", "technical", 3),
-    "moving": lambda: Brightness("moving", "motion", 2),
-    "matching": lambda: WordCount("matching", "semantic", 3),
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def encoders(monkeypatch):
-    monkeypatch.setattr(fit, "create_encoder", lambda name: ENCODERS[name]())
-    monkeypatch.setattr("encoders.create_encoder", lambda name: ENCODERS[name]())
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("llm")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    words = [f": {word}" for word in ("bad", "poor", "fair", "good", "excellent")] * 50
-    tokenizer.train_from_iterator(words, trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    ).save_pretrained(folder)
-    set_seed(0)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=1024,
-        initializer_range=0.2,  # the usual 0.02 lets next to nothing through two random layers
-    )).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Clips whose brightness is their technical quality; motion and overall are partly known."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "videos").mkdir()
-    rows = []
-    for i in range(CLIPS):
-        level = 10 + 7 * i
-        write_video(folder / "videos" / f"{i}.mp4", level, frames=4)
-        score = 1 + 4 * i / (CLIPS - 1)
-        rows.append({
-            "video": f"videos/{i}.mp4", "prompt": f"a scene of kind {'very ' * (i % 4)}good",
-            "technical": round(score, 3), "motion": round(6 - score, 3) if i % 3 else None,
-            "semantic": float(1 + i % 4), "overall": None, "group": f"g{i // 4}",
-        })
-    parts = {"train": [row for i, row in enumerate(rows) if i % 5], "valid": rows[::5]}
-    for name, part in parts.items():
-        text = "".join(json.dumps(row) + "\n" for row in part)
-        (folder / f"{name}.jsonl").write_text(text)
-    return folder
-
-
-@pytest.fixture
-def config(tmp_path, data, llm):
-    return FitConfig(
-        train=[str(data / "train.jsonl")], valid=[str(data / "valid.jsonl")],
-        output_dir=str(tmp_path / "run"), cache_dir=str(data / "cache"), llm=str(llm),
-        encoders=list(ENCODERS), projector_hidden=16, epochs=4, batch_size=6,
-        learning_rate=5e-3, lora_learning_rate=1e-3, warmup=0.1, device="cpu",
-        feature_noise=0.1, mismatch_probability=0.25, prompt_dropout=0.1, save_steps=2,
-        lora={"r": 2, "alpha": 4, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]},
-    )
-
-
-def _losses(output: str) -> list[float]:
-    state = sorted(Path(output).glob("checkpoint-*"), key=lambda p: int(p.name[11:]))[-1]
-    history = json.loads((state / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
-
-
-def test_it_learns_and_its_model_loads(config, data):
-    config = replace(config, epochs=25, feature_noise=0.0, lora_learning_rate=1e-2)
+def test_it_learns_and_its_model_loads(fit_config, fit_data):
+    config = replace(fit_config, epochs=25, feature_noise=0.0, lora_learning_rate=1e-2)
     result = fit.main(config)
     assert result.steps == 25 * 4 and result.resumed_from is None
-    losses = _losses(config.output_dir)
-    assert losses[-1] < 0.7 * losses[0]
+    logged = losses(config.output_dir)
+    assert logged[-1] < 0.7 * logged[0]
     for name in ("technical", "motion", "semantic"):
         assert result.metrics[f"valid_plcc_{name}"] > 0.9
     assert "valid_srocc_overall" not in result.metrics  # nobody rated it
@@ -158,7 +39,7 @@ def test_it_learns_and_its_model_loads(config, data):
     ))
 
     # what was measured is what the saved folder gives, from the cache and from the video files
-    rows = read_training_manifest(data / "valid.jsonl")
+    rows = read_training_manifest(fit_data / "valid.jsonl")
     absent = replace(rows[0], video="absent.mp4")
     cached = predict(result.model, [absent, *rows], FeatureCache(config.cache_dir), progress=False)
     assert np.isnan(cached[0]).all()
@@ -172,9 +53,10 @@ def test_it_learns_and_its_model_loads(config, data):
     batch = processor.encode_prompts(prompts)
     scores = model.score(**batch, features=model.encode(views, prompts)).scores
     assert np.allclose(cached[1:], scores.numpy(), atol=1e-5)
-    metrics = trainer.CorrelationMetrics(["valid"])
-    labels = np.array([[*row.scores, 1.0, -1, 0] for row in rows], dtype=np.float32)
-    again = metrics(_prediction(scores.numpy(), labels))
+    part = Part(path="", name="valid", rows=rows)
+    rated = QualityDataset([rows], dict.fromkeys([r.video for r in rows], ""), [], None)
+    labels = np.array([[*row.scores, 1.0, -1, 0, i] for i, row in enumerate(rows)], np.float32)
+    again = ValidationMetrics([part], rated)(_prediction(scores.numpy(), labels))
     assert again == pytest.approx(result.metrics, abs=1e-6)
 
     kept = load_file(result.model / "model.safetensors")
@@ -192,8 +74,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("grad_accum, steps", [(1, 8), (2, 5)])
-def test_resumed_equals_uninterrupted(config, tmp_path, monkeypatch, grad_accum, steps):
-    config = replace(config, grad_accum=grad_accum, group_batches=True, group_size=3)
+def test_resumed_equals_uninterrupted(fit_config, tmp_path, monkeypatch, grad_accum, steps):
+    config = replace(fit_config, grad_accum=grad_accum, group_batches=True, group_size=3)
     whole = fit.main(config)
 
     cut = replace(config, output_dir=str(tmp_path / "cut"))
@@ -230,41 +112,60 @@ def test_resumed_equals_uninterrupted(config, tmp_path, monkeypatch, grad_accum,
         assert torch.equal(state["exp_avg_sq"], right[key]["exp_avg_sq"])
 
 
-def test_a_finished_run_is_not_trained_again(config, capfd):
-    config = replace(config, epochs=1)
+def test_a_finished_run_is_not_trained_again(fit_config, capfd):
+    config = replace(fit_config, epochs=1)
     first = fit.main(config)
     again = fit.main(config)
     assert again.steps == first.steps and again.metrics == first.metrics
     assert "Going on from step 4" in capfd.readouterr().err.replace("\n", " ")
 
 
-def test_another_run_in_the_same_folder_is_refused(config):
-    fit.main(replace(config, epochs=1))
+def test_a_run_starts_from_the_feature_cache(fit_config, monkeypatch, capfd):
+    """What another run has encoded is not decoded again."""
+    first = fit.main(replace(fit_config, epochs=1))
+
+    def preprocess(self, frames, *, seed=0):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(Brightness, "preprocess", preprocess)
+    again = fit.main(replace(fit_config, epochs=1, output_dir=fit_config.output_dir + "-again"))
+    assert "0 of them newly encoded" in capfd.readouterr().err
+    assert again.metrics == first.metrics
+
+
+def test_scores_on_another_scale_train_the_same(fit_config, fit_data, tmp_path):
+    config = replace(fit_config, max_steps=2, valid=[], save_steps=None)
+    fit.main(config)
+    rows = []
+    for line in (fit_data / "train.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        for name in ("technical", "motion", "semantic"):
+            if row[name] is not None:
+                row[name] = 25 * (row[name] - 1)
+        rows.append(json.dumps(row | {"video": str(fit_data / row["video"])}) + "\n")
+    (tmp_path / "percent.jsonl").write_text("".join(rows))
+    percent = replace(
+        config, train=[str(tmp_path / "percent.jsonl")], scale="0:100",
+        output_dir=config.output_dir + "-percent",
+    )
+    fit.main(percent)
+    assert losses(percent.output_dir) == pytest.approx(losses(config.output_dir), abs=1e-5)
+
+
+def test_another_run_in_the_same_folder_is_refused(fit_config):
+    fit.main(replace(fit_config, epochs=1))
     with pytest.raises(FitError) as error:
-        fit.main(replace(config, epochs=1, learning_rate=1e-4, seed=5, save_steps=7))
+        fit.main(replace(fit_config, epochs=1, learning_rate=1e-4, seed=5, save_steps=7))
     assert str(error.value) == (
-        f"{config.output_dir} holds checkpoints of a run with other learning_rate, seed; "
+        f"{fit_config.output_dir} holds checkpoints of a run with other learning_rate, seed; "
         "choose another output_dir, or remove it to start over"
     )
 
 
-def test_ctrl_c_says_how_to_go_on(config, monkeypatch, capfd):
-    def interrupt(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-        control.should_save = True
-
-    monkeypatch.setattr(fit.ProgressCallback, "on_step_end", interrupt)
-    with pytest.raises(SystemExit) as stop:
-        fit.main(config)
-    assert stop.value.code == 130
-    assert "Stopped. The same command goes on from step 2." in capfd.readouterr().err
-
-
-def test_a_trained_model_can_be_the_base(config, tmp_path):
-    first = fit.main(replace(config, epochs=1))
+def test_a_trained_model_can_be_the_base(fit_config, tmp_path):
+    first = fit.main(replace(fit_config, epochs=1))
     fresh = FitConfig(
-        train=config.train, output_dir=str(tmp_path / "more"), cache_dir=config.cache_dir,
+        train=fit_config.train, output_dir=str(tmp_path / "more"), cache_dir=fit_config.cache_dir,
         base=str(first.model), epochs=1, batch_size=6, learning_rate=1e-12,
         lora_learning_rate=0.0, weight_decay=0.0, device="cpu",
     )
@@ -277,34 +178,34 @@ def test_a_trained_model_can_be_the_base(config, tmp_path):
         replace(fresh, llm="other")
 
 
-def test_bad_videos_are_left_out(config, data, tmp_path, capfd):
+def test_bad_videos_are_left_out(fit_config, fit_data, tmp_path, capfd):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
-    rows = (data / "train.jsonl").read_text().splitlines()[:6]
-    rows = [row.replace("videos/", f"{data}/videos/") for row in rows]
+    rows = (fit_data / "train.jsonl").read_text().splitlines()[:6]
+    rows = [row.replace("videos/", f"{fit_data}/videos/") for row in rows]
     manifest = tmp_path / "some.jsonl"
     bad = json.dumps({"video": "broken.mp4", "technical": 2.0})
     manifest.write_text("\n".join([*rows, bad]))
-    fit.main(replace(config, train=[str(manifest)], epochs=1))
+    fit.main(replace(fit_config, train=[str(manifest)], epochs=1))
     said = capfd.readouterr().err
     assert "1 videos can't be used" in said and "broken.mp4" in said
     assert "Training on 6 rows" in said
 
     manifest.write_text(bad)
     with pytest.raises(FitError, match="none of its 1 videos can be used"):
-        fit.main(replace(config, train=[str(manifest)], output_dir=str(tmp_path / "none")))
+        fit.main(replace(fit_config, train=[str(manifest)], output_dir=str(tmp_path / "none")))
 
 
-def _dataset(data, **options) -> QualityDataset:
-    rows = [read_training_manifest(data / "train.jsonl")]
-    cache, encoders = FeatureCache(data / "cache"), [make() for make in ENCODERS.values()]
+def _dataset(fit_data, **options) -> QualityDataset:
+    rows = [read_training_manifest(fit_data / "train.jsonl")]
+    cache, encoders = FeatureCache(fit_data / "cache"), [make() for make in ENCODERS.values()]
     digests = extract([row.video for row in rows[0]], encoders, cache, progress=False).digests
     return QualityDataset(rows, digests, encoders, cache, **options)
 
 
-def test_feature_stats_are_those_of_all_tokens(data):
-    dataset = _dataset(data)
-    stats = fit.feature_stats(dataset)
+def test_feature_stats_are_those_of_all_tokens(fit_data):
+    dataset = _dataset(fit_data)
+    stats = build.feature_stats(dataset)
     for position, (mean, std) in enumerate(stats):
         parts = [dataset.tokens(i, row.prompt)[position] for i, row in enumerate(dataset.rows)]
         tokens = torch.cat(parts).double()
@@ -312,8 +213,8 @@ def test_feature_stats_are_those_of_all_tokens(data):
         assert torch.allclose(std.double(), tokens.std(0, correction=0), atol=1e-4)
 
 
-def test_prompts_are_swapped_and_dropped_as_asked(data):
-    dataset = _dataset(data, mismatch_probability=0.3, prompt_dropout=0.2, seed=3)
+def test_prompts_are_swapped_and_dropped_as_asked(fit_data):
+    dataset = _dataset(fit_data, mismatch_probability=0.3, prompt_dropout=0.2, seed=3)
     kinds = {"own": 0, "wrong": 0, "none": 0}
     for epoch in range(40):
         for i, row in enumerate(dataset.rows):
@@ -412,43 +313,3 @@ def test_manifest_errors_name_the_line(tmp_path, name, text, message):
     assert str(error.value).startswith(f"{tmp_path / name}{message}")
     with pytest.raises(ManifestError, match="No such file"):
         read_training_manifest(tmp_path / "absent.jsonl")
-
-
-YAML = "train: a.jsonl\noutput_dir: run\ncache_dir: $CACHE_ROOM/x\nlearning_rate: 1e-3\n"
-
-
-def test_yaml_is_read(tmp_path, monkeypatch):
-    monkeypatch.setenv("CACHE_ROOM", "/room")
-    (tmp_path / "fit.yaml").write_text(YAML + "encoders:\n- {name: a, options: {x: 1}}\n")
-    config = read_fit_config(tmp_path / "fit.yaml")
-    assert config.train == [str(tmp_path / "a.jsonl")] and config.valid == []
-    assert config.output_dir == str(tmp_path / "run") and config.cache_dir == "/room/x"
-    assert config.learning_rate == 1e-3 and config.llm == "smollm2-135m-instruct"
-    assert config.encoders == [{"name": "a", "options": {"x": 1}}]
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        (YAML + "lerning_rate: 1", "unknown option 'lerning_rate'; did you mean 'learning_rate'?"),
-        (YAML + "loss: {plc: 1}", "unknown loss term 'plc'; did you mean 'plcc'?"),
-        (YAML + "loss: {plcc: -1}", "the weight of loss term plcc must be >= 0, got -1"),
-        (YAML + "epochs: 0", "epochs must be above 0, got 0"),
-        (YAML + "epochs: 1.5", "epochs must be a whole number, got 1.5"),
-        (YAML + "warmup: much", "warmup must be a number, got 'much'"),
-        (YAML + "device: cuda:1", "device must be one of ('auto', 'cpu'), got 'cuda:1'"),
-        (YAML + "valid: [1]", "valid must be a list, got [1]"),
-        (YAML + "mismatch_scores: [2, 1]", "mismatch_scores must be [low, high] within 1-5, got "),
-        (YAML + "encoders: [{nam: x}]", "unknown encoder key 'nam'; did you mean 'name'?"),
-        ("train: a.jsonl\ncache_dir: c", "option 'output_dir' is missing"),
-        ("- a", "expected options, one 'name: value' a line"),
-        ("a: [", "not YAML ("),
-    ],
-)
-def test_yaml_errors_name_the_option(tmp_path, text, message):
-    path = tmp_path / "fit.yaml"
-    path.write_text(text)
-    with pytest.raises(FitError) as error:
-        read_fit_config(path)
-    assert str(error.value).startswith(f"{path}: {message}")
-    shutil.rmtree(tmp_path / "run", ignore_errors=True)

@@ -185,15 +185,17 @@ def test_pack_and_unpack():
 def projector(**options):
     torch.manual_seed(0)
     defaults = {"hidden": 64, "embedding_rms": 0.1, "clip": 10.0, "dropout": 0.0, "noise": 0.0}
-    return FeatureProjector(6, 20, 32, **{**defaults, **options})
+    new = FeatureProjector(6, 20, 32, **{**defaults, **options})
+    torch.nn.init.normal_(new.down.weight, std=0.1)
+    return new
 
 
-def test_projector_starts_at_the_size_of_the_embeddings():
+def test_a_new_projector_gives_positions_as_large_as_the_embeddings():
+    new = projector(embedding_rms=0.1)
+    torch.nn.init.zeros_(new.down.weight)
     tokens = torch.randn(50, 6, 20)
-    without_position = projector(embedding_rms=0.1)
-    torch.nn.init.zeros_(without_position.position)
-    rms = without_position(tokens).square().mean().sqrt().item()
-    assert rms == pytest.approx(0.1, rel=0.15)
+    assert torch.equal(new(tokens), new.position.expand(50, -1, -1))
+    assert new.position.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.15)
 
 
 def test_standardisation_and_clip():
@@ -322,7 +324,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_frozen(batch):
     assert trained_keys(model) - trained == {
         f"model.projectors.{name}.{stat}"
         for name in ("look", "flow", "crisp")
-        for stat in ("mean", "std")
+        for stat in ("mean", "std", "axes", "probe")
     }
     assert sum("lora_" in name for name in trained) == 2 * 2 * 2  # layers, q and v, A and B
 

@@ -1,0 +1,114 @@
+"""Aligning the projectors: axes, the given linear map, and that it learns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from scipy.stats import spearmanr
+
+from aigveval.fusion import FeatureProjector, pack_features, score_axes
+from aigveval.train.align import MIDDLE, align, read_axes
+from aigveval.train.dataset import Collator
+from aigveval.train.fit_config import FitConfig
+from prompts import SCORES
+from tests.aigveval.tiny_llm import make_batch, make_model
+
+
+def new_model():
+    """As it is before training: the axes are empty."""
+    model, processor = make_model(projector_hidden=64)
+    for name, old in model.model.projectors.items():
+        tokens, dim = next((e["num_tokens"], e["dim"]) for e in model.config.encoders
+                           if e["name"] == name)
+        torch.manual_seed(dim)
+        model.model.projectors[name] = FeatureProjector(
+            tokens, dim, old.axes.shape[1], hidden=64, embedding_rms=0.3, clip=10.0, dropout=0.0,
+            noise=0.0,
+        )
+    return model, processor
+
+
+@pytest.mark.parametrize("width", [8, 32, 576, 4096])
+def test_axes_are_orthonormal(width):
+    axes = score_axes(width)
+    assert axes.shape == (len(SCORES), width)
+    assert torch.allclose(axes @ axes.T, torch.eye(len(SCORES)), atol=1e-6)
+
+
+def test_a_new_projector_tells_next_to_nothing_and_a_probe_exactly_what_it_says():
+    model, processor = new_model()
+    features = make_batch(processor, model.config, ["a", "b", "c"])["features"]
+    with torch.no_grad():
+        before = read_axes(model.model, features)
+        assert torch.allclose(before, torch.full_like(before, MIDDLE), atol=1e-4)
+        expected = before.clone()
+        offset = 0
+        for number, (entry, projector) in enumerate(
+            zip(model.config.encoders, model.model.projectors.values())
+        ):
+            weight = torch.randn(4, entry["dim"], generator=torch.Generator().manual_seed(number))
+            bias = torch.arange(4.0) * 0.1
+            projector.set_stats(torch.full((entry["dim"],), 0.5), torch.full((entry["dim"],), 2.0))
+            projector.set_probe(weight, bias)
+            part = features[:, offset: offset + entry["num_tokens"], : entry["dim"]]
+            offset += entry["num_tokens"]
+            expected += ((part - 0.5) / 2.0).mean(1) @ weight.T + bias
+        assert torch.allclose(read_axes(model.model, features), expected, atol=1e-4)
+
+
+class Rows(torch.utils.data.Dataset):
+    """Random tokens whose first columns are the scores; the motion score is unknown for some."""
+
+    def __init__(self, model, count):
+        random = torch.Generator().manual_seed(3)
+        self.tokens = [torch.randn(count, e["num_tokens"], e["dim"], generator=random)
+                       for e in model.config.encoders]
+        means = torch.stack([part.mean(1)[:, 0] for part in self.tokens], 1)
+        self.scores = 3 + torch.cat([means, means.mean(1, keepdim=True)], 1)
+        self.scores[::3, 1] = torch.nan
+        self.groups = [number // 4 for number in range(count)]
+
+    def __len__(self):
+        return len(self.groups)
+
+    def __getitem__(self, key):
+        _, number = key
+        return {"tokens": [part[number] for part in self.tokens], "prompt": None, "weight": 1.0,
+                "scores": self.scores[number].tolist(), "group": self.groups[number], "source": 0}
+
+
+def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
+    model, processor = new_model()
+    rows = Rows(model, 240)
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    frozen = {name: value.clone() for name, value in model.state_dict().items()
+              if ".projectors." not in name or name.endswith(("position", "probe", "axes"))}
+    quiet = Console(quiet=True)
+    first = align(model.model, rows, collate, replace(config, align_epochs=1), quiet)
+    last = align(model.model, rows, collate, config, quiet)
+    assert last < 0.3 * first
+
+    features, _ = collate.features([rows[0, number] for number in range(240)])
+    model.eval()
+    with torch.no_grad():
+        told = read_axes(model.model, features)
+    for column in range(len(SCORES)):
+        known = ~rows.scores[:, column].isnan()
+        assert spearmanr(told[known, column], rows.scores[known, column]).statistic > 0.9
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in frozen.items())
+
+
+def test_the_same_seed_gives_the_same_projectors():
+    def aligned():
+        model, processor = new_model()
+        config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=2)
+        collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+        align(model.model, Rows(model, 48), collate, config, Console(quiet=True))
+        parameters = model.model.projectors.parameters()
+        return np.concatenate([value.detach().numpy().ravel() for value in parameters])
+
+    assert np.array_equal(aligned(), aligned())
