@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,12 +18,17 @@ from prompts.rubric import SCORES
 from . import __version__
 from .batch import run_batches
 from .data.manifest import Clip, check_exists, make_clip
+from .presets import list_presets
 from .report import Assessment, Score, one_line
+
+if TYPE_CHECKING:
+    from .modeling import AIGVEvalOutput
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-Scores = dict[str, Score | None]
+# Names of scores, and whatever else an engine knows of a clip, as `Assessment` takes it.
+Scores = dict[str, Any]
 Views = Mapping[str, Tensor]  # encoder name -> view of one clip, without batch axis
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
 
@@ -64,14 +69,20 @@ class ModelEngine:
     def score(
         self, prepared: Sequence[Views], prompts: Sequence[str | None]
     ) -> list[Scores | Exception]:
+        batch = self.batch(prepared, prompts)
+        return name_scores(self.model(**batch), batch["slot_mask"])
+
+    @torch.inference_mode()
+    def batch(
+        self, prepared: Sequence[Views], prompts: Sequence[str | None]
+    ) -> dict[str, Tensor]:
+        """What the model takes: text and features."""
         views = {
             name: torch.stack([clip[name] for clip in prepared]).to(self.device)
             for name in prepared[0]
         }
         text = self.processor.encode_prompts(list(prompts)).to(self.device)
-        output = self.model(features=self.model.encode(views, list(prompts)), **text)
-        rows = zip(output.scores.tolist(), output.stds.tolist(), text["slot_mask"].tolist())
-        return [_named_scores(*row) for row in rows]
+        return {"features": self.model.encode(views, list(prompts)), **text}
 
 
 class NoEngine:
@@ -84,10 +95,21 @@ class NoEngine:
         return []
 
 
+def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:
+    """Names the scores of each row; a number that is no score is that row's error.
+
+    Args:
+        output: of the model, b rows.
+        known: (b, 4) which scores there are.
+    """
+    assert output.scores is not None and output.stds is not None
+    rows = zip(output.scores.tolist(), output.stds.tolist(), known.tolist())
+    return [_named_scores(*row) for row in rows]
+
+
 def _named_scores(
     scores: Sequence[float], stds: Sequence[float], known: Sequence[bool]
 ) -> Scores | Exception:
-    """Names one row of the model's output; a number that is no score is that row's error."""
     try:
         return {
             # Five decimals: what comes after them is rounding noise and differs between machines.
@@ -124,6 +146,8 @@ class Assessor:
         device: str | torch.device | None = None,
         batch_size: int = 8,
         workers: int = 2,
+        explain: bool = False,
+        contributions: bool = False,
     ) -> Assessor:
         """See `load`."""
         name, chosen = os.fspath(model), find_device(device)
@@ -136,7 +160,12 @@ class Assessor:
             engine = ModelEngine(AIGVEvalModel.from_pretrained(source), processor, device=chosen)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
-        return cls(engine, name=name, batch_size=batch_size, workers=workers)
+        assessor = cls(engine, name=name, batch_size=batch_size, workers=workers)
+        if explain or contributions:
+            from .explain import add_explanations
+
+            add_explanations(assessor, text=explain)
+        return assessor
 
     def score(self, video: str | os.PathLike[str], prompt: str | None = None) -> Assessment:
         """Assesses one video.
@@ -213,6 +242,8 @@ def load(
     device: str | torch.device | None = None,
     batch_size: int = 8,
     workers: int = 2,
+    explain: bool = False,
+    contributions: bool = False,
 ) -> Assessor:
     """Loads a model.
 
@@ -222,12 +253,17 @@ def load(
         device: where to compute; by default `cuda` if there is one, else `cpu`.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
+        explain: fill in the fields `explanation`, `defects`, `problems` and `contributions`.
+        contributions: fill in `contributions` alone, which any model can.
 
     Raises:
-        ModelError: when there is no such model or device.
+        ModelError: when there is no such model or device, or it was not trained to explain.
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
-    return Assessor.load(model, device=device, batch_size=batch_size, workers=workers)
+    return Assessor.load(
+        model, device=device, batch_size=batch_size, workers=workers, explain=explain,
+        contributions=contributions,
+    )
 
 
 def find_model(model: str | os.PathLike[str]) -> str:
@@ -246,6 +282,11 @@ def find_model(model: str | os.PathLike[str]) -> str:
         return name
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return name
+    if name in list_presets():
+        raise ModelError(
+            f"the preset {name} comes without a trained checkpoint; train one by `preset: {name}` "
+            "in a config for `aigveval fit`, and give its folder"
+        )
     raise ModelError(
         f"no model {name!r}; give {', '.join(presets + ['a folder'])} or a hub id like OWNER/NAME"
     )

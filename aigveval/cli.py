@@ -10,11 +10,17 @@ import typer
 
 from . import __version__
 from .commands.cot import COT_HELP, cot
+from .commands.data import data
+from .commands.evaluate import EVALUATE_HELP, evaluate
 from .commands.features import FEATURES_HELP, features
-from .commands.fit import fit
+from .commands.fit import FIT_HELP, fit
 from .commands.ladder import ladder
+from .commands.leaderboard import LEADERBOARD_HELP, leaderboard
+from .commands.presets import PRESETS_HELP, presets
 from .commands.scale import SCALE
 from .commands.score import SCORE_HELP, score
+from .commands.submit import SUBMIT_HELP, submit
+from .commands.timeline import TIMELINE_HELP, timeline
 from .terminal import INTERRUPTED, one_line_errors
 
 app = typer.Typer(
@@ -47,9 +53,15 @@ def _app(
 
 app.command(help=SCORE_HELP, no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ladder)
-app.command(no_args_is_help=True)(fit)
+app.command(help=FIT_HELP, no_args_is_help=True)(fit)
 app.command(help=FEATURES_HELP, no_args_is_help=True)(features)
+app.command(help=PRESETS_HELP)(presets)
+app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
+app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
+app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
+app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

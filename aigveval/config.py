@@ -3,8 +3,8 @@
 import copy
 import difflib
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -68,6 +68,12 @@ def prompt_order() -> list[str]:
     return sorted(DIMENSIONS, key=lambda name: text.index(f"@{name}@"))
 
 
+def blind_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dimensions that no encoder of a config looks at, and that hence get no score."""
+    seen = {entry["dimension"] for entry in entries}
+    return [dimension for dimension in DIMENSIONS if dimension not in seen]
+
+
 class AIGVEvalConfig(PretrainedConfig):
     """Configuration of `AIGVEvalModel`.
 
@@ -86,6 +92,8 @@ class AIGVEvalConfig(PretrainedConfig):
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
         text_config: The LLM's own config. Filled in by the model.
+        explains: Whether the model was trained to write answers, rather than scores alone.
+        answer_times: Unit of the times in its answers: `tenths` of the clip, or `seconds`.
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -109,6 +117,8 @@ class AIGVEvalConfig(PretrainedConfig):
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
+        explains: bool = False,
+        answer_times: Literal["tenths", "seconds"] = "tenths",
         **kwargs: Any,
     ) -> None:
         for name in kwargs:
@@ -144,6 +154,10 @@ class AIGVEvalConfig(PretrainedConfig):
         self.text_config = text_config
         if isinstance(text_config, dict):
             self.text_config = AutoConfig.for_model(**text_config)
+        self.explains = explains
+        if answer_times not in ("tenths", "seconds"):
+            raise ValueError(f"answer_times must be 'tenths' or 'seconds', got {answer_times!r}")
+        self.answer_times = answer_times
         super().__init__(**kwargs)
 
     @classmethod

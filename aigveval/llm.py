@@ -2,7 +2,8 @@
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from encoders.bars import no_bars
-from encoders.weights import build_once, fetch
+from encoders.pretrained import is_repository, reason_of
+from encoders.weights import WeightsError, build_once, fetch
 
 if TYPE_CHECKING:
     from .config import AIGVEvalConfig
@@ -50,15 +52,39 @@ def load_llm(
         name_or_path: `smollm2-135m-instruct`, a folder or a Hub id. Code from the Hub is never run.
         dtype: Type of the weights. On a CPU float32 is the fastest.
         quiet: No progress bar while the embedded LLM is fetched.
+
+    Raises:
+        encoders.weights.WeightsError: It's neither here nor to be had.
     """
     folder = llm_folder(name_or_path, quiet=quiet)
-    with no_bars():
+    with no_bars(), _one_line_errors(name_or_path):
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 def load_tokenizer(name_or_path: str, *, quiet: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `load_llm(name_or_path)`."""
-    return AutoTokenizer.from_pretrained(llm_folder(name_or_path, quiet=quiet))
+    folder = llm_folder(name_or_path, quiet=quiet)
+    with _one_line_errors(name_or_path):
+        return AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
+    """Say what is missing, from where, and what to do, as transformers' errors do at length."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if Path(name).is_dir():
+            message = f"{name}: can't be loaded as a causal LM ({reason_of(error)})"
+        elif is_repository(name) or not set(name) & {"/", "\\"}:
+            message = (
+                f"{name}: the LLM is not on this machine, and the Hugging Face Hub doesn't give it "
+                f"({reason_of(error)}); where the Hub is reached, run `hf download {name} "
+                "--local-dir FOLDER`, and give that folder as llm"
+            )
+        else:
+            message = f"{name}: no such folder of an LLM"
+        raise WeightsError(message) from error
 
 
 def check_llm(llm: PreTrainedModel, config: "AIGVEvalConfig") -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.bars import no_bars
@@ -30,6 +30,7 @@ from .checkpoint import (
 )
 from .config import AIGVEvalConfig, check_encoder
 from .fusion import AIGVEvalBackbone, join_tokens, pack_features
+from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from .llm import check_llm, inject_lora, load_llm
 from .scoring import score_levels
 
@@ -42,17 +43,21 @@ class AIGVEvalOutput(ModelOutput):
         level_logits: (b, 4, 5), worst level first, float32.
         scores: (b, 4) on the 1-5 MOS scale; NaN where `slot_mask` is false.
         stds: (b, 4) standard deviation of the level distribution; NaN likewise.
+        logits: (b, s, v) of the next token, float32, at the positions that were asked for.
+        past_key_values: The KV cache, if it was asked for or given.
         last_hidden_state: (b, s, h) if it was asked for.
     """
 
     level_logits: Tensor | None = None
     scores: Tensor | None = None
     stds: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
     last_hidden_state: Tensor | None = None
 
 
-class AIGVEvalModel(PreTrainedModel):
-    """Scores AI-generated videos; see the module's docstring.
+class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
+    """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
         config: With `level_token_ids` and `feature_token_id`, which
@@ -80,7 +85,9 @@ class AIGVEvalModel(PreTrainedModel):
         check_llm(llm, config)
         llm.requires_grad_(False)
         self.model = AIGVEvalBackbone(config, cast(PreTrainedModel, llm.base_model))
+        self.model.register_forward_pre_hook(take_pixel_values, with_kwargs=True)
         self.lm_head = llm.get_output_embeddings()
+        self.generation_config = generation_config_of(llm)
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
         self.encoders = nn.ModuleDict()
@@ -108,36 +115,66 @@ class AIGVEvalModel(PreTrainedModel):
         slot_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         output_last_hidden_state: bool = False,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+        logits_to_keep: int | None = None,
+        pixel_values: Tensor | None = None,
+        return_dict: bool = True,
     ) -> AIGVEvalOutput:
-        """Score a batch.
+        """Score a batch, or give the logits of the next tokens, as `generate` asks for.
 
         Args:
             input_ids: (b, s), with K placeholders in each row.
-            attention_mask: (b, s), 1 for text and features, 0 for padding on either side.
-            features: (b, K, D) as `encode` or `pack_features` gives them.
-            slot_positions: (b, 4) positions whose next token is a level word.
+            attention_mask: (b, s), 1 for text and features, 0 for padding anywhere. With a cache
+                it covers what's in there too.
+            features: (b, K, D) as `encode` or `pack_features` gives them. Not with a cache, which
+                has them already.
+            slot_positions: (b, 4) positions whose next token is a level word; None for no scores.
             slot_mask: (b, 4), false where there's no score to give, as for the alignment with
                 an unknown prompt.
             position_ids: (b, s); by default counted along the attention mask.
             output_last_hidden_state: Return the hidden states too.
+            past_key_values: The cache to go on from; it's added to.
+            use_cache: Return the cache.
+            logits_to_keep: At how many of the last positions logits are wanted, 0 for all. By
+                default none where there are slots, else all.
+            pixel_values: `features`, under the name by which TRL carries them.
+            return_dict: For `generate`; there's no other form.
 
         Raises:
-            ValueError: Features or slots are absent, or placeholders and features don't match.
+            ValueError: Features are absent, or placeholders and features don't match.
         """
-        if features is None or slot_positions is None:
-            raise ValueError("forward needs both features and slot_positions")
-        hidden = self.model(
-            input_ids, attention_mask, features, position_ids, use_cache=False
-        ).last_hidden_state
-        level_logits = self._level_logits(hidden, slot_positions)
-        scores, stds = score_levels(level_logits)
-        if slot_mask is not None:
-            scores = scores.masked_fill(~slot_mask.bool(), math.nan)
-            stds = stds.masked_fill(~slot_mask.bool(), math.nan)
+        features = pixel_values if features is None else features
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if features is None and not past:
+            raise ValueError("forward needs features, or the cache of a pass that had them")
+        if past:
+            if attention_mask is None:
+                attention_mask = input_ids.new_ones(len(input_ids), past + input_ids.shape[1])
+            if position_ids is None:
+                position_ids = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
+                position_ids = position_ids[:, -input_ids.shape[1]:]
+        cached = {} if past_key_values is None else {"past_key_values": past_key_values}
+        found = self.model(
+            input_ids, attention_mask, features, position_ids, use_cache=use_cache, **cached
+        )
+        hidden = found.last_hidden_state
+        level_logits = scores = stds = logits = None
+        if slot_positions is not None:
+            level_logits = self._level_logits(hidden, slot_positions)
+            scores, stds = score_levels(level_logits)
+            if slot_mask is not None:
+                scores = scores.masked_fill(~slot_mask.bool(), math.nan)
+                stds = stds.masked_fill(~slot_mask.bool(), math.nan)
+        if slot_positions is None or logits_to_keep is not None:
+            kept = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
+            logits = self._scaled(self.lm_head(kept).float())
         return AIGVEvalOutput(
             level_logits=level_logits,
             scores=scores,
             stds=stds,
+            logits=logits,
+            past_key_values=found.past_key_values if use_cache else None,
             last_hidden_state=hidden if output_last_hidden_state else None,
         )
 
@@ -151,6 +188,10 @@ class AIGVEvalModel(PreTrainedModel):
             self.lm_head.weight[ids].float(),
             None if bias is None else bias[ids].float(),
         )
+        return self._scaled(logits)
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        """What some LLMs do to the logits of their head."""
         text_config = self.config.get_text_config()  # Cohere, Granite and Gemma 2, in this order
         logits = logits * (getattr(text_config, "logit_scale", None) or 1.0)
         logits = logits / (getattr(text_config, "logits_scaling", None) or 1.0)
@@ -254,6 +295,8 @@ class AIGVEvalModel(PreTrainedModel):
         """
         with no_bars():
             super().save_pretrained(save_directory, save_original_format=False, **kwargs)
+        # The LLM's own, which is taken over when the model is made.
+        Path(save_directory, "generation_config.json").unlink(missing_ok=True)
         if merge and kwargs.get("is_main_process", True):
             if not self.encoders:
                 self.load_encoders()

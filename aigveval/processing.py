@@ -16,7 +16,7 @@ from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
 from .checkpoint import frozen_llm, model_folder
-from .config import AIGVEvalConfig, prompt_order
+from .config import AIGVEvalConfig, blind_dimensions, prompt_order
 from .llm import load_tokenizer
 
 FEATURE_TOKEN = "<|feature|>"
@@ -126,6 +126,9 @@ class AIGVEvalProcessor(ProcessorMixin):
     def encode_prompts(self, prompts: Sequence[str | None]) -> BatchFeature:
         """The question and the unanswered slots for b prompts, padded on the right.
 
+        A dimension that no encoder looks at has no evidence, and its slot is masked: the overall
+        score then judges by what the others show.
+
         A prompt that is None or empty is unknown, and its semantic slot is masked.
 
         Returns:
@@ -145,6 +148,8 @@ class AIGVEvalProcessor(ProcessorMixin):
         slot_mask[:, SCORES.index("semantic")] = torch.tensor(
             [bool(clean(prompt or "")) for prompt in prompts], dtype=torch.bool
         )
+        for dimension in blind_dimensions(self.entries):
+            slot_mask[:, SCORES.index(dimension)] = False
         return BatchFeature(
             {
                 "input_ids": input_ids,

@@ -1,9 +1,13 @@
 """Files of assessments: JSON Lines, CSV and Parquet, chosen by suffix.
 
 JSON Lines and Parquet nest a score as `{"score", "std"}`; CSV, which cannot nest, has the columns
-`technical` and `technical_std`, and so on. Every finished row is on disk at once, so a killed run
-loses nothing and can be resumed; Parquet, which cannot be appended to, keeps its rows beside it in
-`NAME.parquet.partial.jsonl` until it is closed.
+`technical` and `technical_std`, and so on. Where any row has an explanation, CSV also has
+`explanation_technical` and so on, `defects` as in an answer (`blur 3; freeze 2 0.6-1.4`, or `none`)
+and `problems`, one a line; where any has contributions, `contribution_technical` and so on.
+
+Every finished row is on disk at once, so a killed run loses nothing and can be resumed; Parquet,
+which cannot be appended to, keeps its rows beside it in `NAME.parquet.partial.jsonl` until it is
+closed.
 """
 
 from __future__ import annotations
@@ -13,19 +17,14 @@ import io
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from .report import SCORE_FIELDS, Assessment, one_line
+from .report import Assessment, one_line
+from .result_columns import csv_columns, csv_extras, from_flat, parquet_schema, to_flat
 
 Key = tuple[str, str | None, str, str]  # Assessment.key()
-
-CSV_COLUMNS = tuple(
-    column
-    for field in fields(Assessment)
-    for column in ([field.name] + ([f"{field.name}_std"] if field.name in SCORE_FIELDS else []))
-)
 
 
 class ResultsError(Exception):
@@ -69,14 +68,15 @@ def _read_csv(path: Path) -> list[Assessment]:
     records = list(csv.reader(io.StringIO(text, newline="")))
     if not records:
         return []
-    if tuple(records[0]) != CSV_COLUMNS:
-        raise _not_ours(path, f"its columns are {', '.join(records[0])}")
+    columns = records[0]
+    if tuple(columns) != csv_columns(csv_extras(columns)):
+        raise _not_ours(path, f"its columns are {', '.join(columns)}")
     if not text.endswith("\n") and len(records) > 1:
         records.pop()
     rows = []
     for number, record in enumerate(records[1:], start=2):
         try:
-            rows.append(_from_flat(dict(zip(CSV_COLUMNS, record, strict=True))))
+            rows.append(from_flat(dict(zip(columns, record, strict=True))))
         except ValueError as error:
             if number == len(records):
                 break
@@ -104,16 +104,6 @@ def _read_text(path: Path) -> str:
     return (head + newline + tail.decode("utf-8", "ignore").encode()).decode("utf-8-sig")
 
 
-def _from_flat(row: dict[str, str]) -> Assessment:
-    nested: dict[str, Any] = {name: row[name] for name in ("video", "model", "version")}
-    nested.update({name: row[name] or None for name in ("prompt", "error")})
-    nested["seconds"] = float(row["seconds"])
-    for name in SCORE_FIELDS:
-        score, std = row[name], row[f"{name}_std"]
-        nested[name] = {"score": float(score), "std": float(std)} if score else None
-    return Assessment.from_dict(nested)
-
-
 def _not_ours(path: Path, reason: object) -> ResultsError:
     return ResultsError(f"{path}: not a file of results: {one_line(reason)}")
 
@@ -137,33 +127,25 @@ _READERS: dict[str, Callable[[Path], list[Assessment]]] = {
 }
 
 
-def _append_jsonl(file: TextIO, rows: Iterable[Assessment]) -> None:
+def _append_jsonl(file: TextIO, rows: Iterable[Assessment], extras: Collection[str]) -> None:
     for row in rows:
         file.write(json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _append_csv(file: TextIO, rows: Iterable[Assessment]) -> None:
-    writer = csv.DictWriter(file, CSV_COLUMNS)
+def _append_csv(file: TextIO, rows: Iterable[Assessment], extras: Collection[str]) -> None:
+    writer = csv.DictWriter(file, csv_columns(extras))
     if not file.tell():
         file.write("\ufeff")  # without this mark Excel takes UTF-8 for a local code page
         writer.writeheader()
-    for row in rows:
-        flat = row.to_dict()
-        for name in SCORE_FIELDS:
-            score = flat[name] or {"score": None, "std": None}
-            flat[name], flat[f"{name}_std"] = score["score"], score["std"]
-        writer.writerow(flat)
+    writer.writerows(map(to_flat, rows))
 
 
-def _write_parquet(path: Path, rows: Iterable[Assessment]) -> None:
+def _write_parquet(path: Path, rows: Iterable[Assessment], extras: Collection[str]) -> None:
     import pyarrow
     import pyarrow.parquet as parquet
 
-    score = pyarrow.struct([("score", pyarrow.float64()), ("std", pyarrow.float64())])
-    types = {name: score for name in SCORE_FIELDS} | {"seconds": pyarrow.float64()}
-    names = [field.name for field in fields(Assessment)]
-    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in names])
-    table = pyarrow.Table.from_pylist([row.to_dict() for row in rows], schema=schema)
+    nested = [row.to_dict() for row in rows]
+    table = pyarrow.Table.from_pylist(nested, schema=parquet_schema(extras))
     parquet.write_table(table, path)
 
 
@@ -188,18 +170,24 @@ class ResultsFile:
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._rewrite()
-            self._file = open(self._stream_path, "a", encoding="utf-8", newline="")
+            self._open()
         except OSError as error:
             raise self._cannot_write(error) from None
 
     def write(self, row: Assessment) -> None:
         """Appends one row and hands it to the operating system."""
         try:
-            self._append(self._file, [row])
-            self._file.flush()
+            if self._extras.issuperset(row.extras):
+                self._append(self._file, [row], self._extras)
+                self._file.flush()
+                self.rows.append(row)
+            else:  # more columns from here on
+                self._file.close()
+                self.rows.append(row)
+                self._rewrite()
+                self._open()
         except OSError as error:
             raise self._cannot_write(error) from None
-        self.rows.append(row)
 
     def close(self, *, rows: Sequence[Assessment] | None = None) -> None:
         """Finishes the file, with `rows` if their final order is not the order of writing."""
@@ -212,7 +200,7 @@ class ResultsFile:
                 self._rewrite()
             if self._parquet:
                 finished = self._target.with_name(f".{self._target.name}.tmp")
-                _write_parquet(finished, self.rows)
+                _write_parquet(finished, self.rows, self._extras)
                 os.replace(finished, self._target)
                 self._stream_path.unlink()
         except OSError as error:
@@ -221,9 +209,13 @@ class ResultsFile:
     def _rewrite(self) -> None:
         """Replaces the file at once, so that a kill leaves the old rows or the new ones."""
         whole = self._stream_path.with_name(f".{self._stream_path.name}.tmp")
+        self._extras = {extra for row in self.rows for extra in row.extras}
         with open(whole, "w", encoding="utf-8", newline="") as file:
-            self._append(file, self.rows)
+            self._append(file, self.rows, self._extras)
         os.replace(whole, self._stream_path)
+
+    def _open(self) -> None:
+        self._file = open(self._stream_path, "a", encoding="utf-8", newline="")
 
     def _cannot_write(self, error: OSError) -> ResultsError:
         return ResultsError(f"{self.path}: cannot be written: {error.strerror or error}")
@@ -263,12 +255,20 @@ def _check_writable(path: Path) -> None:
         raise ResultsError(f"{path}: cannot be written: Permission denied")
 
 
-def take_earlier(path: str | Path, planned: Collection[Key], *, resume: bool) -> Earlier:
+def take_earlier(
+    path: str | Path, planned: Collection[Key], *, resume: bool, extras: Collection[str] = ()
+) -> Earlier:
     """Decides about the results that are already at `path`, so that none is destroyed unasked.
 
     With `resume`, rows of planned work are taken over, failed ones are tried again, and rows about
     other work stay. Without it the run starts anew; an earlier file with rows that this run would
     not bring back is kept as `NAME.old-1.SUFFIX`, `NAME.old-2.SUFFIX` and so on.
+
+    Args:
+        path: of the file of results.
+        planned: keys of this run's work.
+        resume: see above.
+        extras: of this run's rows, see `Assessment.extras`. Rows that lack any are computed again.
 
     Raises:
         ResultsError: when the file at `path` was not written by this module or cannot be written.
@@ -284,10 +284,13 @@ def take_earlier(path: str | Path, planned: Collection[Key], *, resume: bool) ->
         raise ResultsError(f"{error}; choose another file for the results") from None
     planned = set(planned)
     if resume:
-        done = {row.key(): row for row in rows if row.error is None and row.key() in planned}
+        done = {
+            row.key(): row for row in rows
+            if row.error is None and row.key() in planned and set(extras) <= set(row.extras)
+        }
         others = [row for row in rows if row.key() not in planned]
         return Earlier(done=done, others=others)
-    if all(row.key() in planned for row in rows):
+    if all(row.key() in planned and set(row.extras) <= set(extras) for row in rows):
         note = f"{path}: earlier results replaced" if rows else None
         return Earlier(done={}, others=[], note=note)
     number = 1

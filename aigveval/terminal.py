@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -17,9 +19,15 @@ from rich.progress import TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from .report import SCORE_FIELDS, Assessment, Score, one_line
+from prompts import DIMENSIONS, render_defects
+
+from .report import SCORE_FIELDS, Assessment, Contributions, Score, one_line
+
+if TYPE_CHECKING:
+    from .timeline import Timeline
 
 SHOWN_ROWS = 50
+_SHOWN_EXPLANATIONS = 10
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 # By name: their modules are heavy to import, and are loaded only where they can be raised.
 _USAGE_ERRORS = (
@@ -124,18 +132,22 @@ def native_stderr_silenced() -> Iterator[None]:
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
     def render(self, task: Task) -> Text:
         if not task.speed:
             return Text("")
-        slow = task.speed < 1
-        return Text(f"{1 / task.speed:.1f} s/video" if slow else f"{task.speed:.1f} videos/s")
+        slow, unit = task.speed < 1, self.unit
+        return Text(f"{1 / task.speed:.1f} s/{unit}" if slow else f"{task.speed:.1f} {unit}s/s")
 
 
-def video_progress(*, quiet: bool) -> Progress:
+def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
     """Gives a progress bar on standard error, with the rate; none when that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit),
         TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal,
         transient=True,
     )
@@ -164,12 +176,72 @@ def _cell(row: Assessment, name: str) -> Text:
     score: Score | None = getattr(row, name)
     if row.error is not None:
         return Text("failed" if name == SCORE_FIELDS[0] else "", style="red")
+    return _shown(score)
+
+
+def _shown(score: Score | None) -> Text:
     return Text(f"{score.score:.2f} ±{score.std:.2f}") if score else Text("-", style="dim")
 
 
 def _mean(rows: Sequence[Assessment], name: str) -> Text:
     scores = [score.score for row in rows if (score := getattr(row, name))]
     return Text(f"{fmean(scores):.2f}      ") if scores else Text("-", style="dim")
+
+
+def print_windows(timeline: Timeline) -> None:
+    """Prints the scores of a timeline's windows, long lists cut short, and of the whole clip."""
+    table = Table(caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent; ± spread", show_edge=False)
+    table.add_column("seconds", no_wrap=True)
+    for name in SCORE_FIELDS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for window in timeline.windows[:SHOWN_ROWS]:
+        times = f"{window.start_seconds:.2f} - {window.end_seconds:.2f}"
+        table.add_row(times, *(_shown(window.scores[name]) for name in SCORE_FIELDS))
+    if len(timeline.windows) > SHOWN_ROWS:
+        more = len(timeline.windows) - SHOWN_ROWS
+        table.add_row(Text(f"... and {more} more", style="dim"))
+    table.add_section()
+    table.add_row("all", *(_cell(timeline.clip, name) for name in SCORE_FIELDS))
+    console = Console()
+    Console(width=None if console.is_terminal else 120).print(table)
+    print_explanations([timeline.clip])
+
+
+def print_explanations(rows: Sequence[Assessment]) -> None:
+    """Prints explanations and contributions of the first rows, and how many have which problems."""
+    explained = [row for row in rows if row.extras]
+    console = Console()
+    for row in explained[:_SHOWN_EXPLANATIONS]:
+        lines = [f"{name}: {text}" for name, text in (row.explanation or {}).items()]
+        if row.defects is not None:
+            lines.append(f"defects: {render_defects(row.defects)}")
+        lines += [f"problem: {problem}" for problem in row.problems or ()]
+        if row.contributions is not None:
+            lines.append(_sum(row, row.contributions))
+        console.print(Text("\n  ".join(["", row.video, *lines]).lstrip()), soft_wrap=True)
+    if len(explained) > _SHOWN_EXPLANATIONS:
+        more = len(explained) - _SHOWN_EXPLANATIONS
+        console.print(f"... and {more} more explanations in the results")
+    told = [row for row in rows if row.problems is not None]
+    if told:
+        kinds = Counter(p.partition(":")[0] for row in told for p in row.problems or ())
+        found = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()) or "none"
+        sound = sum(not row.problems for row in told)
+        console.print(
+            f"{sound} of {len(told)} explanations have no problem; problems: {found}",
+            soft_wrap=True,
+        )
+
+
+def _sum(row: Assessment, moved: Contributions) -> str:
+    parts = [
+        f"{value:+.2f} {name}" for name in DIMENSIONS if (value := getattr(moved, name)) is not None
+    ]
+    total = row.overall.score if row.overall else float("nan")
+    return (
+        f"overall {total:.2f} = {moved.baseline:.2f} without evidence {' '.join(parts)} "
+        f"{moved.residue:+.2f} by their interplay"
+    )
 
 
 def print_errors(rows: Sequence[Assessment]) -> None:

@@ -10,10 +10,12 @@ every process finds, workers and the command line included:
 or a script calls `register_encoder("motion_mine", MotionMine)` before it makes one.
 """
 
+import ast
 import difflib
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, get_args
 
 from .base import Dimension, Encoder
@@ -21,9 +23,13 @@ from .base import Dimension, Encoder
 ENCODERS = {
     "technical_lite": "technical_lite:TechnicalLite",
     "technical_fastvqa": "technical_fastvqa:TechnicalFastVQA",
+    "technical_timm": "technical_timm:TechnicalTimm",
+    "technical_pyiqa": "technical_pyiqa:TechnicalPyiqa",
     "motion_flow": "motion_flow:MotionFlow",
     "motion_slowfast": "motion_slowfast:MotionSlowFast",
     "semantic_lite": "semantic_lite:SemanticLite",
+    "semantic_clip": "semantic_clip:SemanticClip",
+    "semantic_blip": "semantic_blip:SemanticBlip",
 }
 ENTRY_POINTS = "aigveval.encoders"
 DIMENSIONS: tuple[str, ...] = get_args(Dimension)
@@ -38,6 +44,20 @@ def list_encoders() -> list[str]:
     """The names that `create_encoder` takes, sorted; those of other packages included."""
     others = (point.name for point in entry_points(group=ENTRY_POINTS))
     return sorted({*ENCODERS, *_registered, *others})
+
+
+def describe_encoders() -> dict[str, str]:
+    """What each encoder is, in a line: of ours the first of its module, without importing it."""
+    lines = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        lines[point.name] = f"of another package: {point.value}"
+    for name, make in _registered.items():
+        lines[name] = f"registered by this process: {make!r}"
+    for name, place in ENCODERS.items():
+        source = Path(__file__).with_name(f"{place.partition(':')[0]}.py")
+        doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+        lines[name] = " ".join(doc.partition("\n\n")[0].split())
+    return dict(sorted(lines.items()))
 
 
 def register_encoder(name: str, make: Callable[..., Encoder]) -> None:

@@ -54,13 +54,14 @@ class VideoSwin(nn.Module):
         self.window, self.base = window, base
         self.width = embed_dim * 2 ** (len(DEPTHS) - 1)
         self.patch_embed = PatchEmbed(embed_dim)
-        rates = torch.linspace(0, drop_path, sum(DEPTHS)).split(DEPTHS)
+        rates = iter(drop_path * n / (sum(DEPTHS) - 1) for n in range(sum(DEPTHS)))
         self.layers = nn.ModuleList(
             Stage(
-                embed_dim * 2 ** i, heads=heads, window=window, drop_paths=rates[i].tolist(),
+                embed_dim * 2 ** i, heads=heads, window=window,
+                drop_paths=[next(rates) for _ in range(depth)],
                 gated=i < gated_stages, merges=i < len(DEPTHS) - 1,
             )
-            for i, heads in enumerate(HEADS)
+            for i, (depth, heads) in enumerate(zip(DEPTHS, HEADS))
         )
         self.norm = nn.LayerNorm(self.width)
 
@@ -252,7 +253,7 @@ class WindowAttention(nn.Module):
         # Windows stand in the place of heads: so one bias serves the batch without being copied.
         q, k, v = parts.flatten(2, 3)
         bias = self._bias(n, layout, index).to(q.dtype)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
         return self.proj(x.unflatten(1, (n, self.heads)).transpose(2, 3).reshape(b, n, s, d))
 
     def _bias(self, n: int, layout: Layout, index: Tensor) -> Tensor:
@@ -267,7 +268,7 @@ class WindowAttention(nn.Module):
         bias = bias.expand(n // len(bias), -1, -1, -1, -1)  # repeated in time
         if layout.apart is not None:
             apart = layout.apart.view(*bias.shape[:1], -1, 1, *layout.apart.shape[1:])
-            bias = torch.where(apart, bias + _MASKED, bias)
+            bias = bias + apart * _MASKED
         return bias.flatten(0, 2)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .base import Encoder, EncoderSpec
 from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, read_checkpoint, seeded
-from .fastvqa import MEAN, STD, FastVQANetwork, find_variant, fragment_view, network_input
+from .fastvqa_network import FastVQANetwork
+from .fastvqa_variants import MEAN, STD, find_variant, fragment_view, network_input
 from .resizing import repeat_to
 from .sampling import uniform
 
@@ -30,7 +31,7 @@ class TechnicalFastVQA(Encoder):
 
     Args:
         variant: `fast-vqa-b`, `fastervqa`, `fast-vqa-m`, `dover` (its technical branch) or
-            `kinetics` (the plain Video-Swin-T); see `fastvqa.VARIANTS` for where each comes from.
+            `kinetics` (the plain Video-Swin-T); see `VARIANTS` for where each comes from.
         weights: Path of the variant's checkpoint, or of Kinetics' to begin a training with; None
             looks for the variant's file in the folder `checkpoints` of the cache folder.
         num_frames: Frames per clip, even; None takes the variant's.
@@ -42,7 +43,7 @@ class TechnicalFastVQA(Encoder):
         time_steps: Tokens along time; divides num_clips * num_frames / 2; None keeps all.
         spatial_map: One token for each place instead of their mean.
         strict_upstream: Reproduce the slips of upstream's code; see `sample_fragments` and
-            `fastvqa.FastVQANetwork`.
+            `FastVQANetwork`.
         drop_path: Rate of stochastic depth in training; upstream trains with 0.1.
         embed_dim: Width of the first stage, a multiple of 3; every checkpoint has 96.
 
@@ -131,9 +132,11 @@ class TechnicalFastVQA(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_clips, num_frames, 3, size, size)."""
+        if len(frames) < self.sampling.total:
+            frames = repeat_to(frames, self.sampling.total)
         return fragment_view(
-            repeat_to(frames, self.sampling.total), variant=self.variant, sampling=self.sampling,
-            seed=seed, strict_upstream=self.strict_upstream,
+            frames, variant=self.variant, sampling=self.sampling, seed=seed,
+            strict_upstream=self.strict_upstream,
         )
 
     def encode(self, view: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ make the texts to learn from.
 
 from .answer import (
     Answer, Defect, Problem, render, render_defects, render_explanation, render_levels,
+    render_numbers,
 )
 from .consistency import check
 from .parsing import parse
@@ -33,4 +34,5 @@ __all__ = [
     "render_defects",
     "render_explanation",
     "render_levels",
+    "render_numbers",
 ]

@@ -1,7 +1,7 @@
 """The answer text: a training target when written, a model's output when read.
 
     Technical quality: poor
-    Motion quality: fair
+    Motion quality: good
     Text-video alignment: good
     Overall quality: fair
     Technical: heavy blocks break up the picture.
@@ -159,8 +159,7 @@ class Answer:
     def scaled(self, factor: float) -> "Answer":
         """The same answer with times multiplied; two defects may become one by rounding.
 
-        `answer.scaled(10 / duration_seconds)` turns seconds into tenths of the clip, and
-        `answer.scaled(duration_seconds / 10)` turns them back.
+        `answer.scaled(duration_seconds / 10)` turns tenths of the clip into seconds.
         """
         if self.defects is None:
             return self
@@ -179,8 +178,8 @@ class Answer:
 
 def render(answer: Answer) -> str:
     """Write an answer as text, in the form shown at the top of this file."""
-    parts = (render_levels(answer.scores), render_explanation(answer), _numbers(answer.scores))
-    return "\n".join(filter(None, parts))
+    levels, numbers = render_levels(answer.scores), render_numbers(answer.scores)
+    return "\n".join(filter(None, (levels, render_explanation(answer), numbers)))
 
 
 def render_levels(scores: Mapping[Score, float]) -> str:
@@ -209,7 +208,8 @@ def _defect_text(defect: Defect) -> str:
     return f"{text} {defect.start_seconds:.1f}-{defect.end_seconds:.1f}"
 
 
-def _numbers(scores: Mapping[Score, float]) -> str:
+def render_numbers(scores: Mapping[Score, float]) -> str:
+    """The last line of an answer; empty where no score is known."""
     # One decimal, or two where there are: 3.0, 3.5, 3.67.
     numbers = (
         f"{scores[name]:.2f}".removesuffix("0") if name in scores else "-" for name in SCORES

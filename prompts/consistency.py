@@ -101,7 +101,7 @@ def check(
 
     Args:
         answer: As `parsing.parse` gives it; its own `problems` aren't repeated.
-        duration_seconds: Length of the clip.
+        duration_seconds: Length of the clip, in the unit of the answer's times.
         slot_scores: What the scoring pass says; those of names that the answer lacks are ignored.
     """
     problems: list[Problem] = []

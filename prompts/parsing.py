@@ -38,7 +38,8 @@ def parse(
         text: What the model wrote, special tokens removed.
         expected_scores: If given, the text must be a whole answer: these scores, the reasoning of
             their dimensions and a line of defects; what's absent is a `missing_line` problem.
-        duration_seconds: Length of the clip; a defect that ends after it is a problem.
+        duration_seconds: Length of the clip, in the unit of the text's times; a defect that ends
+            after it is a problem.
         finished: Whether the model ended its text itself. If not, the last line is cut somewhere
             and doesn't count.
     """

@@ -23,6 +23,8 @@ MODULES = {
     )
     for name, folder in FOLDERS.items()
 }
+# Libraries of a single encoder, or of the LLM.
+HEAVY = {"transformers", "peft", "timm", "open_clip", "pyiqa", "datasets"}
 FILES = [path for folder in FOLDERS.values() for path in sorted(folder.rglob("*.py"))]
 
 
@@ -60,7 +62,41 @@ def test_the_packages_have_the_modules_that_are_to_be_tested():
 def test_encoders_imports_no_llm_and_none_of_our_other_packages():
     new = tops(imported_by("encoders"))
     assert "encoders" in new
-    assert not new & {"aigveval", "prompts", "peft", "transformers"}
+    assert not new & {"aigveval", "prompts", *HEAVY}
+
+
+def test_encoders_are_listed_without_being_imported():
+    said = run(
+        "import sys, json, encoders; from encoders.registry import describe_encoders\n"
+        "names = list(describe_encoders()); assert names == encoders.list_encoders()\n"
+        "print(json.dumps([names, sorted(sys.modules)]))"
+    )
+    names, modules = json.loads(said)
+    assert names and not {f"encoders.{name}" for name in names} & set(modules)
+    assert tops(modules) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name, needed", [
+    ("technical_fastvqa", set()), ("motion_slowfast", set()),
+    ("semantic_clip", {"open_clip"}), ("semantic_blip", {"transformers"}),
+])
+def test_an_encoder_alone_brings_no_llm_and_none_of_our_other_packages(name, needed):
+    """As another pipeline uses it: made, and encoding a clip, with nothing else imported."""
+    small = {"semantic_clip": ", model='ViT-B-32'", "technical_fastvqa": ", num_frames=8"}
+    said = run(
+        "import sys, json, torch; from encoders import create_encoder\n"
+        f"encoder = create_encoder({name!r}, weights='random'{small.get(name, '')})\n"
+        "frames = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)\n"
+        "with torch.inference_mode():\n"
+        "    encoder(encoder.preprocess(frames)[None])\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    new = tops(json.loads(said))
+    assert not new & {"aigveval", "prompts", "peft"}
+    assert needed <= new
+    assert not any(module.startswith("transformers.models.llama") for module in json.loads(said))
+    if not needed:
+        assert not new & HEAVY
 
 
 def test_no_module_of_encoders_imports_our_other_packages():

@@ -26,7 +26,7 @@ INPUTS are video files, folders, patterns and manifests, as for `aigveval score`
 
 An encoder is named in full (`motion_slowfast`) or without its dimension (`slowfast`,
 `motion=slowfast`), options behind a colon: `slowfast:pathways=both,weights=/data/SLOWFAST.pyth`.
-`aigveval presets --encoders` lists them. A video is decoded once for all.
+`aigveval presets` lists them. A video is decoded once for all.
 
 Examples:
 

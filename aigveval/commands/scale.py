@@ -9,4 +9,7 @@ standard deviation: the larger, the less sure the model is.
 - **motion**: how smooth, steady and natural the movement is.
 - **semantic**: how well the video shows what its prompt asks for; needs a prompt.
 - **overall**: how good the video is to a viewer, all things considered.
+
+A model that has no encoder for one of the first three gives no score for it, and judges overall
+by what the others show.
 """

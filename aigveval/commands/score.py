@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -11,8 +12,8 @@ import typer
 
 from aigveval import __version__
 from aigveval.terminal import (
-    INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_results, say,
-    silence_libraries, video_progress,
+    INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
+    print_results, say, silence_libraries, video_progress,
 )
 
 from .scale import SCALE
@@ -35,9 +36,22 @@ Examples:
 - `aigveval score clip.mp4 --prompt "a dog runs on the beach"`
 - `aigveval score clips --prompts prompts.csv --out results.csv`
 - `aigveval score clips --prompts prompts.csv --out results.csv --resume`
+- `aigveval score clip.mp4 --contributions`
+- `aigveval score clip.mp4 --explain --model FOLDER`
 
 A row of the results holds video, prompt, overall, technical, motion, semantic, model, version,
-seconds and error. The exit code is 0 when all videos were scored, 1 when some could not be (each
+seconds and error.
+
+`--contributions` adds how far the evidence on each dimension moves the overall score: the score,
+less what it is with that evidence replaced by the average of the training clips. `baseline` is the
+score with all of it replaced, and overall = baseline + sum + residue.
+
+`--explain` adds contributions, and `explanation` (a sentence per dimension), `defects` (name,
+dimension, severity 1 to 5, start and end in seconds; null for the whole clip) and `problems`: what
+is wrong with the model's text, such as a score in it that is more than 0.5 away from the clip's.
+Parts of a text that cannot be read are never shown. It needs a model that was trained to explain.
+
+The exit code is 0 when all videos were scored, 1 when some could not be (each
 has a row with its error), 2 when the command could not be carried out.
 """
 
@@ -81,45 +95,99 @@ def score(
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
     ] = False,
+    report: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add explanation, defects and contributions.")
+    ] = False,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Add contributions alone; works with any model.")
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
     ] = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from aigveval.data.inputs import collect
-        from aigveval.data.manifest import InputError
-        from aigveval.results import ResultsFile, take_earlier
+        from aigveval.evaluation.writing import check_outputs
 
-        if not inputs and prompts is None:
-            raise InputError("nothing to score: name videos, folders or patterns")
-        found = collect(inputs or [], prompt=prompt, prompts=prompts)
-        keys = [(clip.video, clip.prompt, model, __version__) for clip in found.clips]
-        earlier = take_earlier(out, keys, resume=resume)
-        todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
-        if not quiet:
-            for note in found.notes + ([earlier.note] if earlier.note else []):
-                say(f"note: {note}", style="yellow")
-            if resume:
-                say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-        assessor = _load(todo, model=model, device=device)
-        assessor.batch_size, assessor.workers = batch_size, workers
-        with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
-            new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
-            scored = iter(new)
-            maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
-            rows = [row for row in maybe if row is not None]
-            results.close(rows=earlier.others + rows)
-        if rows and not quiet:
-            print_results(rows)
-            typer.echo(f"{len(rows)} of {len(keys)} videos are in {out}")
-        print_errors(rows)
-        if interrupted:
-            again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
-            state = f"{len(rows)} of {len(keys)} videos are in {out}"
-            say(f"interrupted: {state}; go on with: aigveval {again} --resume", style="yellow")
-            raise typer.Exit(INTERRUPTED)
-        raise typer.Exit(int(any(row.error is not None for row in rows)))
+        check_outputs([], report)
+        done = score_into(
+            out, inputs or [], prompt=prompt, prompts=prompts, model=model, batch_size=batch_size,
+            workers=workers, device=device, resume=resume, quiet=quiet, explain=explain,
+            contributions=contributions,
+        )
+        if done.rows and not quiet:
+            print_results(done.rows)
+            print_explanations(done.rows)
+            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}")
+        print_errors(done.rows)
+        stop_if_interrupted(done, out, shown_option="--resume")
+        if report is not None:
+            from aigveval.html.scores import write_report
+
+            write_report(report, done.rows, quiet=quiet)
+            if not quiet:
+                typer.echo(f"the report is {report}")
+        raise typer.Exit(int(any(row.error is not None for row in done.rows)))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run came to: rows in the order of the inputs, of how many, and if it was stopped."""
+
+    rows: list[Assessment]
+    planned: int
+    interrupted: bool
+
+
+def score_into(
+    out: Path, inputs: list[str], *, prompt: str | None, prompts: Path | None, model: str,
+    batch_size: int, workers: int, device: str | None, resume: bool, quiet: bool,
+    explain: bool = False, contributions: bool = False,
+) -> Scored:
+    """Scores what the inputs name into a results file; options as in `score`."""
+    from aigveval.data.inputs import collect
+    from aigveval.data.manifest import InputError
+    from aigveval.results import ResultsFile, take_earlier
+
+    if not inputs and prompts is None:
+        raise InputError("nothing to score: name videos, folders or patterns")
+    found = collect(inputs, prompt=prompt, prompts=prompts)
+    keys = [(clip.video, clip.prompt, model, __version__) for clip in found.clips]
+    extras = ["explanation"] * explain + ["contributions"] * (explain or contributions)
+    earlier = take_earlier(out, keys, resume=resume, extras=extras)
+    todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
+    if not quiet:
+        for note in found.notes + ([earlier.note] if earlier.note else []):
+            say(f"note: {note}", style="yellow")
+        if resume:
+            say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+    assessor = _load(todo, model=model, device=device)
+    if extras:
+        from aigveval.explain import add_explanations
+
+        add_explanations(assessor, text=explain)
+    assessor.batch_size, assessor.workers = batch_size, workers
+    with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
+        new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
+        scored = iter(new)
+        maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
+        rows = [row for row in maybe if row is not None]
+        results.close(rows=earlier.others + rows)
+    return Scored(rows, len(keys), interrupted)
+
+
+def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> None:
+    """Ends the command after Ctrl-C, saying how to go on: the same, with the option."""
+    if done.interrupted:
+        again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
+        state = f"{len(done.rows)} of {done.planned} videos are in {out}"
+        again = f"{again} {shown_option}".strip()
+        say(f"interrupted: {state}; go on with: aigveval {again}", style="yellow")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _load(clips: list[Clip], *, model: str, device: str | None) -> Assessor:

@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from prompts.rubric import SCORES
@@ -45,10 +45,10 @@ __all__ = [
 
 COLUMNS = ("video", "prompt", *SCORES, "generator", "group", "split", "weight")
 _RATER = re.compile(rf"({'|'.join(SCORES)})_rater(\w+)")
-_PROMPT_HEAD = 64  # characters; enough to see that a prompt says something
+_PROMPT_HEAD = 16  # characters
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """One video to assess, which becomes one row of the results.
 
@@ -72,7 +72,8 @@ def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
 
 
 def _says_something(prompt: str) -> bool:
-    return bool(clean(prompt[:_PROMPT_HEAD]) or clean(prompt))
+    # A letter or digit near the start settles it without a look at every character.
+    return any(map(str.isalnum, prompt[:_PROMPT_HEAD])) or bool(clean(prompt))
 
 
 def check_exists(clip: Clip) -> Clip:
@@ -135,20 +136,16 @@ class ManifestRow:
     weight: float = 1.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_record(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-        """Gives the row to be written, scores on 1-5 and None where unknown.
+    def to_record(self, folder: Path) -> dict[str, Any]:
+        """Gives the row to be written to a manifest in a folder, scores on 1-5, None where unknown.
 
-        Args:
-            folder: of the manifest to write; the video's path becomes relative to it, unless it is
-                absolute here. By default the path stays as it is.
+        The path of the video becomes relative to that folder, unless it is absolute here.
         """
-        video = self.video
-        if folder is not None and not os.path.isabs(video):
-            video = Path(os.path.relpath(self.path, folder)).as_posix()
+        video = self.video if is_absolute(self.video) else _relative(self.path, folder)
         record: dict[str, Any] = {"video": video, "prompt": self.prompt}
         record |= {name: _known(score) for name, score in zip(SCORES, self.scores, strict=True)}
         record |= {name: getattr(self, name) for name in ("generator", "group", "split")}
-        record["weight"] = self.weight
+        record["weight"] = None if self.weight == 1 else self.weight
         for name, ratings in self.raters.items():
             for rater, rating in ratings.items():
                 record[rater_column(name, rater)] = _known(rating)
@@ -221,7 +218,7 @@ def parse_row(
             extra[column] = value
     generator, group, split = (read_label(values, n) for n in ("generator", "group", "split"))
     return ManifestRow(
-        number=number, video=as_text(video), path=os.fspath(locate(video, folder)), prompt=prompt,
+        number=number, video=as_text(video), path=_located(video, folder), prompt=prompt,
         scores=scores, raters=raters, generator=generator, group=group, split=split,
         weight=read_weight(number, values), extra=extra,
     )
@@ -235,12 +232,36 @@ def _rater(column: str) -> tuple[str, str] | None:
 
 def locate(video: str, folder: Path) -> Path:
     """Finds the file that a manifest in a folder names."""
-    candidates = [
-        folder / video,
-        folder / video.replace("\\", "/"),  # a manifest written on Windows
-        Path(video),  # our own results: relative to where they were made
-    ]
-    return next((path for path in candidates if os.path.lexists(path)), candidates[0])
+    return Path(_located(video, folder))
+
+
+def _located(video: str, folder: Path) -> str:
+    # As text: a path object for each of a million rows costs more than all the rest.
+    start = os.fspath(folder)
+    start = "" if start == os.curdir else start
+    path = os.path.join(start, video)
+    if os.path.lexists(path):
+        return path
+    if "\\" in video:  # a manifest written on Windows
+        posix = os.path.join(start, video.replace("\\", "/"))
+        if os.path.lexists(posix):
+            return posix
+    # Our own results: relative to where they were made.
+    return video if os.path.lexists(video) else path
+
+
+def rebase(video: str, folder: Path, new_folder: Path) -> str:
+    """Gives the path of a video for a manifest in another folder; an absolute one stays."""
+    return video if is_absolute(video) else _relative(locate(video, folder), new_folder)
+
+
+def is_absolute(video: str) -> bool:
+    """Whether a path is absolute here or on Windows."""
+    return os.path.isabs(video) or bool(PureWindowsPath(video).anchor)
+
+
+def _relative(path: str | os.PathLike[str], folder: Path) -> str:
+    return as_text(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
@@ -248,8 +269,13 @@ def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
     if name not in row:
         raise lacking(number, row, name)
     video = row[name]
-    if isinstance(video, Mapping) and isinstance(video.get("path"), str):
-        video = video["path"]  # of the feature `Video` of Hugging Face data sets
+    if isinstance(video, Mapping):  # the feature `Video` of Hugging Face data sets
+        if video.get("bytes") is not None:
+            raise RowFault(
+                number, f"row {number}: {name} is stored in the table itself; write it to a file "
+                "and name that"
+            )
+        video = video.get("path")
     if not isinstance(video, str) or not video.strip() or "\0" in video:
         got = one_line(repr(video), limit=60)
         raise RowFault(number, f"row {number}: {name} must be a path, got {got}")

@@ -31,6 +31,8 @@ from .tables import ManifestError, RowFault, as_text, folder_of, read_rows
 
 Preference = Literal["A", "B", "same"]
 
+PAIR_VIDEOS = ("video_a", "video_b")
+
 _MEANINGS: Mapping[str, Preference] = {"a": "A", "b": "B", "same": "same"}
 
 
@@ -89,7 +91,7 @@ def iter_pairs(
 ) -> Iterator[PreferencePair]:
     """Yield the pairs of a manifest one by one; `on_fault` as in `manifest.iter_manifest`."""
     folder = folder_of(source)
-    for number, values in read_rows(source, required=("video_a", "video_b"), on_fault=on_fault):
+    for number, values in read_rows(source, required=PAIR_VIDEOS, on_fault=on_fault):
         try:
             pair = parse_pair(number, values, folder)
         except RowFault as fault:
@@ -100,13 +102,24 @@ def iter_pairs(
             yield pair
 
 
+def is_pairs(source: str | os.PathLike[str]) -> bool:
+    """Whether a table is of pairs, by the columns of its first row.
+
+    Raises:
+        ManifestError: it can't be read.
+    """
+    for _, row in read_rows(source, required=(), on_fault=lambda fault: None):
+        return PAIR_VIDEOS[0] in row and "video" not in row
+    return False
+
+
 def parse_pair(number: int, values: Mapping[str, Any], folder: Path) -> PreferencePair:
     """Check one row of a manifest of pairs.
 
     Raises:
         RowFault: a value is not as the module says; names the row.
     """
-    video_a, video_b = (read_video(number, values, name) for name in ("video_a", "video_b"))
+    video_a, video_b = (read_video(number, values, name) for name in PAIR_VIDEOS)
     prompt = read_prompt(number, values)
     preferences = tuple(_preference(number, name, values.get(name)) for name in SCORES)
     if not any(preferences):

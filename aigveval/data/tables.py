@@ -235,3 +235,18 @@ def _check_header(where: str, columns: Sequence[str], required: Sequence[str]) -
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:
         raise ValueError(f"{where} names the column {twice[0]!r} twice")
+
+
+def part_names(sources: Sequence[str | os.PathLike[str]]) -> list[str | None]:
+    """Names several sources as parts of one data set: their names without what all begin with.
+
+    One source alone gets None.
+    """
+    if len(sources) < 2:
+        return [None] * len(sources)
+    stems = [Path(source).stem for source in sources]
+    common = os.path.commonprefix(stems)
+    start = max(common.rfind(mark) for mark in "_-.") + 1
+    names = [as_text(stem[start:] or stem) for stem in stems]
+    # Such as fold0/train.csv and fold1/train.csv.
+    return [as_text(s) for s in sources] if len(set(names)) < len(names) else list(names)

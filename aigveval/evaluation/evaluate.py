@@ -19,6 +19,7 @@ from .entries import Entry, match, read_predictions, read_ratings
 
 Unit = Literal["auto", "clip", "prompt"]
 _NAMES_SHOWN = 5
+FEW_UNITS = 10  # prompts or clips, below which a bootstrap cannot be relied on
 DEFAULT_TIE_MARGIN = 0.5  # on the 1-5 scale
 
 
@@ -204,6 +205,11 @@ class _Task:
                 "RMSE before the logistic; state their scale"
             )
         self.units[name], units = self._units(columns)
+        if self.sampling.draws and (count := len(np.unique(units))) < FEW_UNITS:
+            self.notes.append(
+                f"{name}: only {count} {self.units[name]}, so that intervals are too narrow and "
+                "p-values too small"
+            )
         self.scores[name] = found = agree(
             columns, units=units, sampling=self.sampling, margin=self.margin,
             progress=self.progress,

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..report import one_line
-from .agreement import Agreement, Difference, Group
+from .agreement import Difference, Group
 from .bootstrap import Estimate
 from .pairs import LISTED_CLIPS, MOST_PAIRS
-from .predictor import join
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -256,11 +255,3 @@ def _latex(text: str) -> str:
         "<": "$<$", ">": "$>$", **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     }
     return "".join(special.get(character, character) for character in text)
-
-
-def all_figures(agreement: Agreement) -> dict[str, Estimate]:
-    """Figures of all clips, and those of parts as `part/name`."""
-    found = dict(agreement.figures)
-    for part, values in agreement.parts.items():
-        found.update((join(part, name), value) for name, value in values.items())
-    return found

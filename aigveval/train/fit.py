@@ -6,6 +6,7 @@ Reads from top to bottom in `main`. Encoders and LLM stay frozen, so a clip is e
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 
-from aigveval.config import AIGVEvalConfig
+from aigveval.config import AIGVEvalConfig, blind_dimensions
 from aigveval.data.cache import ExtractReport, FeatureCache, extract
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel, AIGVEvalOutput
@@ -24,6 +25,7 @@ from aigveval.processing import AIGVEvalProcessor
 from encoders import create_encoder
 from encoders.bars import no_bars
 from encoders.base import Encoder
+from prompts.rubric import SCORES
 
 from .align import ReadingTrainer, align
 from .data import TrainingRow, read_training_manifest
@@ -93,13 +95,16 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         )
     for encoder in encoders:
         encoder.to("cpu")  # `join` runs in the data loader
-    train_rows = [_usable(r, report.digests, p) for r, p in zip(train_rows, config.train)]
-    valid_rows = [_usable(r, report.digests, p) for r, p in zip(valid_rows, config.valid)]
+    blind = blind_dimensions(model.config.encoders)
+    train_rows = [_usable(r, report.digests, p, blind) for r, p in zip(train_rows, config.train)]
+    valid_rows = [_usable(r, report.digests, p, blind) for r, p in zip(valid_rows, config.valid)]
+    if blind:
+        console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
     _tell(console, train_rows, valid_rows, report)
 
     train_set = QualityDataset(
         train_rows, report.digests, encoders, cache,
-        mismatch_probability=config.mismatch_probability,
+        mismatch_probability=0.0 if "semantic" in blind else config.mismatch_probability,
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
@@ -174,11 +179,7 @@ def build_model(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, li
         model.load_encoders(processor.encoders)
         model.encoders = nn.ModuleDict()  # checked; optimizer and checkpoints don't need them
         return model, processor, [processor.encoders[e["name"]] for e in saved.encoders]
-    made = [
-        create_encoder(entry) if isinstance(entry, str)
-        else create_encoder(entry["name"], **(entry.get("options") or {}))
-        for entry in config.encoders
-    ]
+    made = [_make_encoder(entry) for entry in config.encoders]
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, projector_hidden=config.projector_hidden, **noise
     )
@@ -186,6 +187,15 @@ def build_model(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, li
     processor = AIGVEvalProcessor.from_config(model_config)
     encoders = [by_name[entry["name"]] for entry in model_config.encoders]
     return AIGVEvalModel(model_config), processor, encoders
+
+
+def _make_encoder(entry: str | Mapping[str, Any]) -> Encoder:
+    name = entry if isinstance(entry, str) else entry["name"]
+    options = {} if isinstance(entry, str) else entry.get("options") or {}
+    try:
+        return create_encoder(name, **options)
+    except (TypeError, ValueError) as error:  # a wrong name or option
+        raise FitError(f"encoder {name}: {error}") from error
 
 
 def feature_stats(dataset: QualityDataset) -> list[tuple[Tensor, Tensor]]:
@@ -251,9 +261,17 @@ def _part_names(paths: Sequence[str]) -> list[str]:
 
 
 def _usable(
-    rows: Sequence[TrainingRow], digests: Mapping[str, str], path: str
+    rows: Sequence[TrainingRow], digests: Mapping[str, str], path: str, blind: Sequence[str]
 ) -> list[TrainingRow]:
-    kept = [row for row in rows if row.video in digests]
+    """The rows that were read and have a score of a dimension that the model looks at."""
+    hidden = [SCORES.index(dimension) for dimension in blind]
+    kept = [
+        dataclasses.replace(row, scores=tuple(
+            math.nan if column in hidden else score for column, score in enumerate(row.scores)
+        ))
+        for row in rows if row.video in digests
+    ]
+    kept = [row for row in kept if not all(map(math.isnan, row.scores))]
     if not kept:
         raise FitError(f"{path}: none of its {len(rows)} videos can be used")
     return kept

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from aigveval.config import LORA
+from aigveval.presets import list_presets, read_preset
 
 from .losses import LOSS_TERMS
 
@@ -29,7 +30,8 @@ _FROM_BASE = ("llm", "encoders", "lora", "projector_hidden")
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """Options of the regression stage. Paths are relative to the YAML file's folder; ``~`` and
-    ``$VARIABLES`` are expanded.
+    ``$VARIABLES`` are expanded. A YAML file may take over the options of a preset, see
+    `aigveval.presets`, by ``preset: NAME``; what it says itself counts more.
 
     Attributes:
         train: Manifests to train on, see `aigveval.train.data.read_training_manifest`.
@@ -40,7 +42,8 @@ class FitConfig:
         base: Folder or Hub id of a model to go on training; it brings its own `llm`, `encoders`,
             `lora` and `projector_hidden`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
-        encoders: Names, or mappings with ``name`` and ``options``.
+        encoders: Names, or mappings with ``name`` and ``options``; at least one. A dimension
+            without an encoder gets no score, and none of its scores is trained.
         lora: r, alpha, dropout, target_modules; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
@@ -160,6 +163,8 @@ class FitConfig:
             raise FitError(
                 f"mismatch_scores must be [low, high] within 1-5, got {self.mismatch_scores}"
             )
+        if not self.encoders:
+            raise FitError("encoders must name at least one")
         for entry in self.encoders:
             if isinstance(entry, dict):
                 for key in entry:
@@ -191,6 +196,8 @@ def read_fit_config(path: str | Path) -> FitConfig:
     hints = typing.get_type_hints(FitConfig)
     folder = path.resolve().parent  # the same run, wherever it's started from
     try:
+        if "preset" in values:
+            values = _with_preset(values)
         for name in values:
             _known("option", name, hints)
         for option in dataclasses.fields(FitConfig):
@@ -208,6 +215,13 @@ def read_fit_config(path: str | Path) -> FitConfig:
         return FitConfig(**given)
     except FitError as error:
         raise FitError(f"{path}: {error}") from None
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    name = values["preset"]
+    if name not in list_presets():
+        raise FitError(f"no preset {name!r}; there are {', '.join(list_presets())}")
+    return {**read_preset(name), **{key: values[key] for key in values if key != "preset"}}
 
 
 def _known(what: str, name: Any, names: Any) -> None:

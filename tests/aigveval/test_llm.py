@@ -42,6 +42,25 @@ def test_load_from_a_folder(tmp_path, capfd):
     assert load_tokenizer(str(tmp_path))(text).input_ids == expected
 
 
+@pytest.mark.parametrize("load", [load_llm, load_tokenizer])
+@pytest.mark.parametrize("name, message", [
+    ("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct: the LLM is not on this machine, "
+     "and the Hugging Face Hub doesn't give it ("),
+    ("gpt", "gpt: the LLM is not on this machine, and the Hugging Face Hub doesn't give it ("),
+    ("/no/such/folder", "/no/such/folder: no such folder of an LLM"),
+    (".", ".: can't be loaded as a causal LM ("),
+])
+def test_an_llm_that_is_missing_is_one_line(load, name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError) as caught:
+        load(name)
+    said = str(caught.value)
+    assert said.startswith(message) and len(said.splitlines()) == 1
+    if name.startswith("Qwen"):
+        command = f"`hf download {name} --local-dir FOLDER`"
+        assert said.endswith(f"{command}, and give that folder as llm")
+
+
 def test_other_names_are_left_alone():
     assert llm_folder("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
 

@@ -30,6 +30,23 @@ def test_correlations_equal_scipy(ours, referee, ties, n):
     assert ours(-x, y) == pytest.approx(-ours(x, y), abs=1e-12)
 
 
+def test_main_score_is_the_mean_of_srocc_and_plcc():
+    x, y = _pairs(7, 50, ties=True)
+    expected = (stats.spearmanr(x, y).statistic + stats.pearsonr(x, y).statistic) / 2
+    assert metrics.main_score(x, y) == pytest.approx(expected, abs=1e-12)
+
+
+def test_pair_accuracy_of_a_large_group_follows_from_kendalls_tau():
+    x, y = _pairs(8, 4000, ties=True)
+    d = stats.kendalltau(x, y).statistic  # tau-b; with it the accuracy without a margin follows
+    ties_x = sum(n * (n - 1) / 2 for n in np.unique(x, return_counts=True)[1])
+    ties_y = sum(n * (n - 1) / 2 for n in np.unique(y, return_counts=True)[1])
+    pairs = 4000 * 3999 / 2
+    surplus = d * np.sqrt((pairs - ties_x) * (pairs - ties_y))
+    expected = 0.5 + 0.5 * surplus / (pairs - ties_y)
+    assert metrics.pair_accuracy(x, y, min_difference=0.0) == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e-9, 1e150])
 def test_correlations_do_not_depend_on_the_unit(scale):
     x, y = _pairs(0, 40, ties=False)
@@ -72,6 +89,15 @@ def test_undefined_raises(ours, x, y, message):
 def test_rmse_of_nothing_raises():
     with pytest.raises(ValueError, match="needs at least 1 values, got 0"):
         metrics.rmse([], [])
+
+
+def test_logistic_may_fall_and_may_start_elsewhere():
+    truth = metrics.Logistic4(high=1.2, low=4.6, centre=0.3, scale=0.4)
+    x = np.linspace(-2, 3, 60)
+    plain = metrics.fit_logistic4(x, truth(x))
+    near = metrics.fit_logistic4(x, truth(x), start=truth)
+    assert plain(x) == pytest.approx(truth(x), abs=1e-6)
+    assert near(x) == pytest.approx(truth(x), abs=1e-6)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e4])

@@ -258,7 +258,7 @@ def test_folder_in_the_way(tmp_path):
 
 
 def test_full_disk_is_one_line(tmp_path, monkeypatch):
-    def no_room(file, rows):
+    def no_room(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "results.jsonl"

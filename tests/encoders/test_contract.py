@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib.util
 import inspect
 import json
 import pickle
@@ -18,28 +19,39 @@ import encoders
 from encoders import EncoderSpec
 from encoders.checkpoints import RANDOM
 from encoders.registry import ENCODERS
+from tests.encoders import tiny_models
 
+EXTRAS = {"technical_pyiqa": "pyiqa"}  # packages that not every installation has
+INSTALLED = [name for name in ENCODERS if importlib.util.find_spec(EXTRAS.get(name, "torch"))]
 # Always given: what makes a network of the papers without its checkpoint, and makes it quick.
 ALWAYS = {
     "technical_fastvqa": {
         "weights": RANDOM, "variant": "fastervqa", "num_frames": 8, "embed_dim": 12,
     },
+    "technical_timm": {"model": "test_vit", "weights": RANDOM, "grid": 5},
+    "technical_pyiqa": {"metrics": ("piqe", "entropy"), "size": 256},
     "motion_slowfast": {"weights": RANDOM, "size": 64},
+    "semantic_clip": {"model": tiny_models.open_clip_folder()},
+    "semantic_blip": {"weights": RANDOM},
 }
-# Other values of each option of each constructor: a new option has to be added here. Weights, and
-# options that need them, are left to the encoder's own tests.
+# Other values of each option of each constructor: a new option has to be added here. Models, their
+# weights, and options that need them, are left to the encoder's own tests.
 OPTIONS = {
     "technical_fastvqa": {
         "variant": "dover", "num_frames": 16, "frame_interval": 1, "num_clips": 2, "segments": 4,
         "time_steps": 2, "spatial_map": True, "strict_upstream": True, "drop_path": 0.1,
         "embed_dim": 6,
     },
+    "technical_timm": {"num_frames": 4, "grid": 4},
+    "technical_pyiqa": {"metrics": ("entropy",), "num_frames": 4, "size": 320},
     "motion_slowfast": {"pathways": "both", "num_frames": 16, "size": 48},
     "technical_lite": {"num_frames": 4},
     "motion_flow": {"num_tokens": 8, "num_frames": 32, "size": 96},
     "semantic_lite": {"num_frames": 4},
+    "semantic_clip": {"num_frames": 4, "patch_grid": 2, "whole": True},
+    "semantic_blip": {"num_frames": 4, "strict_upstream": True},
 }
-TEXT_DEPENDENT = {"semantic_lite"}
+TEXT_DEPENDENT = {"semantic_lite", "semantic_clip"}
 # Encoders whose tokens also carry the whole clip: the part of a token that is local in time.
 LOCAL_PART = {"motion_flow": slice(0, 171)}
 # Networks whose tokens see further in time than half of this file's clips.
@@ -98,6 +110,8 @@ def make(make_encoder):
 
 @pytest.fixture(scope="module", params=sorted(ENCODERS))
 def encoder(request, make):
+    if request.param not in INSTALLED:
+        pytest.skip(f"pip install '.[{EXTRAS[request.param]}]' first")
     return make(request.param)
 
 
@@ -136,7 +150,7 @@ def test_the_spec_goes_by_the_registered_name(encoder, request):
 def test_every_option_is_keyword_only_and_checked_here(encoder):
     parameters = inspect.signature(type(encoder)).parameters.values()
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
-    left = {p.name for p in parameters} - {"weights", "flow"}
+    left = {p.name for p in parameters} - {"model", "weights", "flow"}
     assert left == set(OPTIONS[encoder.spec.name])
 
 
@@ -145,7 +159,7 @@ def test_fingerprints_differ_between_encoders_and_options(encoder, make):
     options = OPTIONS[name]
     others = [make(name, **{option: options[option]}) for option in options]
     prints = [one.fingerprint() for one in (encoder, *others)]
-    prints += [make(other).fingerprint() for other in ENCODERS if other != name]
+    prints += [make(other).fingerprint() for other in INSTALLED if other != name]
     assert len(set(prints)) == len(prints)
     assert encoder.fingerprint() == prints[0]
 
@@ -159,7 +173,7 @@ def fingerprints_of_another_process():
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,
-        input=json.dumps({name: ALWAYS.get(name, {}) for name in ENCODERS}),
+        input=json.dumps({name: ALWAYS.get(name, {}) for name in INSTALLED}),
         cwd=Path(encoders.__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr

@@ -125,10 +125,7 @@ def test_cells_at_the_end_leave_room_for_a_patch():
 
 @pytest.mark.parametrize("case", "abc")
 def test_fragments_at_upstreams_positions_are_upstreams(case, data_dir):
-    """Bit for bit what FAST-VQA's sampler gave; where it draws, ours draws its own positions.
-
-    Case d is left out: its video is smaller than the grid, where upstream's crops overlap.
-    """
+    """Bit for bit what FAST-VQA's sampler gave; where it draws, ours draws its own positions."""
     golden = np.load(data_dir / "golden" / "fragments.npz")
     t, height, width, aligned = golden[f"{case}_thw_aligned"].tolist()
     video = np.random.RandomState(t + height + width).randint(0, 256, (3, t, height, width))
@@ -143,3 +140,59 @@ def test_fragments_at_upstreams_positions_are_upstreams(case, data_dir):
         aligned=aligned,
     )
     assert torch.equal(out.transpose(0, 1), torch.from_numpy(golden[f"{case}_out"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_upstreams_slip_on_small_videos_is_reproduced_on_demand_only(dtype, data_dir):
+    """Case d: the enlarged picture is cut by the grid of the small one. Nothing is drawn there."""
+    golden = np.load(data_dir / "golden" / "fragments.npz")
+    t, height, width, aligned = golden["d_thw_aligned"].tolist()
+    video = np.random.RandomState(t + height + width).randint(0, 256, (3, t, height, width))
+    frames = torch.from_numpy(video).to(dtype).transpose(0, 1)
+    expected = torch.from_numpy(golden["d_out"])
+    theirs = sample_fragments(frames, aligned=aligned, strict_upstream=True)
+    assert theirs.dtype == dtype
+    assert torch.equal(theirs.to(torch.uint8).transpose(0, 1), expected)
+    ours = sample_fragments(frames, aligned=aligned).to(torch.uint8).transpose(0, 1)
+    assert (ours != expected).float().mean() > 0.9
+
+
+def test_upstreams_grid_of_a_small_video_sees_its_top_left_only():
+    ramp = coordinates(1, 120, 160)
+    theirs = sample_fragments(ramp, aligned=1, strict_upstream=True)[0]
+    ours = sample_fragments(ramp, aligned=1)[0]
+    assert theirs[1].max() < 75 and theirs[2].max() < 95  # of 119 rows and 159 columns
+    assert ours[1].max() > 115 and ours[2].max() > 150
+
+
+@pytest.mark.parametrize("height, width, t, aligned", [
+    (360, 640, 8, 4), (300, 230, 4, 4), (230, 225, 2, 1), (500, 225, 2, 1),
+])
+def test_upstreams_positions_are_those_of_its_seed(height, width, t, aligned):
+    """Rows are drawn first, then columns, as (grid, grid, groups); nothing where there's no room.
+
+    The drawing of `get_spatial_fragments`, from the global generator.
+    """
+    torch.manual_seed(11)
+    offsets = []
+    for length in (height, width):
+        slack = length // 7 - 32
+        shape = (7, 7, t // aligned)
+        offsets.append(torch.randint(slack, shape) if slack > 0 else torch.zeros(shape).long())
+    out = patches(
+        sample_fragments(
+            coordinates(t, height, width), aligned=aligned, seed=11, strict_upstream=True
+        ), 7, 32,
+    )
+    for n in range(t):
+        for channel, length, shape in ((1, height, (7, 1)), (2, width, (1, 7))):
+            starts = torch.tensor([min(length // 7 * i, length - 32) for i in range(7)])
+            expected = starts.view(shape) + offsets[channel - 1][..., n // aligned]
+            assert torch.equal(out[n, channel, :, :, 0, 0], expected.float())
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (16, 400), (20, 33)])
+def test_upstreams_grid_takes_frames_of_any_size(height, width):
+    frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    out = sample_fragments(frames, aligned=2, strict_upstream=True)
+    assert out.shape == (2, 3, 224, 224) and out.dtype == torch.uint8

@@ -67,6 +67,26 @@ def test_clips_of_a_short_video_wrap_around():
     assert indices.tolist() == [[0, 2, 4, 1]]
 
 
+def test_temporal_fragments_lie_in_the_middle_of_each_part():
+    assert sampling.temporal_fragments(80, 2, 4, 2).tolist() == [
+        16, 18, 20, 22, 56, 58, 60, 62
+    ]
+    assert sampling.temporal_fragments(12, 3, 2, 1).tolist() == [1, 2, 5, 6, 9, 10]
+
+
+@pytest.mark.parametrize("num_frames", [64, 65, 100, 240, 18000])
+def test_temporal_fragments_stay_in_their_part_of_the_video(num_frames):
+    runs = sampling.temporal_fragments(num_frames, 8, 4, 2).reshape(8, 4)
+    assert (np.diff(runs, axis=1) == 2).all()
+    for n, run in enumerate(runs):
+        assert n * num_frames // 8 <= run[0] and run[-1] < (n + 1) * num_frames // 8
+
+
+def test_temporal_fragments_of_a_short_video_reach_into_the_next_and_wrap_around():
+    assert sampling.temporal_fragments(8, 2, 4, 2).tolist() == [0, 2, 4, 6, 4, 6, 0, 2]
+    assert sampling.temporal_fragments(1, 4, 2, 1).tolist() == [0] * 8
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -74,6 +94,7 @@ def test_clips_of_a_short_video_wrap_around():
         (lambda: sampling.uniform(5, -1), "count must be at least 1, got -1"),
         (lambda: sampling.paired(5, 1, group=0), "group must be at least 1, got 0"),
         (lambda: sampling.clips(5, 1, 0, 1), "frame_interval must be at least 1, got 0"),
+        (lambda: sampling.temporal_fragments(5, 0, 1, 1), "count must be at least 1, got 0"),
     ],
 )
 def test_arguments_below_one_are_named(call, message):

@@ -1,10 +1,7 @@
 """SlowFast: parity with PyTorchVideo, strict loading, and training."""
 
 import copy
-import importlib.util
-import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +11,8 @@ from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM, load_strict, seeded
 from encoders.slowfast import FrozenBatchNorm3d, SlowFastR50, slow_indices
 from encoders.weights import load_torch_file
+
+from . import golden
 
 
 @pytest.fixture(scope="module")
@@ -56,35 +55,23 @@ def view():
 # Parity ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def golden(data_dir):
-    folder = data_dir / "golden"
-    spec = importlib.util.spec_from_file_location("fill", folder / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    keys = json.loads((folder / "slowfast_r50_keys.json").read_text())
-    filled = module.fill({n: shape for n, (shape, dtype) in keys.items() if dtype == "float32"})
-    counter = np.zeros((), np.int64)
-    weights = {name: torch.from_numpy(filled.get(name, counter)) for name in keys}
-    return weights, np.load(folder / "slowfast_r50.npz")
-
-
-def test_both_pathways_and_logits_are_those_of_pytorchvideo(golden):
-    weights, expected = golden
+def test_both_pathways_and_logits_are_those_of_pytorchvideo(data_dir):
+    weights = golden.weights(data_dir, "slowfast_r50")
+    counters = golden.integer_keys(data_dir, "slowfast_r50")
+    weights |= {name: torch.zeros(shape, dtype=torch.long) for name, shape in counters.items()}
     network = SlowFastR50().eval()
-    assert list(network.state_dict()) == list(weights)
     load_strict(network, weights, file="golden")
-    frames = np.random.RandomState(32).standard_normal((1, 3, 32, 224, 224)).astype(np.float32)
     with torch.no_grad():
-        maps = network.features(torch.from_numpy(frames))
+        maps = network.features(golden.noise(32))
         logits = network.blocks["6"](*maps)
     assert maps.slow.shape == (1, 2048, 8, 7, 7) and maps.fast.shape == (1, 256, 32, 7, 7)
+    expected = golden.expected(data_dir, "slowfast_r50")
     for name, found in (
         ("slow_pooled", maps.slow.mean((3, 4))),
         ("fast_pooled", maps.fast.mean((3, 4))),
         ("logits", logits),
     ):
-        np.testing.assert_allclose(found[0].numpy(), expected[name], rtol=0, atol=1e-4)
+        torch.testing.assert_close(found[0], expected[name], rtol=0, atol=1e-4)
 
 
 def test_the_slow_pathway_sees_the_frames_that_upstream_gives_it():

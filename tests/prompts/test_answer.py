@@ -1,11 +1,15 @@
 """Answers as values and as text; reading is tested in test_parsing."""
 
+import textwrap
+
 import pytest
 
-from prompts import SLOT, rubric, template
+from prompts import SLOT, answer, rubric, template
 from prompts.answer import (
     Answer, Defect, render, render_defects, render_explanation, render_levels,
+    render_numbers,
 )
+from prompts.parsing import parse
 
 ANSWER = Answer(
     scores={"overall": 3.2, "technical": 1.8, "motion": 3.5, "semantic": 13 / 3},
@@ -38,13 +42,21 @@ def test_the_text_of_an_answer():
     assert render(Answer(defects=())) == "Defects: none"
 
 
+def test_the_example_that_documents_the_form_is_an_answer():
+    example = textwrap.dedent(answer.__doc__.split("\n\n")[1])
+    read = parse(example, expected_scores=rubric.SCORES, duration_seconds=1.4)
+    assert read.problems == ()
+    assert render(read) == example
+
+
 def test_it_begins_with_the_scoring_pass_filled_in():
     levels = template.ANSWER
     for word in ("poor", "good", "good", "fair"):
         levels = levels.replace(SLOT, f" {word}", 1)
     assert TEXT.startswith(levels + "\n")
     assert render_levels(ANSWER.scores) == levels
-    assert f"{levels}\n{render_explanation(ANSWER)}\nScores: 1.8 3.5 4.33 3.2" == TEXT
+    parts = (levels, render_explanation(ANSWER), render_numbers(ANSWER.scores))
+    assert "\n".join(parts) == TEXT
 
 
 def test_unknown_scores_keep_the_others_in_place():
@@ -131,7 +143,7 @@ def test_what_it_costs_with_the_default_llm():
                      reasoning=ANSWER.reasoning)
     one = Answer(scores=without.scores, defects=ANSWER.defects[:1], reasoning=without.reasoning)
     two = Answer(scores=without.scores, defects=ANSWER.defects, reasoning=without.reasoning)
-    assert [len(ids(render(answer))) for answer in (without, one, two)] == [78, 80, 92]
+    assert [len(ids(render(made))) for made in (without, one, two)] == [78, 80, 92]
     assert len(ids(render_levels(one.scores) + "\n")) == 23  # these aren't generated
     # Tokens of the filled-in slots are those that the scoring pass has around its slots.
     pieces = template.ANSWER.split(SLOT)

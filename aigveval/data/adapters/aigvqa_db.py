@@ -1,0 +1,53 @@
+"""AIGVQA-DB of AIGV-Assessor (arXiv 2411.17221): 36,576 videos by 15 models, 0-100.
+
+A JSON Lines file holds the answers to one question: `{"video", "id": "name.mp4->mos",
+"conversations"}`. The question tells what the MOS is of: static quality is our technical score,
+temporal smoothness motion, text-video correspondence semantic. Dynamic degree has no counterpart;
+say with the option `score` what it should count as. Paths are absolute ones of the authors'
+machine, `.../MODEL/name.mp4`: the last two parts are kept. Prompts are not in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from prompts.rubric import Score
+
+from ..tables import Row, RowFault, read_rows
+from . import Options
+from .piped import Prompts
+
+_QUESTIONS: dict[str, Score] = {
+    "static quality": "technical", "temporal smoothness": "motion", "correspondence": "semantic",
+}
+
+
+def read(source: Path, options: Options) -> Iterator[Row]:
+    """Yields a row per video, its folder as the generator."""
+    prompts = Prompts(options.prompts)
+    for number, row in read_rows(source):
+        name, arrow, mos = str(row.get("id", "")).rpartition("->")
+        if not arrow or not isinstance(row.get("video"), str):
+            raise RowFault(number, f'row {number}: expected a video and an id "name.mp4->mos"')
+        path = PurePosixPath(row["video"])
+        video = PurePosixPath(*path.parts[-2:]).as_posix().lstrip("/")
+        yield number, {
+            "video": video, "prompt": prompts.of(video), "generator": path.parent.name or None,
+            options.score or _asked(number, row): mos,
+        }
+
+
+def _asked(number: int, row: dict[str, Any]) -> Score:
+    try:
+        question = row["conversations"][0]["value"].lower()
+    except (KeyError, IndexError, TypeError, AttributeError):
+        question = ""
+    for words, score in _QUESTIONS.items():
+        if words in question:
+            return score
+    raise RowFault(
+        number, f"row {number}: its question names none of {', '.join(_QUESTIONS)}; "
+        "say with --score which score it is"
+    )

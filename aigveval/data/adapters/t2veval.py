@@ -1,0 +1,38 @@
+"""T2VEval-Bench (arXiv 2501.08545): 148 prompts by 13 models.
+
+Two files go with it: lines `Generator+prompt-slug.mp4,mos`, and lines
+`Generator+prompt-slug.mp4|prompt|mos`. The MOS of the public files is that of the overall
+impression and reaches from 0.48 to 4.83, so the scale is taken as 0-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ..tables import Row, RowFault
+from . import Options
+from .piped import Prompts, read_lines, read_piped
+
+
+def read(source: Path, options: Options) -> Iterator[Row]:
+    """Yields a row per video, grouped by its prompt; prompts of `name,mos` come from a file."""
+    for number, name, prompt, mos in _rows(source, Prompts(options.prompts)):
+        generator, separator, slug = PurePosixPath(name).stem.partition("+")
+        row = {"video": name, "prompt": prompt, options.score or "overall": mos}
+        if separator:
+            row |= {"generator": generator, "group": slug}
+        yield number, row
+
+
+def _rows(source: Path, prompts: Prompts) -> Iterator[tuple[int, str, str | None, str | None]]:
+    first = next(read_lines(source), (0, ""))[1]
+    if "|" in first:
+        for number, name, prompt, mos in read_piped(source):
+            yield number, name, prompt or prompts.of(name), mos
+        return
+    for number, line in read_lines(source):
+        name, comma, mos = line.rpartition(",")
+        if not comma:
+            raise RowFault(number, f"row {number}: expected name,mos or name|prompt|mos")
+        yield number, name.strip(), prompts.of(name.strip()), mos

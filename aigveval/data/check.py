@@ -1,0 +1,328 @@
+"""What is in a manifest, and what is wrong with it: rows, files, copies, scores, leaks."""
+
+from __future__ import annotations
+
+import math
+import os
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prompts.rubric import SCORES
+
+from .file_check import BadFile, FileCheck, FileChecker
+from .leaks import Leaks, Overlap, key_of, prompt_key, sorted_unique, video_key
+from .manifest import is_absolute, iter_manifest
+from .pairs import PAIR_VIDEOS, is_pairs, parse_pair
+from .scales import MOS, Scale
+from .tables import RowFault, as_text, folder_of, part_names, read_rows
+
+BINS = 13  # centred on the ends of the scale; so means of three ratings lie in their middles
+LISTED = 50  # rows, files and copies that are named one by one
+MANY_GENERATORS = 1000  # more are counted together, so that memory stays small
+OTHERS = "(others)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The known values of one score, on the scale of the manifest.
+
+    Args:
+        count: rows that know it.
+        distinct: different values.
+        mean, std, low, high: of the values.
+        histogram: part of the data set -> counts in the bins of `bin_edges`.
+    """
+
+    count: int
+    distinct: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    histogram: dict[str, list[int]]
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a check found. Lists hold the first `LISTED`; counts are whole.
+
+    Args:
+        sources: the manifests.
+        scale: that scores are on.
+        pairs: whether the rows are preference pairs.
+        rows: that are right.
+        wrong_rows, wrong: how many rows are not, and a line for each.
+        videos: different paths.
+        missing, unreadable, bad_files: how many files, and a line for each.
+        checked: how far files were looked at.
+        repeated, repeats: rows that repeat a video with its prompt, and a line for each.
+        copies: groups of files with the same content, all of them, each with its part.
+        copies_across: how many of these groups lie in several parts.
+        absolute, outside: rows whose path is absolute, or leaves the manifest's folder; and where
+            that is first.
+        without_prompt, prompts: rows without, and different ones.
+        parts, generators: rows by name; by name too, the means of the scores.
+        scores, raters: by score; by score too, how much each rater gave.
+        preferences: score -> `A`, `B`, `same` -> pairs.
+        overlaps: what parts of the data set share.
+    """
+
+    sources: list[str]
+    scale: Scale
+    checked: FileCheck
+    pairs: bool = False
+    rows: int = 0
+    wrong_rows: int = 0
+    wrong: list[str] = field(default_factory=list)
+    videos: int = 0
+    missing: int = 0
+    unreadable: int = 0
+    bad_files: list[str] = field(default_factory=list)
+    repeated: int = 0
+    repeats: list[str] = field(default_factory=list)
+    copies: list[list[str]] = field(default_factory=list)
+    copies_across: int = 0
+    absolute: int = 0
+    outside: int = 0
+    first_absolute: str | None = None
+    first_outside: str | None = None
+    without_prompt: int = 0
+    prompts: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+    generators: dict[str, int] = field(default_factory=dict)
+    generator_means: dict[str, dict[str, float]] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    raters: dict[str, dict[str, int]] = field(default_factory=dict)
+    preferences: dict[str, dict[str, int]] = field(default_factory=dict)
+    overlaps: list[Overlap] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether all rows are right and all files that were looked at can be read."""
+        return not (self.wrong_rows or self.missing or self.unreadable)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives all of it, ready for `json.dumps`."""
+        return asdict(self) | {"sound": self.sound}
+
+
+def check(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    scale: Scale = MOS,
+    files: FileCheck = "open",
+    workers: int = 2,
+    progress: Callable[[], None] = lambda: None,
+) -> Report:
+    """Looks at manifests, of videos or of pairs, row by row.
+
+    Several manifests are parts of one data set: a row that does not tell its split belongs to the
+    part that is named after its file.
+
+    Args:
+        sources: manifests.
+        scale: that their scores are on.
+        files: `none` leaves files alone, `open` reads each without decoding more than a frame,
+            `decode` decodes frames spread over each; both find copies.
+        workers: threads that read files.
+        progress: called after each row.
+
+    Raises:
+        ManifestError: when a manifest cannot be read at all.
+    """
+    report = Report(sources=[as_text(s) for s in sources], scale=scale, checked=files)
+    collector = _Collector(report)
+    with FileChecker(files, workers=workers) as checker:
+        for source, part_name in zip(sources, part_names(sources), strict=True):
+            name = os.path.basename(as_text(source)) if len(sources) > 1 else ""
+            for entry in _entries(source, name, report):
+                part = entry.split or part_name or "all"
+                collector.add(entry, part)
+                for video, path in entry.videos:
+                    checker.add(path, where=f"{entry.where}: {video}", part=part)
+                progress()
+        collector.finish()
+        for bad in checker.bad():
+            _add_bad_file(report, bad)
+        for group in checker.copies():
+            report.copies.append([f"{file.where} ({file.part})" for file in group])
+            report.copies_across += len({file.part for file in group}) > 1
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    source: str  # its name, if there are several
+    number: int
+    videos: list[tuple[str, str]]  # as the manifest says, and the path from here
+    prompt: str | None
+    generators: list[str]
+    split: str | None
+    scores: tuple[float, ...] = ()
+    raters: dict[str, list[str]] = field(default_factory=dict)
+    preferences: tuple[str | None, ...] = ()
+
+    @property
+    def where(self) -> str:
+        return _where(self.source, self.number)
+
+
+def _where(source: str, number: int) -> str:
+    return f"{source} row {number}" if source else f"row {number}"
+
+
+def _entries(source: str | os.PathLike[str], name: str, report: Report) -> Iterator[_Entry]:
+    def on_fault(fault: RowFault) -> None:
+        report.wrong_rows += 1
+        _list(report.wrong, f"{name}: {fault}" if name else str(fault))
+
+    if not is_pairs(source):
+        for row in iter_manifest(source, scale=report.scale, on_fault=on_fault):
+            yield _Entry(
+                source=name, number=row.number, videos=[(row.video, row.path)],
+                prompt=row.prompt, split=row.split, scores=row.scores,
+                generators=[row.generator] if row.generator else [],
+                raters={
+                    score: [rater for rater, given in ratings.items() if not math.isnan(given)]
+                    for score, ratings in row.raters.items()
+                },
+            )
+        return
+    report.pairs = True
+    for number, values in read_rows(source, required=PAIR_VIDEOS, on_fault=on_fault):
+        try:
+            pair = parse_pair(number, values, folder_of(source))
+        except RowFault as fault:
+            on_fault(fault)
+            continue
+        yield _Entry(
+            source=name, number=number, prompt=pair.prompt, split=pair.split,
+            videos=list(zip((values[n] for n in PAIR_VIDEOS), (pair.video_a, pair.video_b))),
+            generators=[g for g in (pair.generator_a, pair.generator_b) if g],
+            preferences=pair.preferences,
+        )
+
+
+def _add_bad_file(report: Report, bad: BadFile) -> None:
+    if bad.missing:
+        report.missing += 1
+    else:
+        report.unreadable += 1
+    _list(report.bad_files, str(bad))
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def _list(lines: list[Any], line: Any) -> None:
+    if len(lines) < LISTED:
+        lines.append(line)
+
+
+class _Collector:
+    """Counts what the rows hold; keeps 8 bytes of each score, prompt, video and generator."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.leaks = report, Leaks()
+        self._values: dict[tuple[str, str], array[float]] = {}
+        self._sums: dict[tuple[str, str], list[float]] = {}
+        self._sources: dict[str, int] = {}
+        self._keys = array("Q")  # of a row's videos with its prompt
+        self._numbers, self._source_of = array("Q"), array("L")
+
+    def add(self, entry: _Entry, part: str) -> None:
+        report = self.report
+        report.rows += 1
+        _count(report.parts, part)
+        self.leaks.count(part)
+        self._add_paths(entry, part)
+        if entry.prompt is None:
+            report.without_prompt += 1
+        else:
+            self.leaks.add(part, "prompts", prompt_key(entry.prompt))
+        for generator in entry.generators:
+            known = generator in report.generators or len(report.generators) < MANY_GENERATORS
+            _count(report.generators, generator if known else OTHERS)
+            self.leaks.add(part, "generators", key_of(generator))
+        for name, score in zip(SCORES, entry.scores):
+            if not math.isnan(score):
+                value = report.scale.from_mos(score)
+                self._values.setdefault((name, part), array("d")).append(value)
+                for generator in entry.generators:
+                    if generator in report.generators:
+                        total = self._sums.setdefault((generator, name), [0, 0.0])
+                        total[0] += 1
+                        total[1] += value
+        for score_name, raters in entry.raters.items():
+            for rater in raters:
+                _count(report.raters.setdefault(score_name, {}), rater)
+        for asked, preference in zip(SCORES, entry.preferences):
+            if preference is not None:
+                _count(report.preferences.setdefault(asked, {}), preference)
+
+    def _add_paths(self, entry: _Entry, part: str) -> None:
+        report = self.report
+        for video, _ in entry.videos:
+            self.leaks.add(part, "videos", video_key(video))
+            if is_absolute(video):
+                report.absolute += 1
+                report.first_absolute = report.first_absolute or f"{entry.where}: {video}"
+            elif _leaves(video):
+                report.outside += 1
+                report.first_outside = report.first_outside or f"{entry.where}: {video}"
+        videos = " ".join(str(video_key(video)) for video, _ in entry.videos)
+        self._keys.append(key_of(f"{videos} {entry.prompt}"))
+        self._numbers.append(entry.number)
+        self._source_of.append(self._sources.setdefault(entry.source, len(self._sources)))
+
+    def finish(self) -> None:
+        report = self.report
+        report.videos = self.leaks.distinct("videos")
+        report.prompts = self.leaks.distinct("prompts")
+        self._find_repeats()
+        for what in ("prompts", "generators", "videos"):
+            report.overlaps += self.leaks.overlaps(what)
+        for name in SCORES:
+            parts = {p: np.frombuffer(v) for (n, p), v in self._values.items() if n == name}
+            if parts:
+                report.scores[name] = _scores(parts, report.scale)
+        for (generator, of), (count, total) in self._sums.items():
+            report.generator_means.setdefault(generator, {})[of] = total / count
+
+    def _find_repeats(self) -> None:
+        _, first, of = np.unique(
+            np.frombuffer(self._keys, np.uint64), return_index=True, return_inverse=True
+        )
+        repeats = np.flatnonzero(first[of] != np.arange(len(of)))
+        self.report.repeated, names = len(repeats), list(self._sources)
+        for again in repeats[:LISTED].tolist():
+            row, earlier = (
+                _where(names[self._source_of[position]], self._numbers[position])
+                for position in (again, int(first[of[again]]))
+            )
+            self.report.repeats.append(f"{row} repeats {earlier}")
+
+
+def bin_edges(scale: Scale) -> np.ndarray:
+    """The edges of a histogram's bins, (BINS + 1,)."""
+    half = (scale.high - scale.low) / (BINS - 1) / 2
+    return np.linspace(scale.low - half, scale.high + half, BINS + 1)
+
+
+def _leaves(video: str) -> bool:
+    """Whether a relative path leads out of its folder, if only on the way."""
+    return ".." in video.replace("\\", "/").split("/")
+
+
+def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:
+    values, edges = np.concatenate(list(parts.values())), bin_edges(scale)
+    return Scores(
+        count=len(values), distinct=len(sorted_unique(values)), mean=float(values.mean()),
+        std=float(values.std()), low=float(values.min()), high=float(values.max()),
+        histogram={part: np.histogram(v, edges)[0].tolist() for part, v in parts.items()},
+    )

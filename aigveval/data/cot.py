@@ -1,0 +1,272 @@
+"""Chain-of-thought training data: labels turned into answers that a model learns to write.
+
+    write_cot(["ladder/manifest.jsonl"], "cot/train.jsonl", split="train")
+
+A row of the file holds a chat (see `Form`), which trainers read, and what our own training needs;
+`read_cot` reads it back. The question's user turn begins with `<video>`, the place of the file in
+`videos`, for trainers that look at the video themselves; ours puts encoder tokens there.
+
+Rows:
+    messages, or prompt and completion: the chat.
+    videos: the file in a list, relative to this file's folder.
+    video, video_prompt, group, generator, weight: as in the manifest.
+    technical, motion, semantic, overall: scores on 1-5; null where unknown or only assumed.
+    answer: the text to learn, as `prompts.render` gives it; it is also the label of the rewards.
+    clip_length: in the unit of the answer's times; null where unknown.
+    times: "seconds", or "tenths" of the clip.
+    split, variant: see `write_cot`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from prompts import Answer, build_messages, check, parse, render
+from prompts.phrasings import Split
+from prompts.reasoning import write_reasoning
+from prompts.rubric import DIMENSIONS, SCORES
+
+from ..report import one_line
+from .attributions import CLEAN_SCORE, Labelled, read_labels
+from .manifest import ManifestError, as_text
+from .scales import MOS, Scale
+from .tables import read_rows
+
+Times = Literal["seconds", "tenths"]
+# `messages`: a chat of three turns, for TRL's SFT and most other trainers. `prompt`: the question
+# as `prompt`, the answer as `completion`, for TRL's SFT on the answer alone and for its GRPO.
+Form = Literal["messages", "prompt"]
+
+VIDEO_TAG = "<video>"
+TENTHS = 10.0  # length of a clip in tenths
+_UNSCORED = 4.0  # how a dimension without score or defect is spoken of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CotRow:
+    """One example of training: a clip, the answer to learn, and the scores that are known.
+
+    Args:
+        video: path of the file.
+        video_prompt: text that the video was generated from; None where unknown.
+        scores: in the order of `prompts.rubric.SCORES`, on 1-5; NaN where unknown.
+        answer: text to learn.
+        clip_length: in the unit of the answer's times; None where unknown.
+        times: unit of the answer's times.
+        group, generator: labels; None where unknown.
+        weight: in the loss, above 0.
+        split: of the wordings.
+        variant: number of the wording.
+    """
+
+    video: str
+    video_prompt: str | None
+    scores: tuple[float, ...]
+    answer: str
+    clip_length: float | None = None
+    times: Times = "seconds"
+    group: str | None = None
+    generator: str | None = None
+    weight: float = 1.0
+    split: Split = "train"
+    variant: int = 0
+
+    def labels(self) -> Answer:
+        """The labels that the answer's text holds."""
+        return parse(self.answer, duration_seconds=self.clip_length)
+
+    def to_record(self, folder: str | os.PathLike[str], *, form: Form) -> dict[str, Any]:
+        """Gives the row of a file in a folder; see the module."""
+        video = Path(os.path.relpath(self.video, folder)).as_posix()
+        system, user = build_messages({}, self.video_prompt)
+        question = [system, {**user, "content": f"{VIDEO_TAG}\n{user['content']}"}]
+        answer = [{"role": "assistant", "content": self.answer}]
+        chat: dict[str, Any] = {"messages": question + answer}
+        if form == "prompt":
+            chat = {"prompt": question, "completion": answer}
+        values = asdict(self) | {"video": video}
+        for name, score in zip(SCORES, values.pop("scores"), strict=True):
+            values[name] = None if math.isnan(score) else round(score, 4)
+        return {**chat, "videos": [video], **values}
+
+
+@dataclass(kw_only=True)
+class CotReport:
+    """What became of the labels.
+
+    Args:
+        rows: written.
+        without_defects: left out, because nobody looked for their defects.
+        without_scores: left out, because no score is known.
+        contradictions: kinds of contradiction between a row's own labels, with their number; see
+            `prompts.check`. The rows are written all the same.
+        defects: names, with the number of rows that have them.
+        characters: length of all answers.
+    """
+
+    rows: int = 0
+    without_defects: int = 0
+    without_scores: int = 0
+    contradictions: Counter[str] = field(default_factory=Counter)
+    defects: Counter[str] = field(default_factory=Counter)
+    characters: int = 0
+
+
+def write_cot(
+    manifests: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    split: Split = "train",
+    variants: int = 1,
+    times: Times = "seconds",
+    form: Form = "messages",
+    partial: bool = False,
+    score_decimals: int = 1,
+    scale: Scale = MOS,
+    clean_score: float = CLEAN_SCORE,
+    seed: int = 0,
+    on_row: Callable[[], None] | None = None,
+) -> CotReport:
+    """Writes training data from manifests with labels; the same input gives the same bytes.
+
+    Every text is read back, and must give its labels.
+
+    Args:
+        manifests: see `attributions`.
+        out: JSON Lines file; its folder is made if missing.
+        split: whose wordings to use: none is in both, so that a test sees no known sentence.
+        variants: texts per row, each in other words.
+        times: "seconds", or "tenths" of the clip for a model whose evidence has no clock, as that
+            of encoders; the latter needs to know how long a clip is.
+        form: of the chat.
+        partial: whether to write rows without labels of defects, whose answers lack that line.
+        score_decimals: of the scores in the text, 1 or 2.
+        scale: of the scores in the manifests.
+        clean_score: see `attributions.read_labels`.
+        seed: of the choice of words.
+        on_row: called for each row of the manifests, for a progress bar.
+
+    Raises:
+        ManifestError: when a manifest cannot be read, a row is wrong or none can be used.
+        ValueError: wrong options.
+    """
+    if variants < 1 or score_decimals not in (1, 2):
+        raise ValueError(
+            f"variants must be above 0 and score_decimals 1 or 2, got {variants}, {score_decimals}")
+    report, path = CotReport(), Path(out)
+    lines: list[str] = []
+    for manifest in manifests:
+        for labels in read_labels(manifest, scale=scale, clean_score=clean_score):
+            if on_row is not None:
+                on_row()
+            if labels.attributions is None and not partial:
+                report.without_defects += 1
+                continue
+            if not labels.scores:
+                report.without_scores += 1
+                continue
+            if times == "tenths":
+                labels = _with_length(labels, as_text(manifest))
+            for variant in range(variants):
+                row = make_row(labels, split=split, variant=variant, times=times,
+                               score_decimals=score_decimals, seed=seed)
+                record = row.to_record(path.parent, form=form)
+                lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+                _count(report, row)
+    if not lines:
+        raise ManifestError(
+            f"{', '.join(map(as_text, manifests))}: no row has both scores and labels of defects")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.replace(path)
+    return report
+
+
+def make_row(
+    labels: Labelled,
+    *,
+    split: Split = "train",
+    variant: int = 0,
+    times: Times = "seconds",
+    score_decimals: int = 1,
+    seed: int = 0,
+) -> CotRow:
+    """Makes one example; see `write_cot` for the arguments."""
+    row, length, factor = labels.row, labels.duration_seconds, 1.0
+    if times == "tenths":
+        length, factor = TENTHS, TENTHS / (length or TENTHS)
+    scores = {name: round(score, score_decimals) for name, score in labels.scores.items()}
+    defects = labels.defects(factor)
+    judged = dict(scores)
+    for name in DIMENSIONS:  # where no score is known and nothing was found, it looks good
+        if defects is not None and (name != "semantic" or row.prompt is not None):
+            judged.setdefault(name, _UNSCORED)
+    told = write_reasoning(judged, defects, split=split, variant=variant,
+                           key=f"{seed}|{row.video}|{row.prompt}")
+    answer = Answer(scores=scores, defects=defects, reasoning={**told, **labels.reasoning})
+    text = render(answer)
+    if parse(text, duration_seconds=length) != answer:
+        raise RuntimeError(f"{row.video}: the text does not give its labels: {one_line(text)}")
+    return CotRow(
+        video=row.path, video_prompt=row.prompt, answer=text, clip_length=length, times=times,
+        scores=tuple(math.nan if name in labels.nominal else labels.scores.get(name, math.nan)
+                     for name in SCORES),
+        group=row.group, generator=row.generator, weight=row.weight, split=split, variant=variant,
+    )
+
+
+def read_cot(path: str | os.PathLike[str]) -> Iterator[CotRow]:
+    """Yields the rows of a file that `write_cot` made, whatever its form.
+
+    Raises:
+        ManifestError: when it cannot be read, or a row is not such a row.
+    """
+    folder = Path(path).parent
+    for number, record in read_rows(path):
+        try:
+            values = {item.name: record[item.name] for item in fields(CotRow)
+                      if item.name not in ("video", "scores")}
+            scores = tuple(math.nan if record[name] is None else float(record[name])
+                           for name in SCORES)
+            yield CotRow(video=str(folder / record["video"]), scores=scores, **values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ManifestError(
+                f"{as_text(path)}: row {number} is no row of training data: {one_line(repr(error))}"
+            ) from None
+
+
+def _with_length(labels: Labelled, manifest: str) -> Labelled:
+    """With the clip's length from its file, where a defect's times need it."""
+    timed = any(item.start_seconds is not None for item in labels.attributions or ())
+    if labels.duration_seconds is not None or not timed:
+        return labels
+    import numpy as np
+
+    from encoders import VideoError
+    from encoders.video import FrameRequest, read_frames
+
+    first = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="fast")
+    try:
+        info, _ = read_frames(labels.row.path, {"first": first})
+    except VideoError as error:
+        raise ManifestError(
+            f"{manifest}: row {labels.row.number}: tenths of the clip need duration_seconds, and "
+            f"the file does not tell it: {error}"
+        ) from None
+    return replace(labels, duration_seconds=info.duration_seconds)
+
+
+def _count(report: CotReport, row: CotRow) -> None:
+    answer = row.labels()
+    report.rows += 1
+    report.characters += len(row.answer)
+    report.contradictions.update({problem.kind for problem in check(answer)})
+    report.defects.update({defect.name for defect in answer.defects or ()})

@@ -1,0 +1,248 @@
+"""Explanations: what the model writes about a clip, and how far each dimension's evidence counts.
+
+    assessor = aigveval.load("folder/of/a/model", explain=True)
+    row = assessor.score("clip.mp4", prompt="a dog runs on the beach")
+    row.explanation, row.defects, row.problems, row.contributions
+
+The level words of an answer are those nearest to the scores, as in the texts that models learn
+from: a word is then never more than half a point away from its score. (The likeliest word can be
+further off, where the probabilities have two peaks.) What the model writes after them is parsed
+and checked; an answer with any problem is written again, up to three times in all, and the best of
+them counts. What is wrong with that one stays in `problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoders.video import read_frames
+from encoders.views import requests_of
+from prompts import DIMENSIONS, SCORES, Answer, check, parse, render_levels
+from prompts.answer import Problem
+from prompts.rubric import Score as ScoreName
+
+from .assess import Assessor, ModelEngine, ModelError, NoEngine, Scores, Views, name_scores
+from .fusion import unpack_features
+from .generation import MAX_NEW_TOKENS, AnswerWriter, Written
+from .modeling import AIGVEvalModel
+from .report import Contributions, one_line
+
+ATTEMPTS = 3
+_TENTHS = 10.0  # length of any clip in tenths
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedClip:
+    """A clip's views, and the length that its defects' times are told in."""
+
+    views: Views
+    duration_seconds: float
+
+
+class ExplainingEngine:
+    """Wraps a `ModelEngine`; its rows also hold the extra fields of an `Assessment`.
+
+    Args:
+        engine: what scores.
+        text: whether the model writes, or contributions alone are computed.
+        max_new_tokens: limit of a text.
+        attempts: how often a text is written, at least 1.
+
+    Raises:
+        ModelError: when the model was not trained to explain, but is to write.
+    """
+
+    def __init__(
+        self, engine: ModelEngine, *, text: bool, max_new_tokens: int = MAX_NEW_TOKENS,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        if text and not engine.model.config.explains:
+            raise ModelError(
+                "the model was not trained to explain its scores; contributions (--contributions) "
+                "can be had of any model"
+            )
+        self.plain, self.text = engine, text
+        self.max_new_tokens, self.attempts = max_new_tokens, attempts
+
+    def prepare(self, path: Path) -> PreparedClip:
+        encoders = self.plain.processor.encoders
+        info, frames = read_frames(path, requests_of(encoders))
+        views = {name: e.preprocess(frames[name].pixels) for name, e in encoders.items()}
+        return PreparedClip(views=views, duration_seconds=info.duration_seconds)
+
+    @torch.inference_mode()
+    def score(
+        self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        model = self.plain.model
+        batch = self.plain.batch([clip.views for clip in prepared], prompts)
+        output = model(**batch, use_cache=self.text)
+        named = name_scores(output, batch["slot_mask"])
+        good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
+        rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
+        scored = {name: value[good] for name, value in batch.items()}
+        for row, moved in zip(good, contributions(model, scored, output.scores[good])):
+            rows[row]["contributions"] = moved
+        if self.text:
+            scores = [
+                {name: row[name].score for name in SCORES if row.get(name)} for row in rows
+            ]
+            writer = AnswerWriter(
+                model, self.plain.processor.tokenizer, batch=batch, cache=output.past_key_values,
+                heads=[render_levels(known) + "\n" for known in scores],
+            )
+            durations = [clip.duration_seconds for clip in prepared]
+            answers = self._answers(writer, good, scores, durations)
+            for row, answer in answers.items():
+                rows[row].update(
+                    explanation=dict(answer.reasoning), defects=answer.defects,
+                    problems=tuple(one_line(f"{p.kind}: {p.detail}") for p in answer.problems),
+                )
+        return [s if isinstance(s, Exception) else row for s, row in zip(named, rows)]
+
+    def _answers(
+        self,
+        writer: AnswerWriter,
+        rows: Sequence[int],
+        scores: Sequence[Mapping[ScoreName, float]],
+        durations: Sequence[float],
+    ) -> dict[int, Answer]:
+        """The best answer of each row: greedy at first, then sampled with fixed seeds."""
+        best: dict[int, Answer] = {}
+        for attempt in range(self.attempts):
+            todo = [row for row in rows if row not in best or best[row].problems]
+            if not todo:
+                break
+            written = writer.write(
+                todo, max_new_tokens=self.max_new_tokens, seed=attempt if attempt else None
+            )
+            for row, text in zip(todo, written):
+                answer = read_answer(
+                    text, scores=scores[row], duration_seconds=durations[row],
+                    times=self.plain.model.config.answer_times,
+                )
+                if row not in best or len(answer.problems) < len(best[row].problems):
+                    best[row] = answer
+        return best
+
+
+def add_explanations(assessor: Assessor, *, text: bool = True) -> None:
+    """Makes an assessor fill in the extra fields of its rows.
+
+    Args:
+        assessor: of a loaded model.
+        text: whether the model also explains in words; else there are contributions alone.
+
+    Raises:
+        ModelError: when the model was not trained to explain.
+    """
+    if isinstance(assessor.engine, NoEngine):
+        return
+    if not isinstance(assessor.engine, ModelEngine):
+        raise TypeError(f"{type(assessor.engine).__name__} explains nothing")
+    try:
+        assessor.engine = ExplainingEngine(assessor.engine, text=text)
+    except ModelError as error:
+        raise ModelError(f"{assessor.name}: {error}") from None
+
+
+def read_answer(
+    written: Written, *, scores: Mapping[ScoreName, float], duration_seconds: float, times: str
+) -> Answer:
+    """Reads what the model wrote, times in seconds; all that is wrong is in `problems`.
+
+    What cannot be read is left out, and so are texts that go round in circles, and whatever is
+    said of a dimension that has no score, as of the alignment with an unknown prompt.
+
+    Args:
+        written: by the model.
+        scores: of the scoring pass; names that are absent are unknown.
+        duration_seconds: of the clip.
+        times: unit of the times in the text, `tenths` of the clip or `seconds`.
+    """
+    length = _TENTHS if times == "tenths" else duration_seconds
+    answer = parse(
+        written.text, expected_scores=list(scores), duration_seconds=length,
+        finished=written.finished,
+    )
+    extra = [
+        Problem(kind="unexpected_line", detail=f"{name}, which has no score")
+        for name in DIMENSIONS
+        if name not in scores and (
+            name in answer.reasoning or any(d.dimension == name for d in answer.defects or ())
+        )
+    ]
+    answer = replace(
+        answer,
+        scores={name: score for name, score in answer.scores.items() if name in scores},
+        reasoning={name: text for name, text in answer.reasoning.items() if name in scores},
+        defects=None if answer.defects is None else tuple(
+            defect for defect in answer.defects if defect.dimension in scores
+        ),
+    )
+    found = check(answer, duration_seconds=length, slot_scores=scores)
+    circles = {problem.detail for problem in found if problem.kind == "repeats_itself"}
+    answer = replace(
+        answer,
+        reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in circles},
+        problems=(*answer.problems, *extra, *found),
+    )
+    return answer.scaled(duration_seconds / _TENTHS) if times == "tenths" else answer
+
+
+def contributions(
+    model: AIGVEvalModel, batch: Mapping[str, Tensor], scores: Tensor
+) -> list[Contributions]:
+    """How far each dimension's evidence moves the overall score, see `Contributions`.
+
+    All variants of all clips, each with the tokens of one dimension or of all replaced by their
+    training mean, go through the model as one batch.
+
+    Args:
+        model: in eval mode.
+        batch: b clips, as the model takes them.
+        scores: (b, 4) that it gave for them.
+
+    Raises:
+        ValueError: when a score is no number.
+    """
+    if not len(scores):
+        return []
+    entries = model.config.encoders
+    seen = [name for name in DIMENSIONS if any(e["dimension"] == name for e in entries)]
+    replaced = [
+        _without(model, batch["features"], dimensions)
+        for dimensions in ([], *([name] for name in seen), seen)
+    ][1:]
+    inputs = {
+        name: value.repeat(len(replaced), *[1] * (value.ndim - 1))
+        for name, value in batch.items() if name != "features"
+    }
+    found = model(features=torch.cat(replaced), **inputs).scores
+    assert found is not None
+    overall = SCORES.index("overall")
+    variants = found[:, overall].double().view(len(replaced), -1).T.tolist()  # (b, variants)
+    rows = []
+    for full, (*without, baseline) in zip(scores[:, overall].double().tolist(), variants):
+        moved = {name: round(full - score, 5) for name, score in zip(seen, without)}
+        known = round(baseline, 5) + sum(moved.values())
+        rows.append(Contributions(
+            baseline=round(baseline, 5), residue=round(round(full, 5) - known, 5), **moved
+        ))
+    return rows
+
+
+def _without(model: AIGVEvalModel, features: Tensor, dimensions: Sequence[str]) -> Tensor:
+    """Features (b, K, D) with the tokens of some dimensions' encoders at their training mean."""
+    features = features.clone()
+    parts = unpack_features(features, model.config.feature_shapes)  # views
+    for entry, part in zip(model.config.encoders, parts):
+        if entry["dimension"] in dimensions:
+            part.copy_(model.model.projectors[entry["name"]].mean.expand_as(part))
+    return features

@@ -1,0 +1,310 @@
+"""Rewards of a generated answer, for GRPO: pure functions of what was read, and a wrapper for TRL.
+
+All lie within 0-1, the higher the better. None says that there is nothing to judge. A completion is
+judged against `answer`, the text of a row of `aigveval.data.cot`, which holds the labels; times are
+in the unit of that text, and `clip_length` too.
+
+    trainer = GRPOTrainer(..., reward_funcs=trl_rewards(), train_dataset=dataset)
+
+with a dataset out of `aigveval cot --form prompt`. Q-Save's rewards are not public; these are
+choices, but for the table of VideoScore2 (arXiv 2509.22799).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prompts import Answer, Defect, check, parse
+from prompts.rubric import DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, Score, nearest_level
+
+Scores = Mapping[Score, float]
+# Total error of the integer scores -> reward.
+VIDEOSCORE2_TABLE = {0: 1.0, 1: 0.7, 2: 0.4, 3: 0.1}
+_PROBLEMS_TO_ZERO = 4  # so many faults of format leave no reward
+SHORT_CHARS = 400  # an answer with two defects has about 330
+LONG_CHARS = 800
+
+
+def format_reward(answer: Answer) -> float:
+    """Whether the text has the form of an answer: 1, less a quarter for each fault.
+
+    Args:
+        answer: Read with the `expected_scores`, so that missing lines are found.
+
+    Examples:
+        >>> text = "Motion quality: good\\nMotion: smooth.\\nDefects: none\\nScores: - 4.0 - -"
+        >>> format_reward(parse(text, expected_scores=["motion"]))
+        1.0
+        >>> format_reward(parse("Motion: smooth.\\nDefects: none", expected_scores=["motion"]))
+        0.5
+        >>> format_reward(parse("A fine clip!", expected_scores=["motion"]))
+        0.0
+    """
+    if answer.problem_counts()["no_answer"]:
+        return 0.0
+    return max(0.0, 1.0 - len(answer.problems) / _PROBLEMS_TO_ZERO)
+
+
+def table_reward(scores: Scores, labels: Scores) -> float | None:
+    """VideoScore2's reward of integer scores, over the dimensions whose label is known.
+
+    A total error of 0, 1, 2, 3 gives 1, 0.7, 0.4, 0.1; nothing if any is off by more than 1, or
+    missing. Scores are rounded to levels first; `overall`, which follows from them, doesn't count.
+
+    Examples:
+        >>> labels = {"technical": 2.3, "motion": 4.0, "semantic": 5.0}
+        >>> table_reward({"technical": 2.0, "motion": 4.1, "semantic": 4.8}, labels)
+        1.0
+        >>> table_reward({"technical": 3.0, "motion": 3.0, "semantic": 5.0}, labels)
+        0.4
+        >>> table_reward({"technical": 4.0, "motion": 4.0, "semantic": 5.0}, labels)
+        0.0
+    """
+    known = [name for name in DIMENSIONS if name in labels]
+    if not known:
+        return None
+    errors = [abs(_level(scores[name]) - _level(labels[name])) if name in scores else 5
+              for name in known]
+    return VIDEOSCORE2_TABLE.get(sum(errors), 0.0) if max(errors) <= 1 else 0.0
+
+
+def _level(score: float) -> int:
+    return round(LEVEL_WEIGHTS[LEVELS.index(nearest_level(score))])
+
+
+def smooth_reward(scores: Scores, labels: Scores, *, width: float = 0.5) -> float | None:
+    """Mean over the known labels of 1 / (1 + (error / width)^2); a missing score counts 0.
+
+    It has no steps, and still falls where the error is large, so that completions of one group
+    always differ.
+
+    Args:
+        scores: Of the completion, 1-5.
+        labels: Of the clip, 1-5.
+        width: Error in MOS points that halves the reward.
+
+    Examples:
+        >>> smooth_reward({"overall": 3.0}, {"overall": 3.0})
+        1.0
+        >>> smooth_reward({"overall": 3.5, "motion": 2.0}, {"overall": 3.0, "motion": 3.0})
+        0.35
+        >>> smooth_reward({}, {"overall": 3.0})
+        0.0
+    """
+    if not labels:
+        return None
+    values = [1 / (1 + ((scores[name] - label) / width) ** 2) if name in scores else 0.0
+              for name, label in labels.items()]
+    return sum(values) / len(values)
+
+
+def defect_f1(
+    defects: Sequence[Defect] | None, labels: Sequence[Defect] | None
+) -> float | None:
+    """F1 of the names of defects; 1 where there are none and none are named.
+
+    Args:
+        defects: Of the completion; None, unread, has no reward.
+        labels: Of the clip; None, unknown, can't be judged.
+
+    Examples:
+        >>> blur, shake = Defect(name="blur", severity=3), Defect(name="shake", severity=1)
+        >>> defect_f1([blur, shake], [blur])  # precision 1/2, recall 1
+        0.6666666666666666
+        >>> defect_f1([], []), defect_f1([], [blur]), defect_f1([blur], [])
+        (1.0, 0.0, 0.0)
+        >>> defect_f1([blur], None) is None
+        True
+    """
+    if labels is None:
+        return None
+    if defects is None:
+        return 0.0
+    told, true = {d.name for d in defects}, {d.name for d in labels}
+    return 2 * len(told & true) / (len(told) + len(true)) if told or true else 1.0
+
+
+def time_iou(
+    defects: Sequence[Defect] | None,
+    labels: Sequence[Defect] | None,
+    *,
+    clip_length: float | None = None,
+) -> float | None:
+    """Intersection over union of the times of each true defect, on average; 0 for one not named.
+
+    Several defects of one name are one set of times. None where no defect is known.
+
+    Args:
+        defects: Of the completion.
+        labels: Of the clip.
+        clip_length: What a defect without a time range lasts; by default up to the last known
+            time, or any length where neither side has one.
+
+    Examples:
+        >>> def freeze(start, end):
+        ...     return Defect(name="freeze", severity=3, start_seconds=start, end_seconds=end)
+        >>> time_iou([freeze(1, 3)], [freeze(2, 4)])  # 1 s of 3 s
+        0.3333333333333333
+        >>> time_iou([Defect(name="freeze", severity=3)], [freeze(0, 2)], clip_length=4)
+        0.5
+        >>> time_iou([], [freeze(2, 4)]), time_iou([freeze(2, 4)], [])
+        (0.0, None)
+    """
+    if not labels:
+        return None
+    ends = [d.end_seconds for d in (*(defects or ()), *labels) if d.end_seconds is not None]
+    length = clip_length if clip_length is not None else max(ends, default=1.0)
+    values = []
+    for name in dict.fromkeys(defect.name for defect in labels):
+        told = [d.span(length) for d in defects or () if d.name == name]
+        values.append(_iou(told, [d.span(length) for d in labels if d.name == name]))
+    return sum(values) / len(values)
+
+
+_Spans = Sequence[tuple[float, float]]
+
+
+def _iou(first: _Spans, second: _Spans) -> float:
+    if not first:
+        return 0.0
+    marks = sorted({time for span in (*first, *second) for time in span})
+    both = either = 0.0
+    for start, end in zip(marks, marks[1:]):
+        inside = [any(a <= start and end <= b for a, b in spans) for spans in (first, second)]
+        both += (end - start) * all(inside)
+        either += (end - start) * any(inside)
+    return both / either if either else 1.0  # moments: all marks are the same
+
+
+def consistency_reward(answer: Answer) -> float:
+    """Whether the text agrees with itself: halved by each contradiction that `prompts.check` finds.
+
+    Examples:
+        >>> text = "Motion quality: good\\nMotion: {}\\nDefects: {}\\nScores: - 4.0 - -"
+        >>> consistency_reward(parse(text.format("movement is smooth.", "none")))
+        1.0
+        >>> consistency_reward(parse(text.format("the camera shakes badly.", "none")))
+        0.5
+        >>> consistency_reward(parse(text.format("the camera shakes badly.", "shake 5")))
+        0.5
+        >>> consistency_reward(parse("I like it."))  # says nothing
+        0.0
+    """
+    if not answer.scores and not answer.reasoning and answer.defects is None:
+        return 0.0
+    return 0.5 ** len(check(answer))
+
+
+def length_reward(text: str, *, short: int = SHORT_CHARS, long: int = LONG_CHARS) -> float:
+    """1 up to `short` characters, then falling to 0 at `long`; an empty text has 0.
+
+    Examples:
+        >>> length_reward("x" * 400), length_reward("x" * 600), length_reward("x" * 900)
+        (1.0, 0.5, 0.0)
+        >>> length_reward("")
+        0.0
+    """
+    if not text.strip():
+        return 0.0
+    return min(1.0, max(0.0, (long - len(text)) / (long - short)))
+
+
+# ---- all of them for one completion, and TRL ----------------------------------------------------
+
+NAMES = ("format", "table", "smooth", "defect_f1", "time_iou", "consistency", "length")
+
+
+def rewards(
+    completion: str, answer: str, *, clip_length: float | None = None, given: str = ""
+) -> dict[str, float | None]:
+    """All rewards of one completion by name.
+
+    Args:
+        completion: What the model wrote.
+        answer: The text with the labels; a whole answer has the same lines.
+        clip_length: See `time_iou`; also what "beyond the clip" means.
+        given: What stands before the completion in the answer, such as levels that the scoring
+            pass filled in. It counts for the form, but earns nothing for its scores.
+
+    Examples:
+        >>> text = "Motion quality: good\\nMotion: smooth.\\nDefects: none\\nScores: - 4.0 - -"
+        >>> found = rewards(text, text)
+        >>> found["format"], found["smooth"], found["defect_f1"], found["time_iou"]
+        (1.0, 1.0, 1.0, None)
+        >>> levels, _, rest = text.partition("\\n")
+        >>> rewards(rest, text, given=levels + "\\n") == found
+        True
+    """
+    labels = parse(answer)
+    expected = [name for name in SCORES if name in labels.scores]
+    told = parse(given + completion, expected_scores=expected, duration_seconds=clip_length)
+    scores = parse(completion).scores
+    return {
+        "format": format_reward(told),
+        "table": table_reward(scores, labels.scores),
+        "smooth": smooth_reward(scores, labels.scores),
+        "defect_f1": defect_f1(told.defects, labels.defects),
+        "time_iou": time_iou(told.defects, labels.defects, clip_length=clip_length),
+        "consistency": consistency_reward(told),
+        "length": length_reward(completion),
+    }
+
+
+RewardFunction = Callable[..., list[float | None]]
+
+
+def trl_rewards(names: Sequence[str] = NAMES) -> list[RewardFunction]:
+    """Functions for `reward_funcs` of TRL's `GRPOTrainer`, one per name, logged under that name.
+
+    Each takes `completions`, texts or chats, and these columns of the data set:
+
+        answer       The text with the labels.
+        clip_length  Optional, see `time_iou`.
+        given        Optional, see `rewards`.
+
+    Raises:
+        ValueError: A name isn't in `NAMES`.
+
+    Examples:
+        >>> (f1,) = trl_rewards(["defect_f1"])
+        >>> f1.__name__
+        'defect_f1'
+        >>> chat = [{"role": "assistant", "content": "Defects: blur 3"}]
+        >>> f1(completions=["Defects: none", chat], answer=["Defects: blur 2"] * 2, group=[1, 1])
+        [0.0, 1.0]
+    """
+    if unknown := set(names) - set(NAMES):
+        raise ValueError(f"rewards must be among {', '.join(NAMES)}, got {sorted(unknown)}")
+    return [_trl_reward(name) for name in names]
+
+
+def _trl_reward(name: str) -> RewardFunction:
+    def reward(
+        completions: Sequence[Any],
+        answer: Sequence[str],
+        clip_length: Sequence[float | None] | None = None,
+        given: Sequence[str] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        count = len(completions)
+        rows = zip(completions, answer, clip_length or [None] * count, given or [""] * count)
+        return [
+            rewards(_text(completion), label, clip_length=length, given=before)[name]
+            for completion, label, length, before in rows
+        ]
+
+    reward.__name__ = name
+    return reward
+
+
+def _text(completion: Any) -> str:
+    if isinstance(completion, str):
+        return completion
+    return "".join(_content(turn.get("content")) for turn in completion)
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content or ())  # parts, as of VLMs

@@ -1,0 +1,39 @@
+"""An encoder of your own, registered for this process: python examples/own_encoder.py clip.mp4
+
+An entry point in your package's setup.cfg makes it known everywhere, on the command line too:
+    [options.entry_points]
+    aigveval.encoders = technical_colour = my_package.colour:TechnicalColour
+"""
+
+import sys
+
+import torch
+
+from encoders import Encoder, EncoderSpec, create_encoder, read_video, register_encoder
+from encoders.resizing import repeat_to
+from encoders.sampling import uniform
+
+
+class TechnicalColour(Encoder):
+    """Colourfulness of eight frames (Hasler and Suesstrunk, 2003): tokens (b, 8, 5)."""
+    spec = EncoderSpec(name="technical_colour", dimension="technical", num_tokens=8, dim=5,
+                       stream="slow", size=1, mean=(0.0,), std=(1.0,), time_steps=8)
+
+    def frame_indices(self, num_frames, fps):
+        return uniform(num_frames, 8)
+
+    def preprocess(self, frames, *, seed=0):  # uint8 (t, 3, h, w) to (8, 5)
+        red, green, blue = frames.float().flatten(2).unbind(1)
+        opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1)
+        std, mean = opponents.std(2, correction=0), opponents.mean(2)
+        colour = std.norm(dim=1, keepdim=True) + 0.3 * mean.norm(dim=1, keepdim=True)
+        return repeat_to(torch.cat([std, mean, colour], dim=1), 8)
+
+    def encode(self, view):  # a network would be here
+        return view
+
+
+register_encoder("technical_colour", TechnicalColour)
+if __name__ == "__main__":
+    clip = read_video(sys.argv[1], encoder=create_encoder("colour"))
+    print(TechnicalColour()(TechnicalColour().preprocess(clip.slow.pixels)[None]))
