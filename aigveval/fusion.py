@@ -112,12 +112,18 @@ class FeatureProjector(nn.Module):
         self.down = nn.Linear(hidden, width)
         self.told = nn.Linear(hidden, len(SCORES))
         self.position = nn.Parameter(torch.empty(num_tokens, width))
-        nn.init.normal_(self.up.weight, std=1 / math.sqrt(dim))
         nn.init.normal_(self.position, std=embedding_rms)
+        self.forget()
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Begin anew: what a token says, and what it tells. Positions and statistics stay."""
+        nn.init.normal_(self.up.weight, std=1 / math.sqrt(self.up.in_features))
         nn.init.zeros_(self.up.bias)
         for head in (self.down, self.told):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
+        self.probe.zero_()
 
     @torch.no_grad()
     def set_stats(self, mean: Tensor, std: Tensor) -> None:
