@@ -20,7 +20,7 @@ class FitError(ValueError):
     """Training can't start or go on; the message is one line for the user."""
 
 
-FROM_BASE = ("llm", "encoders", "lora", "projector_hidden")
+FROM_BASE = ("llm", "encoders", "lora", "projector_hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class FitConfig:
             stopped goes on when it's started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
         base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
-            `encoders`, `lora` and `projector_hidden`.
+            `encoders`, `lora`, `projector_hidden` and `impressions`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
         llm_4bit: Load the LLM's frozen weights in 4 bits (NF4, as QLoRA does): needs a CUDA GPU and
             bitsandbytes.
@@ -50,13 +50,17 @@ class FitConfig:
         lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
             `aigveval.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
+        impressions: Show the LLM what the projectors tell of each score, as mixed level words, see
+            `aigveval.fusion.AIGVEvalBackbone`. AIGVEval doesn't; a small LLM learns from fewer clips
+            with it.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
-        align_epochs: Passes over the training rows in which the projectors alone learn to tell the
-            scores, see `aigveval.train.align`: seconds each, and the LLM then learns much faster.
+        align_epochs: Passes over the training rows in which the projectors alone learn to give an
+            impression of the scores, see `aigveval.train.align`: seconds each, and the LLM then
+            learns much faster.
         align_learning_rate: Peak, of the projectors in these passes.
         learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
-            LoRA learns to say what they tell, see `aigveval.train.align.ReadingTrainer`.
+            LoRA learns to say what it's shown, see `aigveval.train.align.ReadingTrainer`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
@@ -122,6 +126,7 @@ class FitConfig:
     train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
+    impressions: bool = True
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
     align_epochs: int = 0
