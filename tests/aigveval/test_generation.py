@@ -166,7 +166,7 @@ def test_a_cache_without_mask_and_positions(model, batch):
         logits_to_keep=1,
     )
     rest = model(input_ids=row["input_ids"][:, -3:], past_key_values=first.past_key_values)
-    torch.testing.assert_close(rest.logits, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rest.logits, whole, atol=1e-4, rtol=1e-4)
     assert rest.past_key_values is None  # it wasn't asked for
 
 
