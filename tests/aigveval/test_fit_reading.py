@@ -12,7 +12,6 @@ from aigveval.data.cache import FeatureCache
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
 from aigveval.train import fit
-from aigveval.train.align import read_axes
 from aigveval.train.data import read_training_manifest
 from aigveval.train.fit_config import FitError
 from aigveval.train.predict import predict
@@ -39,7 +38,7 @@ def test_the_model_comes_to_say_what_its_projectors_tell(reading):
     views = {name: torch.stack([view[name] for view in views]) for name in views[0]}
     with torch.no_grad():
         features = model.encode(views, [row.prompt for row in rows])
-        told = read_axes(model.model, features).clamp(1.0, 5.0)
+        told = model.model.impressions(features).clamp(1.0, 5.0)
     # the clips' brightness is their technical score, which the projectors were aligned with
     assert spearmanr(told[:, 0], [row.scores[0] for row in rows]).statistic > 0.9
     for column in (0, 1):
@@ -78,6 +77,8 @@ def test_projectors_stay_and_a_stopped_run_goes_on(reading, tmp_path, monkeypatc
         ({"fsdp": True}, "learn: reading can't be combined with fsdp; use DDP (fsdp: false)"),
         ({"train_encoders": ["motion_mixed"], "align_epochs": 0},
          "learn: reading trains the LoRA alone, no train_encoders"),
+        ({"impressions": False},
+         "align_epochs and learn: reading need impressions, and the model has none"),
         ({"lora": None}, "learn: reading trains the LoRA, and the model has none"),
     ],
 )
