@@ -146,7 +146,7 @@ class FeatureProjector(nn.Module):
             bias: (4,), added to the trained bias once.
         """
         self.probe.copy_(weight)
-        self.told.bias += bias.to(self.told.bias)
+        self.told.bias.add_(bias.to(self.told.bias))
 
     def standardise(self, tokens: Tensor) -> Tensor:
         """Tokens (..., d) by the fixed statistics, limited to `clip` standard deviations."""
@@ -197,6 +197,9 @@ class AIGVEvalBackbone(nn.Module):
                 for entry in config.encoders
             }
         )
+        for name, parameter in self.projectors.named_parameters():
+            if ".told." in name:  # DDP would wait for the gradient of what isn't used
+                parameter.requires_grad_(config.impressions)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments

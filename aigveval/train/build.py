@@ -62,12 +62,10 @@ def build_model(config: FitConfig) -> Built:
         if type(error) not in (OSError, ValueError):  # our own tell what they are
             raise
         raise FitError(" ".join(str(error).split())) from error
-    reading = config.learn == "reading"
-    if reading and model.config.lora is None:
+    if not model.config.impressions and (config.align_epochs or config.learn == "reading"):
+        raise FitError("align_epochs and learn: reading need impressions, and the model has none")
+    if config.learn == "reading" and model.config.lora is None:
         raise FitError("learn: reading trains the LoRA, and the model has none")
-    if (reading or config.align_epochs) and not model.config.impressions:
-        name = "learn: reading" if reading else "align_epochs"
-        raise FitError(f"{name} needs a model with impressions: true")
     names = [encoder.spec.name for encoder in encoders]
     trained = [resolve_name(name) if name not in names else name for name in config.train_encoders]
     for name in trained:
@@ -97,8 +95,7 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     made = [_make_encoder(entry) for entry in config.encoders]
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
-        projector_hidden=config.projector_hidden, impressions=config.impressions,
-        **_noise(config),
+        projector_hidden=config.projector_hidden, impressions=config.impressions, **_noise(config),
     )
     by_name = {encoder.spec.name: encoder for encoder in made}
     processor = AIGVEvalProcessor.from_config(model_config)

@@ -34,11 +34,12 @@ def test_the_shipped_checkpoint_is_trained_on(make_encoder, tmp_path):
     assert result.exit_code == 0, result.output
 
     made = tmp_path / "run" / "model"
-    before, after = (AIGVEvalConfig.from_pretrained(folder) for folder in (find_model("lite"), made))
+    folders = (find_model("lite"), made)
+    before, after = (AIGVEvalConfig.from_pretrained(folder) for folder in folders)
     # LLM, encoders and LoRA are those of `lite`, not of the file
     for name in ("llm", "encoders", "lora", "projector_hidden", "impressions"):
         assert getattr(after, name) == getattr(before, name)
-    old, new = (load_file(Path(f) / "model.safetensors") for f in (find_model("lite"), made))
+    old, new = (load_file(Path(folder) / "model.safetensors") for folder in folders)
     assert old.keys() == new.keys()
     fixed = (".mean", ".std", ".probe")
     for name, value in old.items():

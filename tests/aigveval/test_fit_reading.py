@@ -74,13 +74,11 @@ def test_projectors_stay_and_a_stopped_run_goes_on(reading, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"impressions": False, "align_epochs": 0},
-         "learn: reading needs a model with impressions: true"),
-        ({"impressions": False, "learn": "scores"},
-         "align_epochs needs a model with impressions: true"),
         ({"fsdp": True}, "learn: reading can't be combined with fsdp; use DDP (fsdp: false)"),
         ({"train_encoders": ["motion_mixed"], "align_epochs": 0},
          "learn: reading trains the LoRA alone, no train_encoders"),
+        ({"impressions": False},
+         "align_epochs and learn: reading need impressions, and the model has none"),
         ({"lora": None}, "learn: reading trains the LoRA, and the model has none"),
     ],
 )
