@@ -143,9 +143,9 @@ def read_evaluation(path: str | Path) -> FigureTable:
         raise InputError(f"{as_text(path)}: cannot be read as JSON")
     try:
         scores: Mapping[str, Any] = plain["scores"]
-        rows = {
+        rows: dict[str, dict[str, Figure]] = {
             name: {
-                score: Figure(**{key: known[name][key] for key in ("value", "low", "high")})
+                str(score): Figure(**{key: known[name][key] for key in ("value", "low", "high")})
                 for score in SCORES if score in scores
                 if (known := scores[score]["figures"]).get(name, {}).get("value") is not None
             }

@@ -37,8 +37,6 @@ class CheckpointError(ValueError):
 class HubMixin:
     """`push_to_hub` of a model, as transformers' users know it, with our card and small files."""
 
-    name_or_path: str
-
     def save_pretrained(
         self, save_directory: str | Path, *, push_to_hub: bool = False, merge: bool = False,
         **kwargs: Any,
@@ -92,7 +90,7 @@ class HubMixin:
         with tempfile.TemporaryDirectory() as temporary:
             saved, staged = Path(temporary, "saved"), Path(temporary, "staged")
             self.save_pretrained(saved, merge=merge)
-            stage(saved, staged, repo_id=repo_id, origin=_folder(self.name_or_path),
+            stage(saved, staged, repo_id=repo_id, origin=_folder(getattr(self, "name_or_path", "")),
                   figures=figures, data=data, license=license, tags=tags or ())
             return upload(
                 staged, repo_id, commit_message=commit_message, private=private, token=token,
@@ -150,15 +148,19 @@ def upload(
     Raises:
         HubError: The Hub can't be reached, or doesn't allow it.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
-    api = HfApi(token=token)
+    api, folder = HfApi(token=token), Path(folder)
+    additions = [
+        CommitOperationAdd(path_in_repo=path.relative_to(folder).as_posix(), path_or_fileobj=path)
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not revision.startswith("refs/pr"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id, folder_path=folder, revision=revision, create_pr=create_pr,
+        return api.create_commit(
+            repo_id, operations=additions, revision=revision, create_pr=create_pr,
             commit_message=commit_message or "Upload model with aigveval",
             commit_description=commit_description,
         )

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
 
 from encoders.registry import ENCODERS, describe_encoders
 from encoders.weights import WHEELS
 from prompts import DIMENSIONS
 
-from .card_figures import FigureTable, Training, find_evaluations, read_evaluation, read_training
+from .card_figures import FigureTable, find_evaluations, read_evaluation, read_training
 from .checkpoint import WEIGHTS
 from .data.tables import HUB_ID
 from .presets import read_catalogue
@@ -49,8 +49,8 @@ _LIMITS = {
     "motion_flow": "`motion` is judged by statistics of optical flow: it knows no bodies.",
 }
 _GENERAL_LIMITS = (
-    "It knows generators and subjects like those that it was trained on. The figures above hold for "
-    "their data alone: measure it on ratings of your own before you rely on it.",
+    "It knows generators and subjects like those that it was trained on. The figures above hold "
+    "for their data alone: measure it on ratings of your own before you rely on it.",
     "The spread of a score says how undecided the model is. It is no error bar against people.",
     "A fixed number of frames is looked at, whatever the length: a short fault of a long video can "
     "lie between them. Sound is ignored.",
@@ -110,13 +110,13 @@ def make_card(
     training = read_training(origin)
     tables = [read_evaluation(path) for path in [*find_evaluations(origin), *figures]]
     known, notes = _readme(origin / "README.md")
-    license = license or known.license
+    license = license or known.get("license")
     facts = ModelCardData(
         library_name="aigveval",
         license=license,
         base_model=parts[0].repository,
         datasets=training.datasets or None if training else None,
-        tags=["video-quality-assessment", "ai-generated-video", *(known.tags or ()), *tags],
+        tags=["video-quality-assessment", "ai-generated-video", *(known.get("tags") or ()), *tags],
         metrics=["srocc", "plcc"] if tables else None,
         model_name=repo_id.rpartition("/")[2],
         eval_results=_results(tables) or None,
@@ -264,7 +264,7 @@ def _results(tables: Sequence[FigureTable]) -> list[EvalResult]:
     ]
 
 
-def _readme(path: Path) -> tuple[ModelCardData, str]:
+def _readme(path: Path) -> tuple[CardData, str]:
     """Facts and text of a card that somebody wrote; headings one level down, without the title."""
     try:
         card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)

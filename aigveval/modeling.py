@@ -57,7 +57,7 @@ class AIGVEvalOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
 
 
-class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):
+class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type: ignore[misc]
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
