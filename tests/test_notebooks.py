@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-SECONDS = 900  # for one cell on a busy machine; a whole notebook takes about a minute on an idle one
+SECONDS = 900  # for one cell; on an idle machine, a whole notebook takes about a minute
 
 
 def test_all_are_there():
@@ -63,7 +63,8 @@ def folder(tmp_path, monkeypatch):
 def run(folder, name, expression):
     """Run a notebook; gives the value that a JSON expression then has in it, and its pictures."""
     notebook = nbformat.read(folder / name, as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps({expression}))"))
+    last = f"import json; print(json.dumps({expression}))"
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
     NotebookClient(
         notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
     ).execute()
@@ -77,7 +78,8 @@ def run(folder, name, expression):
 
 @pytest.mark.slow
 def test_score(folder):
-    (scores, found), pictures = run(folder, "01_score.ipynb", "[table.to_dict('index'), str(clean)]")
+    shown = "[table.to_dict('index'), str(clean)]"
+    (scores, found), pictures = run(folder, "01_score.ipynb", shown)
     assert len(scores) == 7 and pictures == 2 and found == "videos/scene_clean.mp4"
     assert scores["scene_blocking"]["technical"] < scores["scene_clean"]["technical"]
     assert scores["scene_freeze"]["motion"] < scores["scene_clean"]["motion"]
