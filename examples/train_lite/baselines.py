@@ -73,7 +73,7 @@ class BlockScaler(TransformerMixin, BaseEstimator):
 def pooled(
     rows: Sequence[TrainingRow], names: Sequence[str], cache: FeatureCache, **options: Any
 ) -> tuple[Array, tuple[int, ...]]:
-    """Mean and standard deviation over time of each encoder's tokens, (n, width), and the widths."""
+    """Mean and standard deviation over time of each encoder's tokens (n, w), and the widths."""
     encoders = [create_encoder(name, **options) for name in names]
     found = extract([row.video for row in rows], encoders, cache)
     if found.errors:
