@@ -97,7 +97,8 @@ def read_training(model: Path) -> Training | None:
     base = config.get("base")
     return Training(
         train=[_name(source) for source in train], valid=[_name(source) for source in valid],
-        datasets=[source for source in train if _is_hub_id(source)],
+        datasets=["/".join(source.partition(":")[0].split("/")[:2]) for source in train
+                  if _is_hub_id(source)],
         base=None if base is None else _name(str(base)),
         options={
             name: json.dumps(config[name]) if isinstance(config[name], dict) else str(config[name])

@@ -199,7 +199,7 @@ def test_trained_by_fit_is_told(tmp_path):
         (run_folder / f"checkpoint-{step}").mkdir(parents=True)
         state = {"best_global_step": 8, "log_history": history[: step // 4]}
         (run_folder / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps(state))
-    config = {"train": ["/home/me/ratings_train.csv", "lab/videos"], "epochs": 3, "max_steps": None,
+    config = {"train": ["/home/me/ratings_train.csv", "lab/videos/small:train"], "epochs": 3, "max_steps": None,
               "valid": ["/home/me/ratings.csv"], "base": "/home/me/lite", "loss": {"level": 1.0}}
     (run_folder / "fit.json").write_text(json.dumps(config))
     model = run_folder / "model"
@@ -211,7 +211,7 @@ def test_trained_by_fit_is_told(tmp_path):
     assert facts["datasets"] == ["lab/videos"] and "license" not in facts
     assert "model-index" not in facts  # validation had a say in the training
     assert "- ratings of our own \\| CC0\n" in text
-    assert ("on ratings_train.csv, lab/videos, validated on ratings.csv, starting from lite."
+    assert ("on ratings_train.csv, lab/videos/small:train, validated on ratings.csv, starting from lite."
             in text)
     assert '- Options: `epochs` 3, `loss` {"level": 1.0}.' in text
     assert "| SROCC | 0.50 |" in text and "| PLCC | 0.25 |" in text
@@ -329,7 +329,7 @@ def test_command_shows_what_would_go_up(remote, tmp_path):
     assert "9.20 MB  model.safetensors" in said and said.endswith("nothing was\n")
     assert files_of(tmp_path / "out") == SMALL and not remote.calls
     assert card_of(tmp_path / "out")[0]["license"] == "mit"
-    assert "is not an empty folder" in run("lite", "me/lite", "--out", tmp_path / "out", code=1)
+    assert "is not an empty folder" in run("lite", "me/lite", "--out", tmp_path / "out", code=2)
 
 
 def test_command_uploads(remote):
@@ -342,7 +342,7 @@ def test_command_uploads(remote):
 
 
 @pytest.mark.parametrize("arguments, said, code", [
-    (["lite", "lite"], "a repository of the Hub is OWNER/NAME, got 'lite'", 1),
+    (["lite", "lite"], "a repository of the Hub is OWNER/NAME, got 'lite'", 2),
     (["nothing", "me/x"], "no model 'nothing'", 2),
     (["me/x", "me/y"], "me/x: no folder on this machine", 2),
 ])
