@@ -17,6 +17,7 @@ from .commands.fit import FIT_HELP, fit
 from .commands.ladder import ladder
 from .commands.leaderboard import LEADERBOARD_HELP, leaderboard
 from .commands.presets import PRESETS_HELP, presets
+from .commands.publish import PUBLISH_HELP, publish
 from .commands.scale import SCALE
 from .commands.score import SCORE_HELP, score
 from .commands.submit import SUBMIT_HELP, submit
@@ -59,6 +60,7 @@ app.command(help=PRESETS_HELP)(presets)
 app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
 app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
 app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
+app.command(help=PUBLISH_HELP, no_args_is_help=True)(publish)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
 app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
 app.add_typer(data, name="data")

@@ -35,6 +35,7 @@ from .checkpoint import (
 from .config import AIGVEvalConfig, check_encoder
 from .fusion import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
+from .hub import HubMixin
 from .llm import check_llm, inject_lora, load_llm
 from .scoring import score_levels
 
@@ -60,7 +61,7 @@ class AIGVEvalOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
 
 
-class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
+class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type: ignore[misc]
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
@@ -340,7 +341,9 @@ class AIGVEvalModel(PreTrainedModel, FeatureGenerationMixin):
         if self.encoder_states and not self.encoders:
             self.load_encoders()
         with no_bars():
-            super().save_pretrained(save_directory, save_original_format=False, **kwargs)
+            super().save_pretrained(
+                save_directory, merge=merge, save_original_format=False, **kwargs
+            )
         # The LLM's own, which is taken over when the model is made.
         Path(save_directory, "generation_config.json").unlink(missing_ok=True)
         if merge and kwargs.get("is_main_process", True):

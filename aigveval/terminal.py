@@ -32,7 +32,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 # By name: their modules are heavy to import, and are loaded only where they can be raised.
 _USAGE_ERRORS = (
     "InputError", "ModelError", "ResultsError", "LadderError", "FitError", "ManifestError",
-    "EncoderError", "FeaturesError",
+    "EncoderError", "FeaturesError", "CheckpointError",
 )
 
 

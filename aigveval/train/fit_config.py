@@ -51,8 +51,8 @@ class FitConfig:
             `aigveval.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
         impressions: Show the LLM what the projectors tell of each score, as mixed level words, see
-            `aigveval.fusion.AIGVEvalBackbone`. AIGVEval doesn't; a small LLM learns from fewer clips
-            with it.
+            `aigveval.fusion.AIGVEvalBackbone`. AIGVEval doesn't; a small LLM learns from fewer
+            clips with it.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
         align_epochs: Passes over the training rows in which the projectors alone learn to give an

@@ -55,8 +55,9 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     rows = Rows(model, 240)
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    fixed = (".position", ".probe", ".down.weight", ".down.bias")
     frozen = {name: value.clone() for name, value in model.state_dict().items()
-              if ".projectors." not in name or name.endswith((".position", ".probe", ".down.weight", ".down.bias"))}
+              if ".projectors." not in name or name.endswith(fixed)}
     quiet = Console(quiet=True)
     first = align(model.model, rows, collate, replace(config, align_epochs=1), quiet)
     last = align(model.model, rows, collate, config, quiet)

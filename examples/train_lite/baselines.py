@@ -1,0 +1,245 @@
+r"""What simple predictors reach on the rated clips: the rows beside `lite` in the README's table.
+
+    python examples/train_lite/baselines.py DATA --cache WORK/cache \
+        --predictions WORK/out_of_fold.json --out WORK/baselines
+
+DATA holds `fetv_dev`; its generated clips are used, in the folds of recipe.py, so that no prompt is
+on both sides. WORK is recipe.py's folder; without `--predictions` there are no rows for `lite`.
+Tokens that the cache lacks are computed. Prints a Markdown table, and writes it to OUT.md and all
+figures to OUT.json. The predictors:
+
+- ridge and SVR (RBF) on the mean and the standard deviation over time of all tokens of the `lite`
+  encoders. Strength of regularisation by an inner cross-validation, again over prompts.
+- metrics of pyiqa that need no weights, not fitted to anything: with `pip install ".[pyiqa]"`.
+- the mean rating of the clip's generator: knows nothing of the clip but who made it.
+- one human rater, against the mean of the other two (of the three pairings, the mean).
+
+Intervals are 95 % bootstrap intervals over prompts.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import manifests
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVR
+
+from aigveval.data.cache import FeatureCache, extract
+from aigveval.metrics import bootstrap_interval, pair_accuracy, plcc, srocc, within_group_srocc
+from aigveval.train.data import TrainingRow
+from encoders import EncoderError, create_encoder
+from prompts.rubric import DIMENSIONS
+
+Array = NDArray[np.float64]
+Measure = Callable[..., float]
+Figures = dict[str, list[float] | None]
+
+ENCODERS = ("semantic_lite", "motion_flow", "technical_lite")
+METRICS = ("piqe", "entropy")
+CLIP = 3.0  # standard deviations
+INNER_FOLDS = 4
+REGRESSORS: dict[str, tuple[Any, dict[str, list[float]]]] = {
+    "ridge": (Ridge(), {"ridge__alpha": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]}),
+    "SVR": (SVR(epsilon=0.1), {"svr__C": [0.1, 0.3, 1.0, 3.0, 10.0]}),
+}
+
+
+class BlockScaler(TransformerMixin, BaseEstimator):
+    """Standardises columns, and gives each block of them the same weight, however wide it is."""
+
+    def __init__(self, widths: tuple[int, ...] = ()) -> None:
+        self.widths = widths
+
+    def fit(self, X: Array, y: Array | None = None) -> "BlockScaler":
+        self.mean_, self.std_ = X.mean(0), X.std(0) + 1e-6
+        self.weights_ = np.concatenate([np.full(w, w**-0.5) for w in self.widths])
+        return self
+
+    def transform(self, X: Array) -> Array:
+        return np.clip((X - self.mean_) / self.std_, -CLIP, CLIP) * self.weights_
+
+
+def pooled(
+    rows: Sequence[TrainingRow], names: Sequence[str], cache: FeatureCache, **options: Any
+) -> tuple[Array, tuple[int, ...]]:
+    """Mean and standard deviation over time of each encoder's tokens (n, w), and the widths."""
+    encoders = [create_encoder(name, **options) for name in names]
+    found = extract([row.video for row in rows], encoders, cache)
+    if found.errors:
+        raise SystemExit(next(iter(found.errors.values())))
+    features = []
+    for row in rows:
+        parts = []
+        for encoder in encoders:
+            tokens = cache.get(found.digests[row.video], encoder)
+            assert tokens is not None
+            with torch.inference_mode():
+                joined = encoder.join(tokens[None], [row.prompt])[0].double()
+            parts += [joined.mean(0), joined.std(0, correction=0)]
+        features.append(torch.cat(parts).numpy())
+        widths = tuple(len(part) for part in parts)
+    return np.stack(features), widths
+
+
+def out_of_fold(
+    X: Array, widths: tuple[int, ...], targets: Array, fold: NDArray[np.int64],
+    prompts: NDArray[Any], *, regressor: str,
+) -> Array:
+    """Predictions (n,) of each fold by a model that has seen the other folds only."""
+    model, grid = REGRESSORS[regressor]
+    predicted = np.full(len(targets), np.nan)
+    for number in np.unique(fold):
+        known, test = fold != number, fold == number
+        search = GridSearchCV(
+            make_pipeline(BlockScaler(widths), model), grid, cv=GroupKFold(INNER_FOLDS),
+            scoring="neg_mean_squared_error",
+        )
+        search.fit(X[known], targets[known], groups=prompts[known])
+        predicted[test] = search.predict(X[test])
+    return predicted
+
+
+def generator_means(
+    targets: Array, generators: NDArray[Any], fold: NDArray[np.int64]
+) -> Array:
+    """Each clip's generator, told by the mean rating of its clips in the other folds."""
+    return np.array([
+        targets[(fold != fold[n]) & (generators == generators[n])].mean()
+        for n in range(len(targets))
+    ])
+
+
+def pyiqa_scores(rows: Sequence[TrainingRow], cache: FeatureCache) -> dict[str, Array]:
+    """Metric -> mean over frames (n,), higher is better; empty without pyiqa."""
+    try:
+        found = {name: pooled(rows, ["technical_pyiqa"], cache, metrics=[name])[0]
+                 for name in METRICS}
+    except EncoderError as error:
+        print(f"without rows of pyiqa: {error}", file=sys.stderr)
+        return {}
+    # A token is a score and which way is better; the means over the frames come first.
+    return {f"pyiqa {name}": values[:, 0] * values[:, 1] for name, values in found.items()}
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def measures() -> dict[str, Measure]:
+    """Name -> function of predictions, targets, generators and prompts of some clips."""
+    return {
+        "SROCC": lambda x, y, g, p: srocc(x, y),
+        "PLCC": lambda x, y, g, p: plcc(x, y),
+        "SROCC within generators": lambda x, y, g, p: within_group_srocc(x, y, g),
+        "same-prompt pairs": lambda x, y, g, p: pair_accuracy(x, y, p, min_difference=0.5),
+    }
+
+
+def figures_of(
+    predictions: Array, targets: Array, generators: NDArray[Any], prompts: NDArray[Any],
+    *, draws: int,
+) -> Figures:
+    """Each measure as [value, low, high].
+
+    Args:
+        predictions, targets: (n,); or (n, r) each, whose columns are measured one by one and
+            averaged, as where each rater is compared with the others.
+    """
+    result: Figures = {}
+    for name, measure in measures().items():
+        def averaged(x: Array, y: Array, g: Any, p: Any, one: Measure = measure) -> float:
+            pairs = zip(x.reshape(len(x), -1).T, y.reshape(len(y), -1).T)
+            return float(np.mean([one(a, b, g, p) for a, b in pairs]))
+
+        arrays = (predictions, targets, generators, prompts)
+        try:
+            ends = bootstrap_interval(averaged, *arrays, groups=list(prompts), n=draws)
+            result[name] = [round(value, 4) for value in (averaged(*arrays), *ends)]
+        except ValueError:  # what is the same for all clips of a generator orders none of them
+            result[name] = None
+    return result
+
+
+def rater_columns(folder: Path, names: Sequence[str], dimension: str) -> tuple[Array, Array]:
+    """Each rater's scores and the mean of the other two, (n, 3) both."""
+    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
+        records = {row["video"]: row for row in csv.DictReader(file)}
+    own = np.array([
+        [float(records[name][f"{dimension}_rater{r}"]) for r in (1, 2, 3)] for name in names
+    ])
+    return own, (own.sum(1, keepdims=True) - own) / 2
+
+
+def earlier_predictions(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """What measure.py saved: predictor -> (n, 4), in the order of `names`."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    order = [saved["video"].index(name) for name in names]
+    labels = {"ours": "`lite`", "ridge": "ridge of the recipe (its columns chosen by hand)"}
+    return {label: np.array(saved[key])[order] for key, label in labels.items() if key in saved}
+
+
+def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:
+    names = list(measures())
+    lines = ["| score | predictor | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
+    for score, rows in figures.items():
+        for label, row in rows.items():
+            cells = ["-" if v is None else "{:.2f} [{:.2f}, {:.2f}]".format(*v)
+                     for v in (row[name] for name in names)]
+            lines.append(f"| {score} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(data: Path, *, cache: Path, predictions: Path | None, out: Path, draws: int) -> None:
+    rows, names = manifests.read_rated(data / "fetv_dev")
+    fold, features = manifests.fold_of(rows), FeatureCache(cache)
+    generators = np.array([row.generator for row in rows])
+    prompts = np.array([row.group for row in rows])
+    X, widths = pooled(rows, ENCODERS, features)
+    fixed = pyiqa_scores(rows, features)
+    earlier = {} if predictions is None else earlier_predictions(predictions, names)
+    figures: dict[str, dict[str, Figures]] = {}
+    for column, dimension in enumerate(DIMENSIONS):
+        y = np.array([row.scores[column] for row in rows])
+        found: dict[str, tuple[Array, Array]] = {
+            label: (values[:, column], y) for label, values in earlier.items()
+        }
+        for name in REGRESSORS:
+            predicted = out_of_fold(X, widths, y, fold, prompts, regressor=name)
+            found[f"{name} on the same features"] = (predicted, y)
+        found |= {label: (values, y) for label, values in fixed.items()}
+        found["the generator's mean"] = (generator_means(y, generators, fold), y)
+        found["one human rater"] = rater_columns(data / "fetv_dev", names, dimension)
+        figures[dimension] = {
+            label: figures_of(*pair, generators, prompts, draws=draws)
+            for label, pair in found.items()
+        }
+        print(f"{dimension}: done", file=sys.stderr)
+    table = as_markdown(figures)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".md").write_text(table, encoding="utf-8")
+    out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(table, end="")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache", type=Path, required=True, help="feature cache")
+    parser.add_argument("--predictions", type=Path, help="out_of_fold.json of measure.py")
+    parser.add_argument("--out", type=Path, required=True, help="for OUT.md and OUT.json")
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap samples")
+    arguments = parser.parse_args()
+    main(arguments.data.resolve(), cache=arguments.cache, predictions=arguments.predictions,
+         out=arguments.out, draws=arguments.draws)
