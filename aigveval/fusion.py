@@ -70,9 +70,12 @@ def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
 
     Between two levels it's a linear mix, as `prompts.level_distribution`; beyond 1-5 the end's.
     """
-    steps = torch.tensor(LEVEL_WEIGHTS, device=scores.device)
-    distance = (scores.clamp(min(LEVEL_WEIGHTS), max(LEVEL_WEIGHTS)).unsqueeze(-1) - steps).abs()
-    return (1 - distance).clamp_min(0).to(levels.dtype) @ levels
+    steps = (scores - LEVEL_WEIGHTS[0]).clamp(0, len(levels) - 1).unsqueeze(-1)
+    # Not the distance to each level, whose gradient at a level is 0: training would be stuck there.
+    below = steps.detach().floor().clamp(max=len(levels) - 2)
+    share = (steps - below).to(levels.dtype)
+    number = below.squeeze(-1).long()
+    return (1 - share) * levels[number] + share * levels[number + 1]
 
 
 class FeatureProjector(nn.Module):

@@ -234,6 +234,9 @@ def test_the_mix_of_level_words():
         [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
     ])
     torch.testing.assert_close(mixed, expected)
+    score = torch.tensor([1.2, 2.0, 3.0, 4.0, 4.5], requires_grad=True)
+    mix_levels(score, torch.arange(5.0).unsqueeze(1)).sum().backward()
+    assert score.grad.tolist() == [1.0] * 5  # at a level too
     for score in (1.0, 1.3, 3.0, 4.9):
         assert mix_levels(torch.tensor(score), levels).tolist() == pytest.approx(
             level_distribution(score), abs=1e-6
