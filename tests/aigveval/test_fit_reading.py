@@ -1,4 +1,4 @@
-"""`learn: reading`: the LoRA learns to say what it's shown, and the projectors stay as they are."""
+"""`learn: reading`: the LoRA learns to say what the LLM is shown; the projectors stay."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,23 +14,46 @@ from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
 from aigveval.train import fit
 from aigveval.train.data import read_training_manifest
+from aigveval.train.dataset import GROUP, PAIR, WEIGHT
 from aigveval.train.fit_config import FitError
+from aigveval.train.trainer import QualityTrainer
+from prompts import SCORES
 
 
 @pytest.fixture
 def reading(fit_config):
     return replace(
-        fit_config, learn="reading", align_epochs=40, valid=[], feature_noise=0.0,
+        fit_config, learn="reading", align_epochs=5, valid=[], feature_noise=0.0,
         lora={"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
         loss={"level": 1.0, "plcc": 0.5},
     )
+
+
+def test_the_target_is_what_the_llm_is_shown(reading, monkeypatch):
+    seen = []
+    made = QualityTrainer.compute_loss
+
+    def watched(self, model, inputs, *args):
+        with torch.no_grad():
+            shown = self.quality_model.model.impressions(inputs["features"])
+        seen.append((shown.clamp(1.0, 5.0), inputs["labels"].clone()))
+        return made(self, model, inputs, *args)
+
+    monkeypatch.setattr(QualityTrainer, "compute_loss", watched)
+    fit.main(replace(reading, epochs=2, save_steps=None))
+    assert len(seen) == 8
+    for shown, labels in seen:
+        assert torch.equal(shown, labels[:, : len(SCORES)])
+        assert (labels[:, WEIGHT] == 1).all() and (labels[:, [GROUP, PAIR]] == -1).all()
+    # shifted as a whole, each time by something else
+    assert torch.stack([shown.mean(0) for shown, _ in seen]).std(0).min() > 0.2
 
 
 @pytest.mark.slow
 def test_the_model_comes_to_say_what_its_projectors_tell(reading):
     """With the real LLM: a random one knows no words that it could copy."""
     config = replace(
-        reading, llm=EMBEDDED_LLM, lora=LORA, epochs=2, batch_size=8, lora_learning_rate=1e-3,
+        reading, llm=EMBEDDED_LLM, lora=LORA, align_epochs=40, epochs=2, batch_size=8, lora_learning_rate=1e-3,
         warmup=0.0, save_steps=None,
     )
     result = fit.main(config)
