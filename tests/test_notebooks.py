@@ -120,7 +120,7 @@ def test_encoders(folder):
     assert not loaded  # our model had no part in it
     found = {(row["model"], row["score"]): row for row in table}
     assert all(row["low"] <= row["SROCC"] <= row["high"] for row in table)
-    assert found["SVR", "technical"]["SROCC"] > 0.2
+    assert found["SVR", "technical"]["SROCC"] > 0.4
 
 
 def test_small_data_without_any(folder, monkeypatch):
