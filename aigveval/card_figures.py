@@ -102,7 +102,8 @@ def read_training(model: Path) -> Training | None:
         base=None if base is None else _name(str(base)),
         options={
             name: json.dumps(config[name]) if isinstance(config[name], dict) else str(config[name])
-            for name in _OPTIONS if config.get(name) not in (None, 0, 0.0)
+            for name in _OPTIONS
+            if config.get(name) not in (None, 0, 0.0) and (name, config[name]) != ("grad_accum", 1)
         },
         tables=_validation(model.parent),
     )
