@@ -1,19 +1,17 @@
 """`learn: reading`: the LoRA learns to say what the LLM is shown; the projectors stay."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.stats import spearmanr
 
-from aigveval.config import LORA
-from aigveval.llm import EMBEDDED_LLM
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
+import aigveval
 from aigveval.train import fit
-from aigveval.train.data import read_training_manifest
 from aigveval.train.dataset import GROUP, PAIR, WEIGHT
 from aigveval.train.fit_config import FitError
 from aigveval.train.trainer import QualityTrainer
@@ -50,33 +48,21 @@ def test_the_target_is_what_the_llm_is_shown(reading, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_model_comes_to_say_what_its_projectors_tell(reading):
-    """With the real LLM: a random one knows no words that it could copy."""
-    config = replace(
-        reading, llm=EMBEDDED_LLM, lora=LORA, align_epochs=40, epochs=2, batch_size=8, lora_learning_rate=1e-3,
-        warmup=0.0, save_steps=None,
-    )
-    result = fit.main(config)
-    rows = read_training_manifest(config.train[0])
-    model = AIGVEvalModel.from_pretrained(result.model)
-    processor = AIGVEvalProcessor.from_pretrained(result.model)
-    model.load_encoders(processor.encoders)
-    views = [processor.encode_video(row.video) for row in rows]
+def test_the_shipped_checkpoint_says_what_it_is_shown():
+    """A random LLM knows no words that it could copy, so this takes the real one."""
+    lite: Any = aigveval.load("lite").engine
+    model, processor = lite.model, lite.processor
+    folder = Path(__file__).parents[2] / "examples/videos"
+    prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    views = [processor.encode_video(folder / name) for name in prompts]
     views = {name: torch.stack([view[name] for view in views]) for name in views[0]}
-    prompts = [row.prompt for row in rows]
-    with torch.no_grad():
-        features = model.encode(views, prompts)
-        told = model.model.impressions(features).clamp(1.0, 5.0)
-    # the clips' brightness is their technical score, which the projectors were aligned with
-    assert spearmanr(told[:, 0], [row.scores[0] for row in rows]).statistic > 0.9
-    batch = processor.encode_prompts(prompts)
-    after = model.score(**batch, features=features).scores
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # as before the training
-            parameter.data.zero_()
-    before = model.score(**batch, features=features).scores
-    assert (after - told)[:, 0].square().mean() < 0.8 * (before - told)[:, 0].square().mean()
-    assert spearmanr(told[:, 0], after[:, 0]).statistic > 0.9
+    with torch.inference_mode():
+        features = model.encode(views, list(prompts.values()))
+        shown = model.model.impressions(features).clamp(1.0, 5.0)
+    said = model.score(**processor.encode_prompts(list(prompts.values())), features=features).scores
+    assert (said - shown).abs().max() < 0.5 and shown.std() > 0.5
+    for column in range(3):
+        assert np.corrcoef(said[:, column], shown[:, column])[0, 1] > 0.95
 
 
 def test_projectors_stay_and_a_stopped_run_goes_on(reading, tmp_path, monkeypatch):
