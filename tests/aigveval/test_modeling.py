@@ -234,6 +234,9 @@ def test_the_mix_of_level_words():
         [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
     ])
     torch.testing.assert_close(mixed, expected)
+    middle = torch.tensor(3.0, requires_grad=True)  # where new projectors begin
+    mix_levels(middle, levels)[3].backward()
+    assert middle.grad == 1
     for score in (1.0, 1.3, 3.0, 4.9):
         assert mix_levels(torch.tensor(score), levels).tolist() == pytest.approx(
             level_distribution(score), abs=1e-6
