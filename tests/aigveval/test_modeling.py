@@ -149,7 +149,7 @@ def test_mismatch_of_placeholders_and_features(model, batch):
     )
     fewer = batch["input_ids"].clone()
     fewer[2][fewer[2] == model.config.feature_token_id] = 5
-    with pytest.raises(ValueError, match=r"per row are \[9, 9, 0, 9\], .* 4 rows of 9 tokens$"):
+    with pytest.raises(ValueError, match=r"per row are \[13, 13, 0, 13\], .* that fill 13$"):
         model(**{**batch, "input_ids": fewer})
     with pytest.raises(ValueError, match=r"^features must be \(b, 9, 11\), got \(4, 9, 10\)$"):
         model(**{**batch, "features": batch["features"][..., :-1]})
