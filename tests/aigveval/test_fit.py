@@ -25,10 +25,9 @@ from aigveval.train.validation import ValidationMetrics
 from .fit_case import ENCODERS, Brightness, losses
 
 
-@pytest.mark.parametrize("options", [{"impressions": False}, {"align_epochs": 40}])
-def test_it_learns_and_its_model_loads(fit_config, fit_data, options):
+def test_it_learns_and_its_model_loads(fit_config, fit_data):
     config = replace(
-        fit_config, epochs=25, feature_noise=0.0, lora_learning_rate=1e-2, **options
+        fit_config, epochs=25, feature_noise=0.0, learning_rate=2e-2, lora_learning_rate=3e-3
     )
     result = fit.main(config)
     assert result.steps == 25 * 4 and result.resumed_from is None
