@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -16,6 +17,16 @@ from aigveval.data.tables import HUB_ID, MANIFEST_SUFFIXES
 from aigveval.presets import list_presets, read_preset
 
 from .fit_config import FROM_BASE, FitConfig, FitError, check_known, default_of
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes ``1:5`` for text, as YAML 1.2 does, and not for sixty-five in base 60."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [("tag:yaml.org,2002:str", re.compile(r"[^:]+:")), *rules]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 _KINDS = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
@@ -63,7 +74,7 @@ def write_fit_config(config: FitConfig) -> str:
 def load(path: Path) -> dict[str, Any]:
     """The options in a file, unchecked."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise FitError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     except yaml.YAMLError as error:
@@ -71,6 +82,10 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise FitError(f"{path}: expected options, one 'name: value' a line")
     return values
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def change(values: dict[str, Any], wanted: str) -> None:
@@ -81,7 +96,7 @@ def change(values: dict[str, Any], wanted: str) -> None:
         raise FitError(f"expected NAME=VALUE, got {wanted!r}")
     check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except yaml.YAMLError:
         raise FitError(f"{wanted!r}: the value is not YAML") from None
     if not fields:
