@@ -30,8 +30,10 @@ def training_arguments(
         FitError: The machine can't do what the config asks for.
     """
     options: dict[str, Any] = {}
-    if config.gradient_checkpointing:  # even False would warn, where it has got its newer name
-        options["gradient_checkpointing"] = True
+    # TRL's classes do it by default
+    names = ("activation_checkpointing", "gradient_checkpointing")  # as of transformers 5.23, before
+    name = next(name for name in names if name in kind.__dataclass_fields__)
+    options[name] = config.gradient_checkpointing
     if config.fsdp:
         options |= {"fsdp": True, "fsdp_config": dict(config.fsdp_config)}
     if config.train_encoders:

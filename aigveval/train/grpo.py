@@ -144,7 +144,6 @@ def train(
         top_k=0, max_completion_length=options.max_new_tokens, epsilon=options.clip,
         loss_type=options.loss, beta=0.0, reward_weights=list(options.weights.values()),
         disable_dropout=True, shuffle_dataset=False, log_completions=False,
-        **({} if config.gradient_checkpointing else {"gradient_checkpointing": False}),
     ))
     step = 0 if checkpoint is None else step_of(checkpoint)
     evidence = Evidence(dataset, collate)
