@@ -30,8 +30,8 @@ def training_arguments(
         FitError: The machine can't do what the config asks for.
     """
     options: dict[str, Any] = {}
-    # TRL's classes do it by default
-    names = ("activation_checkpointing", "gradient_checkpointing")  # as of transformers 5.23, before
+    # TRL's classes do it by default. The first name is the newer one.
+    names = ("activation_checkpointing", "gradient_checkpointing")
     name = next(name for name in names if name in kind.__dataclass_fields__)
     options[name] = config.gradient_checkpointing
     if config.fsdp:
