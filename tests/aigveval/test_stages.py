@@ -205,19 +205,50 @@ def test_answers_begin_with_the_levels_of_the_scoring_pass(room, tmp_path):
 
 
 def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
-    def format(completions, **columns):  # a reward that any model can earn
-        texts = [chat[0]["content"] for chat in completions]
-        return [sum(letter == "e" for letter in text) / (len(text) + 1) for text in texts]
+    half = len(AIGVEvalProcessor.from_pretrained(room["results"][0].model).tokenizer) // 2
+
+    def format(completion_ids, **columns):  # a reward that a model of random weights can earn
+        return [sum(token < half for token in ids) / len(ids) for ids in completion_ids]
 
     monkeypatch.setattr(rollout, "trl_rewards", lambda names: [format])
     config = replace(
-        room["configs"][1], output_dir=str(tmp_path), max_steps=12, batch_size=16, grad_accum=1,
+        room["configs"][1], output_dir=str(tmp_path), max_steps=8, batch_size=16, grad_accum=1,
         grpo={**GRPO, "group": 8, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
         lora_learning_rate=2e-2, learning_rate=2e-2, score_weight=0.0, valid=[], warmup=0.0,
     )
     fit.main(config)
     rewards = [entry["reward"] for entry in history(tmp_path) if "reward" in entry]
-    assert sum(rewards[-3:]) > 1.3 * sum(rewards[:3]), rewards
+    assert sum(rewards[-2:]) / 2 > rewards[0] + 0.1, rewards
+
+
+def test_the_likelihood_that_grpo_moves_is_that_of_the_sampling(room, tmp_path, monkeypatch):
+    """TRL's log-probabilities, by the numbers of rows, against the model with their features."""
+    from aigveval.train import grpo
+
+    compared = []
+    theirs = grpo.GroupTrainer._get_per_token_logps_and_entropies
+
+    def compare(self, model, input_ids, attention_mask, count, **inputs):
+        found = theirs(self, model, input_ids, attention_mask, count, **inputs)
+        rows = inputs["pixel_values"][:, 0].tolist()
+        features = self.evidence.batch(rows, device=input_ids.device)["features"]
+        logits = self.model.score(
+            input_ids=input_ids, attention_mask=attention_mask, features=features,
+            logits_to_keep=count + 1,
+        ).logits
+        logps = logits[:, :-1].log_softmax(-1).gather(-1, input_ids[:, -count:, None])[..., 0]
+        difference = (logps - found[0].detach()).abs() * attention_mask[:, -count:]
+        compared.append((model is self.ref_model, difference.max().item()))
+        return found
+
+    monkeypatch.setattr(
+        grpo.GroupTrainer, "_get_per_token_logps_and_entropies", compare)
+    fit.main(replace(
+        room["configs"][1], output_dir=str(tmp_path), max_steps=1, grad_accum=1, batch_size=8,
+        valid=[],
+    ))
+    assert sorted(is_reference for is_reference, _ in compared) == [False, True]
+    assert max(difference for _, difference in compared) < 1e-4
 
 
 def test_sft2_learns_the_best_answers_beside_the_first_data(room):
