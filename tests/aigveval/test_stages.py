@@ -214,11 +214,11 @@ def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
     config = replace(
         room["configs"][1], output_dir=str(tmp_path), max_steps=8, batch_size=16, grad_accum=1,
         grpo={**GRPO, "group": 8, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
-        lora_learning_rate=2e-2, learning_rate=2e-2, score_weight=0.0, valid=[], warmup=0.0,
+        lora_learning_rate=1e-2, learning_rate=1e-2, score_weight=0.0, valid=[], warmup=0.0,
     )
     fit.main(config)
     rewards = [entry["reward"] for entry in history(tmp_path) if "reward" in entry]
-    assert sum(rewards[-2:]) / 2 > rewards[0] + 0.1, rewards
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:2]) / 2 + 0.05, rewards
 
 
 def test_the_likelihood_that_grpo_moves_is_that_of_the_sampling(room, tmp_path, monkeypatch):
@@ -241,8 +241,7 @@ def test_the_likelihood_that_grpo_moves_is_that_of_the_sampling(room, tmp_path, 
         compared.append((model is self.ref_model, difference.max().item()))
         return found
 
-    monkeypatch.setattr(
-        grpo.GroupTrainer, "_get_per_token_logps_and_entropies", compare)
+    monkeypatch.setattr(grpo.GroupTrainer, "_get_per_token_logps_and_entropies", compare)
     fit.main(replace(
         room["configs"][1], output_dir=str(tmp_path), max_steps=1, grad_accum=1, batch_size=8,
         valid=[],
