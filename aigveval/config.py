@@ -95,6 +95,9 @@ class AIGVEvalConfig(PretrainedConfig):
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Probability, in training, that all tokens of one encoder are set to zero.
         feature_noise: Standard deviation, in training, of Gaussian noise on standardised features.
+        impressions: Whether the question also shows, for each score, what the encoders' features
+            tell of it, as a mix of the level words' embeddings (see `fusion.AIGVEvalBackbone`).
+            AIGVEval has no such thing; a small LLM learns from fewer clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
             that a freak clip can't throw the LLM off.
         level_token_ids: First token of each level word, worst first. Filled in by
@@ -125,6 +128,7 @@ class AIGVEvalConfig(PretrainedConfig):
         feature_dropout: float = 0.0,
         feature_noise: float = 0.0,
         feature_clip: float = 10.0,
+        impressions: bool = True,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -161,6 +165,7 @@ class AIGVEvalConfig(PretrainedConfig):
         if feature_clip <= 0:
             raise ValueError(f"feature_clip must be positive, got {feature_clip}")
         self.feature_clip = feature_clip
+        self.impressions = bool(impressions)
         self.level_token_ids = None if level_token_ids is None else list(level_token_ids)
         if self.level_token_ids and len(set(self.level_token_ids)) != len(LEVELS):
             raise ValueError(
@@ -188,7 +193,7 @@ class AIGVEvalConfig(PretrainedConfig):
 
     @property
     def num_features(self) -> int:
-        """K, tokens of all encoders together: so many placeholders are in a question."""
+        """K, tokens of all encoders together."""
         return sum(k for k, _ in self.feature_shapes)
 
     @property

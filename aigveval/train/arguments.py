@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,11 @@ def training_arguments(
 
 
 def _loggers(config: FitConfig) -> list[str]:
-    available = get_available_reporting_integrations()
+    # transformers would take tensorboardX for it, which torch's writer doesn't
+    available = [
+        name for name in get_available_reporting_integrations()
+        if name != TENSORBOARD or find_spec(TENSORBOARD)
+    ]
     if config.report_to is None:
         return [name for name in available if name == TENSORBOARD]
     for name in config.report_to:
