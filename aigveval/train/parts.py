@@ -68,7 +68,7 @@ class Part:
         ]
         rows = [
             row for row in rows
-            if not all(map(math.isnan, row.scores)) or getattr(row, "answers", ())
+            if not all(map(math.isnan, row.scores)) or bool(getattr(row, "answers", None))
         ]
         known = [
             (pair, _without(pair.preferences, hidden, None)) for pair in self.pairs
