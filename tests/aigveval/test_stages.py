@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from aigveval.data.cot import write_cot
+from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
 from aigveval.train import fit, rollout
@@ -105,12 +106,15 @@ def test_only_projectors_and_lora_get_gradients(room):
 
 
 def make_batch(model, processor, answers):
+    """Questions with answers, and features like those of the training."""
     torch.manual_seed(0)
+    features = pack_features([
+        part.mean + part.std * torch.randn(len(answers), count, dim)
+        for part, (count, dim) in zip(
+            model.model.projectors.values(), model.config.feature_shapes)
+    ])
     questions = processor.encode_prompts(["a scene"] * len(answers))
-    shape = len(answers), model.config.num_features, model.config.feature_dim
-    return with_answers(
-        {**questions, "features": torch.randn(shape)}, processor.tokenizer, answers
-    )
+    return with_answers({**questions, "features": features}, processor.tokenizer, answers)
 
 
 def test_the_loss_is_on_what_the_model_writes(room):
@@ -212,8 +216,8 @@ def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
 
     monkeypatch.setattr(rollout, "trl_rewards", lambda names: [format])
     config = replace(
-        room["configs"][1], output_dir=str(tmp_path), max_steps=8, batch_size=16, grad_accum=1,
-        grpo={**GRPO, "group": 8, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
+        room["configs"][1], output_dir=str(tmp_path), max_steps=12, batch_size=32, grad_accum=1,
+        grpo={**GRPO, "group": 16, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
         lora_learning_rate=1e-2, learning_rate=1e-2, score_weight=0.0, valid=[], warmup=0.0,
     )
     fit.main(config)
