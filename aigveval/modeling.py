@@ -106,6 +106,10 @@ class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type:
         # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
         self._keys_to_ignore_on_save = set(self.state_dict()) - trained_keys(self)
 
+    def trained_keys(self) -> set[str]:
+        """Keys of the state dict that training changes, and that are saved."""
+        return trained_keys(self)
+
     def init_weights(self) -> None:
         """Nothing: the LLM comes with its weights, and projectors initialise themselves."""
 
