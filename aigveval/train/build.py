@@ -91,8 +91,9 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
 
 
 def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
+    # First: a checkpoint that isn't there is told before a large LLM is fetched.
     made = [_make_encoder(entry) for entry in config.encoders]
+    llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
         projector_hidden=config.projector_hidden, impressions=config.impressions, **_noise(config),
