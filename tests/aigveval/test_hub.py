@@ -199,8 +199,8 @@ def test_trained_by_fit_is_told(tmp_path):
         (run_folder / f"checkpoint-{step}").mkdir(parents=True)
         state = {"best_global_step": 8, "log_history": history[: step // 4]}
         (run_folder / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps(state))
-    config = {"train": ["/home/me/ratings_train.csv", "lab/videos/small:train"], "epochs": 3, "max_steps": None,
-              "valid": ["/home/me/ratings.csv"], "base": "/home/me/lite", "loss": {"level": 1.0}}
+    config = {"train": ["/home/me/ratings_train.csv", "lab/videos/small:train"], "epochs": 3,
+              "max_steps": None, "valid": ["/home/me/ratings.csv"], "base": "/home/me/lite", "loss": {"level": 1.0}}
     (run_folder / "fit.json").write_text(json.dumps(config))
     model = run_folder / "model"
     model.mkdir()
@@ -211,8 +211,8 @@ def test_trained_by_fit_is_told(tmp_path):
     assert facts["datasets"] == ["lab/videos"] and "license" not in facts
     assert "model-index" not in facts  # validation had a say in the training
     assert "- ratings of our own \\| CC0\n" in text
-    assert ("on ratings_train.csv, lab/videos/small:train, validated on ratings.csv, starting from lite."
-            in text)
+    assert ("on ratings_train.csv, lab/videos/small:train, validated on ratings.csv, "
+            "starting from lite." in text)
     assert '- Options: `epochs` 3, `loss` {"level": 1.0}.' in text
     assert "| SROCC | 0.50 |" in text and "| PLCC | 0.25 |" in text
     assert "has not stated their licence" in text
