@@ -77,7 +77,9 @@ def write_whole(path: Path, text: str) -> None:
 def as_plain(found: Sequence[Table]) -> str:
     """Tables as text of fixed width."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        console = Console(file=nowhere, width=WIDTH, color_system=None, record=True)
+        console = Console(
+            file=nowhere, width=WIDTH, color_system=None, record=True, force_jupyter=False
+        )
         _print(console, found)
         return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
 

@@ -199,8 +199,8 @@ def test_trained_by_fit_is_told(tmp_path):
         (run_folder / f"checkpoint-{step}").mkdir(parents=True)
         state = {"best_global_step": 8, "log_history": history[: step // 4]}
         (run_folder / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps(state))
-    config = {"train": ["/home/me/ratings_train.csv", "lab/videos/small:train"],
-              "valid": ["/home/me/ratings.csv"], "epochs": 3, "max_steps": None,
+    config = {"train": ["/home/me/ratings_train.csv", "lab/videos/small:train"], "epochs": 3,
+              "max_steps": None, "valid": ["/home/me/ratings.csv"],
               "base": "/home/me/lite", "loss": {"level": 1.0}}
     (run_folder / "fit.json").write_text(json.dumps(config))
     model = run_folder / "model"
