@@ -22,6 +22,7 @@ from .llm import save_llm
 
 if TYPE_CHECKING:
     from .modeling import AIGVEvalModel
+    from .scorer import ScorerModel
 
 WEIGHTS = "model.safetensors"
 _ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with
@@ -63,7 +64,7 @@ def model_folder(
         ) from error
 
 
-def trained_keys(model: "AIGVEvalModel") -> set[str]:
+def trained_keys(model: "ScorerModel") -> set[str]:
     """Keys of the state dict that training changes: projectors (with statistics), LoRA, and those
     of trained encoders as far as they are in the model."""
     prefixes = ["model.projectors.", *(f"{_ENCODERS}{n}." for n in model.config.trained_encoders)]
@@ -111,7 +112,7 @@ def split_encoders(
     return rest, encoders
 
 
-def load_trained(model: "AIGVEvalModel", state: dict[str, Tensor], *, source: Path) -> None:
+def load_trained(model: "ScorerModel", state: dict[str, Tensor], *, source: Path) -> None:
     """Copy trained weights into the model: all of them, and nothing else.
 
     Raises:

@@ -23,7 +23,7 @@ from transformers import (
 from prompts import ANSWER, SLOT
 
 if TYPE_CHECKING:
-    from .modeling import AIGVEvalModel
+    from .scorer import ScorerModel
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
 # Of a second try. Any other text is welcome, but still a likely one.
@@ -99,7 +99,7 @@ class AnswerWriter:
 
     def __init__(
         self,
-        model: "AIGVEvalModel",
+        model: "ScorerModel",
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch: Mapping[str, Tensor],
@@ -165,7 +165,7 @@ class AnswerWriter:
         config = GenerationConfig(
             max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=(ends or [0])[0],
             # where the LLM's vocabulary has room for it
-            suppress_tokens=[self.model.config.feature_token_id], **how,
+            suppress_tokens=self.model.placeholder_ids, **how,
         )
         model: Any = self.model  # as above
         ids = model.generate(self._input_ids[chosen], generation_config=config, **inputs)
