@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .scorer import ScorerModel
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
+_TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
 # Of a second try. Any other text is welcome, but still a likely one.
 _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 
@@ -126,7 +127,8 @@ class AnswerWriter:
             self._mask[row, count:] = 0
             self._mask[row, -len(own):] = 1
             self._input_ids[row, -len(own):] = torch.tensor(own)
-        self._features = batch["features"]
+        self._seen = {name: value for name, value in batch.items() if name not in _TEXT}
+        self._deltas = model.rope_deltas
         self._cache = cache if _cut(cache, scored.shape[1] - width) else None
 
     def write(
@@ -157,10 +159,15 @@ class AnswerWriter:
         chosen = torch.tensor(rows, device=self._input_ids.device)
         inputs: dict[str, Any] = {"attention_mask": self._mask[chosen]}
         if self._cache is None:
-            inputs["features"] = self._features[chosen]
+            for name, value in self._seen.items():
+                inputs[name] = value[chosen] if isinstance(value, Tensor) else [
+                    value[row] for row in rows
+                ]
         else:
             inputs["past_key_values"] = copy.deepcopy(self._cache)  # `generate` adds to it
             inputs["past_key_values"].batch_select_indices(chosen)
+            if self._deltas is not None:
+                self.model.rope_deltas = self._deltas[chosen]
         ends = self._end_ids()
         config = GenerationConfig(
             max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=(ends or [0])[0],
