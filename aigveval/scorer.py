@@ -59,6 +59,10 @@ class ScorerModel(PreTrainedModel):
         """Tokens that stand for what the model sees, and that it must never write."""
         raise NotImplementedError
 
+    def trained_keys(self) -> set[str]:
+        """Keys of the state dict that training changes, and that are saved."""
+        return trained_keys(self)
+
     def _note_frozen(self) -> None:
         # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
         self._keys_to_ignore_on_save = set(self.state_dict()) - trained_keys(self)

@@ -8,14 +8,15 @@ takes the place of encoders, projectors and LLM; question, slots and answers are
 Axis legend: b batch, s sequence, h width of the language part.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from transformers import AutoConfig, Cache, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from .checkpoint import load_trained, model_folder, read_trained
 from .config import LORA, ScorerConfig
@@ -87,6 +88,54 @@ class QSaveConfig(ScorerConfig):
         return self.vlm
 
 
+class VisionBackbone(nn.Module):
+    """A vision-language model without its head: token ids and frames to the last hidden state."""
+
+    def __init__(self, vlm: PreTrainedModel) -> None:
+        super().__init__()
+        self.vlm = vlm
+        ids = [getattr(vlm.config, f"{kind}_token_id", None) for kind in ("image", "video")]
+        self._kind_of = {token: kind for kind, token in enumerate(ids, 1) if token is not None}
+        known = inspect.signature(vlm.base_model.forward).parameters
+        names = ("mm_token_type_ids", "token_type_ids")  # of Qwen's models, of Gemma's
+        self._kinds_name = next((name for name in names if name in known), None)
+
+    @property
+    def placeholder_ids(self) -> list[int]:
+        """Tokens that stand for pictures and videos."""
+        return list(self._kind_of)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        visuals: Sequence[Mapping[str, Tensor]] | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """See `QSaveModel.forward`; further arguments go to the vision-language model."""
+        return self.vlm.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, **self.inputs(input_ids, visuals),
+            **kwargs,
+        )
+
+    def inputs(
+        self, input_ids: Tensor, visuals: Sequence[Mapping[str, Tensor]] | None
+    ) -> dict[str, Tensor]:
+        """The rows' frames one after another, and which tokens stand for them."""
+        if visuals is None:
+            return {}
+        inputs = {
+            name: torch.cat([row[name].to(input_ids.device) for row in visuals])
+            for name in visuals[0]
+        }
+        if self._kinds_name is not None:
+            kinds = torch.zeros_like(input_ids)
+            for token, kind in self._kind_of.items():
+                kinds.masked_fill_(input_ids == token, kind)
+            inputs[self._kinds_name] = kinds
+        return inputs
+
+
 class QSaveModel(ScorerModel):
     """Scores AI-generated videos by looking at frames, and writes about them.
 
@@ -100,7 +149,7 @@ class QSaveModel(ScorerModel):
     """
 
     config_class = QSaveConfig
-    base_model_prefix = "vlm"
+    base_model_prefix = "model"
 
     def __init__(self, config: QSaveConfig, vlm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -108,7 +157,7 @@ class QSaveModel(ScorerModel):
             raise ValueError("no token ids; QSaveProcessor.from_config(config) fills them in")
         vlm = load_vlm(config.vlm) if vlm is None else vlm
         check_llm(vlm, config)
-        self.vlm = vlm.requires_grad_(False)
+        self.model = VisionBackbone(vlm.requires_grad_(False))
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
             inject_lora(vlm.get_decoder(), config.lora, name=config.vlm)
@@ -117,14 +166,17 @@ class QSaveModel(ScorerModel):
         self._note_frozen()
 
     @property
+    def vlm(self) -> Any:
+        """The vision-language model, head and all."""
+        return self.model.vlm
+
+    @property
     def lm_head(self) -> nn.Module:
         return self.vlm.get_output_embeddings()
 
     @property
     def placeholder_ids(self) -> list[int]:
-        names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
-        ids = (getattr(self.vlm.config, name, None) for name in names)
-        return sorted({token for token in ids if token is not None})
+        return self.model.placeholder_ids
 
     @property
     def rope_deltas(self) -> Tensor | None:  # type: ignore[override]
@@ -136,6 +188,9 @@ class QSaveModel(ScorerModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
 
     def forward(
         self,
@@ -149,7 +204,6 @@ class QSaveModel(ScorerModel):
         use_cache: bool = False,
         logits_to_keep: int | None = None,
         return_dict: bool = True,
-        **per_token: Tensor,
     ) -> AIGVEvalOutput:
         """Score a batch, or give the logits of the next tokens.
 
@@ -160,8 +214,6 @@ class QSaveModel(ScorerModel):
                 a cache, which has them already.
             slot_positions, slot_mask, output_last_hidden_state, past_key_values, use_cache,
                 logits_to_keep, return_dict: See `AIGVEvalModel.forward`.
-            **per_token: What the processor gives besides for each token, such as
-                `mm_token_type_ids`; where it's shorter than a row, zeros follow.
 
         Raises:
             ValueError: Frames are absent, or don't match the placeholders.
@@ -169,10 +221,7 @@ class QSaveModel(ScorerModel):
         if visuals is None and past_key_values is None:
             raise ValueError("forward needs visuals, or the cache of a pass that had them")
         cached = {} if past_key_values is None else {"past_key_values": past_key_values}
-        found = self.vlm.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, **cached,
-            **self._inputs(input_ids, visuals, per_token),
-        )
+        found = self.model(input_ids, attention_mask, visuals, use_cache=use_cache, **cached)
         return self._output(
             found, slot_positions=slot_positions, slot_mask=slot_mask,
             logits_to_keep=logits_to_keep, use_cache=use_cache,
@@ -188,25 +237,9 @@ class QSaveModel(ScorerModel):
         Args:
             input_ids: (b, s).
             visuals: As in `forward`.
-            **options: Of `GenerationMixin.generate`, and what `forward` takes for each token.
+            **options: Of `GenerationMixin.generate`.
         """
-        per_token = {name: options.pop(name) for name in [*options] if is_per_token(name)}
-        inputs = self._inputs(input_ids, visuals, per_token)
-        model: Any = self.vlm
-        return model.generate(input_ids, **inputs, **options)
-
-    @staticmethod
-    def _inputs(
-        input_ids: Tensor, visuals: Sequence[Mapping[str, Tensor]] | None,
-        per_token: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """The rows' frames one after another, as vision-language models take them."""
-        width, device = input_ids.shape[1], input_ids.device
-        rows = visuals or [{}]
-        inputs = {name: torch.cat([row[name].to(device) for row in rows]) for name in rows[0]}
-        for name, values in per_token.items():
-            inputs[name] = pad(values, (0, width - values.shape[1]))
-        return inputs
+        return self.vlm.generate(input_ids, **self.model.inputs(input_ids, visuals), **options)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -245,11 +278,6 @@ class QSaveModel(ScorerModel):
         model.name_or_path = str(pretrained_model_name_or_path)
         load_trained(model, state, source=folder)
         return model.eval()
-
-
-def is_per_token(name: str) -> bool:
-    """Whether an input of a vision-language model has a number for each token of the text."""
-    return name.endswith("token_type_ids")
 
 
 AutoConfig.register(QSaveConfig.model_type, QSaveConfig, exist_ok=True)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
@@ -24,7 +23,7 @@ from prompts import build_messages
 from .checkpoint import model_folder
 from .llm import load_vlm_processor
 from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
-from .vlm import QSaveConfig, is_per_token
+from .vlm import QSaveConfig
 
 # Stand in the question for the frames, and for where they end; chat templates keep them.
 _SLOW, _FAST, _END = "zqSLOWFRAMESqz", "zqFASTFRAMESqz", "zqFRAMESENDqz"
@@ -136,9 +135,8 @@ class QSaveProcessor(QuestionProcessor):
             start_seconds: When the part of the video starts that is to be judged.
 
         Returns:
-            `input_ids` (s,), the tokens of the question up to the last frame, others of such a
-            kind that `is_per_token`, and pixels and their grids as the model's processor gives
-            them, all its rows for this clip's frames.
+            `input_ids` (s,), the tokens of the question up to the last frame, and pixels and their
+            grids as the model's processor gives them: its rows for this clip's frames.
 
         Raises:
             encoders.VideoError: The frames have a shape that the model can't see.
@@ -170,13 +168,10 @@ class QSaveProcessor(QuestionProcessor):
             )
         except ValueError as error:
             raise VideoError(name, " ".join(str(error).split())) from error
-        clip = {
-            key: value for key, value in found.items()
-            if isinstance(value, Tensor) and key != "attention_mask"
-        }
+        own = {"attention_mask", "token_type_ids", "mm_token_type_ids"}  # told by the tokens
         return {
-            key: value[0] if key == "input_ids" or is_per_token(key) else value
-            for key, value in clip.items()
+            key: value[0] if key == "input_ids" else value for key, value in found.items()
+            if isinstance(value, Tensor) and key not in own
         }
 
     def encode_prompts(  # the same name as of the other processor, but a clip has tokens of its own
@@ -190,19 +185,15 @@ class QSaveProcessor(QuestionProcessor):
 
         Returns:
             input_ids and attention_mask (b, s), slot_positions (b, 4) int64, slot_mask (b, 4)
-            bool, the four in the order of `prompts.SCORES`; visuals, what the b clips look like;
-            and, where the model has them, more numbers for each token (b, s).
+            bool, the four in the order of `prompts.SCORES`, and visuals, what the b clips look
+            like.
         """
         if len(prompts) != len(clips):
             raise ValueError(f"there are {len(prompts)} prompts for {len(clips)} videos")
         batch = self._encode(prompts, [clip["input_ids"].tolist() for clip in clips], [])
-        per_token = [key for key in (clips[0] if clips else ()) if is_per_token(key)]
-        for key in per_token:
-            batch[key] = torch.zeros_like(batch["input_ids"])
-            for row, clip in zip(batch[key], clips):
-                row[: len(clip[key])] = clip[key]
-        own = {"input_ids", *per_token}
-        batch["visuals"] = [{k: v for k, v in clip.items() if k not in own} for clip in clips]
+        batch["visuals"] = [
+            {name: value for name, value in clip.items() if name != "input_ids"} for clip in clips
+        ]
         return batch
 
     def __call__(
@@ -244,7 +235,8 @@ class QSaveProcessor(QuestionProcessor):
                 {"role": "system", "content": [told]}, {"role": "user", "content": content},
             ])
         except TemplateError:  # as where a template knows no system role
-            return self._apply([{"role": "user", "content": [_text(told["text"] + "\n"), *content]}])
+            told["text"] += "\n"
+            return self._apply([{"role": "user", "content": [told, *content]}])
 
     def _placeholder_ids(self) -> Sequence[int]:
         ids = (getattr(self.inner, f"{kind}_token_id", None) for kind in ("image", "video"))
