@@ -25,7 +25,7 @@ from aigveval.fusion import AIGVEvalBackbone, FeatureProjector, unpack_features
 from aigveval.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
-from .dataset import GROUP, WEIGHT, Collator, EpochSampler, QualityDataset
+from .dataset import GROUP, PAIR, WEIGHT, Collator, EpochSampler, QualityDataset
 from .fit_config import FitConfig
 from .losses import rank_loss
 from .progress import steps_bar
@@ -137,7 +137,8 @@ class ReadingTrainer(QualityTrainer):
             with torch.no_grad():
                 told = read_axes(backbone, features).clamp(1.0, 5.0)
             labels = inputs["labels"].clone()
-            labels[:, : len(SCORES)], labels[:, WEIGHT], labels[:, GROUP] = told, 1.0, -1
+            labels[:, : len(SCORES)], labels[:, WEIGHT] = told, 1.0
+            labels[:, GROUP] = labels[:, PAIR] = -1
             inputs = {**inputs, "features": features, "labels": labels}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:

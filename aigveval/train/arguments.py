@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import (
+    TensorBoardCallback, get_available_reporting_integrations,
+)
 
 from .fit_config import FitConfig, FitError
 
@@ -73,11 +74,16 @@ def training_arguments(config: FitConfig) -> TrainingArguments:
 
 
 def _loggers(config: FitConfig) -> list[str]:
-    if config.report_to is not None:
-        if TENSORBOARD in config.report_to and find_spec("tensorboard") is None:
-            raise FitError("report_to: tensorboard is not installed: pip install tensorboard")
-        return config.report_to
-    return [TENSORBOARD] if find_spec("tensorboard") else []
+    available = get_available_reporting_integrations()
+    if config.report_to is None:
+        return [name for name in available if name == TENSORBOARD]
+    for name in config.report_to:
+        if name not in available:
+            raise FitError(
+                f"report_to: {name} is not installed, or not known to transformers; "
+                f"there are {', '.join(available) or 'none'}"
+            )
+    return config.report_to
 
 
 def tensorboard(config: FitConfig, *, from_step: int) -> TensorBoardCallback | None:
@@ -92,4 +98,4 @@ def tensorboard(config: FitConfig, *, from_step: int) -> TensorBoardCallback | N
     from torch.utils.tensorboard import SummaryWriter
 
     folder = Path(config.output_dir) / TENSORBOARD
-    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=from_step or None))
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=from_step + 1))

@@ -52,7 +52,8 @@ def build_model(config: FitConfig) -> Built:
     """Make or load what is to be trained.
 
     Raises:
-        FitError: The LLM can't be loaded as asked, or an encoder can't be made.
+        FitError: The LLM can't be loaded as asked, an encoder can't be made, or the model hasn't
+            what is to be trained.
         aigveval.assess.ModelError: There's no such base model.
     """
     try:
@@ -61,6 +62,8 @@ def build_model(config: FitConfig) -> Built:
         if type(error) not in (OSError, ValueError):  # our own tell what they are
             raise
         raise FitError(" ".join(str(error).split())) from error
+    if config.learn == "reading" and model.config.lora is None:
+        raise FitError("learn: reading trains the LoRA, and the model has none")
     names = [encoder.spec.name for encoder in encoders]
     trained = [resolve_name(name) if name not in names else name for name in config.train_encoders]
     for name in trained:

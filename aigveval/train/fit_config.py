@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from aigveval.config import LORA
 from aigveval.data.scales import Scale
+from aigveval.data.tables import InputError
 
 from .losses import LOSS_TERMS
 
@@ -30,7 +31,8 @@ class FitConfig:
         train: Manifests to train on: of clips with scores (`aigveval.data.manifest`), of preference
             pairs (`aigveval.data.pairs`), or both.
         valid: Manifests that are measured after each epoch. Without any the last state is kept.
-        scale: Lowest and highest score in all manifests; they are mapped onto 1-5.
+        scale: ``LOW:HIGH``, the lowest and highest score in the manifests, such as ``0:100``; they
+            are mapped onto 1-5.
         output_dir: Checkpoints while training, and in the end the folder ``model``. A run that was
             stopped goes on when it's started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
@@ -52,9 +54,9 @@ class FitConfig:
         feature_noise: Std of Gaussian noise on the standardised features in training.
         align_epochs: Passes over the training rows in which the projectors alone learn to tell the
             scores, see `aigveval.train.align`: seconds each, and the LLM then learns much faster.
+        align_learning_rate: Peak, of the projectors in these passes.
         learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
             LoRA learns to say what they tell, see `aigveval.train.align.ReadingTrainer`.
-        align_learning_rate: Peak, of the projectors in these passes.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
@@ -83,8 +85,9 @@ class FitConfig:
         mismatch_scores: Range of that target.
         prompt_dropout: Chance that a row loses its prompt.
         seed: Of everything random.
-        save_minutes: Checkpoint after so many minutes besides the one after each epoch; null for
-            none. A run that is killed loses no more than that.
+        save_minutes: Checkpoint after the step in which so many minutes have passed since the last
+            one, besides the one after each epoch; null for none. A run that is killed loses no more
+            than these minutes and one step; Ctrl-C and SIGTERM lose nothing.
         save_steps: Likewise after so many steps.
         early_stop: Stop after so many epochs without a better mean SROCC.
         gradient_checkpointing: Trade time for memory.
@@ -108,7 +111,7 @@ class FitConfig:
     output_dir: str
     cache_dir: str
     valid: list[str] = field(default_factory=list)
-    scale: list[Any] = field(default_factory=lambda: [1.0, 5.0])
+    scale: str = "1:5"
     base: str | None = None
     llm: str = "smollm2-135m-instruct"
     llm_4bit: bool = False
@@ -149,7 +152,7 @@ class FitConfig:
     mismatch_scores: list[Any] = field(default_factory=lambda: [1.0, 1.5])
     prompt_dropout: float = 0.0
     seed: int = 0
-    save_minutes: float | None = 5.0
+    save_minutes: float | None = 1.0
     save_steps: int | None = None
     early_stop: int | None = None
     gradient_checkpointing: bool = False
@@ -196,14 +199,11 @@ class FitConfig:
 
     @property
     def score_scale(self) -> Scale:
-        """`scale`, checked."""
+        """`scale`, parsed."""
         try:
-            low, high = map(float, self.scale)
-            return Scale(low, high)
-        except (TypeError, ValueError):
-            raise FitError(
-                f"scale must be [low, high], such as [0, 100], got {self.scale}"
-            ) from None
+            return Scale.parse(self.scale)
+        except InputError as error:
+            raise FitError(f"scale: {error}") from None
 
     def _check_loss(self) -> None:
         for name, weight in self.loss.items():
@@ -243,6 +243,10 @@ class FitConfig:
         """What excludes each other."""
         if self.train_encoders and self.align_epochs:
             raise FitError("align_epochs needs cached tokens, which train_encoders have none of")
+        if self.learn == "reading" and self.train_encoders:
+            raise FitError("learn: reading trains the LoRA alone, no train_encoders")
+        if self.learn == "reading" and self.fsdp:
+            raise FitError("learn: reading can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp and self.ema is not None:
             raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp_config and not self.fsdp:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -16,6 +17,16 @@ from aigveval.data.tables import HUB_ID, MANIFEST_SUFFIXES
 from aigveval.presets import list_presets, read_preset
 
 from .fit_config import FROM_BASE, FitConfig, FitError, check_known, default_of
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes ``1:5`` for text, as YAML 1.2 does, and not for sixty-five in base 60."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [("tag:yaml.org,2002:str", re.compile(r"[^:]+:")), *rules]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 _KINDS = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
@@ -64,7 +75,7 @@ def write_fit_config(config: FitConfig) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise FitError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     except yaml.YAMLError as error:
@@ -74,6 +85,10 @@ def _load(path: Path) -> dict[str, Any]:
     return values
 
 
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
 def _change(values: dict[str, Any], change: str) -> None:
     target, equals, text = change.partition("=")
     name, *fields = target.strip().split(".")
@@ -81,7 +96,7 @@ def _change(values: dict[str, Any], change: str) -> None:
         raise FitError(f"expected NAME=VALUE, got {change!r}")
     check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except yaml.YAMLError:
         raise FitError(f"{change!r}: the value is not YAML") from None
     if not fields:

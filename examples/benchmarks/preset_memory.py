@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, BlipVisionConfig, BlipVisionModel
 
+from aigveval.config import LORA
 from aigveval.fusion import FeatureProjector
 from aigveval.llm import inject_lora
 from aigveval.presets import list_presets, read_catalogue, read_preset
@@ -94,7 +95,7 @@ def measure_llm(
         )
         llm.requires_grad_(False)
         frozen = sum(value.numel() for value in llm.parameters())
-        inject_lora(llm.base_model, preset["lora"], name=preset["llm"])
+        inject_lora(llm.base_model, {**LORA, **preset["lora"]}, name=preset["llm"])
         width = llm.config.hidden_size
         projectors = nn.ModuleList(
             FeatureProjector(k, d, width, hidden=preset["projector_hidden"], embedding_rms=1.0,

@@ -22,7 +22,7 @@ from aigveval.train.parts import Part
 from aigveval.train.predict import predict
 from aigveval.train.validation import ValidationMetrics
 
-from .fit_case import ENCODERS, losses
+from .fit_case import ENCODERS, Brightness, losses
 
 
 def test_it_learns_and_its_model_loads(fit_config, fit_data):
@@ -118,6 +118,38 @@ def test_a_finished_run_is_not_trained_again(fit_config, capfd):
     again = fit.main(config)
     assert again.steps == first.steps and again.metrics == first.metrics
     assert "Going on from step 4" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_a_run_starts_from_the_feature_cache(fit_config, monkeypatch, capfd):
+    """What another run has encoded is not decoded again."""
+    first = fit.main(replace(fit_config, epochs=1))
+
+    def preprocess(self, frames, *, seed=0):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(Brightness, "preprocess", preprocess)
+    again = fit.main(replace(fit_config, epochs=1, output_dir=fit_config.output_dir + "-again"))
+    assert "0 of them newly encoded" in capfd.readouterr().err
+    assert again.metrics == first.metrics
+
+
+def test_scores_on_another_scale_train_the_same(fit_config, fit_data, tmp_path):
+    config = replace(fit_config, max_steps=2, valid=[], save_steps=None)
+    fit.main(config)
+    rows = []
+    for line in (fit_data / "train.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        for name in ("technical", "motion", "semantic"):
+            if row[name] is not None:
+                row[name] = 25 * (row[name] - 1)
+        rows.append(json.dumps(row | {"video": str(fit_data / row["video"])}) + "\n")
+    (tmp_path / "percent.jsonl").write_text("".join(rows))
+    percent = replace(
+        config, train=[str(tmp_path / "percent.jsonl")], scale="0:100",
+        output_dir=config.output_dir + "-percent",
+    )
+    fit.main(percent)
+    assert losses(percent.output_dir) == pytest.approx(losses(config.output_dir), abs=1e-5)
 
 
 def test_another_run_in_the_same_folder_is_refused(fit_config):

@@ -11,12 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed as dist
-from torch import multiprocessing
 
 from aigveval.train import fit
 from aigveval.train.fit_yaml import write_fit_config
-from aigveval.train.losses import quality_loss
 from aigveval.train.parallel import any_process, gather_rows, global_loss
 
 from .fit_case import history, losses
@@ -66,13 +63,18 @@ def assert_alike(one, two, *, within: float = 2e-5) -> None:
 
 @pytest.fixture
 def whole(fit_config, fit_data, tmp_path):
-    """Of 23 rows, so that the last batch is not full; without dropout, which processes draw."""
+    """Of 23 rows, so that the last batch is not full; without dropout, which processes draw.
+
+    The projectors are aligned first: new ones tell all rows the same, and Adam would make steps of
+    gradients that are nothing but rounding.
+    """
     rows = (fit_data / "train.jsonl").read_text().splitlines()[:-1]
     rows = [row.replace("videos/", f"{fit_data}/videos/") for row in rows]
     (tmp_path / "rated.jsonl").write_text("\n".join(rows))
     return replace(
         fit_config, train=[str(tmp_path / "rated.jsonl")], epochs=3, feature_noise=0.0,
         save_steps=None, lora={**fit_config.lora, "dropout": 0.0}, group_batches=True,
+        align_epochs=5,
         loss={"level": 0.5, "plcc": 1.0, "rank": 0.3, "group_rank": 0.5},
     )
 
@@ -133,44 +135,6 @@ def test_sharded_over_two_processes(whole, tmp_path):
     before = weights(config)
     assert "Going on from step 12" in run(config)  # its checkpoints are read
     assert all(torch.equal(value, before[name]) for name, value in weights(config).items())
-
-
-# ---- the pieces ----
-
-
-def _in_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    logits = torch.randn(8, 4, 5)
-    targets = 1 + 4 * torch.rand(8, 4)
-    part = slice(4 * rank, 4 * rank + 4)
-    own = logits[part].clone().requires_grad_()
-    gathered = gather_rows(own)
-    assert torch.equal(gathered, logits)
-    terms = {"level": 0.3, "plcc": 1.0, "rank": 0.3}
-    loss = global_loss(quality_loss(gathered, gather_rows(targets[part]), torch.ones(8, 4), terms))
-    loss.backward()
-    flags = any_process(rank == 0, False, rank == 1, device=torch.device("cpu"))
-    torch.save({"loss": loss.detach(), "gradient": own.grad, "flags": flags}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_gathered_rows_have_the_gradient_of_the_whole(tmp_path):
-    multiprocessing.start_processes(
-        _in_process, args=(str(tmp_path),), nprocs=2, start_method="spawn"
-    )
-    torch.manual_seed(0)
-    logits = torch.randn(8, 4, 5, requires_grad=True)
-    targets = 1 + 4 * torch.rand(8, 4)
-    loss = quality_loss(logits, targets, torch.ones(8, 4), {"level": 0.3, "plcc": 1.0, "rank": 0.3})
-    loss.backward()
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for rank, one in enumerate(found):
-        assert torch.allclose(one["loss"], loss)
-        # DDP divides by the number of processes
-        assert torch.allclose(one["gradient"] / 2, logits.grad[4 * rank: 4 * rank + 4], atol=1e-6)
-        assert one["flags"] == [True, False, True]
 
 
 def test_one_process_sends_nothing():

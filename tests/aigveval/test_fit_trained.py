@@ -179,15 +179,14 @@ def test_a_folder_with_other_encoders_is_refused(mixed):
         AIGVEvalModel.from_pretrained(result.model)
 
 
-@pytest.mark.parametrize("steps", [5, 8])
-def test_resumed_equals_uninterrupted(mixed, tmp_path, monkeypatch, steps):
-    config = replace(mixed, ema=0.9)
+def test_resumed_equals_uninterrupted(mixed, tmp_path, monkeypatch):
+    config = replace(mixed, ema=0.9, epochs=2)
     whole = fit.main(config)
     cut = replace(config, output_dir=str(tmp_path / "cut"))
     step_end = fit.ProgressCallback.on_step_end
 
     def kill(self, args, state, control, **kwargs):
-        if state.global_step == steps:
+        if state.global_step == 5:
             raise KeyError
         step_end(self, args, state, control, **kwargs)
 
