@@ -79,11 +79,27 @@ class Written:
         text: All of it, the lines that were given included.
         finished: Whether the model ended it, rather than the limit.
         num_tokens: How many tokens the model wrote, the one that ends the text included.
+        token_ids: These tokens.
     """
 
     text: str
     finished: bool
     num_tokens: int
+    token_ids: tuple[int, ...] = ()
+
+
+def question_ids(
+    batch: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """Token ids of each row's question, up to where the answer begins.
+
+    Args:
+        batch: As `AIGVEvalProcessor.encode_prompts` gives it, padded on the right.
+        tokenizer: The processor's.
+    """
+    first_label = len(_ids(tokenizer, ANSWER.split(SLOT)[0]))
+    ends = (batch["slot_positions"][:, 0] + 1 - first_label).tolist()
+    return [row[:end] for row, end in zip(batch["input_ids"].tolist(), ends, strict=True)]
 
 
 class AnswerWriter:
@@ -96,6 +112,9 @@ class AnswerWriter:
         cache: The `past_key_values` that it gave. It's taken over and cut; where it can't be cut,
             as with LLMs that keep no keys and values, the question is computed again.
         heads: b beginnings of the answers, as of `prompts.render_levels`, each ending its line.
+
+    Attributes:
+        prompt_ids: Token ids of each row's question and head: what the model writes on from.
     """
 
     def __init__(
@@ -109,11 +128,9 @@ class AnswerWriter:
     ) -> None:
         self.model, self.tokenizer, self.heads = model, tokenizer, list(heads)
         scored, mask = batch["input_ids"], batch["attention_mask"]
-        first_label = len(self._ids(ANSWER.split(SLOT)[0]))
-        starts = (batch["slot_positions"][:, 0] + 1 - first_label).tolist()
-        rows = [
-            scored[row, :start].tolist() + self._ids(head)
-            for row, (start, head) in enumerate(zip(starts, self.heads, strict=True))
+        self.prompt_ids = rows = [
+            question + _ids(tokenizer, head)
+            for question, head in zip(question_ids(batch, tokenizer), self.heads, strict=True)
         ]
         shared = [_common(row, seen) for row, seen in zip(rows, scored.tolist())]
         width = max(shared)
@@ -152,6 +169,25 @@ class AnswerWriter:
                 written += self._generate([row], max_new_tokens, _SAMPLING)
         return written
 
+    def sample(
+        self, rows: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float,
+        seed: int,
+    ) -> list[Written]:
+        """Answers of some rows, a row as often as it's named, all in one batch.
+
+        Args:
+            rows: Their numbers in the batch.
+            max_new_tokens: See `write`.
+            temperature: Of the sampling.
+            top_p: Of the sampling; 1 takes every token into account.
+            seed: The same one gives the same rows the same texts.
+        """
+        how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        device = self._input_ids.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return self._generate(rows, max_new_tokens, how)
+
     @torch.inference_mode()
     def _generate(
         self, rows: Sequence[int], max_new_tokens: int, how: Mapping[str, Any]
@@ -188,6 +224,7 @@ class AnswerWriter:
             text=self.heads[row] + str(text),
             finished=length is not None,
             num_tokens=len(tokens) if length is None else length + 1,
+            token_ids=tuple(tokens if length is None else tokens[: length + 1]),
         )
 
     def _end_ids(self) -> list[int]:
@@ -197,8 +234,9 @@ class AnswerWriter:
             int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None
         ))
 
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def _common(ids: Sequence[int], seen: Sequence[int]) -> int:

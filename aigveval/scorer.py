@@ -4,17 +4,19 @@ Axis legend: b batch, s sequence, h width of the LLM, v its vocabulary.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from encoders.bars import no_bars
 from .checkpoint import trained_keys
+from .generation import AnswerWriter
 from .scoring import score_levels
 
 
@@ -62,6 +64,13 @@ class ScorerModel(PreTrainedModel):
     def trained_keys(self) -> set[str]:
         """Keys of the state dict that training changes, and that are saved."""
         return trained_keys(self)
+
+    def answer_writer(
+        self, tokenizer: PreTrainedTokenizerBase, *, batch: Mapping[str, Any], cache: Cache,
+        heads: Sequence[str],
+    ) -> AnswerWriter:
+        """What writes the answers of a batch that was scored; see `AnswerWriter`."""
+        return AnswerWriter(self, tokenizer, batch=batch, cache=cache, heads=heads)
 
     def _note_frozen(self) -> None:
         # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.

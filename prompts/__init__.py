@@ -7,7 +7,7 @@ make the texts to learn from.
 
 from .answer import (
     Answer, Defect, Problem, render, render_defects, render_explanation, render_levels,
-    render_numbers,
+    render_numbers, split_levels,
 )
 from .consistency import check
 from .parsing import parse
@@ -35,4 +35,5 @@ __all__ = [
     "render_explanation",
     "render_levels",
     "render_numbers",
+    "split_levels",
 ]

@@ -188,6 +188,17 @@ def render_levels(scores: Mapping[Score, float]) -> str:
     return "\n".join(f"{SCORE_LABELS[name]}: {nearest_level(scores[name])}" for name in known)
 
 
+def split_levels(text: str) -> tuple[str, str]:
+    """An answer's first lines, the levels, each with its end, and what follows them.
+
+    In scoring the levels come from the scores, and the model writes what follows.
+    """
+    lines = text.splitlines(keepends=True)
+    labels = tuple(f"{label}:" for label in SCORE_LABELS.values())
+    count = next((n for n, line in enumerate(lines) if not line.startswith(labels)), len(lines))
+    return "".join(lines[:count]), "".join(lines[count:])
+
+
 def render_explanation(answer: Answer) -> str:
     """The lines between levels and numbers: reasoning and defects."""
     lines = [f"{name.capitalize()}: {text}" for name, text in answer.reasoning.items()]

@@ -11,13 +11,19 @@ import typer
 from aigveval.terminal import one_line_errors, silence_libraries
 
 FIT_HELP = """\
-Trains a model on videos with known scores, or on pairs of which one is preferred.
+Trains a model on videos with known scores, or on pairs of which one is preferred; and, in stages, \
+to explain its scores.
 
 The YAML file names the manifests to train and validate on (see `aigveval data`), the folder to
 write to and one for cached features, and any other option; `--print-config` shows them all, and
 `aigveval.train.fit_config.FitConfig` explains them. `preset: clip-qwen` takes over the options of a
 preset; `aigveval presets` lists them. The folder `examples/configs` of the project has a file for
 each public data set.
+
+`stage: sft` learns scores and answers together, from the files of `aigveval cot` or from manifests
+with labels of defects; `grpo` goes on from there by the rewards of answers that the model tries;
+`sft2` is sft with the best of these besides. A list `stages` in CONFIG runs them one after the
+other (`aigveval.train.stages`, `examples/configs/qsave_stages_lite.yaml`).
 
 A run that was stopped, by Ctrl-C, a kill or a cluster, goes on when the same command is given
 again, to the same result. TensorBoard shows it: `tensorboard --logdir RUN`.
@@ -64,15 +70,15 @@ def fit(
     with one_line_errors():
         silence_libraries()
         from aigveval.encoder_choice import apply_choices, parse_choice
-        from aigveval.train.fit_yaml import read_fit_config, write_fit_config
+        from aigveval.train.fit_yaml import write_fit_config
+        from aigveval.train.stages import read_stages, run_stages
 
-        options = read_fit_config(config, changes=changes or (), base=base)
+        first, *others = read_stages(config, changes=changes or (), base=base)
         if encoder:
             choices = [parse_choice(text) for text in encoder]
-            options = replace(options, encoders=apply_choices(options.encoders, choices))
+            first = replace(first, encoders=apply_choices(first.encoders, choices))
+        stages = [first, *others]
         if print_config:
-            typer.echo(write_fit_config(options), nl=False)
+            typer.echo("---\n".join(map(write_fit_config, stages)), nl=False)
             return
-        from aigveval.train.fit import main as run
-
-        run(options)
+        run_stages(stages)

@@ -173,7 +173,7 @@ def write_cot(
                 report.without_scores += 1
                 continue
             if times == "tenths":
-                labels = _with_length(labels, as_text(manifest))
+                labels = with_length(labels, as_text(manifest))
             for variant in range(variants):
                 row = make_row(labels, split=split, variant=variant, times=times,
                                score_decimals=score_decimals, seed=seed)
@@ -243,8 +243,12 @@ def read_cot(path: str | os.PathLike[str]) -> Iterator[CotRow]:
             ) from None
 
 
-def _with_length(labels: Labelled, manifest: str) -> Labelled:
-    """With the clip's length from its file, where a defect's times need it."""
+def with_length(labels: Labelled, manifest: str) -> Labelled:
+    """With the clip's length from its file, where a defect's times need it.
+
+    Raises:
+        ManifestError: when the file does not tell it.
+    """
     timed = any(item.start_seconds is not None for item in labels.attributions or ())
     if labels.duration_seconds is not None or not timed:
         return labels

@@ -16,8 +16,15 @@ TENSORBOARD = "tensorboard"
 _DAY = 24 * 3600
 
 
-def training_arguments(config: FitConfig) -> TrainingArguments:
+def training_arguments(
+    config: FitConfig, *, kind: type[TrainingArguments] = TrainingArguments, **more: Any
+) -> TrainingArguments:
     """The Trainer's arguments; joins the other processes of torchrun or accelerate, if any.
+
+    Args:
+        config: Of the run.
+        kind: Their class, as of one of TRL's trainers.
+        **more: Arguments that class has besides.
 
     Raises:
         FitError: The machine can't do what the config asks for.
@@ -36,7 +43,7 @@ def training_arguments(config: FitConfig) -> TrainingArguments:
         }
     validates = bool(config.valid)
     try:
-        arguments = TrainingArguments(
+        arguments = kind(
             output_dir=config.output_dir,
             num_train_epochs=config.epochs,
             max_steps=config.max_steps or -1,
@@ -63,7 +70,7 @@ def training_arguments(config: FitConfig) -> TrainingArguments:
             logging_first_step=True,
             disable_tqdm=True,
             report_to=[name for name in _loggers(config) if name != TENSORBOARD] or "none",
-            **options,
+            **options, **more,
         )
     except (ImportError, ValueError) as error:
         raise FitError(" ".join(str(error).split())) from error

@@ -1,7 +1,8 @@
-"""The regression stage, ``aigveval fit CONFIG.yaml``: projectors and LoRA on rated clips or pairs.
+"""A stage of training, ``aigveval fit CONFIG.yaml``: projectors and LoRA on clips or pairs.
 
-Reads from top to bottom in `_run`. A frozen encoder sees a clip once, ever; encoders can be trained
-with the rest. On several GPUs it is started by torchrun or `accelerate launch`, as any Trainer.
+Reads from top to bottom in `_prepare` and `_run`; `grpo` has what stage grpo does instead of the
+latter, `stages` runs several. A frozen encoder sees a clip once, ever; encoders can be trained with
+the rest. On several GPUs it is started by torchrun or `accelerate launch`, as any Trainer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from aigveval.config import blind_dimensions
 from aigveval.data.cache import ExtractReport, FeatureCache, extract
 from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalOutput
+from aigveval.modeling import AIGVEvalModel, AIGVEvalOutput
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
 from .align import ReadingTrainer, align
+from .answers import AnswerDataset, read_answer_parts, without_blind
 from .arguments import tensorboard, training_arguments
+from .best import add_best
 from .build import Built, build_model, set_stats
 from .control import EarlyStop, SaveCallback
 from .dataset import Collator, QualityDataset
@@ -37,10 +40,11 @@ from .progress import ProgressCallback, title
 from .resume import (
     best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
 )
+from .sft import AnswerCollator, AnswerTrainer
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
-_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer}
+_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer, "answers": AnswerTrainer}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +91,34 @@ def main(config: FitConfig | str | Path) -> FitResult:
         raise SystemExit(130) from None
 
 
-def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
-    scale = config.score_scale
-    train, valid = (read_parts(paths, scale=scale) for paths in (config.train, config.valid))
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What all stages begin with."""
+
+    built: Built
+    arguments: TrainingArguments
+    train_set: QualityDataset
+    valid_set: QualityDataset
+    collate: Collator
+    metrics: ValidationMetrics
+    checkpoint: Path | None
+
+
+def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
+    """Read the data, make or load the model, encode the videos."""
+    scale, answers = config.score_scale, config.stage != "regression"
+    train = (read_answer_parts(config, config.train) if answers
+             else read_parts(config.train, scale=scale))
+    valid = read_parts(config.valid, scale=scale)
     check_parts(config, train)
+    if config.stage == "sft2":
+        train = add_best(config, train, console)
     arguments = training_arguments(config)
     _tell_gpus(console, arguments)
     set_seed(config.seed)  # before the projectors are initialised
-    built = build_model(config)
+    built = build_model(_without_noise(config) if config.stage == "grpo" else config)
     model, processor = built.model, built.processor
+    _set_answers(config, model)
 
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
@@ -106,8 +129,9 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     )
     if blind:
         console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
+        train = without_blind(train, blind)
     _tell(console, train, valid, built, report)
-    train_set = QualityDataset(
+    train_set = (AnswerDataset if answers else QualityDataset)(
         [part.rows for part in train], report.digests, built.encoders, cache,
         pairs=[pair for part in train for pair in part.pairs], trained=built.trained,
         mismatch_probability=config.mismatch_probability,
@@ -118,7 +142,6 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         [part.clips for part in valid], report.digests, built.encoders, cache,
         trained=built.trained,
     )
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
         raise FitError("the validation manifests have no score with three different values")
@@ -128,14 +151,30 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         _start(config, output, built, train_set, checkpoint, arguments)
     if checkpoint is not None:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
-    elif config.align_epochs:
+    return _Prepared(
+        built=built, arguments=arguments, train_set=train_set, valid_set=valid_set,
+        collate=Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features),
+        metrics=metrics, checkpoint=checkpoint,
+    )
+
+
+def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
+    ready = _prepare(config, output, console)
+    if config.stage == "grpo":
+        return _run_grpo(config, ready, console)
+    model, processor, arguments = ready.built.model, ready.built.processor, ready.arguments
+    train_set, metrics, checkpoint = ready.train_set, ready.metrics, ready.checkpoint
+    collate: Any = ready.collate
+    if checkpoint is None and config.align_epochs:
         loss = align(model.model, train_set, collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
+    if config.stage != "regression":
+        collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer)
 
     progress = ProgressCallback(console, metrics.names, main=metrics.main)
     saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
     callbacks: list[TrainerCallback] = [progress, saving]
-    if valid:
+    if config.valid:
         arguments.metric_for_best_model = metrics.main
         if config.early_stop is not None:
             stop = EarlyStop(config.early_stop, main=metrics.main)
@@ -145,9 +184,10 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     step = 0 if checkpoint is None else step_of(checkpoint)
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
-    trainer = _TRAINERS[config.learn](
+    trainer_class = _TRAINERS[config.learn if config.stage == "regression" else "answers"]
+    trainer = trainer_class(
         fit=config, model=model, args=arguments, train_dataset=train_set,
-        eval_dataset=valid_set if valid else None,
+        eval_dataset=ready.valid_set if config.valid else None,
         data_collator=collate, compute_metrics=metrics, callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts
@@ -167,15 +207,66 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if arguments.process_index == 0:
         processor.save_pretrained(output / "model")
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
-    if valid:
-        console.print(f"Best {title(metrics.main)} {best[metrics.main]:.4f}", highlight=False)
-        for line in metric_lines(best, metrics.names):
-            console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"Saved [bold]{output / 'model'}[/bold]", highlight=False, soft_wrap=True)
-    return FitResult(
-        model=output / "model", steps=trainer.state.global_step, resumed_from=checkpoint,
-        metrics=best,
+    return _told(config, ready, best, steps=trainer.state.global_step, console=console)
+
+
+def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResult:
+    try:
+        from . import grpo
+    except ImportError as error:
+        raise FitError(
+            f"stage grpo needs TRL ({error}): pip install 'aigveval[grpo]'"
+        ) from error
+    model, output = ready.built.model, Path(config.output_dir)
+    steps = grpo.train(
+        config, model=model, processor=ready.built.processor, dataset=ready.train_set,
+        collate=ready.collate, checkpoint=ready.checkpoint, console=console,
     )
+    found: dict[str, float] = {}
+    if ready.arguments.process_index == 0:
+        model.eval().save_pretrained(output / "model")
+        ready.built.processor.save_pretrained(output / "model")
+        if config.valid:
+            found = grpo.measure(
+                model, ready.valid_set, ready.collate, ready.metrics,
+                batch_size=config.eval_batch_size, device=ready.arguments.device,
+            )
+    return _told(config, ready, found, steps=steps, console=console)
+
+
+def _told(
+    config: FitConfig, ready: _Prepared, metrics: dict[str, float], *, steps: int,
+    console: Console,
+) -> FitResult:
+    """The result of a run, told to the user."""
+    if metrics:
+        main = ready.metrics.main
+        console.print(f"Best {title(main)} {metrics[main]:.4f}", highlight=False)
+        for line in metric_lines(metrics, ready.metrics.names):
+            console.print(line, highlight=False, soft_wrap=True)
+    model = Path(config.output_dir) / "model"
+    console.print(f"Saved [bold]{model}[/bold]", highlight=False, soft_wrap=True)
+    return FitResult(model=model, steps=steps, resumed_from=ready.checkpoint, metrics=metrics)
+
+
+def _without_noise(config: FitConfig) -> FitConfig:
+    """For sampling and training to see the same."""
+    return replace(config, feature_dropout=0.0, feature_noise=0.0)
+
+
+def _set_answers(config: FitConfig, model: AIGVEvalModel) -> None:
+    """Note in a model what answers it learns to write."""
+    if config.stage == "regression":
+        return
+    known = model.config
+    if config.stage == "grpo" and not known.explains:
+        raise FitError(f"{config.base} doesn't write answers; stage sft teaches it, before grpo")
+    if known.explains and known.answer_times != config.answer_times:
+        raise FitError(
+            f"{config.base} writes times in {known.answer_times}, answer_times is "
+            f"{config.answer_times}"
+        )
+    known.explains, known.answer_times = True, config.answer_times
 
 
 def _encode(

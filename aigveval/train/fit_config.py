@@ -25,11 +25,17 @@ FROM_BASE = ("llm", "encoders", "lora", "projector_hidden")
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Options of the regression stage.
+    """Options of a stage of the training.
 
     Attributes:
+        stage: `regression`, scores alone; `sft`, scores and answers together; `grpo`, answers by
+            their rewards, from a model that writes answers; `sft2`, sft on the best of those
+            answers besides.
         train: Manifests to train on: of clips with scores (`aigveval.data.manifest`), of preference
-            pairs (`aigveval.data.pairs`), or both.
+            pairs (`aigveval.data.pairs`), or both. Stages with answers learn these from the files
+            of `aigveval cot`, and from manifests with labels of defects
+            (`aigveval.data.attributions`), of which the answers are made; other clips still teach
+            the scores.
         valid: Manifests that are measured after each epoch. Without any the last state is kept.
         scale: ``LOW:HIGH``, the lowest and highest score in the manifests, such as ``0:100``; they
             are mapped onto 1-5.
@@ -74,6 +80,16 @@ class FitConfig:
         loss: Weight of the terms level (cross-entropy of the levels), plcc, rank (FAST-VQA's hinge
             on all clips two by two), group_rank (inside of a group only) and pair (Bradley-Terry
             with ties, on preference pairs). The papers' is plcc 1, rank 0.3.
+        score_weight: Weight of all these terms together in stages with answers.
+        text_weight: Weight of the answers' cross-entropy in stages sft and sft2.
+        answer_times: Unit of the times in answers: `tenths` of the clip, or `seconds`.
+        answer_variants: Wordings of an answer that is made of a manifest; each epoch has another.
+        grpo: Options of stage grpo, see `aigveval.train.grpo_options.GrpoOptions`.
+        completions: Files that stage grpo wrote, for sft2. After a grpo in the same list of stages,
+            its own by default.
+        best_threshold: Least reward, 0-1, of an answer that sft2 learns: the best of its group, if
+            it has as much.
+        best_mix: Rows of `train` for each of these answers.
         smoothing: Share of the level target that's spread over all levels, in [0, 1).
         rank_min_difference: Only pairs whose scores differ by more count in the rank terms.
         group_batches: Put rows of the same `group` into the same batch.
@@ -107,6 +123,7 @@ class FitConfig:
         FitError: An option is out of its range; the message names it.
     """
 
+    stage: Literal["regression", "sft", "grpo", "sft2"] = "regression"
     train: list[str]
     output_dir: str
     cache_dir: str
@@ -142,6 +159,14 @@ class FitConfig:
     loss: dict[str, Any] = field(
         default_factory=lambda: {"level": 1.0, "plcc": 1.0, "rank": 0.3, "pair": 1.0}
     )
+    score_weight: float = 1.0
+    text_weight: float = 1.0
+    answer_times: Literal["tenths", "seconds"] = "tenths"
+    answer_variants: int = 4
+    grpo: dict[str, Any] = field(default_factory=lambda: default_grpo())
+    completions: list[str] = field(default_factory=list)
+    best_threshold: float = 0.8
+    best_mix: float = 1.0
     smoothing: float = 0.0
     rank_min_difference: float = 0.0
     group_batches: bool = False
@@ -170,7 +195,7 @@ class FitConfig:
             "epochs", "max_steps", "batch_size", "eval_batch_size", "grad_accum", "group_size",
             "learning_rate", "save_steps", "early_stop", "threads", "workers",
             "encode_batch_size", "projector_hidden", "align_learning_rate", "save_minutes",
-            "pair_scale", "log_steps",
+            "pair_scale", "log_steps", "answer_variants",
         )
         for name in positive:
             value = getattr(self, name)
@@ -178,7 +203,7 @@ class FitConfig:
                 raise FitError(f"{name} must be above 0, got {value}")
         for name in ("lora_learning_rate", "encoder_learning_rate", "weight_decay", "warmup",
                      "max_grad_norm", "feature_noise", "rank_min_difference", "seed",
-                     "align_epochs"):
+                     "align_epochs", "score_weight", "text_weight", "best_mix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("feature_dropout", "smoothing", "mismatch_probability", "prompt_dropout"):
@@ -196,6 +221,7 @@ class FitConfig:
         self._check_loss()
         self._check_encoders()
         self._check_together()
+        self._check_stage()
 
     @property
     def score_scale(self) -> Scale:
@@ -251,6 +277,42 @@ class FitConfig:
             raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp_config and not self.fsdp:
             raise FitError("fsdp_config needs fsdp: true")
+
+    def _check_stage(self) -> None:
+        from .grpo_options import GrpoOptions
+
+        for name in self.grpo:
+            check_known("option of grpo", name, GrpoOptions.__dataclass_fields__)
+        options = GrpoOptions(**self.grpo)
+        if not 0 <= self.best_threshold <= 1:
+            raise FitError(f"best_threshold must lie in [0, 1], got {self.best_threshold}")
+        if self.stage == "regression":
+            return
+        for wrong, name in (
+            (self.train_encoders, "train_encoders"),
+            (self.learn != "scores", f"learn: {self.learn}"),
+        ):
+            if wrong:
+                raise FitError(f"{name} is for stage regression only")
+        if self.stage == "sft2" and not self.completions:
+            raise FitError("stage sft2 needs completions, the file that stage grpo wrote")
+        if self.stage != "grpo":
+            if not self.text_weight:
+                raise FitError(f"stage {self.stage} needs a text_weight above 0")
+            return
+        if self.base is None:
+            raise FitError("stage grpo goes on from a model that writes answers: name it as base")
+        for name in ("ema", "fsdp", "align_epochs", "early_stop"):
+            if getattr(self, name):
+                raise FitError(f"{name} can't be combined with stage grpo")
+        options.groups_per_step(self)
+
+
+def default_grpo() -> dict[str, Any]:
+    """`GrpoOptions` as they are by default."""
+    from .grpo_options import GrpoOptions
+
+    return dataclasses.asdict(GrpoOptions())
 
 
 def check_known(what: str, name: Any, names: Collection[str]) -> None:

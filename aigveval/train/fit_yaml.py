@@ -55,15 +55,13 @@ def read_fit_config(
             a value has a wrong type or range.
     """
     path = Path(path)
-    values = _load(path)
+    values = load(path)
     try:
-        for change in changes:
-            _change(values, change)
+        for text in changes:
+            change(values, text)
         if base is not None:
             values = {k: v for k, v in values.items() if k not in FROM_BASE} | {"base": base}
-        if "preset" in values:
-            values = _with_preset(values)
-        return _config(values, folder=path.resolve().parent)
+        return make_config(values, folder=path.resolve().parent)
     except FitError as error:
         raise FitError(f"{path}: {error}") from None
 
@@ -73,7 +71,8 @@ def write_fit_config(config: FitConfig) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """The options in a file, unchecked."""
     try:
         values = _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -89,16 +88,17 @@ def _parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
-def _change(values: dict[str, Any], change: str) -> None:
-    target, equals, text = change.partition("=")
+def change(values: dict[str, Any], wanted: str) -> None:
+    """Change options by ``NAME=VALUE``; see `read_fit_config`."""
+    target, equals, text = wanted.partition("=")
     name, *fields = target.strip().split(".")
     if not equals or not name:
-        raise FitError(f"expected NAME=VALUE, got {change!r}")
+        raise FitError(f"expected NAME=VALUE, got {wanted!r}")
     check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     try:
         value = _parse(text)
     except yaml.YAMLError:
-        raise FitError(f"{change!r}: the value is not YAML") from None
+        raise FitError(f"{wanted!r}: the value is not YAML") from None
     if not fields:
         values[name] = value
         return
@@ -106,7 +106,7 @@ def _change(values: dict[str, Any], change: str) -> None:
     for field in fields[:-1]:
         mapping = mapping.setdefault(field, {}) if isinstance(mapping, dict) else None
     if not isinstance(mapping, dict):
-        raise FitError(f"{change!r}: {name} is no mapping that has fields")
+        raise FitError(f"{wanted!r}: {name} is no mapping that has fields")
     mapping[fields[-1]] = value
 
 
@@ -120,7 +120,10 @@ def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
     return {**options, **{key: values[key] for key in values if key != "preset"}}
 
 
-def _config(values: dict[str, Any], *, folder: Path) -> FitConfig:
+def make_config(values: dict[str, Any], *, folder: Path) -> FitConfig:
+    """Options as they stand in a file of a folder, checked; see `read_fit_config`."""
+    if "preset" in values:
+        values = _with_preset(values)
     hints = typing.get_type_hints(FitConfig)
     for name in values:
         check_known("option", name, hints)
@@ -130,6 +133,7 @@ def _config(values: dict[str, Any], *, folder: Path) -> FitConfig:
     given = {name: _convert(name, value, hints[name]) for name, value in values.items()}
     for name in ("train", "valid"):
         given[name] = [_source(entry, folder) for entry in given.get(name, [])]
+    given["completions"] = [_path(entry, folder) for entry in given.get("completions", [])]
     for name in ("output_dir", "cache_dir"):  # the same run, wherever it's started from
         given[name] = _path(given[name], folder)
     for name in ("base", "llm"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -66,7 +66,10 @@ class Part:
             replace(row, scores=_without(row.scores, hidden, math.nan))
             for row in self.rows if row.video in digests
         ]
-        rows = [row for row in rows if not all(map(math.isnan, row.scores))]
+        rows = [
+            row for row in rows
+            if not all(map(math.isnan, row.scores)) or getattr(row, "answers", ())
+        ]
         known = [
             (pair, _without(pair.preferences, hidden, None)) for pair in self.pairs
             if pair.video_a in digests and pair.video_b in digests
@@ -82,12 +85,16 @@ def _without(values: Sequence[_T], columns: Collection[int], unknown: _T) -> tup
     return tuple(unknown if i in columns else value for i, value in enumerate(values))
 
 
-def read_parts(paths: Sequence[str], *, scale: Scale) -> list[Part]:
+def read_parts(
+    paths: Sequence[str], *, scale: Scale,
+    read_rows: Callable[..., Sequence[TrainingRow]] = read_training_manifest,
+) -> list[Part]:
     """Read manifests of clips or of pairs.
 
     Args:
         paths: Files, folders or Hub ids, see `aigveval.data.tables`.
         scale: Of the scores in them.
+        read_rows: Reads one of clips.
 
     Raises:
         aigveval.data.tables.ManifestError: One can't be read, or a row isn't as it should be.
@@ -99,8 +106,8 @@ def read_parts(paths: Sequence[str], *, scale: Scale) -> list[Part]:
         if is_pairs(path):
             parts.append(Part(path=path, name=name, pairs=read_pairs(path)))
         else:
-            rows = read_training_manifest(path, scale=scale)
-            parts.append(Part(path=path, name=name, rows=rows))
+            rows = read_rows(path, scale=scale)
+            parts.append(Part(path=path, name=name, rows=list(rows)))
     return parts
 
 

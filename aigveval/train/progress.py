@@ -100,9 +100,13 @@ class ProgressCallback(TrainerCallback):
             self._bar.stop()
             self._bar = None
 
+    def note(self) -> str:
+        """What stands beside the bar."""
+        return "" if math.isnan(self.loss) else f"loss {self.loss:.4f}"
+
     def _update(self, state: TrainerState, description: str = "Training") -> None:
         if self._bar is not None:
-            note = "" if math.isnan(self.loss) else f"loss {self.loss:.4f}"
+            note = self.note()
             self._bar.update(
                 self._task, completed=state.global_step, note=note, description=description
             )

@@ -216,7 +216,8 @@ NAMES = ("format", "table", "smooth", "defect_f1", "time_iou", "consistency", "l
 
 
 def rewards(
-    completion: str, answer: str, *, clip_length: float | None = None, given: str = ""
+    completion: str, answer: str, *, clip_length: float | None = None, given: str = "",
+    finished: bool = True,
 ) -> dict[str, float | None]:
     """All rewards of one completion by name.
 
@@ -226,6 +227,7 @@ def rewards(
         clip_length: See `time_iou`; also what "beyond the clip" means.
         given: What stands before the completion in the answer, such as levels that the scoring
             pass filled in. It counts for the form, but earns nothing for its scores.
+        finished: Whether the model ended its text itself; if not, the last line doesn't count.
 
     Examples:
         >>> text = "Motion quality: good\\nMotion: smooth.\\nDefects: none\\nScores: - 4.0 - -"
@@ -238,8 +240,11 @@ def rewards(
     """
     labels = parse(answer)
     expected = [name for name in SCORES if name in labels.scores]
-    told = parse(given + completion, expected_scores=expected, duration_seconds=clip_length)
-    scores = parse(completion).scores
+    told = parse(
+        given + completion, expected_scores=expected, duration_seconds=clip_length,
+        finished=finished,
+    )
+    scores = parse(completion, finished=finished).scores
     return {
         "format": format_reward(told),
         "table": table_reward(scores, labels.scores),
@@ -262,6 +267,7 @@ def trl_rewards(names: Sequence[str] = NAMES) -> list[RewardFunction]:
         answer       The text with the labels.
         clip_length  Optional, see `time_iou`.
         given        Optional, see `rewards`.
+        finished     Optional, see `rewards`.
 
     Raises:
         ValueError: A name isn't in `NAMES`.
@@ -285,20 +291,24 @@ def _trl_reward(name: str) -> RewardFunction:
         answer: Sequence[str],
         clip_length: Sequence[float | None] | None = None,
         given: Sequence[str] | None = None,
+        finished: Sequence[bool] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         count = len(completions)
-        rows = zip(completions, answer, clip_length or [None] * count, given or [""] * count)
+        rows = zip(completions, answer, clip_length or [None] * count, given or [""] * count,
+                   finished or [True] * count)
         return [
-            rewards(_text(completion), label, clip_length=length, given=before)[name]
-            for completion, label, length, before in rows
+            rewards(text_of(completion), label, clip_length=length, given=before, finished=ended)[
+                name]
+            for completion, label, length, before, ended in rows
         ]
 
     reward.__name__ = name
     return reward
 
 
-def _text(completion: Any) -> str:
+def text_of(completion: Any) -> str:
+    """The text of a completion, which TRL gives as a text or a chat."""
     if isinstance(completion, str):
         return completion
     return "".join(_content(turn.get("content")) for turn in completion)

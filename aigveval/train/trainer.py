@@ -11,17 +11,15 @@ from transformers import (
     Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments,
 )
 
-from aigveval.checkpoint import trained_keys
 from aigveval.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
 from .averaging import WeightAverage
 from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT, EpochSampler, QualityDataset
-from .fit_config import FitConfig, FitError
+from .fit_config import FitConfig
 from .losses import preference_loss, quality_loss
+from .optimizer import check_loaded, make_optimizer
 from .parallel import gather_rows, global_loss
-
-_KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the optimizer's groups
 
 
 class QualityTrainer(Trainer):
@@ -53,40 +51,11 @@ class QualityTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _loss(self, level_logits: Tensor, labels: Tensor, slot_mask: Tensor) -> Tensor:
-        fit = self.fit
-        targets, weights = labels[:, : len(SCORES)], labels[:, WEIGHT]
-        # A slot is masked where there's no evidence: no prompt, or no encoder of the dimension.
-        known = ~targets.isnan() & slot_mask
-        loss = quality_loss(
-            level_logits, targets, known * weights[:, None], fit.loss,
-            groups=labels[:, GROUP].long(), smoothing=fit.smoothing,
-            min_difference=fit.rank_min_difference,
-        )
-        if fit.loss.get("pair"):
-            preferences = labels[:, PREFERENCES].masked_fill(~slot_mask, torch.nan)
-            loss = loss + fit.loss["pair"] * preference_loss(
-                level_logits, labels[:, PAIR].long(), preferences, weights,
-                scale=fit.pair_scale, tie=fit.pair_tie,
-            )
-        return loss
+        return score_loss(self.fit, level_logits, labels, slot_mask)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            fit = self.fit
-            rates = {
-                "encoder": fit.encoder_learning_rate, "lora": fit.lora_learning_rate,
-                "projector": fit.learning_rate,
-            }
-            groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-            for name, parameter in (model or self.quality_model).named_parameters():
-                if parameter.requires_grad:
-                    decays = parameter.ndim > 1 and "position" not in name
-                    groups.setdefault((_kind(name), decays), []).append(parameter)
-            self.optimizer = torch.optim.AdamW([
-                {"params": groups[kind, decays], "lr": rates[kind],
-                 "weight_decay": fit.weight_decay if decays else 0.0}
-                for kind in _KINDS for decays in (False, True) if (kind, decays) in groups
-            ])
+            self.optimizer = make_optimizer(model or self.quality_model, self.fit)
         return self.optimizer
 
     def save_trained(self, folder: Path) -> None:
@@ -136,12 +105,7 @@ class QualityTrainer(Trainer):
             self.average.load(Path(self.state.best_model_checkpoint or ""))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        missing = trained_keys(self.quality_model) & set(load_result.missing_keys)
-        if missing or load_result.unexpected_keys:
-            raise FitError(
-                f"a checkpoint doesn't fit the model: missing {sorted(missing)[:3]}, "
-                f"unexpected {sorted(load_result.unexpected_keys)[:3]}"
-            )
+        check_loaded(self.quality_model, load_result)
 
 
 class _Hooks(TrainerCallback):
@@ -162,7 +126,29 @@ class _Hooks(TrainerCallback):
             self.trainer.average.update()
 
 
-def _kind(name: str) -> str:
-    if "lora_" in name:
-        return "lora"
-    return "encoder" if name.removeprefix("module.").startswith("encoders.") else "projector"
+def score_loss(
+    fit: FitConfig, level_logits: Tensor, labels: Tensor, slot_mask: Tensor
+) -> Tensor:
+    """The loss of the scores of a batch, with its pairs.
+
+    Args:
+        fit: Has the weights of its terms.
+        level_logits: (b, 4, 5).
+        labels: (b, 13), see `dataset`.
+        slot_mask: (b, 4), false where there is no score to give.
+    """
+    targets, weights = labels[:, : len(SCORES)], labels[:, WEIGHT]
+    # A slot is masked where there's no evidence: no prompt, or no encoder of the dimension.
+    known = ~targets.isnan() & slot_mask
+    loss = quality_loss(
+        level_logits, targets, known * weights[:, None], fit.loss,
+        groups=labels[:, GROUP].long(), smoothing=fit.smoothing,
+        min_difference=fit.rank_min_difference,
+    )
+    if fit.loss.get("pair"):
+        preferences = labels[:, PREFERENCES].masked_fill(~slot_mask, torch.nan)
+        loss = loss + fit.loss["pair"] * preference_loss(
+            level_logits, labels[:, PAIR].long(), preferences, weights,
+            scale=fit.pair_scale, tie=fit.pair_tie,
+        )
+    return loss

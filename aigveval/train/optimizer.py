@@ -1,0 +1,51 @@
+"""The optimizer of all stages, and the check of a checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .fit_config import FitConfig, FitError
+
+_KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the optimizer's groups
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """AdamW with a learning rate for each kind of parameter; matrices alone decay."""
+    rates = {
+        "encoder": config.encoder_learning_rate, "lora": config.lora_learning_rate,
+        "projector": config.learning_rate,
+    }
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and "position" not in name
+            groups.setdefault((_kind(name), decays), []).append(parameter)
+    return torch.optim.AdamW([
+        {"params": groups[kind, decays], "lr": rates[kind],
+         "weight_decay": config.weight_decay if decays else 0.0}
+        for kind in _KINDS for decays in (False, True) if (kind, decays) in groups
+    ])
+
+
+def check_loaded(model: Any, load_result: Any) -> None:
+    """Raise `FitError` where a checkpoint lacks what the model trains, or has more.
+
+    Args:
+        model: Says by `trained_keys()` what it trains.
+        load_result: Of `load_state_dict`.
+    """
+    missing = model.trained_keys() & set(load_result.missing_keys)
+    if missing or load_result.unexpected_keys:
+        raise FitError(
+            f"a checkpoint doesn't fit the model: missing {sorted(missing)[:3]}, "
+            f"unexpected {sorted(load_result.unexpected_keys)[:3]}"
+        )
+
+
+def _kind(name: str) -> str:
+    if "lora_" in name:
+        return "lora"
+    return "encoder" if name.removeprefix("module.").startswith("encoders.") else "projector"
