@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
@@ -173,6 +175,14 @@ class QSaveProcessor(QuestionProcessor):
             key: value[0] if key == "input_ids" else value for key, value in found.items()
             if isinstance(value, Tensor) and key not in own
         }
+
+    def blank(self) -> dict[str, Tensor]:
+        """What the model sees of a black clip, in place of one that can't be read."""
+        black = Frames(
+            pixels=torch.zeros(2, 3, 64, 64, dtype=torch.uint8), indices=np.arange(2),
+            timestamps_seconds=np.arange(2.0),
+        )
+        return self.encode_frames({"slow": black, "fast": black})
 
     def encode_prompts(  # the same name as of the other processor, but a clip has tokens of its own
         self, prompts: Sequence[str | None], clips: Sequence[Mapping[str, Tensor]]
