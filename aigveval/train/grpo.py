@@ -48,18 +48,20 @@ class GroupTrainer(GRPOTrainer):
     Args:
         fit: Options of the run.
         reference: Copy of the model as it starts, for the KL divergence; None for none.
+        beta: Weight of that.
         evidence: Of the training rows.
         **options: Of GRPOTrainer.
     """
 
     def __init__(
-        self, *, fit: FitConfig, reference: nn.Module | None, evidence: Evidence, **options: Any
+        self, *, fit: FitConfig, reference: nn.Module | None, beta: float, evidence: Evidence,
+        **options: Any,
     ) -> None:
         self.fit, self.evidence, self.means = fit, evidence, Means()
         super().__init__(**options)
         # TRL would load a whole model; only what is trained differs from ours.
         if reference is not None:
-            self.beta = fit.grpo["beta"]
+            self.beta = beta
             add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
@@ -158,7 +160,8 @@ def train(
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     trainer = GroupTrainer(
-        fit=config, reference=reference, evidence=evidence, model=model, args=arguments,
+        fit=config, reference=reference, beta=options.beta, evidence=evidence, model=model,
+        args=arguments,
         processing_class=RowProcessor(processor.tokenizer),
         train_dataset=_sequence(dataset, chosen, count=steps * per_step, seed=config.seed),
         reward_funcs=noted.functions(), callbacks=callbacks,

@@ -73,20 +73,24 @@ def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the tokens that a model writes.
+    """Mean cross-entropy of the tokens that a model writes; 0 where there are none.
 
     Args:
         logits: (b, n + 1, v) at the last positions, of which the last tells nothing.
         targets: (b, n), `IGNORED` where there is no loss.
     """
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED
+    total = F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED,
+        reduction="sum",
     )
+    return total / (targets != IGNORED).sum().clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerCollator:
     """Adds ``answers``, a second batch of those items that have one, to the batch of scores.
+
+    Where none has, there's one without loss, so that all processes make as many passes.
 
     Attributes:
         collate: Makes the batch of scores, with ``labels``.
@@ -98,11 +102,16 @@ class AnswerCollator:
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.collate(items)
-        chosen = [item for item in items if item.get("answer")]
-        if chosen:
-            texts = [item["answer"] for item in chosen]
-            batch["answers"] = with_answers(self.collate(chosen), self.tokenizer, texts)
-        return batch
+        if "answer" not in items[0]:  # in validation
+            return batch
+        chosen = [item for item in items if item["answer"]]
+        told = with_answers(
+            self.collate(chosen or items[:1]), self.tokenizer,
+            [item["answer"] for item in chosen] or [""],
+        )
+        if not chosen:
+            told["targets"].fill_(IGNORED)
+        return {**batch, "answers": told}
 
 
 class Means:
@@ -140,7 +149,7 @@ class AnswerTrainer(QualityTrainer):
             logits = model(**answers, logits_to_keep=targets.shape[1] + 1).logits
             text = answer_loss(logits, targets)
             loss = loss + self.fit.text_weight * text
-            if model.training:
+            if model.training and (targets != IGNORED).any():
                 self.means.note("text_loss", text)
         return (loss, outputs) if return_outputs else loss
 
