@@ -40,6 +40,8 @@ class QSaveConfig(ScorerConfig):
         fast_side_px: Their shortest side is brought down to this.
         lora, llm_4bit, level_token_ids, text_config, explains: See `AIGVEvalConfig`; the LLM is
             the language part.
+        image_token_id: Id of the placeholder of pictures, by the name that TRL looks for. Filled in
+            by the model.
         answer_times: Likewise. The model is told the frames' times, so it can answer in seconds.
         **kwargs: Options of `PretrainedConfig`.
 
@@ -62,12 +64,14 @@ class QSaveConfig(ScorerConfig):
         lora: dict[str, Any] | None = LORA,
         llm_4bit: bool = False,
         level_token_ids: Sequence[int] | None = None,
+        image_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         explains: bool = False,
         answer_times: Literal["tenths", "seconds"] = "seconds",
         **kwargs: Any,
     ) -> None:
         self.vlm = vlm
+        self.image_token_id = image_token_id
         self.num_slow, self.slow_side_px = num_slow, slow_side_px
         self.num_fast, self.fast_side_px = num_fast, fast_side_px
         for name, value in self.frames.items():
@@ -158,6 +162,7 @@ class QSaveModel(ScorerModel):
         vlm = load_vlm(config.vlm) if vlm is None else vlm
         check_llm(vlm, config)
         self.model = VisionBackbone(vlm.requires_grad_(False))
+        config.image_token_id = getattr(vlm.config, "image_token_id", None)
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
             inject_lora(vlm.get_decoder(), config.lora, name=config.vlm)

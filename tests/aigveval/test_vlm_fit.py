@@ -43,7 +43,7 @@ def config(tmp_path, fit_data, vlm):
         train=[str(tmp_path / "train.jsonl")], valid=[str(tmp_path / "train.jsonl")],
         output_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"), vlm=vlm,
         frames=FRAMES, epochs=1, batch_size=2, lora_learning_rate=1e-2, device="cpu",
-        report_to=[], log_steps=1, mismatch_probability=0.2, workers=1, save_minutes=None,
+        report_to=[], log_steps=1, warmup=0.0, mismatch_probability=0.2, workers=1, save_minutes=None,
         lora={"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
     )
     torch.set_num_threads(threads)
@@ -89,7 +89,7 @@ def test_three_stages_one_after_the_other(tmp_path, config, fit_data):
         "train": str(labels), "output_dir": "stages", "cache_dir": "cache",
         "vlm": config.vlm, "frames": FRAMES, "batch_size": 2, "max_steps": 1,
         "lora": config.lora, "lora_learning_rate": 1e-3, "device": "cpu", "report_to": [],
-        "log_steps": 1, "answer_times": "seconds", "answer_variants": 1, "workers": 1,
+        "log_steps": 1, "warmup": 0.0, "answer_times": "seconds", "answer_variants": 1, "workers": 1,
         "mismatch_probability": 0.0, "best_threshold": 0.0,
         "stages": [
             {"stage": "sft"},
