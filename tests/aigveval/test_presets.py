@@ -62,7 +62,8 @@ def test_a_preset_has_an_llm_and_an_encoder_of_each_dimension(name):
 
 def test_qsave_is_a_vision_language_model_alone():
     part, = parts_of("qsave")
-    assert (part.role, part.name) == ("VLM", DEFAULT_VLM) and read_preset("qsave")["vlm"] == part.name
+    assert (part.role, part.name) == ("VLM", DEFAULT_VLM)
+    assert read_preset("qsave")["vlm"] == part.name
     assert read_preset("qsave")["frames"] == FRAMES == QSaveConfig().frames
     assert part.licence == "Apache-2.0" and part.get == "hub" and not part.here
 
@@ -84,7 +85,7 @@ def test_lite_is_what_the_shipped_checkpoint_is_made_of():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="no preset 'x'; there are lite, clip-qwen, aigveval, qsave"):
+    with pytest.raises(ValueError, match="no preset 'x'; there are lite, .*, aigveval, qsave$"):
         read_preset("x")
 
 

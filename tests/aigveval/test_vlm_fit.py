@@ -43,7 +43,8 @@ def config(tmp_path, fit_data, vlm):
         train=[str(tmp_path / "train.jsonl")], valid=[str(tmp_path / "train.jsonl")],
         output_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"), vlm=vlm,
         frames=FRAMES, epochs=1, batch_size=2, lora_learning_rate=1e-2, device="cpu",
-        report_to=[], log_steps=1, warmup=0.0, mismatch_probability=0.2, workers=1, save_minutes=None,
+        report_to=[], log_steps=1, warmup=0.0, mismatch_probability=0.2, workers=1,
+        save_minutes=None,
         lora={"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
     )
     torch.set_num_threads(threads)
@@ -93,7 +94,7 @@ def test_three_stages_one_after_the_other(tmp_path, config, fit_data):
         "mismatch_probability": 0.0, "best_threshold": 0.0,
         "stages": [
             {"stage": "sft"},
-            {"stage": "grpo", "grpo": {"group": 2, "max_new_tokens": 8, "beta": 0.04}},
+            {"stage": "grpo", "grpo": {"group": 2, "max_new_tokens": 8}},
         ],
     }))
     stages = read_stages(path)
@@ -103,9 +104,9 @@ def test_three_stages_one_after_the_other(tmp_path, config, fit_data):
     assert all(".lora_" in name for name in weights[0])
     saved = json.loads((grpo.model / "config.json").read_text())
     assert saved["explains"] and saved["answer_times"] == "seconds"
-    completions = (tmp_path / "stages" / "2-grpo" / "completions.jsonl").read_text().splitlines()
-    assert len(completions) == 2
-    rows = [json.loads(line) for line in completions]
+    completions = tmp_path / "stages" / "2-grpo" / "completions.jsonl"
+    rows = [json.loads(line) for line in completions.read_text().splitlines()]
+    assert len(rows) == 2
     for row in rows:  # random weights end no answer: as if they had written a good one
         row.update(completion="Defects: none\nScores: 3.0 3.0 3.0 3.0", finished=True, reward=0.9)
     best = tmp_path / "best.jsonl"
