@@ -90,8 +90,8 @@ def test_three_stages_one_after_the_other(tmp_path, config, fit_data):
         "train": str(labels), "output_dir": "stages", "cache_dir": "cache",
         "vlm": config.vlm, "frames": FRAMES, "batch_size": 2, "max_steps": 1,
         "lora": config.lora, "lora_learning_rate": 1e-3, "device": "cpu", "report_to": [],
-        "log_steps": 1, "warmup": 0.0, "answer_times": "seconds", "answer_variants": 1, "workers": 1,
-        "mismatch_probability": 0.0, "best_threshold": 0.0,
+        "log_steps": 1, "warmup": 0.0, "answer_times": "seconds", "answer_variants": 1,
+        "workers": 1, "mismatch_probability": 0.0, "best_threshold": 0.0,
         "stages": [
             {"stage": "sft"},
             {"stage": "grpo", "grpo": {"group": 2, "max_new_tokens": 8}},
