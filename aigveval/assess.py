@@ -57,7 +57,7 @@ class Engine(Protocol):
 class ModelEngine:
     """Drives an `AIGVEvalModel` and its processor on one device."""
 
-    sizes: Mapping[str, int] = {}  # of frames, as options of `encoders.video.read_frames`
+    sizes: Mapping[str, Any] = {}  # of frames, as options of `encoders.video.read_frames`
     tells_apart = True  # whether what the model sees is told apart by dimension
 
     def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:

@@ -181,8 +181,9 @@ def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
         config.text_config = copy.deepcopy(own)
         config.text_config._name_or_path = ""  # may be a path of this machine
         vars(config.text_config).pop("quantization_config", None)  # `llm_4bit` says it
+    wanted: Any = config.text_config
     for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        expected = getattr(config.text_config.get_text_config(), field, None)
+        expected = getattr(wanted.get_text_config(), field, None)
         found = getattr(own, field, None)
         if expected != found:
             raise ValueError(

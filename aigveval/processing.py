@@ -95,7 +95,7 @@ class QuestionProcessor(ProcessorMixin):
             [bool(prompt) for prompt in known], dtype=torch.bool
         )
         for dimension in blind:
-            slot_mask[:, SCORES.index(dimension)] = False  # type: ignore[arg-type]
+            slot_mask[:, SCORES.index(dimension)] = False
         return BatchFeature(
             {
                 "input_ids": input_ids,
@@ -324,7 +324,8 @@ class AIGVEvalProcessor(QuestionProcessor):
             return self._apply([{"role": "user", "content": both}])
 
     def _placeholder_ids(self) -> Sequence[int]:
-        return [self.feature_token_id]
+        token: Any = self.feature_token_id
+        return [token]
 
     def _check_order(self) -> None:
         """Placeholders must come in the order of the entries, as the features do."""

@@ -184,7 +184,7 @@ class QSaveModel(ScorerModel):
         return self.model.placeholder_ids
 
     @property
-    def rope_deltas(self) -> Tensor | None:  # type: ignore[override]
+    def rope_deltas(self) -> Tensor | None:
         return getattr(self.vlm.base_model, "rope_deltas", None)
 
     @rope_deltas.setter

@@ -92,7 +92,9 @@ class QSaveProcessor(QuestionProcessor):
         source = folder if (folder / "processor_config.json").is_file() else None
         return cls.from_config(config, inner=load_vlm_processor(str(source or config.vlm)))
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, **kwargs: Any
+    ) -> Any:
         """Write the vision-language model's processor, as it does itself."""
         return self.inner.save_pretrained(save_directory, **kwargs)
 
@@ -106,7 +108,7 @@ class QSaveProcessor(QuestionProcessor):
         }
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """Their sizes, as options of `read_frames`."""
         return {
             "slow_max_side_px": self.frame_options["slow_side_px"],
@@ -161,7 +163,7 @@ class QSaveProcessor(QuestionProcessor):
             }
         else:
             pictures += list(moving)
-        text = self._render(times["slow"], times["fast"]).partition(_END)[0]
+        text = self._render(times["slow"].tolist(), times["fast"].tolist()).partition(_END)[0]
         begin = self.tokenizer.bos_token
         try:
             found = self.inner(

@@ -124,8 +124,8 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
 
 
 def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
+    made = [_make_encoder(entry) for entry in config.encoders]  # first, as some may be missing
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
-    made = [_make_encoder(entry) for entry in config.encoders]
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
         projector_hidden=config.projector_hidden, **_noise(config),
