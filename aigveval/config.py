@@ -146,6 +146,9 @@ class AIGVEvalConfig(ScorerConfig):
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Probability, in training, that all tokens of one encoder are set to zero.
         feature_noise: Standard deviation, in training, of Gaussian noise on standardised features.
+        impressions: Whether the question also shows, for each score, what the encoders' features
+            tell of it, as a mix of the level words' embeddings (see `fusion.AIGVEvalBackbone`).
+            AIGVEval has no such thing; a small LLM learns from fewer clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
             that a freak clip can't throw the LLM off.
         level_token_ids: First token of each level word, worst first. Filled in by
@@ -176,6 +179,7 @@ class AIGVEvalConfig(ScorerConfig):
         feature_dropout: float = 0.0,
         feature_noise: float = 0.0,
         feature_clip: float = 10.0,
+        impressions: bool = True,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -206,6 +210,7 @@ class AIGVEvalConfig(ScorerConfig):
         if feature_clip <= 0:
             raise ValueError(f"feature_clip must be positive, got {feature_clip}")
         self.feature_clip = feature_clip
+        self.impressions = bool(impressions)
         self.feature_token_id = feature_token_id
         super().__init__(
             lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,
@@ -232,7 +237,7 @@ class AIGVEvalConfig(ScorerConfig):
 
     @property
     def num_features(self) -> int:
-        """K, tokens of all encoders together: so many placeholders are in a question."""
+        """K, tokens of all encoders together."""
         return sum(k for k, _ in self.feature_shapes)
 
     @property

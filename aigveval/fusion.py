@@ -15,9 +15,11 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.base import Encoder
-from prompts import SCORES, clean
+from prompts import LEVEL_WEIGHTS, SCORES, clean
 
 from .config import AIGVEvalConfig
+
+MIDDLE = 3.0  # the score of which features that tell nothing leave an impression
 
 
 def pack_features(tokens: Sequence[Tensor]) -> Tensor:
@@ -63,32 +65,30 @@ def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | N
     return joined.float()
 
 
-def score_axes(width: int) -> Tensor:
-    """Orthonormal directions (4, width) for the scores in the order of `SCORES`; always the same.
+def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
+    """Scores (...) and embeddings (5, h) of the level words, worst first, to embeddings (..., h).
 
-    Cosines of rising frequency, so that they depend on no random number generator.
+    Between two levels it's a linear mix, as `prompts.level_distribution`; beyond 1-5 the end's.
     """
-    steps = (torch.arange(width, dtype=torch.float64) + 0.5) * math.pi / width
-    rows = torch.stack([torch.cos((width // 2 + n) * steps) for n in range(len(SCORES))])
-    return nn.functional.normalize(rows, dim=1).float()
+    steps = torch.tensor(LEVEL_WEIGHTS, device=scores.device)
+    distance = (scores.clamp(min(LEVEL_WEIGHTS), max(LEVEL_WEIGHTS)).unsqueeze(-1) - steps).abs()
+    return (1 - distance).clamp_min(0).to(levels.dtype) @ levels
 
 
 class FeatureProjector(nn.Module):
-    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h).
+    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h), and what they tell of the scores.
 
     Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
     token's position. It starts with the position alone, as large as the LLM's own embeddings
     (`embedding_rms`): what a token says has to be learned.
 
-    Four orthogonal directions of the embedding space, `axes` (4, h), stand for the four scores,
-    and one point of a score is as long as a typical embedding. What a projector does along them is
-    what `aigveval.train.align` trains before the LLM takes part. `probe` (4, d) is a linear map
-    onto them that is given, not trained: zero, unless `set_probe` was called.
+    A second head gives four numbers per token, which add to the scores (see `AIGVEvalBackbone`).
+    `probe` (4, d) is a linear map onto them that is given, not trained: zero, unless `set_probe`
+    was called.
     """
 
     mean: Tensor
     std: Tensor
-    axes: Tensor
     probe: Tensor
 
     def __init__(
@@ -107,18 +107,23 @@ class FeatureProjector(nn.Module):
         self.clip, self.dropout, self.noise = clip, dropout, noise
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
-        self.register_buffer("axes", score_axes(width) * embedding_rms * math.sqrt(width))
         self.register_buffer("probe", torch.zeros(len(SCORES), dim))
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, width)
+        self.told = nn.Linear(hidden, len(SCORES))
         self.position = nn.Parameter(torch.empty(num_tokens, width))
-        nn.init.normal_(self.up.weight, std=1 / math.sqrt(dim))
         nn.init.normal_(self.position, std=embedding_rms)
+        self.forget()
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Begin anew: what a token says, and what it tells. Positions and statistics stay."""
+        nn.init.normal_(self.up.weight, std=1 / math.sqrt(self.up.in_features))
         nn.init.zeros_(self.up.bias)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
-        with torch.no_grad():  # what chance put on the axes would be read as a score
-            self.position -= self.along_axes(self.position) @ self.axes
+        for head in (self.down, self.told):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        self.probe.zero_()
 
     @torch.no_grad()
     def set_stats(self, mean: Tensor, std: Tensor) -> None:
@@ -134,36 +139,42 @@ class FeatureProjector(nn.Module):
 
     @torch.no_grad()
     def set_probe(self, weight: Tensor, bias: Tensor) -> None:
-        """Scores (4,) that are linear in the tokens: what they add along the axes.
+        """A linear map from tokens to the scores, beside the trained one.
 
         Args:
             weight: (4, d), of the standardised tokens.
             bias: (4,), added to the trained bias once.
         """
         self.probe.copy_(weight)
-        self.down.bias += bias.to(self.axes) @ self.axes
-
-    def along_axes(self, embeddings: Tensor) -> Tensor:
-        """Where embeddings (..., h) lie along the axes, (..., 4) in points of the scores."""
-        return embeddings @ self.axes.T / self.axes.square().sum(1)
+        self.told.bias.add_(bias.to(self.told.bias))
 
     def standardise(self, tokens: Tensor) -> Tensor:
         """Tokens (..., d) by the fixed statistics, limited to `clip` standard deviations."""
         x = (tokens.to(self.up.weight.dtype) - self.mean) / self.std
         return x.clamp(-self.clip, self.clip)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (b, k, d) to embeddings (b, k, h) and what they tell, (b, k, 4) in points."""
         x = self.standardise(tokens)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.training and self.dropout:
             x = x * (torch.rand(len(x), 1, 1, device=x.device) >= self.dropout)
-        given = nn.functional.linear(x, self.probe) @ self.axes
-        return self.down(nn.functional.gelu(self.up(x))) + given + self.position
+        hidden = nn.functional.gelu(self.up(x))
+        told = self.told(hidden) + nn.functional.linear(x, self.probe)
+        return self.down(hidden) + self.position, told
 
 
 class AIGVEvalBackbone(nn.Module):
-    """Projectors and language model: token ids and features to the last hidden state."""
+    """Projectors and language model: token ids and features to the last hidden state.
+
+    With `config.impressions` the LLM is also shown what the projectors tell of the scores, as level
+    words: an impression of a score, `MIDDLE` plus the mean over each encoder's tokens, in the four
+    placeholders after the features'; and with each token what it tells of its encoder's dimension.
+    A word between "fair" and "good" is a mix of the two words' embeddings. LLMs copy words well, so
+    that little training makes one answer what the features say, where it has to learn a language
+    of their own from thousands of clips.
+    """
 
     def __init__(self, config: AIGVEvalConfig, language_model: PreTrainedModel) -> None:
         super().__init__()
@@ -186,6 +197,9 @@ class AIGVEvalBackbone(nn.Module):
                 for entry in config.encoders
             }
         )
+        for name, parameter in self.projectors.named_parameters():
+            if ".told." in name:  # DDP would wait for the gradient of what isn't used
+                parameter.requires_grad_(config.impressions)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -204,15 +218,13 @@ class AIGVEvalBackbone(nn.Module):
         embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_feature, 0))
         if features is not None:
             counts = is_feature.sum(1).tolist()
-            if len(features) != len(input_ids) or set(counts) != {features.shape[1]}:
+            needed = features.shape[1] + len(SCORES) * self.config.impressions
+            if len(features) != len(input_ids) or set(counts) != {needed}:
                 raise ValueError(
                     f"placeholder counts per row are {counts}, "
-                    f"but features are {len(features)} rows of {features.shape[1]} tokens"
+                    f"but features are {len(features)} rows that fill {needed}"
                 )
-            parts = unpack_features(features, self.config.feature_shapes)
-            projected = torch.cat(
-                [project(part) for project, part in zip(self.projectors.values(), parts)], dim=1
-            )
+            projected = self.project(features)
             embeds = embeds.masked_scatter(is_feature.unsqueeze(-1), projected.to(embeds.dtype))
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -221,3 +233,28 @@ class AIGVEvalBackbone(nn.Module):
                 position_ids = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
             kwargs["position_ids"] = position_ids
         return self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features (b, K, D) to what stands in the placeholders, (b, K, h) or (b, K + 4, h)."""
+        outputs = self._outputs(features)
+        if not self.config.impressions:
+            return torch.cat([embeddings for embeddings, _ in outputs], dim=1)
+        ids = torch.tensor(self.config.level_token_ids, device=features.device)
+        levels = self.language_model.get_input_embeddings()(ids)
+        shown = [
+            embeddings + mix_levels(MIDDLE + told[..., SCORES.index(entry["dimension"])], levels)
+            for (embeddings, told), entry in zip(outputs, self.config.encoders)
+        ]
+        return torch.cat([*shown, mix_levels(_impressions(outputs), levels)], dim=1)
+
+    def impressions(self, features: Tensor) -> Tensor:
+        """Scores (b, 4) as the projectors tell them of features (b, K, D), unbounded."""
+        return _impressions(self._outputs(features))
+
+    def _outputs(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        parts = unpack_features(features, self.config.feature_shapes)
+        return [project(part) for project, part in zip(self.projectors.values(), parts)]
+
+
+def _impressions(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return MIDDLE + torch.stack([told.mean(1) for _, told in outputs]).sum(0)

@@ -157,6 +157,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         tokenizer: The LLM's. The placeholder token is added to it.
         entries: Encoders as in `AIGVEvalConfig.encoders`.
         chat_template: Instead of the tokenizer's.
+        impressions: As in `AIGVEvalConfig`.
     """
 
     def __init__(
@@ -164,9 +165,11 @@ class AIGVEvalProcessor(QuestionProcessor):
         tokenizer: PreTrainedTokenizerBase,
         entries: Sequence[Mapping[str, Any]] = (),
         chat_template: str | None = None,
+        impressions: bool = True,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
         self.entries = [dict(entry) for entry in entries]
+        self.impressions = impressions
         tokenizer.add_tokens([FEATURE_TOKEN], special_tokens=True)
         self.feature_token_id = tokenizer.convert_tokens_to_ids(FEATURE_TOKEN)
         self._encoders: dict[str, Encoder] = {}
@@ -188,7 +191,8 @@ class AIGVEvalProcessor(QuestionProcessor):
         Raises:
             ValueError: The tokenizer has no distinct level words, or isn't the config's.
         """
-        processor = cls(tokenizer or load_tokenizer(config.llm), config.encoders)
+        tokenizer = tokenizer or load_tokenizer(config.llm)
+        processor = cls(tokenizer, config.encoders, impressions=config.impressions)
         found = {
             "level_token_ids": level_token_ids(processor.tokenizer),
             "feature_token_id": processor.feature_token_id,
@@ -300,10 +304,9 @@ class AIGVEvalProcessor(QuestionProcessor):
         end = self._own(tail)
         found = (begin + end).count(self.feature_token_id)
         expected = sum(entry["num_tokens"] for entry in self.entries)
+        expected += len(SCORES) * self.impressions
         if found != expected:
-            raise ValueError(
-                f"the question has {found} placeholders, the encoders give {expected} tokens"
-            )
+            raise ValueError(f"the question has {found} placeholders, {expected} are needed")
         return begin, end
 
     def _placeholders(self) -> dict[str, str]:
@@ -314,7 +317,10 @@ class AIGVEvalProcessor(QuestionProcessor):
         return runs
 
     def _render(self, placeholders: Mapping[str, str], prompt: str | None) -> str:
-        messages = build_messages(placeholders, prompt)  # type: ignore[arg-type]
+        messages = build_messages(
+            placeholders, prompt,  # type: ignore[arg-type]
+            impression=FEATURE_TOKEN if self.impressions else None,
+        )
         if self.chat_template is None:
             return "\n".join(message["content"] for message in messages) + "\n"
         try:

@@ -23,7 +23,7 @@ each public data set.
 `stage: sft` learns scores and answers together, from the files of `aigveval cot` or from manifests
 with labels of defects; `grpo` goes on from there by the rewards of answers that the model tries;
 `sft2` is sft with the best of these besides. A list `stages` in CONFIG runs them one after the
-other (`aigveval.train.stages`, `examples/configs/qsave_stages_lite.yaml`).
+other (`aigveval.train.stages`, `examples/stages/qsave_stages_lite.yaml`).
 
 A run that was stopped, by Ctrl-C, a kill or a cluster, goes on when the same command is given
 again, to the same result. TensorBoard shows it: `tensorboard --logdir RUN`.

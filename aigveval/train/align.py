@@ -1,11 +1,10 @@
 """Before the regression stage: the projectors learn to tell the scores, the LLM to read them.
 
-How far an encoder's projected tokens lie along the axis of a score (see `FeatureProjector`),
-averaged over the tokens and summed over the encoders, reads as the score. `align` trains the
-projectors by that, in minutes, where training through the LLM takes hours of a CPU. Then
-`ReadingTrainer` trains the LLM's LoRA to say what the tokens tell, which needs no rating at all,
-so that one LoRA can read projectors that were aligned on other ratings. LLaVA's first stage (arXiv
-2304.08485) likewise trains the projector alone, but through the LLM.
+The projectors give an impression of each score (see `AIGVEvalBackbone`). `align` trains them by
+that, in minutes, where training through the LLM takes hours of a CPU. Then `ReadingTrainer` trains
+the LLM's LoRA to answer what it's shown, which needs no rating at all, so that one LoRA can read
+projectors that were aligned on other ratings. LLaVA's first stage (arXiv 2304.08485) likewise
+trains the projector alone, but through the LLM.
 
 Axis legend: b batch, K tokens of all encoders, D width of the widest.
 """
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from aigveval.fusion import AIGVEvalBackbone, FeatureProjector, unpack_features
+from aigveval.fusion import AIGVEvalBackbone, FeatureProjector
 from aigveval.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
@@ -31,19 +30,8 @@ from .losses import rank_loss
 from .progress import steps_bar
 from .trainer import QualityTrainer
 
-MIDDLE = 3.0  # the score of tokens that lie nowhere along its axis
 _BATCH = 64
 _GROUP = 8
-
-
-def read_axes(backbone: AIGVEvalBackbone, features: Tensor) -> Tensor:
-    """Scores (b, 4) as the projected features (b, K, D) tell them, unbounded."""
-    parts = unpack_features(features, backbone.config.feature_shapes)
-    told = [
-        projector.along_axes(projector(part)).mean(1)
-        for projector, part in zip(backbone.projectors.values(), parts)
-    ]
-    return MIDDLE + torch.stack(told).sum(0)
 
 
 def align(
@@ -64,7 +52,7 @@ def align(
     )
     parameters = [
         parameter for projector in backbone.projectors.values()
-        for name, parameter in projector.named_parameters() if name != "position"
+        for name, parameter in projector.named_parameters() if name.startswith(("up.", "told."))
     ]
     optimizer = torch.optim.AdamW(
         parameters, lr=config.align_learning_rate, weight_decay=config.weight_decay
@@ -73,10 +61,6 @@ def align(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.align_learning_rate, total_steps=steps, pct_start=0.1
     )
-    # Adam would also move what the loss doesn't look at.
-    projectors = [cast(FeatureProjector, part) for part in backbone.projectors.values()]
-    outputs = [(part, rows) for part in projectors for rows in (part.down.weight.T, part.down.bias)]
-    beside = [_beside_axes(projector, rows) for projector, rows in outputs]
     backbone.projectors.train()
     mean = math.nan
     with steps_bar(console) as bar:
@@ -85,7 +69,7 @@ def align(
             sampler.set_epoch(epoch)
             total = 0.0
             for features, labels in loader:
-                loss = _loss(read_axes(backbone, features), labels, config.rank_min_difference)
+                loss = _loss(backbone.impressions(features), labels, config.rank_min_difference)
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
@@ -95,18 +79,11 @@ def align(
                 bar.advance(task)
             mean = total / len(loader)
     optimizer.zero_grad()
-    with torch.no_grad():
-        for (projector, rows), before in zip(outputs, beside):
-            rows += before - _beside_axes(projector, rows)
     return mean
 
 
-def _beside_axes(projector: FeatureProjector, rows: Tensor) -> Tensor:
-    return (rows - projector.along_axes(rows) @ projector.axes).detach().clone()
-
-
 class ReadingTrainer(QualityTrainer):
-    """The target of a score is what the projected tokens tell of it; the projectors stay.
+    """The target of a score is the impression that the LLM is shown; the projectors stay.
 
     So that the LLM reads nothing else, the encoders' tokens come from different rows of a batch,
     beside the prompt of a third; and a random shift of all that is told, of a standard deviation
@@ -129,20 +106,19 @@ class ReadingTrainer(QualityTrainer):
         parts = inputs["features"].split([k for k, _ in backbone.config.feature_shapes], dim=1)
         features = torch.cat([part[torch.randperm(len(part))] for part in parts], dim=1)
         backbone.projectors.eval()  # no noise: target and tokens must be of one kind
-        projector = cast(FeatureProjector, next(iter(backbone.projectors.values())))
-        kept = projector.down.bias.detach().clone()
-        shift = self.SHIFT * torch.randn(len(SCORES), device=kept.device)
+        bias = cast(FeatureProjector, next(iter(backbone.projectors.values()))).told.bias.data
+        kept = bias.clone()
         try:
-            projector.down.bias.data += shift @ projector.axes
+            bias += self.SHIFT * torch.randn(len(SCORES), device=kept.device)
             with torch.no_grad():
-                told = read_axes(backbone, features).clamp(1.0, 5.0)
+                told = backbone.impressions(features).clamp(1.0, 5.0)
             labels = inputs["labels"].clone()
             labels[:, : len(SCORES)], labels[:, WEIGHT] = told, 1.0
             labels[:, GROUP] = labels[:, PAIR] = -1
             inputs = {**inputs, "features": features, "labels": labels}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
-            projector.down.bias.data.copy_(kept)
+            bias.copy_(kept)
 
 
 def _loss(scores: Tensor, labels: Tensor, min_difference: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ def training_arguments(
         FitError: The machine can't do what the config asks for.
     """
     options: dict[str, Any] = {}
-    if config.gradient_checkpointing:  # even False would warn, where it has got its newer name
-        options["gradient_checkpointing"] = True
+    # TRL's classes do it by default. The first name is the newer one.
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    name = next(name for name in names if name in kind.__dataclass_fields__)
+    options[name] = config.gradient_checkpointing
     if config.fsdp:
         options |= {"fsdp": True, "fsdp_config": dict(config.fsdp_config)}
     if config.train_encoders:
@@ -81,7 +84,11 @@ def training_arguments(
 
 
 def _loggers(config: FitConfig) -> list[str]:
-    available = get_available_reporting_integrations()
+    # transformers would take tensorboardX for it, which torch's writer doesn't
+    available = [
+        name for name in get_available_reporting_integrations()
+        if name != TENSORBOARD or find_spec(TENSORBOARD)
+    ]
     if config.report_to is None:
         return [name for name in available if name == TENSORBOARD]
     for name in config.report_to:

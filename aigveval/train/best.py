@@ -57,8 +57,8 @@ def weighted_reward(rewards: Mapping[str, float | None], weights: Mapping[str, f
     """Weighted mean of the rewards that are known; 0 where none is.
 
     Examples:
-        >>> weighted_reward({"format": 1.0, "table": None, "smooth": 0.4}, {"format": 1, "smooth": 1})
-        0.7
+        >>> weighted_reward({"format": 1.0, "table": None}, {"format": 0.5, "table": 0.5})
+        1.0
     """
     known = [(rewards[name], weight) for name, weight in weights.items()]
     total = sum(weight for value, weight in known if value is not None)

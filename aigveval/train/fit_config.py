@@ -22,9 +22,10 @@ class FitError(ValueError):
     """Training can't start or go on; the message is one line for the user."""
 
 
-FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden")
+FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
+             "impressions")
 _NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "feature_dropout",
-                   "feature_noise", "projector_hidden")
+                   "feature_noise", "projector_hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class FitConfig:
             stopped goes on when it's started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
         base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
-            `encoders`, `lora` and `projector_hidden`.
+            `encoders`, `lora`, `projector_hidden` and `impressions`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
         vlm: In place of `llm` and `encoders`: a folder or a Hub id of an image-text-to-text model,
             which sees the frames itself, see `aigveval.vlm`. Videos are decoded in every epoch.
@@ -63,6 +64,8 @@ class FitConfig:
         lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
             `aigveval.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
+        impressions: Show the LLM what the features tell of the scores as level words too, see
+            `aigveval.config.AIGVEvalConfig`. Fewer clips suffice with it.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
         align_epochs: Passes over the training rows in which the projectors alone learn to tell the
@@ -110,7 +113,7 @@ class FitConfig:
         seed: Of everything random.
         save_minutes: Checkpoint after the step in which so many minutes have passed since the last
             one, besides the one after each epoch; null for none. A run that is killed loses no more
-            than these minutes and one step; Ctrl-C and SIGTERM lose nothing.
+            than these minutes and one step. Ctrl-C and SIGTERM save the step in progress.
         save_steps: Likewise after so many steps.
         early_stop: Stop after so many epochs without a better mean SROCC.
         gradient_checkpointing: Trade time for memory.
@@ -148,6 +151,7 @@ class FitConfig:
     train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
+    impressions: bool = True
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
     align_epochs: int = 0

@@ -20,8 +20,8 @@ from datasets import Dataset
 from rich.console import Console
 from torch import nn
 from transformers import (
-    EvalPrediction, PrinterCallback, TrainerCallback, TrainerControl, TrainerState,
-    TrainingArguments,
+    EvalPrediction, PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl,
+    TrainerState, TrainingArguments,
 )
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -54,7 +54,7 @@ class GroupTrainer(GRPOTrainer):
     """
 
     def __init__(
-        self, *, fit: FitConfig, reference: nn.Module | None, beta: float, evidence: Evidence,
+        self, *, fit: FitConfig, reference: PreTrainedModel | None, beta: float, evidence: Evidence,
         **options: Any,
     ) -> None:
         self.fit, self.evidence, self.means = fit, evidence, Means()
@@ -83,7 +83,7 @@ class GroupTrainer(GRPOTrainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = make_optimizer(model or self.model, self.fit)
+            self.optimizer = make_optimizer(cast(nn.Module, model or self.model), self.fit)
         return self.optimizer
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -144,7 +144,6 @@ def train(
         top_k=0, max_completion_length=options.max_new_tokens, epsilon=options.clip,
         loss_type=options.loss, beta=0.0, reward_weights=list(options.weights.values()),
         disable_dropout=True, shuffle_dataset=False, log_completions=False,
-        **({} if config.gradient_checkpointing else {"gradient_checkpointing": False}),
     ))
     step = 0 if checkpoint is None else step_of(checkpoint)
     evidence = Evidence(dataset, collate)
@@ -182,7 +181,7 @@ def train(
     return trainer.state.global_step
 
 
-def _frozen_copy(model: nn.Module) -> nn.Module:
+def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy with its own trained weights; the frozen ones, nearly all, are those of the model."""
     shared = {id(p): p for p in model.parameters() if not p.requires_grad}
     return copy.deepcopy(model, shared).requires_grad_(False).eval()

@@ -68,7 +68,7 @@ class Part:
         ]
         rows = [
             row for row in rows
-            if not all(map(math.isnan, row.scores)) or getattr(row, "answers", ())
+            if not all(map(math.isnan, row.scores)) or bool(getattr(row, "answers", None))
         ]
         known = [
             (pair, _without(pair.preferences, hidden, None)) for pair in self.pairs
@@ -115,6 +115,8 @@ def check_parts(config: FitConfig, train: Sequence[Part]) -> None:
     """Raise `FitError` where a config doesn't go with the kinds of manifests that it names."""
     if not any(part.pairs for part in train):
         return
+    if config.align_epochs and not any(part.rows for part in train):
+        raise FitError("align_epochs needs rated clips, and there are preference pairs alone")
     if not config.loss.get("pair"):
         raise FitError("there are preference pairs, but the loss has no weight for pair")
     if config.batch_size % 2:

@@ -226,7 +226,7 @@ def rewards(
         answer: The text with the labels; a whole answer has the same lines.
         clip_length: See `time_iou`; also what "beyond the clip" means.
         given: What stands before the completion in the answer, such as levels that the scoring
-            pass filled in. It counts for the form, but earns nothing for its scores.
+            pass filled in. It counts for the form, but by itself it earns nothing.
         finished: Whether the model ended its text itself; if not, the last line doesn't count.
 
     Examples:
@@ -244,14 +244,15 @@ def rewards(
         given + completion, expected_scores=expected, duration_seconds=clip_length,
         finished=finished,
     )
-    scores = parse(completion, finished=finished).scores
+    own = parse(completion, finished=finished)
+    scores, silent = own.scores, not (own.scores or own.reasoning or own.defects is not None)
     return {
         "format": format_reward(told),
         "table": table_reward(scores, labels.scores),
         "smooth": smooth_reward(scores, labels.scores),
         "defect_f1": defect_f1(told.defects, labels.defects),
         "time_iou": time_iou(told.defects, labels.defects, clip_length=clip_length),
-        "consistency": consistency_reward(told),
+        "consistency": 0.0 if silent else consistency_reward(told),
         "length": length_reward(completion),
     }
 

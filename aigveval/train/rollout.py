@@ -79,7 +79,9 @@ class RowProcessor(ProcessorMixin):
     def __call__(self, *, images: Sequence[Sequence[int]], **options: Any) -> BatchFeature:
         return BatchFeature({"pixel_values": torch.tensor([list(row) for row in images])})
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> str:
+    def apply_chat_template(  # type: ignore[override]
+        self, conversation: Any, **options: Any
+    ) -> str:
         return ""  # `Rollouts` knows the question by the row
 
     def batch_decode(self, ids: Any, **options: Any) -> list[str]:
@@ -87,7 +89,7 @@ class RowProcessor(ProcessorMixin):
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
-    def save_pretrained(self, *args: Any, **options: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, *args: Any, **options: Any) -> None:
         """Nothing: checkpoints are for going on."""
 
 

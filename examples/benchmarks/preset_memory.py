@@ -107,7 +107,7 @@ def measure_llm(
 
     def run(batch: int) -> torch.Tensor:
         with torch.device("meta"):
-            parts = [one(torch.zeros(batch, k, d)) for one, (k, d) in zip(projectors, shapes)]
+            parts = [one(torch.zeros(batch, k, d))[0] for one, (k, d) in zip(projectors, shapes)]
             embeds = torch.cat([*parts, torch.zeros(batch, TEXT_TOKENS, width)], dim=1)
             mask, positions = torch.zeros(batch, 1, length, length), torch.arange(length)[None]
             return llm.base_model(

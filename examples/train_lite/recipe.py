@@ -9,9 +9,9 @@ where it stopped. The steps:
 1. ladder: damaged versions of the clips; the sources left out of training at all severities.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
-4. final: the projectors start from a ridge regression on all ratings and are aligned on ratings
-   and ladder together (the ladder's clean clips labelled by the same regression). The LoRA stays
-   as it is. This is what ships.
+4. final: the projectors begin anew from a ridge regression on all ratings and are aligned on
+   ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
+   stays as it is. This is what ships.
 5. folds: the same five times with the ratings of four fifths of the prompts, for measuring.
 6. measure: figures.json. See measure.py.
 """
@@ -25,6 +25,7 @@ from typing import Any
 import manifests
 import numpy as np
 import ridge
+import torch
 from augment import main as augment
 from measure import measure
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ from split import split_clips
 from aigveval.config import AIGVEvalConfig
 from aigveval.data.cache import FeatureCache, extract
 from aigveval.data.ladder import make_ladder
-from aigveval.fusion import pack_features
+from aigveval.fusion import MIDDLE, pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
 from aigveval.train.align import align
@@ -48,14 +49,14 @@ from prompts.rubric import DIMENSIONS
 ENCODERS = ["semantic_lite", "motion_flow", "technical_lite"]
 SEVERITIES_TRAINED = (1, 3, 5)
 COPY_WEIGHT = 0.5
-RATED_WEIGHT = 3.0  # of a rated clip beside a ladder row
+RATED_WEIGHT = 10.0  # of a rated clip beside a ladder row
 COMMON: dict[str, Any] = {
     "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05, "feature_noise": 0.2,
     "mismatch_probability": 0.25, "prompt_dropout": 0.05,
 }
 BASE: dict[str, Any] = {
     "encoders": ENCODERS, "projector_hidden": 256, "align_epochs": 15, "learn": "reading",
-    "epochs": 2, "batch_size": 16, "lora_learning_rate": 8e-4,
+    "epochs": 1, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
@@ -118,7 +119,7 @@ def base_model(work: Path) -> Path:
 def rated_model(
     output: Path, base: Path, human: Sequence[TrainingRow], folder: Path, cache: FeatureCache
 ) -> None:
-    """The base model with its projectors aligned on ratings and the ladder in `folder`."""
+    """The base model with new projectors, aligned on ratings and the ladder in `folder`."""
     if (output / "config.json").exists():
         return
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **RATED, **COMMON)
@@ -131,9 +132,10 @@ def rated_model(
     targets = np.array([row.scores[: len(DIMENSIONS)] for row in human])
     linear = ridge.fitted(tokens, targets, np.array([row.weight for row in human]))
     weights, bias = linear.with_overall()
+    torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
-        # Takes the place of CLEAN_SCORE, which the base tells of any undamaged clip.
-        projector.set_probe(weights[name], (bias - manifests.CLEAN_SCORE) / len(weights))
+        projector.forget()
+        projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
 
     ladder, records = manifests.read_ladder(folder)
     clean = {r["group"]: row for r, row in zip(records, ladder) if r["type"] == "clean"}

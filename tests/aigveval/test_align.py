@@ -1,61 +1,32 @@
-"""Aligning the projectors: axes, the given linear map, and that it learns."""
+"""Aligning the projectors: it learns what is known, and nothing else moves."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from aigveval.fusion import FeatureProjector, pack_features, score_axes
-from aigveval.train.align import MIDDLE, align, read_axes
+from aigveval.fusion import FeatureProjector, pack_features
+from aigveval.train.align import align
 from aigveval.train.dataset import Collator
 from aigveval.train.fit_config import FitConfig
 from prompts import SCORES
-from tests.aigveval.tiny_llm import make_batch, make_model
+from tests.aigveval.tiny_llm import make_model
 
 
 def new_model():
-    """As it is before training: the axes are empty."""
+    """As it is before training: its features tell nothing."""
     model, processor = make_model(projector_hidden=64)
     for name, old in model.model.projectors.items():
         tokens, dim = next((e["num_tokens"], e["dim"]) for e in model.config.encoders
                            if e["name"] == name)
         torch.manual_seed(dim)
         model.model.projectors[name] = FeatureProjector(
-            tokens, dim, old.axes.shape[1], hidden=64, embedding_rms=0.3, clip=10.0, dropout=0.0,
-            noise=0.0,
+            tokens, dim, old.position.shape[1], hidden=64, embedding_rms=0.3, clip=10.0,
+            dropout=0.0, noise=0.0,
         )
     return model, processor
-
-
-@pytest.mark.parametrize("width", [8, 32, 576, 4096])
-def test_axes_are_orthonormal(width):
-    axes = score_axes(width)
-    assert axes.shape == (len(SCORES), width)
-    assert torch.allclose(axes @ axes.T, torch.eye(len(SCORES)), atol=1e-6)
-
-
-def test_a_new_projector_tells_next_to_nothing_and_a_probe_exactly_what_it_says():
-    model, processor = new_model()
-    features = make_batch(processor, model.config, ["a", "b", "c"])["features"]
-    with torch.no_grad():
-        before = read_axes(model.model, features)
-        assert torch.allclose(before, torch.full_like(before, MIDDLE), atol=1e-4)
-        expected = before.clone()
-        offset = 0
-        for number, (entry, projector) in enumerate(
-            zip(model.config.encoders, model.model.projectors.values())
-        ):
-            weight = torch.randn(4, entry["dim"], generator=torch.Generator().manual_seed(number))
-            bias = torch.arange(4.0) * 0.1
-            projector.set_stats(torch.full((entry["dim"],), 0.5), torch.full((entry["dim"],), 2.0))
-            projector.set_probe(weight, bias)
-            part = features[:, offset: offset + entry["num_tokens"], : entry["dim"]]
-            offset += entry["num_tokens"]
-            expected += ((part - 0.5) / 2.0).mean(1) @ weight.T + bias
-        assert torch.allclose(read_axes(model.model, features), expected, atol=1e-4)
 
 
 class Rows(torch.utils.data.Dataset):
@@ -85,7 +56,7 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     frozen = {name: value.clone() for name, value in model.state_dict().items()
-              if ".projectors." not in name or name.endswith(("position", "probe", "axes"))}
+              if ".projectors." not in name or name.endswith((".position", ".probe", ".down.weight", ".down.bias"))}
     quiet = Console(quiet=True)
     first = align(model.model, rows, collate, replace(config, align_epochs=1), quiet)
     last = align(model.model, rows, collate, config, quiet)
@@ -94,7 +65,7 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     features, _ = collate.features([rows[0, number] for number in range(240)])
     model.eval()
     with torch.no_grad():
-        told = read_axes(model.model, features)
+        told = model.model.impressions(features)
     for column in range(len(SCORES)):
         known = ~rows.scores[:, column].isnan()
         assert spearmanr(told[known, column], rows.scores[known, column]).statistic > 0.9

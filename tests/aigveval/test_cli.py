@@ -311,7 +311,9 @@ class TestProcess:
     @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
     def test_interrupt_does_not_wait_for_decoders(self, tmp_path):
         script = (
-            "import sys, time\n"
+            "import signal, sys, time\n"
+            # a shell ignores it for what runs in its background, and children inherit that
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from aigveval import assess, cli\n"
             "class Slow:\n"
             "    def prepare(self, path):\n"

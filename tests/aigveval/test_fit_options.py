@@ -64,6 +64,17 @@ def test_bfloat16_is_for_the_frozen_and_for_computing(fit_config):
     assert found == pytest.approx(expected, rel=0.05) and found != expected
 
 
+def test_without_impressions_what_features_tell_is_left_alone(fit_config):
+    result = fit.main(replace(fit_config, impressions=False, epochs=1))
+    model = AIGVEvalModel.from_pretrained(result.model)
+    assert not model.config.impressions
+    for name, value in load_file(result.model / "model.safetensors").items():
+        if ".told." in name:
+            assert not value.any()
+    told = [p for name, p in model.named_parameters() if ".told." in name]
+    assert told and not any(parameter.requires_grad for parameter in told)  # DDP would wait for it
+
+
 def test_checkpointed_gradients_are_the_same(fit_config):
     config = replace(fit_config, epochs=1, lora={**fit_config.lora, "dropout": 0.0})
     first = fit.main(config)

@@ -267,6 +267,8 @@ def test_pairs_alone_can_choose_the_best_model(fit_config, fit_data, capfd):
     [
         ({"loss": {"plcc": 1.0}},
          "there are preference pairs, but the loss has no weight for pair"),
+        ({"align_epochs": 1},
+         "align_epochs needs rated clips, and there are preference pairs alone"),
         ({"batch_size": 5}, "batch_size must be even with preference pairs, got 5"),
         ({"group_batches": True}, "group_batches can't be combined with preference pairs"),
     ],

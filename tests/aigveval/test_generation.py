@@ -309,3 +309,25 @@ def test_config_fields():
     assert (make_config().explains, make_config().answer_times) == (False, "tenths")
     with pytest.raises(ValueError, match="^answer_times must be 'tenths' or 'seconds', got 'ms'$"):
         make_config(answer_times="ms")
+
+
+def test_answers_are_sampled_as_often_as_wanted(made, batch):
+    writer = make_writer(made, batch)
+    options = {"max_new_tokens": NEW, "temperature": 1.0, "top_p": 1.0}
+    rows = [1, 1, 1, 4, 0, 0]
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first = writer.sample(rows, seed=3, **options)
+    assert first == writer.sample(rows, seed=3, **options)
+    assert first != writer.sample(rows, seed=4, **options)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len({one.token_ids for one in first[:3]}) > 1
+    tokenizer = made[1].tokenizer
+    for row, one in zip(rows, first):
+        assert one.text.startswith(heads()[row]) and len(one.token_ids) == one.num_tokens
+        question = batch["input_ids"][row][: batch["slot_positions"][row, 0] + 1].tolist()
+        assert writer.prompt_ids[row][: len(question)] == question
+        assert tokenizer.decode(writer.prompt_ids[row]).endswith(heads()[row])
+    # next to no temperature is greedy decoding
+    cold = writer.sample([2], seed=0, max_new_tokens=NEW, temperature=1e-4, top_p=1.0)
+    assert cold == writer.write([2], max_new_tokens=NEW)

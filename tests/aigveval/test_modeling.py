@@ -11,10 +11,10 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 
 from aigveval.checkpoint import trained_keys
 from aigveval.config import AIGVEvalConfig
-from aigveval.fusion import FeatureProjector, pack_features, unpack_features
+from aigveval.fusion import FeatureProjector, mix_levels, pack_features, unpack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
-from prompts import SCORES
+from prompts import SCORES, level_distribution
 
 from .tiny_llm import (
     MeanColour,
@@ -145,7 +145,7 @@ def test_mismatch_of_placeholders_and_features(model, batch):
     with pytest.raises(ValueError) as error:
         model(**{**batch, "features": batch["features"][:, :-1]})
     assert str(error.value) == (
-        "placeholder counts per row are [9, 9, 9, 9], but features are 4 rows of 8 tokens"
+        "placeholder counts per row are [13, 13, 13, 13], but features are 4 rows that fill 12"
     )
     fewer = batch["input_ids"].clone()
     fewer[2][fewer[2] == model.config.feature_token_id] = 5
@@ -193,8 +193,9 @@ def projector(**options):
 def test_a_new_projector_gives_positions_as_large_as_the_embeddings():
     new = projector(embedding_rms=0.1)
     torch.nn.init.zeros_(new.down.weight)
-    tokens = torch.randn(50, 6, 20)
-    assert torch.equal(new(tokens), new.position.expand(50, -1, -1))
+    embeddings, told = new(torch.randn(50, 6, 20))
+    assert torch.equal(embeddings, new.position.expand(50, -1, -1))
+    assert told.shape == (50, 6, len(SCORES)) and not told.any()
     assert new.position.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.15)
 
 
@@ -210,6 +211,59 @@ def test_standardisation_and_clip():
     )
     freak = torch.full((1, 6, 20), 1e6)
     torch.testing.assert_close(plain(freak), plain(torch.full((1, 6, 20), 10.0)))
+
+
+def test_a_probe_adds_exactly_what_it_says():
+    new = projector()
+    weight, bias = torch.randn(len(SCORES), 20), torch.arange(4.0)
+    tokens = torch.randn(3, 6, 20)
+    before = new(tokens)[1]
+    new.set_stats(torch.full((20,), 0.5), torch.full((20,), 2.0))
+    shifted = 0.5 + 2.0 * tokens
+    new.set_probe(weight, bias)
+    torch.testing.assert_close(
+        new(shifted)[1], before + tokens @ weight.T + bias, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_the_mix_of_level_words():
+    levels = torch.eye(5)
+    mixed = mix_levels(torch.tensor([[-7.0, 1.0, 2.25], [4.5, 5.0, 99.0]]), levels)
+    expected = torch.tensor([
+        [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0.75, 0.25, 0, 0]],
+        [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
+    ])
+    torch.testing.assert_close(mixed, expected)
+    for score in (1.0, 1.3, 3.0, 4.9):
+        assert mix_levels(torch.tensor(score), levels).tolist() == pytest.approx(
+            level_distribution(score), abs=1e-6
+        )
+
+
+def test_what_stands_in_the_placeholders(batch):
+    """The features' embeddings with their own dimension's level, then the four impressions."""
+    model, _ = make_model()
+    plain, _ = make_model(impressions=False)
+    plain.load_state_dict(model.state_dict())
+    features = batch["features"]
+    with torch.no_grad():
+        shown = model.model.project(features)
+        impressions = model.model.impressions(features)
+        difference = shown[:, :9] - plain.model.project(features)
+        levels = model.get_input_embeddings().weight[model.config.level_token_ids]
+        outputs = [project(part) for project, part in zip(
+            model.model.projectors.values(), unpack_features(features, model.config.feature_shapes)
+        )]
+    assert shown.shape == (len(features), 9 + len(SCORES), 32)
+    assert impressions.std() > 0.1
+    torch.testing.assert_close(shown[:, 9:], mix_levels(impressions, levels))
+    column = SCORES.index("motion")  # tokens 3 to 6 are those of `flow`
+    torch.testing.assert_close(
+        difference[:, 3:7], mix_levels(3 + outputs[1][1][..., column], levels),
+        atol=1e-5, rtol=1e-4,
+    )
+    expected = 3 + sum(told.mean(1) for _, told in outputs)
+    torch.testing.assert_close(impressions, expected)
 
 
 def test_feature_stats_by_name_or_dimension():
@@ -229,8 +283,8 @@ def test_feature_stats_by_name_or_dimension():
 def test_dropout_takes_whole_encoders_and_only_in_training():
     drop = projector(dropout=0.5)
     tokens = torch.randn(400, 6, 20)
-    clean, empty = drop.eval()(tokens), drop(torch.zeros(1, 6, 20))
-    dropped = drop.train()(tokens)
+    (clean, _), (empty, _) = drop.eval()(tokens), drop(torch.zeros(1, 6, 20))
+    dropped, _ = drop.train()(tokens)
     is_empty = torch.isclose(dropped, empty).all(2).all(1)
     is_clean = torch.isclose(dropped, clean).all(2).all(1)
     assert (is_empty ^ is_clean).all()
@@ -324,7 +378,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_frozen(batch):
     assert trained_keys(model) - trained == {
         f"model.projectors.{name}.{stat}"
         for name in ("look", "flow", "crisp")
-        for stat in ("mean", "std", "axes", "probe")
+        for stat in ("mean", "std", "probe")
     }
     assert sum("lora_" in name for name in trained) == 2 * 2 * 2  # layers, q and v, A and B
 

@@ -49,6 +49,7 @@ def test_question_as_text(processor):
     assert text_of(processor, batch).replace(FEATURE_TOKEN, "*") == (
         "<|im_start|>system\nYou rate AI-generated videos.<|im_end|>\n"
         "<|im_start|>user\nKey frames:***\nMotion:****\nTechnical:**\n"
+        "Technical quality:*\nMotion quality:*\nText-video alignment:*\nOverall quality:*\n"
         "Prompt: a cat on a roof\nRate it as bad, poor, fair, good or excellent.<|im_end|>\n"
         "<|im_start|>assistant\n"
         "Technical quality:\nMotion quality:\nText-video alignment:\nOverall quality:"
@@ -101,7 +102,7 @@ def test_hostile_prompt_adds_no_special_token(processor, config, prompt):
 
     batch = processor.encode_prompts([prompt])
     assert counts(batch) == counts(processor.encode_prompts(["a cat"]))
-    assert (batch["input_ids"] == processor.feature_token_id).sum() == config.num_features
+    assert (batch["input_ids"] == processor.feature_token_id).sum() == config.num_features + 4
     ending = processor.tokenizer.decode(batch["input_ids"][0, batch["slot_positions"][0, 0] - 5:])
     assert ending.endswith("\nMotion quality:\nText-video alignment:\nOverall quality:")
     assert batch["input_ids"].shape[1] < 1300  # however long the prompt
@@ -170,6 +171,11 @@ def test_one_encoder_only(config):
     entries = [entry for entry in config.encoders if entry["dimension"] == "motion"]
     subset = AIGVEvalConfig(llm="tiny", encoders=entries)
     processor = AIGVEvalProcessor.from_config(subset, tokenizer=make_tokenizer())
+    text = text_of(processor, processor.encode_prompts(["a cat"])).replace(FEATURE_TOKEN, "*")
+    assert "user\nMotion:****\nTechnical quality:*\n" in text
+
+    plain = AIGVEvalConfig(llm="tiny", encoders=entries, impressions=False)
+    processor = AIGVEvalProcessor.from_config(plain, tokenizer=make_tokenizer())
     text = text_of(processor, processor.encode_prompts(["a cat"])).replace(FEATURE_TOKEN, "*")
     assert "user\nMotion:****\nPrompt: a cat\n" in text
 

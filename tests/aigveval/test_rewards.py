@@ -117,6 +117,9 @@ def test_as_trl_calls_them():
     for function in functions:
         first, second = function(completions=chats, **columns)
         assert first == 1
-        assert second == {"length": 1, "consistency": 1}.get(function.__name__, 0)
+        assert second == {"length": 1}.get(function.__name__, 0)
+    # the last line of a text that was cut doesn't count
+    form = trl_rewards(["format"])[0]
+    assert form(completions=chats, **columns, finished=[False, True]) == [0.5, 0]
     with pytest.raises(ValueError, match=r"rewards must be among format, .* got \['beauty'\]"):
         trl_rewards(["beauty"])

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import yaml
 from safetensors.torch import load_file
 
 from aigveval.data.cot import write_cot
+from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
-from aigveval.train import fit
+from aigveval.train import fit, rollout
 from aigveval.train.answers import AnswerDataset, read_answers
 from aigveval.train.best import read_completions
 from aigveval.train.fit_config import FitConfig, FitError
@@ -24,6 +26,9 @@ from prompts import SCORES, parse, render_levels, split_levels
 from .fit_case import ENCODERS, history
 from .stage_case import CLIPS, make_labels, make_llm, make_stage
 
+pytestmark = pytest.mark.skipif(
+    find_spec("trl") is None, reason="TRL is not installed: pip install 'aigveval[grpo]'"
+)
 GROUP = 4
 GRPO = {"group": GROUP, "beta": 0.1, "max_new_tokens": 40, "rewards": {"format": 1, "length": 1}}
 
@@ -31,7 +36,6 @@ GRPO = {"group": GROUP, "beta": 0.1, "max_new_tokens": 40, "rewards": {"format":
 @pytest.fixture(scope="session")
 def room(tmp_path_factory, fit_data):
     """Data with labels of defects, an LLM, and what three stages made of them."""
-    pytest.importorskip("trl", reason="TRL is not installed: pip install 'aigveval[grpo]'")
     from encoders import registry
 
     folder = tmp_path_factory.mktemp("stages")
@@ -41,7 +45,7 @@ def room(tmp_path_factory, fit_data):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     # the options of `make_stage` as a file, with one entry for each stage
-    config = make_stage(fit_data, llm, folder / "run", epochs=40)
+    config = make_stage(fit_data, llm, folder / "run", epochs=25)
     (folder / "sft.yaml").write_text(fit_yaml_of(config))
     common = yaml.safe_load((folder / "sft.yaml").read_text())
     for name in ("stage", "base", "completions"):
@@ -51,7 +55,7 @@ def room(tmp_path_factory, fit_data):
         {"stage": "grpo", "max_steps": 3, "batch_size": 4, "grad_accum": 2, "grpo": GRPO,
          "lora_learning_rate": 1e-3, "learning_rate": 1e-3,
          "valid": [str(fit_data / "labels.jsonl")]},
-        {"stage": "sft2", "epochs": 2, "batch_size": 3, "best_threshold": 0.0, "best_mix": 0.5},
+        {"stage": "sft2", "epochs": 1, "batch_size": 3, "best_threshold": 0.0, "best_mix": 0.5},
     ]
     (folder / "stages.yaml").write_text(yaml.safe_dump({**common, "stages": stages}))
     configs = read_stages(folder / "stages.yaml")
@@ -79,7 +83,7 @@ def load(result):
 def test_sft_learns_scores_and_answers(room):
     logged = [entry for entry in history(room["configs"][0].output_dir) if "text_loss" in entry]
     for name in ("text_loss", "score_loss"):
-        assert logged[-1][name] < 0.6 * logged[0][name], name
+        assert logged[-1][name] < 0.7 * logged[0][name], name
     for entry in logged:  # both weights are 1
         assert entry["loss"] == pytest.approx(entry["text_loss"] + entry["score_loss"], abs=1e-3)
     model, _ = load(room["results"][0])
@@ -90,6 +94,9 @@ def test_only_projectors_and_lora_get_gradients(room):
     model, processor = load(room["results"][0])
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     batch = make_batch(model, processor, answers)
+    for projector in model.model.projectors.values():  # what is told within 1-5: no end is reached
+        torch.nn.init.normal_(projector.told.weight, std=0.02)
+        torch.nn.init.zeros_(projector.told.bias)
     targets = batch.pop("targets")
     logits = model.train()(**batch, logits_to_keep=targets.shape[1] + 1).logits
     answer_loss(logits, targets).backward()
@@ -102,12 +109,15 @@ def test_only_projectors_and_lora_get_gradients(room):
 
 
 def make_batch(model, processor, answers):
+    """Questions with answers, and features like those of the training."""
     torch.manual_seed(0)
+    features = pack_features([
+        part.mean + part.std * torch.randn(len(answers), count, dim)
+        for part, (count, dim) in zip(
+            model.model.projectors.values(), model.config.feature_shapes)
+    ])
     questions = processor.encode_prompts(["a scene"] * len(answers))
-    shape = len(answers), model.config.num_features, model.config.feature_dim
-    return with_answers(
-        {**questions, "features": torch.randn(shape)}, processor.tokenizer, answers
-    )
+    return with_answers({**questions, "features": features}, processor.tokenizer, answers)
 
 
 def test_the_loss_is_on_what_the_model_writes(room):
@@ -189,19 +199,62 @@ def test_grpo_moves_what_is_trained_and_nothing_else(room):
     assert room["results"][1].metrics["labels_srocc_technical"] <= 1
 
 
-def test_answers_are_sampled_as_they_are_explained(room):
-    """The head is that of the scoring pass; the first tokens are no likelier than they should."""
-    model, processor = load(room["results"][0])
+def test_answers_begin_with_the_levels_of_the_scoring_pass(room, tmp_path):
+    config = replace(room["configs"][1], output_dir=str(tmp_path))
+    ready = fit._prepare(config, tmp_path, fit.Console(quiet=True))
     first = [item for item in completions(room) if item.step == 0]
-    config = room["configs"][1]
-    ready = fit._prepare(replace(config, output_dir=str(room["folder"] / "x")), Path(
-        room["folder"] / "x"), fit.Console(quiet=True))
     for row in {item.row for item in first}:
         batch = ready.collate([ready.train_set[row]])
         del batch["labels"]
-        scores = dict(zip(SCORES, model.score(**batch).scores[0].tolist()))
+        scores = dict(zip(SCORES, ready.built.model.score(**batch).scores[0].tolist()))
         given = {item.given for item in first if item.row == row}
         assert given == {render_levels(scores) + "\n"}
+
+
+def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
+    half = len(AIGVEvalProcessor.from_pretrained(room["results"][0].model).tokenizer) // 2
+
+    def format(completion_ids, **columns):  # a reward that a model of random weights can earn
+        return [sum(token < half for token in ids) / len(ids) for ids in completion_ids]
+
+    monkeypatch.setattr(rollout, "trl_rewards", lambda names: [format])
+    config = replace(
+        room["configs"][1], output_dir=str(tmp_path), max_steps=12, batch_size=32, grad_accum=1,
+        grpo={**GRPO, "group": 16, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
+        lora_learning_rate=1e-2, learning_rate=1e-2, score_weight=0.0, valid=[], warmup=0.0,
+    )
+    fit.main(config)
+    rewards = [entry["reward"] for entry in history(tmp_path) if "reward" in entry]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:2]) / 2 + 0.05, rewards
+
+
+def test_the_likelihood_that_grpo_moves_is_that_of_the_sampling(room, tmp_path, monkeypatch):
+    """TRL's log-probabilities, by the numbers of rows, against the model with their features."""
+    from aigveval.train import grpo
+
+    compared = []
+    theirs = grpo.GroupTrainer._get_per_token_logps_and_entropies
+
+    def compare(self, model, input_ids, attention_mask, count, **inputs):
+        found = theirs(self, model, input_ids, attention_mask, count, **inputs)
+        rows = inputs["pixel_values"][:, 0].tolist()
+        features = self.evidence.batch(rows, device=input_ids.device)["features"]
+        logits = self.model.score(
+            input_ids=input_ids, attention_mask=attention_mask, features=features,
+            logits_to_keep=count + 1,
+        ).logits
+        logps = logits[:, :-1].log_softmax(-1).gather(-1, input_ids[:, -count:, None])[..., 0]
+        difference = (logps - found[0].detach()).abs() * attention_mask[:, -count:]
+        compared.append((model is self.ref_model, difference.max().item()))
+        return found
+
+    monkeypatch.setattr(grpo.GroupTrainer, "_get_per_token_logps_and_entropies", compare)
+    fit.main(replace(
+        room["configs"][1], output_dir=str(tmp_path), max_steps=1, grad_accum=1, batch_size=8,
+        valid=[],
+    ))
+    assert sorted(is_reference for is_reference, _ in compared) == [False, True]
+    assert max(difference for _, difference in compared) < 1e-4
 
 
 def test_sft2_learns_the_best_answers_beside_the_first_data(room):
@@ -215,7 +268,7 @@ def test_sft2_learns_the_best_answers_beside_the_first_data(room):
     best = parts[-1].rows
     assert sum(map(len, parts[:-1])) == min(len(CLIPS), round(0.5 * len(best)))
     assert {row.answers[0] for row in best} <= {item.text for item in finished}
-    assert room["results"][2].steps == 2 * math.ceil(sum(map(len, parts)) / 3)
+    assert room["results"][2].steps == math.ceil(sum(map(len, parts)) / 3)
 
 
 class Killed(Exception):

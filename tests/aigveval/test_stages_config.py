@@ -1,6 +1,7 @@
 """Lists of stages in a YAML file, the best of what was sampled, and what is refused."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from aigveval.train.grpo_options import GrpoOptions
 from aigveval.train.parts import Part
 from aigveval.train.stages import read_stages
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "stages" / "qsave_stages_lite.yaml"
 COMMON = "train: a.jsonl\noutput_dir: run\ncache_dir: cache\n"
 THREE = COMMON + """
 learning_rate: 1e-3
@@ -63,6 +65,14 @@ def test_all_stages_are_printed(tmp_path):
     shown = list(yaml.safe_load_all(result.stdout))
     assert [one["stage"] for one in shown] == ["sft", "grpo", "sft2"]
     assert shown[0]["grpo"] == asdict(GrpoOptions())
+
+
+def test_the_example_is_sound():
+    stages = read_stages(EXAMPLE)
+    assert [config.stage for config in stages] == ["sft", "grpo", "sft2"]
+    assert stages[0].base == "lite" and stages[2].base == f"{stages[1].output_dir}/model"
+    # it shows the default rewards
+    assert stages[1].grpo["rewards"] == GrpoOptions().rewards
 
 
 GRPO = COMMON + "base: lite\nstage: grpo\n"

@@ -62,7 +62,7 @@ def test_the_question_shows_the_evidence_there_is(dimensions):
     text = processor.tokenizer.decode(ids)
     for name, line in LINES.items():
         assert (line in text) == (name in dimensions)
-    assert (ids == processor.feature_token_id).sum() == model.config.num_features
+    assert (ids == processor.feature_token_id).sum() == model.config.num_features + 4
     assert blind_dimensions(model.config.encoders) == [d for d in DIMENSIONS if d not in dimensions]
 
 

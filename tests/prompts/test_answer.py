@@ -7,7 +7,7 @@ import pytest
 from prompts import SLOT, answer, rubric, template
 from prompts.answer import (
     Answer, Defect, render, render_defects, render_explanation, render_levels,
-    render_numbers,
+    render_numbers, split_levels,
 )
 from prompts.parsing import parse
 
@@ -34,6 +34,15 @@ Motion: the camera shakes slightly.
 Semantic: the clip follows the prompt well.
 Defects: blocking 4; shake 1 0.6-1.4
 Scores: 1.8 3.5 4.33 3.2"""
+
+
+@pytest.mark.parametrize("text", [TEXT, TEXT.partition("Technical:")[0], "Technical: x.", ""])
+def test_the_levels_are_split_from_what_follows(text):
+    levels, rest = split_levels(text)
+    assert levels + rest == text
+    assert all(line.partition(": ")[2] in rubric.LEVELS for line in levels.splitlines())
+    assert not rest or rest.startswith("Technical: ")
+    assert bool(levels) == text.startswith("Technical quality")
 
 
 def test_the_text_of_an_answer():

@@ -19,6 +19,12 @@ def test_evidence_comes_in_order_and_before_the_prompt():
     ]
 
 
+def test_impressions_follow_the_evidence_with_the_labels_of_the_answer():
+    user = template.build_messages(PLACEHOLDERS, "A cat.", impression="<I>")[1]["content"]
+    assert user.split("\n")[3:7] == template.ANSWER.replace(template.SLOT, "<I>").split("\n")
+    assert user.split("\n")[7] == "Prompt: A cat."
+
+
 @pytest.mark.parametrize("prompt", [None, "", "  \n\t", "\x00"])
 def test_without_a_prompt_its_line_is_absent(prompt):
     user = template.build_messages(PLACEHOLDERS, prompt)[1]["content"]
