@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.base import Encoder
-from prompts import LEVEL_WEIGHTS, SCORES, clean
+from prompts import SCORES, clean
+from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .config import AIGVEvalConfig
 
@@ -70,9 +71,11 @@ def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
 
     Between two levels it's a linear mix, as `prompts.level_distribution`; beyond 1-5 the end's.
     """
-    steps = torch.tensor(LEVEL_WEIGHTS, device=scores.device)
-    distance = (scores.clamp(min(LEVEL_WEIGHTS), max(LEVEL_WEIGHTS)).unsqueeze(-1) - steps).abs()
-    return (1 - distance).clamp_min(0).to(levels.dtype) @ levels
+    steps = scores.clamp(MIN_SCORE, MAX_SCORE) - MIN_SCORE
+    # With a gradient at a level itself too, which is where new projectors begin.
+    below = steps.detach().long().clamp(max=len(levels) - 2)
+    share = (steps - below).unsqueeze(-1).to(levels.dtype)
+    return torch.lerp(levels[below], levels[below + 1], share)
 
 
 class FeatureProjector(nn.Module):

@@ -59,7 +59,8 @@ def align(
     )
     steps = config.align_epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.align_learning_rate, total_steps=steps, pct_start=0.1
+        optimizer, config.align_learning_rate, total_steps=steps,
+        pct_start=0.1 if steps > 10 else 0.0,  # it divides by the steps of the warm-up less one
     )
     backbone.projectors.train()
     mean = math.nan

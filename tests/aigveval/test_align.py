@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from rich.console import Console
 from scipy.stats import spearmanr
@@ -55,8 +56,9 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     rows = Rows(model, 240)
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    learning = (".up.weight", ".up.bias", ".told.weight", ".told.bias")
     frozen = {name: value.clone() for name, value in model.state_dict().items()
-              if ".projectors." not in name or name.endswith((".position", ".probe", ".down.weight", ".down.bias"))}
+              if not name.endswith(learning)}
     quiet = Console(quiet=True)
     first = align(model.model, rows, collate, replace(config, align_epochs=1), quiet)
     last = align(model.model, rows, collate, config, quiet)
@@ -71,6 +73,15 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
         assert spearmanr(told[known, column], rows.scores[known, column]).statistic > 0.9
     state = model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in frozen.items())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 11, 20])
+def test_any_number_of_steps(steps):
+    model, processor = new_model()
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=steps)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    loss = align(model.model, Rows(model, 8), collate, config, Console(quiet=True))
+    assert np.isfinite(loss)
 
 
 def test_the_same_seed_gives_the_same_projectors():

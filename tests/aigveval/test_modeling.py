@@ -149,7 +149,7 @@ def test_mismatch_of_placeholders_and_features(model, batch):
     )
     fewer = batch["input_ids"].clone()
     fewer[2][fewer[2] == model.config.feature_token_id] = 5
-    with pytest.raises(ValueError, match=r"per row are \[9, 9, 0, 9\], .* 4 rows of 9 tokens$"):
+    with pytest.raises(ValueError, match=r"per row are \[13, 13, 0, 13\], .* that fill 13$"):
         model(**{**batch, "input_ids": fewer})
     with pytest.raises(ValueError, match=r"^features must be \(b, 9, 11\), got \(4, 9, 10\)$"):
         model(**{**batch, "features": batch["features"][..., :-1]})
@@ -234,6 +234,9 @@ def test_the_mix_of_level_words():
         [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
     ])
     torch.testing.assert_close(mixed, expected)
+    middle = torch.tensor(3.0, requires_grad=True)  # where new projectors begin
+    mix_levels(middle, levels)[3].backward()
+    assert middle.grad == 1
     for score in (1.0, 1.3, 3.0, 4.9):
         assert mix_levels(torch.tensor(score), levels).tolist() == pytest.approx(
             level_distribution(score), abs=1e-6
