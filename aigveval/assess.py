@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from encoders.video import VideoError
+from encoders.video import FrameRequest, Frames, VideoError, VideoInfo, read_frames
+from encoders.views import requests_of
 from prompts.rubric import SCORES
 
 from . import __version__
@@ -56,14 +57,44 @@ class Engine(Protocol):
 class ModelEngine:
     """Drives an `AIGVEvalModel` and its processor on one device."""
 
+    sizes: Mapping[str, Any] = {}  # of frames, as options of `encoders.video.read_frames`
+    tells_apart = True  # whether what the model sees is told apart by dimension
+
     def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once
         self.model = model.eval().to(device)
         self.processor = processor
         self.device = device
 
+    @property
+    def requests(self) -> dict[str, FrameRequest]:
+        """The frames that the model wants of a clip."""
+        return requests_of(self.processor.encoders)
+
+    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+        """Frames of a clip, under the names of `requests`, as the model takes them.
+
+        Args:
+            frames: of the part of the clip that is to be judged.
+            path: of the clip, for messages.
+            start_seconds: when that part starts.
+        """
+        return {
+            name: encoder.preprocess(frames[name].pixels)
+            for name, encoder in self.processor.encoders.items()
+        }
+
+    def read(self, path: Path) -> tuple[Views, VideoInfo]:
+        """Decodes and preprocesses one video, and tells what is known of it.
+
+        Raises:
+            VideoError: when the file is not a video that can be read.
+        """
+        info, frames = read_frames(path, self.requests, **self.sizes)
+        return self.view(frames, path), info
+
     def prepare(self, path: Path) -> Views:
-        return self.processor.encode_video(path)
+        return self.read(path)[0]
 
     @torch.inference_mode()
     def score(
@@ -75,7 +106,7 @@ class ModelEngine:
     @torch.inference_mode()
     def batch(
         self, prepared: Sequence[Views], prompts: Sequence[str | None]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """What the model takes: text and features."""
         views = {
             name: torch.stack([clip[name] for clip in prepared]).to(self.device)
@@ -152,12 +183,12 @@ class Assessor:
         """See `load`."""
         name, chosen = os.fspath(model), find_device(device)
         source = find_model(model)
-        from .modeling import AIGVEvalModel  # transformers: seconds to import
-        from .processing import AIGVEvalProcessor
+        from .checkpoint import kind_of  # transformers: seconds to import
 
         try:
-            processor = AIGVEvalProcessor.from_pretrained(source)
-            engine = ModelEngine(AIGVEvalModel.from_pretrained(source), processor, device=chosen)
+            kind = kind_of(source)
+            processor = kind.processor.from_pretrained(source)
+            engine = kind.engine(kind.model.from_pretrained(source), processor, device=chosen)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
         assessor = cls(engine, name=name, batch_size=batch_size, workers=workers)

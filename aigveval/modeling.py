@@ -8,18 +8,14 @@ Axis legend: b batch, K feature tokens, D their width, s sequence, h width of th
 """
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
-from transformers.utils import ModelOutput
 
-from encoders.bars import no_bars
 from encoders.base import Encoder
 from .checkpoint import (
     frozen_llm,
@@ -28,7 +24,6 @@ from .checkpoint import (
     read_trained,
     save_frozen,
     split_encoders,
-    trained_keys,
     with_saved_weights,
     with_trained_weights,
 )
@@ -37,31 +32,10 @@ from .fusion import AIGVEvalBackbone, join_tokens, pack_features, unpack_feature
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from .hub import HubMixin
 from .llm import check_llm, inject_lora, load_llm
-from .scoring import score_levels
+from .scorer import AIGVEvalOutput, ScorerModel
 
 
-@dataclass
-class AIGVEvalOutput(ModelOutput):
-    """What one forward pass gives; the four scores are in the order of `prompts.SCORES`.
-
-    Attributes:
-        level_logits: (b, 4, 5), worst level first, float32.
-        scores: (b, 4) on the 1-5 MOS scale; NaN where `slot_mask` is false.
-        stds: (b, 4) standard deviation of the level distribution; NaN likewise.
-        logits: (b, s, v) of the next token, float32, at the positions that were asked for.
-        past_key_values: The KV cache, if it was asked for or given.
-        last_hidden_state: (b, s, h) if it was asked for.
-    """
-
-    level_logits: Tensor | None = None
-    scores: Tensor | None = None
-    stds: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    last_hidden_state: Tensor | None = None
-
-
-class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type: ignore[misc]
+class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
@@ -77,10 +51,6 @@ class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type:
     config_class = AIGVEvalConfig
     config: AIGVEvalConfig
     base_model_prefix = "model"
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    # The LLM itself chooses; without these flags transformers would force the slow one upon it.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: AIGVEvalConfig, llm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -102,16 +72,9 @@ class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type:
         self.post_init()
         self._note_frozen()
 
-    def _note_frozen(self) -> None:
-        # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
-        self._keys_to_ignore_on_save = set(self.state_dict()) - trained_keys(self)
-
-    def trained_keys(self) -> set[str]:
-        """Keys of the state dict that training changes, and that are saved."""
-        return trained_keys(self)
-
-    def init_weights(self) -> None:
-        """Nothing: the LLM comes with its weights, and projectors initialise themselves."""
+    @property
+    def placeholder_ids(self) -> list[int]:
+        return [cast(int, self.config.feature_token_id)]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.language_model.get_input_embeddings()
@@ -175,24 +138,10 @@ class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type:
         found = self.model(
             input_ids, attention_mask, features, position_ids, use_cache=use_cache, **cached
         )
-        hidden = found.last_hidden_state
-        level_logits = scores = stds = logits = None
-        if slot_positions is not None:
-            level_logits = self._level_logits(hidden, slot_positions)
-            scores, stds = score_levels(level_logits)
-            if slot_mask is not None:
-                scores = scores.masked_fill(~slot_mask.bool(), math.nan)
-                stds = stds.masked_fill(~slot_mask.bool(), math.nan)
-        if slot_positions is None or logits_to_keep is not None:
-            kept = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
-            logits = self._scaled(self.lm_head(kept).float())
-        return AIGVEvalOutput(
-            level_logits=level_logits,
-            scores=scores,
-            stds=stds,
-            logits=logits,
-            past_key_values=found.past_key_values if use_cache else None,
-            last_hidden_state=hidden if output_last_hidden_state else None,
+        return self._output(
+            found, slot_positions=slot_positions, slot_mask=slot_mask,
+            logits_to_keep=logits_to_keep, use_cache=use_cache,
+            output_last_hidden_state=output_last_hidden_state,
         )
 
     def _with_tokens(
@@ -205,37 +154,6 @@ class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type:
                 encoder = cast(Encoder, self.encoders[name])
                 parts[number] = join_tokens(encoder, encoder.encode(views[name]), text)
         return pack_features(parts)
-
-    def _level_logits(self, hidden: Tensor, slot_positions: Tensor) -> Tensor:
-        """(b, s, h) and (b, 4) to (b, 4, 5): five rows of the output embedding at four places."""
-        rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1)
-        ids = self.config.level_token_ids
-        bias = getattr(self.lm_head, "bias", None)
-        logits = nn.functional.linear(
-            hidden[rows, slot_positions].float(),
-            self.lm_head.weight[ids].float(),
-            None if bias is None else bias[ids].float(),
-        )
-        return self._scaled(logits)
-
-    def _scaled(self, logits: Tensor) -> Tensor:
-        """What some LLMs do to the logits of their head."""
-        text_config = self.config.get_text_config()  # Cohere, Granite and Gemma 2, in this order
-        logits = logits * (getattr(text_config, "logit_scale", None) or 1.0)
-        logits = logits / (getattr(text_config, "logits_scaling", None) or 1.0)
-        if cap := getattr(text_config, "final_logit_softcapping", None):
-            logits = cap * torch.tanh(logits / cap)
-        return logits
-
-    @torch.inference_mode()
-    def score(self, **batch: Any) -> AIGVEvalOutput:
-        """`forward` without gradients, dropout or noise, whatever mode the model is in."""
-        training = self.training
-        self.eval()
-        try:
-            return self(**batch)
-        finally:
-            self.train(training)
 
     def train(self, mode: bool = True) -> "AIGVEvalModel":
         """As in torch, but frozen encoders stay in eval mode: their tokens never change.
@@ -344,12 +262,7 @@ class AIGVEvalModel(HubMixin, PreTrainedModel, FeatureGenerationMixin):  # type:
         """
         if self.encoder_states and not self.encoders:
             self.load_encoders()
-        with no_bars():
-            super().save_pretrained(
-                save_directory, merge=merge, save_original_format=False, **kwargs
-            )
-        # The LLM's own, which is taken over when the model is made.
-        Path(save_directory, "generation_config.json").unlink(missing_ok=True)
+        super().save_pretrained(save_directory, merge=merge, **kwargs)
         if merge and kwargs.get("is_main_process", True):
             if not self.encoders:
                 self.load_encoders()

@@ -16,12 +16,12 @@ from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
 from .checkpoint import frozen_llm, model_folder
-from .config import AIGVEvalConfig, blind_dimensions, prompt_order
+from .config import AIGVEvalConfig, ScorerConfig, blind_dimensions, prompt_order
 from .llm import load_tokenizer
 
 FEATURE_TOKEN = "<|feature|>"
 # Stands for the user's prompt while the chat is rendered; `clean` and chat templates keep it.
-_PROMPT = "zqUSERPROMPTqz"
+PROMPT_MARK = "zqUSERPROMPTqz"
 
 
 def level_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -43,7 +43,114 @@ def level_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return ids
 
 
-class AIGVEvalProcessor(ProcessorMixin):
+class QuestionProcessor(ProcessorMixin):
+    """What our processors share: the question and the slots of its answer as tokens.
+
+    A subclass sets `_frames`: whether the prompt is known -> the tokens before it and after it.
+    """
+
+    tokenizer: Any
+    _frames: Mapping[bool, tuple[list[int], list[int]]]
+
+    def _set_answer(self) -> None:
+        """Tokenize the pieces of the answer between its slots, once."""
+        self._answer = [self._own(piece) for piece in ANSWER.split(SLOT)[:-1]]
+
+    def _fill_in(self, config: ScorerConfig, found: Mapping[str, Any]) -> None:
+        """Set token ids of a config, or compare them if they are set."""
+        for field, value in found.items():
+            if getattr(config, field) is None:
+                setattr(config, field, value)
+            elif getattr(config, field) != value:
+                raise ValueError(
+                    f"the model was made with {field} {getattr(config, field)}, "
+                    f"the tokenizer of {config.backbone_name} has {value}"
+                )
+
+    def _encode(
+        self, prompts: Sequence[str | None], heads: Sequence[Sequence[int]] | None,
+        blind: Sequence[str],
+    ) -> BatchFeature:
+        """See `AIGVEvalProcessor.encode_prompts`.
+
+        Args:
+            prompts: b prompts.
+            heads: Tokens that each row begins with.
+            blind: Dimensions without a score.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("prompts must be a list with one prompt per clip, got a string")
+        known = [clean(prompt or "") for prompt in prompts]
+        rows = [
+            self._tokenize(prompt, heads[row] if heads else ()) for row, prompt in enumerate(known)
+        ]
+        length = max((len(ids) for ids, _ in rows), default=0)
+        input_ids = torch.full((len(rows), length), self._pad_id(), dtype=torch.long)
+        attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
+        for row, (ids, _) in enumerate(rows):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            attention_mask[row, : len(ids)] = 1
+        slot_mask = torch.ones(len(rows), len(SCORES), dtype=torch.bool)
+        slot_mask[:, SCORES.index("semantic")] = torch.tensor(
+            [bool(prompt) for prompt in known], dtype=torch.bool
+        )
+        for dimension in blind:
+            slot_mask[:, SCORES.index(dimension)] = False
+        return BatchFeature(
+            {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "slot_positions": torch.tensor([slots for _, slots in rows], dtype=torch.long),
+                "slot_mask": slot_mask,
+            }
+        )
+
+    def _tokenize(self, prompt: str, head: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        """Token ids, and the positions of the last token before each slot, of a clean prompt."""
+        before, after = self._frames[bool(prompt)]
+        ids = [*head, *before, *self._foreign(prompt), *after]
+        slots = []
+        for piece in self._answer:
+            ids = ids + piece
+            slots.append(len(ids) - 1)
+        return ids, slots
+
+    def _apply(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The chat as text, with what the assistant's turn begins with."""
+        return self.tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+            # The same text on any day, and without the thinking that some models begin with.
+            date_string="01 Jan 2025",
+            enable_thinking=False,
+        )
+
+    def _own(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _foreign(self, prompt: str) -> list[int]:
+        """Tokens of a clean prompt, none of them special whatever it says."""
+        if not prompt:
+            return []
+        ids = self.tokenizer(
+            f" {prompt}", add_special_tokens=False, split_special_tokens=True
+        ).input_ids
+        special = {*self.tokenizer.all_special_ids, *self._placeholder_ids()}
+        special -= {self.tokenizer.unk_token_id}
+        return [token for token in ids if token not in special]
+
+    def _placeholder_ids(self) -> Sequence[int]:
+        raise NotImplementedError
+
+    def _pad_id(self) -> int:
+        # Any id will do, because padding is masked.
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None else pad
+
+
+class AIGVEvalProcessor(QuestionProcessor):
     """Tokenizer and encoders' views. Make one with `from_config` or `from_pretrained`.
 
     Args:
@@ -69,7 +176,7 @@ class AIGVEvalProcessor(ProcessorMixin):
         self._check_order()
         # Tokens around the user's prompt, or of a question without one.
         self._frames = {known: self._frame(with_prompt=known) for known in (False, True)}
-        self._answer = [self._own(piece) for piece in ANSWER.split(SLOT)[:-1]]
+        self._set_answer()
 
     @classmethod
     def from_config(
@@ -90,14 +197,7 @@ class AIGVEvalProcessor(ProcessorMixin):
             "level_token_ids": level_token_ids(processor.tokenizer),
             "feature_token_id": processor.feature_token_id,
         }
-        for field, value in found.items():
-            if getattr(config, field) is None:
-                setattr(config, field, value)
-            elif getattr(config, field) != value:
-                raise ValueError(
-                    f"the model was made with {field} {getattr(config, field)}, "
-                    f"the tokenizer of {config.llm} has {value}"
-                )
+        processor._fill_in(config, found)
         return processor
 
     @classmethod
@@ -139,29 +239,7 @@ class AIGVEvalProcessor(ProcessorMixin):
             input_ids and attention_mask (b, s), slot_positions (b, 4) int64, and slot_mask (b, 4)
             bool, the four in the order of `prompts.SCORES`.
         """
-        if isinstance(prompts, str):
-            raise TypeError("prompts must be a list with one prompt per clip, got a string")
-        rows = [self._tokenize(clean(prompt or "")) for prompt in prompts]
-        length = max((len(ids) for ids, _ in rows), default=0)
-        input_ids = torch.full((len(rows), length), self._pad_id(), dtype=torch.long)
-        attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for row, (ids, _) in enumerate(rows):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            attention_mask[row, : len(ids)] = 1
-        slot_mask = torch.ones(len(rows), len(SCORES), dtype=torch.bool)
-        slot_mask[:, SCORES.index("semantic")] = torch.tensor(
-            [bool(clean(prompt or "")) for prompt in prompts], dtype=torch.bool
-        )
-        for dimension in blind_dimensions(self.entries):
-            slot_mask[:, SCORES.index(dimension)] = False
-        return BatchFeature(
-            {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "slot_positions": torch.tensor([slots for _, slots in rows], dtype=torch.long),
-                "slot_mask": slot_mask,
-            }
-        )
+        return self._encode(prompts, None, blind_dimensions(self.entries))
 
     def encode_video(self, path: str | Path, *, seed: int = 0) -> dict[str, Tensor]:
         """Each encoder's view of a video, without batch axis: decoded once, in one pass.
@@ -215,20 +293,10 @@ class AIGVEvalProcessor(ProcessorMixin):
         # Encoders are made in the worker that uses them, rather than sent there.
         return {**self.__dict__, "_encoders": {}}
 
-    def _tokenize(self, prompt: str) -> tuple[list[int], list[int]]:
-        """Token ids, and the positions of the last token before each slot, of a clean prompt."""
-        head, tail = self._frames[bool(prompt)]
-        ids = head + self._foreign(prompt) + tail
-        slots = []
-        for piece in self._answer:
-            ids = ids + piece
-            slots.append(len(ids) - 1)
-        return ids, slots
-
     def _frame(self, *, with_prompt: bool) -> tuple[list[int], list[int]]:
         """Tokens before and after the user's prompt."""
-        text = self._render(self._placeholders(), _PROMPT if with_prompt else None)
-        head, _, tail = text.partition(_PROMPT)
+        text = self._render(self._placeholders(), PROMPT_MARK if with_prompt else None)
+        head, _, tail = text.partition(PROMPT_MARK)
         # The space before the prompt is tokenized with it, as tokenizers do with words.
         head = head.rstrip(" ") if with_prompt else head
         # A chat template writes the token that begins a text; plain text needs the tokenizer's.
@@ -255,40 +323,15 @@ class AIGVEvalProcessor(ProcessorMixin):
         )
         if self.chat_template is None:
             return "\n".join(message["content"] for message in messages) + "\n"
-        # The same text on any day, and without the thinking that some models begin with.
-        options = {"date_string": "01 Jan 2025", "enable_thinking": False}
         try:
-            return self._apply(messages, options)
+            return self._apply(messages)
         except TemplateError:  # as where a template knows no system role
             both = "\n".join(message["content"] for message in messages)
-            return self._apply([{"role": "user", "content": both}], options)
+            return self._apply([{"role": "user", "content": both}])
 
-    def _apply(self, messages: list[dict[str, str]], options: dict[str, Any]) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
-            **options,
-        )
-
-    def _own(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
-
-    def _foreign(self, prompt: str) -> list[int]:
-        """Tokens of a clean prompt, none of them special whatever it says."""
-        if not prompt:
-            return []
-        ids = self.tokenizer(
-            f" {prompt}", add_special_tokens=False, split_special_tokens=True
-        ).input_ids
-        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
-        return [token for token in ids if token not in special | {self.feature_token_id}]
-
-    def _pad_id(self) -> int:
-        # Any id will do, because padding is masked.
-        pad = self.tokenizer.pad_token_id
-        return 0 if pad is None else pad
+    def _placeholder_ids(self) -> Sequence[int]:
+        token: Any = self.feature_token_id
+        return [token]
 
     def _check_order(self) -> None:
         """Placeholders must come in the order of the entries, as the features do."""

@@ -75,7 +75,7 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    text = one_line(error)
+    text = one_line(error, limit=500)  # with what to do, where weights are missing
     ours = type(error).__module__.partition(".")[0] in ("aigveval", "encoders", "prompts")
     if ours and text:
         return text

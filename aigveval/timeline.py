@@ -15,14 +15,13 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import Encoder
 from encoders.container import inspect
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
 from prompts import Defect, render_defects
@@ -155,12 +154,11 @@ def _score(
     times: np.ndarray,
 ) -> Iterator[Window]:
     """Scores windows by the batch; the next batch is decoded meanwhile."""
-    encoders = engine.processor.encoders
-    size = _batch_size(encoders, info)
+    size = _batch_size(engine.requests, info)
     batches = [spans[start:start + size] for start in range(0, len(spans), size)]
     outcomes = run_batches(
         batches,
-        prepare=lambda batch: _views(path, encoders, [_frames(times, *span) for span in batch]),
+        prepare=lambda batch: _views(path, engine, batch, times),
         compute=lambda work: [engine.score(views, [prompt] * len(views)) for _, views in work],
         batch_size=1, workers=1,
     )
@@ -175,11 +173,11 @@ def _score(
             yield Window(start_seconds=start, end_seconds=end, scores=known)
 
 
-def _batch_size(encoders: dict[str, Encoder], info: VideoInfo) -> int:
+def _batch_size(requests: Mapping[str, FrameRequest], info: VideoInfo) -> int:
     """How many windows' frames may be in memory at once; slow frames are as large as the video."""
     counts = [
-        len(encoder.frame_indices(info.num_frames, info.fps)) for encoder in encoders.values()
-        if encoder.spec.stream == "slow"
+        len(request.indices(info.num_frames, info.fps)) for request in requests.values()
+        if request.stream == "slow"
     ]
     bytes_each = max(1, sum(counts)) * info.width * info.height * 3
     return max(1, min(_BATCH, _BATCH_BYTES // bytes_each))
@@ -193,25 +191,26 @@ def _frames(times: np.ndarray, start: float, end: float) -> tuple[int, int]:
 
 
 def _views(
-    path: Path, encoders: dict[str, Encoder], ranges: Sequence[tuple[int, int]]
+    path: Path, engine: ModelEngine, spans: Sequence[tuple[float, float]], times: np.ndarray
 ) -> list[Views]:
-    """Each encoder's view of each range of frames, out of one decoding pass."""
-    def request(encoder: Encoder, first: int, stop: int) -> FrameRequest:
+    """What the model sees of each stretch, out of one decoding pass."""
+    def within(wanted: FrameRequest, first: int, stop: int) -> FrameRequest:
         def indices(count: int, fps: float) -> np.ndarray:
             # `count` can be less than was thought: some files only tell when they are decoded.
             start = min(first, count - 1)
-            return encoder.frame_indices(max(1, min(stop, count) - start), fps) + start
+            return wanted.indices(max(1, min(stop, count) - start), fps) + start
 
-        return FrameRequest(indices=indices, stream=encoder.spec.stream)
+        return FrameRequest(indices=indices, stream=wanted.stream)
 
-    requests = {
-        f"{number} {name}": request(encoder, *frames)
-        for number, frames in enumerate(ranges) for name, encoder in encoders.items()
+    requests = engine.requests
+    wanted = {
+        f"{number} {name}": within(request, *_frames(times, *span))
+        for number, span in enumerate(spans) for name, request in requests.items()
     }
-    _, found = read_frames(path, requests)
+    _, found = read_frames(path, wanted, **engine.sizes)
     return [
-        {name: e.preprocess(found[f"{number} {name}"].pixels) for name, e in encoders.items()}
-        for number in range(len(ranges))
+        engine.view({name: found[f"{number} {name}"] for name in requests}, path, start)
+        for number, (start, _) in enumerate(spans)
     ]
 
 

@@ -17,10 +17,10 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An LLM or an encoder of a preset.
+    """An LLM, a vision-language model or an encoder of a preset.
 
     Attributes:
-        role: `LLM`, or the dimension of the encoder.
+        role: `LLM`, `VLM`, or the dimension of the encoder.
         name: As a config names it.
         what: What it is, in a few words.
         parameters: Of the network as it is used.
@@ -62,17 +62,19 @@ def read_preset(name: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def read_catalogue() -> dict[str, Any]:
-    """What is known of presets, LLMs and encoders; the head of the file explains it."""
+    """What is known of presets, models and encoders; the head of the file explains it."""
     return yaml.safe_load((_FOLDER / "catalogue.yaml").read_text(encoding="utf-8"))
 
 
 def parts_of(preset: str) -> list[Part]:
-    """What a preset is made of, the LLM first.
+    """What a preset is made of, the LLM first; or the vision-language model alone.
 
     Raises:
         ValueError: There is no preset of that name.
     """
     options, catalogue = read_preset(preset), read_catalogue()
+    if "vlm" in options:
+        return [_part("VLM", options["vlm"], catalogue["vlms"][options["vlm"]])]
     parts = [_part("LLM", options["llm"], catalogue["llms"][options["llm"]])]
     for entry in options["encoders"]:
         entry = {"name": entry} if isinstance(entry, str) else entry

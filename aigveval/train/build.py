@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from aigveval.assess import find_model
+from aigveval.checkpoint import kind_of
 from aigveval.config import AIGVEvalConfig
-from aigveval.data.cache import extract
-from aigveval.llm import check_four_bit, load_llm
+from aigveval.data.cache import FeatureCache, extract
+from aigveval.fusion import pack_features
+from aigveval.llm import check_four_bit, load_llm, load_vlm
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
+from aigveval.scorer import ScorerModel
+from aigveval.vlm import QSaveConfig, QSaveModel
+from aigveval.vlm_processing import QSaveProcessor
 from encoders import create_encoder
 from encoders.base import Encoder
 from encoders.registry import resolve_name
 
-from .dataset import QualityDataset
+from .answers import AnswerDataset
+from .data import TrainingRow
+from .dataset import Collator, QualityDataset
 from .fit_config import FitConfig, FitError
+from .pixels import PixelAnswerDataset, PixelCollator, PixelDataset
 
 # Rows that the statistics of an encoder in training are taken from; they change anyway.
 STATS_ROWS = 256
@@ -37,8 +45,8 @@ class Built:
         trained: Names of those that this run trains.
     """
 
-    model: AIGVEvalModel
-    processor: AIGVEvalProcessor
+    model: ScorerModel
+    processor: Any
     encoders: list[Encoder]
     trained: list[str]
 
@@ -46,6 +54,30 @@ class Built:
     def frozen(self) -> list[Encoder]:
         """The encoders whose tokens don't change."""
         return [e for e in self.encoders if e.spec.name not in self.trained]
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model sees frames itself, and there are no encoders."""
+        return isinstance(self.model, QSaveModel)
+
+    @property
+    def collate(self) -> Any:
+        """What makes batches of the items of `dataset`."""
+        encode = self.processor.encode_prompts
+        if self.sees:
+            return PixelCollator(encode_prompts=encode)
+        return Collator(encode_prompts=encode, pack_features=pack_features)
+
+    def dataset(
+        self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
+        cache: FeatureCache, *, answers: bool = False, **options: Any,
+    ) -> QualityDataset:
+        """Rows as this model takes them, with answers to learn or without; see the classes."""
+        if self.sees:
+            pixels = PixelAnswerDataset if answers else PixelDataset
+            return pixels(rows, digests, cache, processor=self.processor, **options)
+        features = AnswerDataset if answers else QualityDataset
+        return features(rows, digests, self.encoders, cache, trained=self.trained, **options)
 
 
 def build_model(config: FitConfig) -> Built:
@@ -57,6 +89,9 @@ def build_model(config: FitConfig) -> Built:
         aigveval.assess.ModelError: There's no such base model.
     """
     try:
+        kind = kind_of(find_model(config.base)).model if config.base else None
+        if config.vlm or kind is QSaveModel:
+            return _seeing(config)
         model, processor, encoders = _from_base(config) if config.base else _new(config)
     except (OSError, ValueError) as error:
         if type(error) not in (OSError, ValueError):  # our own tell what they are
@@ -91,8 +126,7 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
 
 
 def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    # First: a checkpoint that isn't there is told before a large LLM is fetched.
-    made = [_make_encoder(entry) for entry in config.encoders]
+    made = [_make_encoder(entry) for entry in config.encoders]  # first, as some may be missing
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
@@ -102,6 +136,31 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     processor = AIGVEvalProcessor.from_config(model_config)
     encoders = [by_name[entry["name"]] for entry in model_config.encoders]
     return AIGVEvalModel(model_config, llm=llm), processor, encoders
+
+
+def _seeing(config: FitConfig) -> Built:
+    for name in ("align_epochs", "train_encoders"):
+        if getattr(config, name):
+            raise FitError(f"{name} has no place with a vision-language model")
+    if config.learn == "reading":
+        raise FitError("learn: reading needs projectors, which a vision-language model has none of")
+    if config.base:
+        base = find_model(config.base)
+        saved = QSaveConfig.from_pretrained(base)
+        saved.llm_4bit = saved.llm_4bit or config.llm_4bit
+        if saved.llm_4bit:
+            check_four_bit()
+        model = QSaveModel.from_pretrained(base, config=saved, dtype=_dtype(config))
+        return Built(
+            model=model, processor=QSaveProcessor.from_pretrained(base), encoders=[], trained=[]
+        )
+    assert config.vlm is not None
+    vlm = load_vlm(config.vlm, dtype=_dtype(config), four_bit=config.llm_4bit)
+    made = QSaveConfig(
+        vlm=config.vlm, lora=config.lora, llm_4bit=config.llm_4bit, **config.frames
+    )
+    processor = QSaveProcessor.from_config(made)
+    return Built(model=QSaveModel(made, vlm=vlm), processor=processor, encoders=[], trained=[])
 
 
 def _make_encoder(entry: str | Mapping[str, Any]) -> Encoder:
@@ -127,6 +186,8 @@ def set_stats(built: Built, dataset: QualityDataset, *, device: torch.device) ->
     Of encoders in training, those of some rows as they are at the start, which go through the cache
     too, so that a run that is stopped here doesn't begin anew.
     """
+    if not isinstance(built.model, AIGVEvalModel):
+        return
     stats = dict(zip([e.spec.name for e in built.encoders], feature_stats(dataset)))
     changing = [e for e in built.encoders if e.spec.name in built.trained]
     if changing:

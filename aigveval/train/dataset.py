@@ -64,6 +64,8 @@ class QualityDataset(Dataset[dict[str, Any]]):
         seed: Of all draws.
     """
 
+    kept_items = 512  # that stage grpo may keep in memory
+
     def __init__(
         self,
         rows: Sequence[Sequence[TrainingRow]],
@@ -107,6 +109,11 @@ class QualityDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether videos are decoded for each item."""
+        return bool(self.trained)
+
     def tokens(self, index: int, prompt: str | None) -> list[Tensor]:
         """Each encoder's tokens (k, d) of a row's clip, joined with a prompt."""
         row = self.rows[index]
@@ -138,7 +145,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
             "source": self.sources[index], "row": index,
             "pair": self._pair_of(index), "preferences": shown.preferences,
         }
-        if self.trained:
+        if self.decodes:
             views = self._views(row.video, self._view_seed(epoch, index))
             padding = padding or views is None
             item["views"] = views or self._blank_views()
@@ -196,12 +203,15 @@ class QualityDataset(Dataset[dict[str, Any]]):
     def _views(self, video: str, seed: int) -> dict[str, Tensor] | None:
         """None where the file can't be read: it then counts for nothing, rather than end a run."""
         try:
-            return read_views(video, self.trained, seed=seed)
+            return self._read(video, seed)
         except VideoError as error:
             if video not in self._unreadable:
                 self._unreadable.add(video)
                 say(f"left out of the training: {error}", style="yellow")
             return None
+
+    def _read(self, video: str, seed: int) -> dict[str, Tensor]:
+        return read_views(video, self.trained, seed=seed)
 
     def _blank_views(self) -> dict[str, Tensor]:
         black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
@@ -216,6 +226,15 @@ class _Shown:
     prompt: str | None
     scores: list[float]
     preferences: list[float]
+
+
+def labels_of(items: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """The rows of the label tensor, see the top of this file."""
+    return [
+        [*i["scores"], i["weight"], i["group"], i["source"], i.get("row", PADDING),
+         i.get("pair", -1), *i.get("preferences", UNKNOWN)]
+        for i in items
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,14 +264,9 @@ class Collator:
 
     def features(self, items: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """Features (b, K, D) and labels (b, 13) alone."""
-        labels = [
-            [*i["scores"], i["weight"], i["group"], i["source"], i.get("row", PADDING),
-             i.get("pair", -1), *i.get("preferences", UNKNOWN)]
-            for i in items
-        ]
         per_encoder = zip(*(item["tokens"] for item in items), strict=True)
         features = self.pack_features([torch.stack(tokens) for tokens in per_encoder])
-        return features, torch.tensor(labels, dtype=torch.float32)
+        return features, torch.tensor(labels_of(items), dtype=torch.float32)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -19,20 +19,18 @@ from rich.console import Console
 from torch import distributed as dist
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from aigveval.config import blind_dimensions
 from aigveval.data.cache import ExtractReport, FeatureCache, extract
-from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalModel, AIGVEvalOutput
+from aigveval.scorer import AIGVEvalOutput, ScorerModel
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
 from .align import ReadingTrainer, align
-from .answers import AnswerDataset, read_answer_parts, without_blind
+from .answers import read_answer_parts, without_blind
 from .arguments import tensorboard, training_arguments
 from .best import add_best
 from .build import Built, build_model, set_stats
 from .control import EarlyStop, SaveCallback
-from .dataset import Collator, QualityDataset
+from .dataset import QualityDataset
 from .fit_config import FitConfig, FitError
 from .fit_yaml import read_fit_config
 from .parts import Part, check_parts, read_parts
@@ -99,7 +97,7 @@ class _Prepared:
     arguments: TrainingArguments
     train_set: QualityDataset
     valid_set: QualityDataset
-    collate: Collator
+    collate: Any
     metrics: ValidationMetrics
     checkpoint: Path | None
 
@@ -117,13 +115,15 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     _tell_gpus(console, arguments)
     set_seed(config.seed)  # before the projectors are initialised
     built = build_model(_without_noise(config) if config.stage == "grpo" else config)
-    model, processor = built.model, built.processor
+    model = built.model
+    if built.sees:  # see `arguments` on encoders in training
+        arguments.dataloader_num_workers = config.workers
     _set_answers(config, model)
 
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
-    blind = blind_dimensions(model.config.encoders)
+    blind = model.config.blind
     train, valid = (
         [part.usable(report.digests, blind=blind) for part in parts] for parts in (train, valid)
     )
@@ -131,17 +131,14 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
         train = without_blind(train, blind)
     _tell(console, train, valid, built, report)
-    train_set = (AnswerDataset if answers else QualityDataset)(
-        [part.rows for part in train], report.digests, built.encoders, cache,
-        pairs=[pair for part in train for pair in part.pairs], trained=built.trained,
+    train_set = built.dataset(
+        [part.rows for part in train], report.digests, cache, answers=answers,
+        pairs=[pair for part in train for pair in part.pairs],
         mismatch_probability=config.mismatch_probability,
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    valid_set = QualityDataset(
-        [part.clips for part in valid], report.digests, built.encoders, cache,
-        trained=built.trained,
-    )
+    valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
         raise FitError("the validation manifests have no score with three different values")
@@ -153,8 +150,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
     return _Prepared(
         built=built, arguments=arguments, train_set=train_set, valid_set=valid_set,
-        collate=Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features),
-        metrics=metrics, checkpoint=checkpoint,
+        collate=built.collate, metrics=metrics, checkpoint=checkpoint,
     )
 
 
@@ -164,7 +160,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         return _run_grpo(config, ready, console)
     model, processor, arguments = ready.built.model, ready.built.processor, ready.arguments
     train_set, metrics, checkpoint = ready.train_set, ready.metrics, ready.checkpoint
-    collate: Any = ready.collate
+    collate = ready.collate
     if checkpoint is None and config.align_epochs:
         loss = align(model.model, train_set, collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
@@ -254,7 +250,7 @@ def _without_noise(config: FitConfig) -> FitConfig:
     return replace(config, feature_dropout=0.0, feature_noise=0.0)
 
 
-def _set_answers(config: FitConfig, model: AIGVEvalModel) -> None:
+def _set_answers(config: FitConfig, model: ScorerModel) -> None:
     """Note in a model what answers it learns to write."""
     if config.stage == "regression":
         return

@@ -13,6 +13,8 @@ from aigveval.config import LORA
 from aigveval.data.scales import Scale
 from aigveval.data.tables import InputError
 
+from aigveval.vlm import FRAMES
+
 from .losses import LOSS_TERMS
 
 
@@ -20,7 +22,10 @@ class FitError(ValueError):
     """Training can't start or go on; the message is one line for the user."""
 
 
-FROM_BASE = ("llm", "encoders", "lora", "projector_hidden", "impressions")
+FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
+             "impressions")
+_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "feature_dropout",
+                   "feature_noise", "projector_hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,9 @@ class FitConfig:
         base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
             `encoders`, `lora`, `projector_hidden` and `impressions`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
+        vlm: In place of `llm` and `encoders`: a folder or a Hub id of an image-text-to-text model,
+            which sees the frames itself, see `aigveval.vlm`. Videos are decoded in every epoch.
+        frames: Of a vlm, fields of `aigveval.vlm.FRAMES`: how many slow and fast frames, how large.
         llm_4bit: Load the LLM's frozen weights in 4 bits (NF4, as QLoRA does): needs a CUDA GPU and
             bitsandbytes.
         bf16: Compute in bfloat16 (autocast) and keep the LLM's frozen weights in it; what is
@@ -140,6 +148,8 @@ class FitConfig:
     encoders: list[Any] = field(
         default_factory=lambda: ["semantic_lite", "motion_flow", "technical_lite"]
     )
+    vlm: str | None = None
+    frames: dict[str, Any] = field(default_factory=dict)
     train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
@@ -272,6 +282,13 @@ class FitConfig:
 
     def _check_together(self) -> None:
         """What excludes each other."""
+        for name in self.frames:
+            check_known("field of frames", name, FRAMES)
+        if self.frames and self.vlm is None:
+            raise FitError("frames needs a vlm; encoders have frames of their own")
+        for name in _NOT_BESIDE_VLM if self.vlm is not None else ():
+            if getattr(self, name) != default_of(name):
+                raise FitError(f"{name} has no place beside vlm, which sees the frames itself")
         if self.train_encoders and self.align_epochs:
             raise FitError("align_epochs needs cached tokens, which train_encoders have none of")
         if self.learn == "reading" and self.train_encoders:

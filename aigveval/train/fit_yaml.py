@@ -136,7 +136,7 @@ def make_config(values: dict[str, Any], *, folder: Path) -> FitConfig:
     given["completions"] = [_path(entry, folder) for entry in given.get("completions", [])]
     for name in ("output_dir", "cache_dir"):  # the same run, wherever it's started from
         given[name] = _path(given[name], folder)
-    for name in ("base", "llm"):
+    for name in ("base", "llm", "vlm"):
         local = _path(given[name], folder) if given.get(name) else None
         if local and Path(local).exists():
             given[name] = local

@@ -27,8 +27,6 @@ from .grpo_options import GrpoOptions
 from .rewards import RewardFunction, text_of, trl_rewards
 from .sft import evidence_of
 
-_KEPT_ITEMS = 512
-
 
 class Evidence:
     """Batches of training rows by their numbers, and what a model sees of their clips.
@@ -43,7 +41,7 @@ class Evidence:
         collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     ) -> None:
         self.collate = collate
-        self._item = lru_cache(maxsize=_KEPT_ITEMS)(dataset.__getitem__)
+        self._item = lru_cache(maxsize=dataset.kept_items)(dataset.__getitem__)
 
     def batch(self, rows: Sequence[int], *, device: torch.device) -> dict[str, Any]:
         """The batch of scores of some rows, with ``labels``."""

@@ -143,7 +143,7 @@ def test_an_unknown_preset_is_one_line(work, name):
     with pytest.raises(FitError) as caught:
         read_fit_config(config_file(preset=name))
     assert str(caught.value) == (
-        f"preset.yaml: no preset {name!r}; there are lite, clip-qwen, aigveval"
+        f"preset.yaml: no preset {name!r}; there are lite, clip-qwen, aigveval, qsave"
     )
 
 

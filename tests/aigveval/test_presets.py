@@ -5,19 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import BertConfig, BertModel
 from transformers import BlipVisionConfig, BlipVisionModel, LlamaConfig
 from typer.testing import CliRunner
 
 from aigveval.assess import CHECKPOINTS, ModelError, find_model
 from aigveval.cli import app
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
+from aigveval.vlm import DEFAULT_VLM, FRAMES, QSaveConfig
 from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.registry import dimension_of
 from encoders.weights import WHEELS
 
 ENCODERS, LLMS = read_catalogue()["encoders"], read_catalogue()["llms"]
+VLMS = read_catalogue()["vlms"]
+WITH_ENCODERS = [name for name in list_presets() if "vlm" not in read_preset(name)]
 BY_HAND = [key for key, facts in ENCODERS.items() if facts["get"] == "file"]
 
 
@@ -46,7 +50,7 @@ def run(*arguments, code=0):
 # ---- the files ----
 
 
-@pytest.mark.parametrize("name", list_presets())
+@pytest.mark.parametrize("name", WITH_ENCODERS)
 def test_a_preset_has_an_llm_and_an_encoder_of_each_dimension(name):
     llm, *encoders = parts_of(name)
     assert llm.role == "LLM" and llm.name == read_preset(name)["llm"]
@@ -56,10 +60,18 @@ def test_a_preset_has_an_llm_and_an_encoder_of_each_dimension(name):
         assert part.licence and part.what and part.get in ("wheel", "hub", "file", "nothing")
 
 
+def test_qsave_is_a_vision_language_model_alone():
+    part, = parts_of("qsave")
+    assert (part.role, part.name) == ("VLM", DEFAULT_VLM)
+    assert read_preset("qsave")["vlm"] == part.name
+    assert read_preset("qsave")["frames"] == FRAMES == QSaveConfig().frames
+    assert part.licence == "Apache-2.0" and part.get == "hub" and not part.here
+
+
 def test_every_part_of_the_catalogue_is_in_a_preset():
     used = {(part.name, part.what) for name in list_presets() for part in parts_of(name)}
     assert {what for _, what in used} == {
-        facts["what"] for facts in (*ENCODERS.values(), *LLMS.values())
+        facts["what"] for facts in (*ENCODERS.values(), *LLMS.values(), *VLMS.values())
     }
 
 
@@ -73,7 +85,7 @@ def test_lite_is_what_the_shipped_checkpoint_is_made_of():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="no preset 'x'; there are lite, clip-qwen, aigveval"):
+    with pytest.raises(ValueError, match="no preset 'x'; there are lite, .*, aigveval, qsave$"):
         read_preset("x")
 
 
@@ -99,6 +111,18 @@ def test_parameters_and_size_of_an_llm(name):
         llm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**facts["config"]))
     assert facts["parameters"] == count(llm)
     assert facts["download_mb"] == round(2 * count(llm) / 1e6)  # two bytes each
+
+
+@pytest.mark.parametrize("name", VLMS)
+def test_parameters_size_and_memory_of_a_vision_language_model(name):
+    facts, memory = VLMS[name], read_catalogue()["presets"]["qsave"]["memory"]
+    with torch.device("meta"):
+        vlm = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**facts["config"]))
+    assert facts["parameters"] == count(vlm)
+    weights = 2 * count(vlm)  # bytes, in bfloat16
+    assert facts["download_mb"] == round(weights / 1e6)
+    assert weights / 1e9 < memory["score_gb"] <= weights / 1e9 + 4 < memory["train_gb"]
+    assert memory["kind"] == "GPU in bfloat16, estimated"
 
 
 def test_parameters_of_the_embedded_llm():
@@ -155,7 +179,7 @@ def test_sizes_of_wheels_count_each_once():
     assert {WHEELS[wheel].licence for wheel in wheels} == {facts["licence"] for facts in parts}
 
 
-@pytest.mark.parametrize("name", [name for name in list_presets() if name != "lite"])
+@pytest.mark.parametrize("name", [name for name in WITH_ENCODERS if name != "lite"])
 def test_memory_holds_at_least_the_weights(name):
     memory = read_catalogue()["presets"][name]["memory"]
     weights = 4 * sum(part.parameters for part in parts_of(name)) / 1e9
@@ -223,5 +247,5 @@ def test_the_command_says_what_is_missing_and_where_it_goes(empty_home):
 
 def test_the_command_refuses_an_unknown_preset():
     assert run("x", code=2).stderr == (
-        "error: no preset 'x'; there are lite, clip-qwen, aigveval\n"
+        "error: no preset 'x'; there are lite, clip-qwen, aigveval, qsave\n"
     )

@@ -18,6 +18,7 @@ from aigveval.cli import app
 from aigveval.report import SCORE_FIELDS
 from aigveval.timeline import make_timeline, window_spans, write_csv, write_plot
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
+from encoders.views import requests_of
 from prompts import Defect
 from tests import media
 
@@ -131,7 +132,7 @@ def test_memory_is_bounded():
     def size(width, height):
         info = VideoInfo(path="x", num_frames=500, fps=25, width=width, height=height,
                          duration_seconds=20, backend="av")
-        return module._batch_size(make_encoders(), info)
+        return module._batch_size(requests_of(make_encoders()), info)
 
     assert size(320, 240) == module._BATCH and size(7680, 4320) == 1
     assert 1 < size(2560, 1440) < module._BATCH
