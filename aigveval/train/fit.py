@@ -180,7 +180,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     step = 0 if checkpoint is None else step_of(checkpoint)
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
-    trainer_class = _TRAINERS[config.learn if config.stage == "regression" else "answers"]
+    trainer_class: Any = _TRAINERS[config.learn if config.stage == "regression" else "answers"]
     trainer = trainer_class(
         fit=config, model=model, args=arguments, train_dataset=train_set,
         eval_dataset=ready.valid_set if config.valid else None,
