@@ -73,7 +73,7 @@ def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
     """
     steps = scores.clamp(MIN_SCORE, MAX_SCORE) - MIN_SCORE
     # With a gradient at a level itself too, which is where new projectors begin.
-    below = steps.detach().long().clamp(max=len(levels) - 2)
+    below = steps.detach().nan_to_num().long().clamp(max=len(levels) - 2)
     share = (steps - below).unsqueeze(-1).to(levels.dtype)
     return torch.lerp(levels[below], levels[below + 1], share)
 

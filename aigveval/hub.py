@@ -197,6 +197,11 @@ def local_checkpoint(name: str | Path) -> Path:
 def _check_portable(model: Path) -> None:
     """Others can't load a model whose config names a folder of this machine."""
     config: Mapping[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    if "encoders" not in config:
+        raise CheckpointError(
+            f"{model}: a vision-language model; a card is made for models with encoders only. "
+            "Its own push_to_hub uploads it without one"
+        )
     named = {} if (model / "llm").is_dir() else {"the LLM": config.get("llm")}
     for entry in config["encoders"]:
         named |= {f"{key} of {entry['name']}": value for key, value in entry["options"].items()}

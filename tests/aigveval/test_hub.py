@@ -256,7 +256,16 @@ def test_comments_in_code_are_no_headings(tmp_path):
     assert text == "### How\n\n```python\n# a comment\n```"
 
 
-@pytest.mark.parametrize("preset", list_presets())
+def test_a_vision_language_model_is_refused_in_one_line(tmp_path):
+    folder = tmp_path / "vlm"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "aigveval_qsave", "vlm": "x/y"}')
+    (folder / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match="^.*vlm: a vision-language model; a card"):
+        stage(folder, tmp_path / "out", repo_id="me/mine")
+
+
+@pytest.mark.parametrize("preset", [p for p in list_presets() if "encoders" in read_preset(p)])
 def test_licences_of_a_preset(preset):
     options = read_preset(preset)
     entries = [{"name": e} if isinstance(e, str) else e for e in options["encoders"]]

@@ -237,6 +237,8 @@ def test_the_mix_of_level_words():
     middle = torch.tensor(3.0, requires_grad=True)  # where new projectors begin
     mix_levels(middle, levels)[3].backward()
     assert middle.grad == 1
+    unknown = mix_levels(torch.tensor([math.nan, 2.0]), levels)
+    assert unknown.isnan().all(1).tolist() == [True, False]
     for score in (1.0, 1.3, 3.0, 4.9):
         assert mix_levels(torch.tensor(score), levels).tolist() == pytest.approx(
             level_distribution(score), abs=1e-6
