@@ -300,7 +300,6 @@ def test_only_an_encoder_that_reads_the_prompt_changes_with_it(encoder, tokens):
         assert without.shape == first.shape and not torch.allclose(first, without)
     else:
         assert torch.equal(first, other) and torch.equal(first, without)
-        assert torch.equal(first, tokens[:2])
 
 
 def test_time_steps_are_local_in_time(encoder, views, tokens):
