@@ -186,10 +186,10 @@ class _Rows:
         try:
             for position, (number, values) in enumerate(self.again(count_all=True)):
                 keys = [video_key(read_video(number, values, name)) for name in videos]
-                order.append(min(keys))
                 read_prompt(number, values)
-                for what in _ties(number, values, by):
-                    keys.append(key_of(f"{by} {what}"))
+                ties = [key_of(f"{by} {what}") for what in _ties(number, values, by)]
+                order.append(min(ties or keys))  # no path, so that it's the same in any folder
+                keys += ties
                 links_row.extend([position] * len(keys))
                 links_key.extend(keys)
                 self.columns.note(values)
