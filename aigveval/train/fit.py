@@ -178,7 +178,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
             if checkpoint is not None and stop.has_ended(history_of(checkpoint)):
                 arguments.max_steps = step_of(checkpoint)
     step = 0 if checkpoint is None else step_of(checkpoint)
-    if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
+    if _is_first(arguments) and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     trainer_class: Any = _TRAINERS[config.learn if config.stage == "regression" else "answers"]
     trainer = trainer_class(
@@ -200,7 +200,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
 
     trainer.use_average()
     trainer.save_trained(output / "model")
-    if arguments.process_index == 0:
+    if _is_first(arguments):
         processor.save_pretrained(output / "model")
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
     return _told(config, ready, best, steps=trainer.state.global_step, console=console)
@@ -219,7 +219,7 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         collate=ready.collate, checkpoint=ready.checkpoint, console=console,
     )
     found: dict[str, float] = {}
-    if ready.arguments.process_index == 0:
+    if _is_first(ready.arguments):
         model.eval().save_pretrained(output / "model")
         ready.built.processor.save_pretrained(output / "model")
         if config.valid:

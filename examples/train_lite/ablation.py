@@ -11,8 +11,6 @@ all its cores together, to read the frames that these encoders ask for and to en
 Prints a Markdown table, and writes it to OUT.md and all figures to OUT.json.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from typing import Any
 import manifests
 import numpy as np
 import torch
-from baselines import figures_of, out_of_fold, pooled
+from baselines import argument_parser, figures_of, out_of_fold, pooled, publish
 from rich.progress import track
 
 from aigveval.data.cache import FeatureCache
@@ -108,20 +106,9 @@ def main(data: Path, *, cache: Path, out: Path, draws: int) -> None:
                 predicted = out_of_fold(X, widths, y, fold, prompts, regressor="SVR")
                 row[dimension] = figures_of(predicted, y, generators, prompts, draws=draws)
             found[f"{setting[0]} slow, {setting[1]} fast"] = row
-    table = as_markdown(found)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".md").write_text(table, encoding="utf-8")
-    out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(table, end="")
+    publish(out, as_markdown(found), found)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, required=True, help="feature cache")
-    parser.add_argument("--out", type=Path, required=True, help="for OUT.md and OUT.json")
-    parser.add_argument("--draws", type=int, default=1000, help="bootstrap samples")
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     main(arguments.data.resolve(), cache=arguments.cache, out=arguments.out, draws=arguments.draws)

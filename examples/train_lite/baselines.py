@@ -225,21 +225,32 @@ def main(data: Path, *, cache: Path, predictions: Path | None, out: Path, draws:
         }
         print(f"{dimension}: done", file=sys.stderr)
     table = as_markdown(figures)
+    publish(out, table, figures)
+
+
+def publish(out: Path, table: str, figures: Any) -> None:
+    """Print a table, and write it to OUT.md and the figures to OUT.json."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(table, encoding="utf-8")
     out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(table, end="")
 
 
-if __name__ == "__main__":
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a script that measures features on the rated clips."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path, required=True, help="feature cache")
-    parser.add_argument("--predictions", type=Path, help="out_of_fold.json of measure.py")
     parser.add_argument("--out", type=Path, required=True, help="for OUT.md and OUT.json")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap samples")
+    return parser
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--predictions", type=Path, help="out_of_fold.json of measure.py")
     arguments = parser.parse_args()
     main(arguments.data.resolve(), cache=arguments.cache, predictions=arguments.predictions,
          out=arguments.out, draws=arguments.draws)

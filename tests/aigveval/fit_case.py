@@ -5,10 +5,12 @@ tests that start processes.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
@@ -79,14 +81,17 @@ ENCODERS = {
 REGISTERED = {**ENCODERS, "motion_mixed": lambda: Mixed("motion_mixed", "motion", 4)}
 
 
-def make_llm(folder: Path) -> None:
-    """Two random layers and a tokenizer of bytes and the level words."""
+def make_llm(
+    folder: Path, *, texts: Sequence[str] = (), vocab_size: int = 400, hidden: int = 32,
+    heads: int = 2, initializer_range: float = 0.2,
+) -> None:
+    """Two random layers and a tokenizer of bytes, the level words and what else is in the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     words = [f": {word}" for word in ("bad", "poor", "fair", "good", "excellent")] * 50
-    tokenizer.train_from_iterator(words, trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<s>", "</s>"],
+    tokenizer.train_from_iterator([*texts, *words], trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<s>", "</s>"], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     ))
     PreTrainedTokenizerFast(
@@ -94,10 +99,36 @@ def make_llm(folder: Path) -> None:
     ).save_pretrained(folder)
     set_seed(0)
     LlamaForCausalLM(LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=1024,
-        initializer_range=0.2,  # the usual 0.02 lets next to nothing through two random layers
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=hidden, intermediate_size=2 * hidden,
+        num_hidden_layers=2, num_attention_heads=heads, max_position_embeddings=1024,
+        # The usual 0.02 lets next to nothing through two random layers.
+        initializer_range=initializer_range,
     )).save_pretrained(folder)
+
+
+class Killed(Exception):
+    """Stands for a kill at a certain optimizer step."""
+
+
+def run_and_kill(
+    config: FitConfig, monkeypatch: pytest.MonkeyPatch, *, step: int,
+    callback: str = "ProgressCallback",
+) -> None:
+    """Start a training, and end it in a callback of `fit` after so many steps."""
+    from aigveval.train import fit
+
+    kind = getattr(fit, callback)
+    step_end = kind.on_step_end
+
+    def kill(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Killed
+        step_end(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "on_step_end", kill)
+        with pytest.raises(Killed):
+            fit.main(config)
 
 
 def make_data(folder: Path) -> None:

@@ -4,12 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
-
 from aigveval.train.answers import read_answers
 from aigveval.train.fit_config import FitConfig
 
+from . import fit_case
 from .fit_case import make_config
 
 CLIPS = (0, 6, 11, 18, 24, 29)  # of `fit_case.make_data`, from dark to bright
@@ -36,23 +34,9 @@ def make_labels(data: Path) -> Path:
 def make_llm(folder: Path, labels: Path) -> None:
     """Two random layers, and a tokenizer of the answers' words."""
     texts = [text for row in read_answers(labels, variants=4) for text in row.answers]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    words = [f": {word}" for word in ("bad", "poor", "fair", "good", "excellent")] * 50
-    tokenizer.train_from_iterator(texts * 5 + words, trainers.BpeTrainer(
-        vocab_size=900, special_tokens=["<s>", "</s>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    ).save_pretrained(folder)
-    set_seed(0)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=128,
-        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=1024,
-        initializer_range=0.1,
-    )).save_pretrained(folder)
+    fit_case.make_llm(
+        folder, texts=texts * 5, vocab_size=900, hidden=64, heads=4, initializer_range=0.1
+    )
 
 
 def make_stage(data: Path, llm: Path, output: Path, **options) -> FitConfig:

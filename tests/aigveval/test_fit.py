@@ -22,7 +22,7 @@ from aigveval.train.parts import Part
 from aigveval.train.predict import predict
 from aigveval.train.validation import ValidationMetrics
 
-from .fit_case import ENCODERS, Brightness, losses
+from .fit_case import ENCODERS, Brightness, losses, run_and_kill
 
 
 def test_it_learns_and_its_model_loads(fit_config, fit_data):
@@ -71,27 +71,13 @@ def _prediction(predictions, labels):
     return EvalPrediction(predictions=predictions, label_ids=labels)
 
 
-class Killed(Exception):
-    """Stands for a kill at a certain optimizer step."""
-
-
 @pytest.mark.parametrize("grad_accum, steps", [(1, 8), (2, 5)])
 def test_resumed_equals_uninterrupted(fit_config, tmp_path, monkeypatch, grad_accum, steps):
     config = replace(fit_config, grad_accum=grad_accum, group_batches=True, group_size=3)
     whole = fit.main(config)
 
     cut = replace(config, output_dir=str(tmp_path / "cut"))
-    step_end = fit.ProgressCallback.on_step_end
-
-    def kill(self, args, state, control, **kwargs):
-        if state.global_step == steps:
-            raise Killed
-        step_end(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.ProgressCallback, "on_step_end", kill)
-        with pytest.raises(Killed):
-            fit.main(cut)
+    run_and_kill(cut, monkeypatch, step=steps)
     # a checkpoint that the kill left unfinished must not count
     unfinished = Path(cut.output_dir) / "checkpoint-999"
     unfinished.mkdir()

@@ -17,6 +17,8 @@ from aigveval.train.fit_config import FitError
 from aigveval.train.trainer import QualityTrainer
 from prompts import SCORES
 
+from .fit_case import run_and_kill
+
 
 @pytest.fixture
 def reading(fit_config):
@@ -74,17 +76,7 @@ def test_projectors_stay_and_a_stopped_run_goes_on(reading, tmp_path, monkeypatc
         assert torch.equal(early[name], value) == (".projectors." in name), name
 
     cut = replace(config, output_dir=str(tmp_path / "cut"))
-    step_end = fit.ProgressCallback.on_step_end
-
-    def kill(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyError
-        step_end(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.ProgressCallback, "on_step_end", kill)
-        with pytest.raises(KeyError):
-            fit.main(cut)
+    run_and_kill(cut, monkeypatch, step=5)
     result = fit.main(cut)
     assert result.resumed_from is not None
     resumed = load_file(result.model / "model.safetensors")

@@ -22,7 +22,7 @@ from aigveval.train.fit_config import FitError
 from aigveval.train.predict import predict
 from encoders.views import read_views
 
-from .fit_case import REGISTERED, history, losses
+from .fit_case import REGISTERED, history, losses, run_and_kill
 
 # The whole preset `aigveval`, each part as small as it gets.
 PAPER = [
@@ -183,17 +183,7 @@ def test_resumed_equals_uninterrupted(mixed, tmp_path, monkeypatch):
     config = replace(mixed, ema=0.9, epochs=2)
     whole = fit.main(config)
     cut = replace(config, output_dir=str(tmp_path / "cut"))
-    step_end = fit.ProgressCallback.on_step_end
-
-    def kill(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyError
-        step_end(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.ProgressCallback, "on_step_end", kill)
-        with pytest.raises(KeyError):
-            fit.main(cut)
+    run_and_kill(cut, monkeypatch, step=5)
     result = fit.main(replace(cut, workers=1))
     assert result.resumed_from is not None and result.metrics == whole.metrics
     left, right = (load_file(r.model / "model.safetensors") for r in (whole, result))

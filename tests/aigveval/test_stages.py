@@ -23,7 +23,7 @@ from aigveval.train.sft import IGNORED, AnswerCollator, answer_loss, with_answer
 from aigveval.train.stages import read_stages, run_stages
 from prompts import SCORES, parse, render_levels, split_levels
 
-from .fit_case import ENCODERS, history
+from .fit_case import ENCODERS, history, run_and_kill
 from .stage_case import CLIPS, make_labels, make_llm, make_stage
 
 pytestmark = pytest.mark.skipif(
@@ -271,27 +271,13 @@ def test_sft2_learns_the_best_answers_beside_the_first_data(room):
     assert room["results"][2].steps == math.ceil(sum(map(len, parts)) / 3)
 
 
-class Killed(Exception):
-    """Stands for a kill at a certain optimizer step."""
-
-
 @pytest.mark.parametrize("number", [0, 1])
 def test_resumed_equals_uninterrupted(room, tmp_path, monkeypatch, number):
     whole = replace(room["configs"][number], max_steps=3, save_steps=1, valid=[],
                     output_dir=str(tmp_path / "whole"))
     expected = fit.main(whole)
     cut = replace(whole, output_dir=str(tmp_path / "cut"))
-    step_end = fit.SaveCallback.on_step_end
-
-    def kill(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise Killed
-        step_end(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.SaveCallback, "on_step_end", kill)
-        with pytest.raises(Killed):
-            fit.main(cut)
+    run_and_kill(cut, monkeypatch, step=3, callback="SaveCallback")
     torch.rand(7)  # another process has another random state
     result = fit.main(cut)
     assert result.resumed_from is not None and result.resumed_from.name == "checkpoint-2"
