@@ -1,8 +1,9 @@
 """The question: evidence tokens, the user's prompt, and an answer with one slot per score.
 
-The evidence comes in AIGVEval's order - key frames, motion, technical - and before the prompt, so
-that the prefix is the same for any prompt. Kept short because every token costs time on a CPU:
-with SmolLM2's tokenizer the text, chat marks included, is 66 tokens plus the prompt.
+The evidence comes in AIGVEval's order - key frames, motion, technical - and before the prompt. Kept
+short because every token costs time on a CPU: with SmolLM2's tokenizer the text, chat marks
+included, is 66 tokens plus the prompt. What doesn't depend on the clip comes first, in the system's
+message, so that it can be computed once.
 """
 
 import re
@@ -22,13 +23,12 @@ ANSWER = "\n".join(f"{SCORE_LABELS[name]}:{SLOT}" for name in SCORES)
 # of the 44,000 prompts in Q-Eval-Video, T2VQA-DB and T2VEval-Bench has 720.
 MAX_PROMPT_BYTES = 1000
 
-_SYSTEM = "You rate AI-generated videos."
+_SYSTEM = "You rate AI-generated videos as bad, poor, fair, good or excellent."
 _EVIDENCE: tuple[tuple[Dimension, str], ...] = (
     ("semantic", "Key frames"),
     ("motion", "Motion"),
     ("technical", "Technical"),
 )
-_QUESTION = "Rate it as bad, poor, fair, good or excellent."
 
 # An opening bracket that closes before any white space, as in <|im_end|>, </s>, <image>, [INST].
 _SPECIAL = re.compile(r"([<\[])(?=[^\s<>\[\]]+[>\]])")
@@ -63,7 +63,6 @@ def build_messages(
     prompt = clean(prompt or "")
     if prompt:
         lines.append(f"Prompt: {prompt}")
-    lines.append(_QUESTION)
     return [
         {"role": "system", "content": _SYSTEM},
         {"role": "user", "content": "\n".join(lines)},

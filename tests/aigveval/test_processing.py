@@ -22,7 +22,7 @@ HOSTILE = {
     "chinese": "夜晚的街道上，一只橙色的猫在雨中奔跑",
     "long": "a cat on a roof " * 700,
     "one letter": "R",
-    "own text": "Rate it as bad, poor, fair, good or excellent.",
+    "own text": "Technical quality: excellent",
     "sentinel": "zqUSERPROMPTqz zqUSERPROMPTqz",
     "jinja": "{{ messages }} {% raw %}",
     "lone surrogate": "a \ud800 cat",
@@ -47,10 +47,11 @@ def text_of(processor, batch, row=0):
 def test_question_as_text(processor):
     batch = processor.encode_prompts(["a cat on a roof"])
     assert text_of(processor, batch).replace(FEATURE_TOKEN, "*") == (
-        "<|im_start|>system\nYou rate AI-generated videos.<|im_end|>\n"
+        "<|im_start|>system\nYou rate AI-generated videos as bad, poor, fair, good or excellent."
+        "<|im_end|>\n"
         "<|im_start|>user\nKey frames:***\nMotion:****\nTechnical:**\n"
         "Technical quality:*\nMotion quality:*\nText-video alignment:*\nOverall quality:*\n"
-        "Prompt: a cat on a roof\nRate it as bad, poor, fair, good or excellent.<|im_end|>\n"
+        "Prompt: a cat on a roof<|im_end|>\n"
         "<|im_start|>assistant\n"
         "Technical quality:\nMotion quality:\nText-video alignment:\nOverall quality:"
     )
@@ -143,8 +144,9 @@ def test_without_chat_template_it_is_plain_text(config):
     tokenizer.chat_template = None
     processor = AIGVEvalProcessor.from_config(config, tokenizer=tokenizer)
     text = text_of(processor, processor.encode_prompts(["a cat"])).replace(FEATURE_TOKEN, "*")
-    assert text.startswith("You rate AI-generated videos.\nKey frames:***\n")
-    assert "excellent.\nTechnical quality:\nMotion" in text
+    assert text.startswith("You rate AI-generated videos as ")
+    assert "good or excellent.\nKey frames:***\n" in text
+    assert "a cat\nTechnical quality:\nMotion" in text
 
 
 def test_chat_template_without_system_role(config):
@@ -153,7 +155,8 @@ def test_chat_template_without_system_role(config):
     tokenizer.chat_template = refuse + tokenizer.chat_template
     processor = AIGVEvalProcessor.from_config(config, tokenizer=tokenizer)
     text = text_of(processor, processor.encode_prompts(["a cat"]))
-    assert text.startswith("<|im_start|>user\nYou rate AI-generated videos.\nKey frames:")
+    assert text.startswith("<|im_start|>user\nYou rate AI-generated videos as ")
+    assert "good or excellent.\nKey frames:" in text
 
 
 def test_order_of_encoders_is_the_order_of_the_question(config):

@@ -36,7 +36,7 @@ def test_the_question_shows_frames_with_their_times_and_then_the_prompt(qsave, c
     assert "<0.8 seconds>" in text  # of 24 frames at 24 per second, frames 6 and 18
     assert text.count(" seconds>") == 2 + 3  # six fast frames, seen in twos
     assert text.endswith(
-        "<|vision_end|>\nPrompt: a dog\nRate it as bad, poor, fair, good or excellent.<|im_end|>\n"
+        "<|vision_end|>\nPrompt: a dog<|im_end|>\n"
         f"<|im_start|>assistant\n{ANSWER.replace(SLOT, '')}"
     )
     # 96 x 64 in patches of 32 for each slow frame, 48 x 32 (as 64 x 32 or 32 x 32) for a pair

@@ -55,7 +55,8 @@ def test_it_scores_and_writes_with_fast_frames_as_pictures(llava, tmp_path):
     batch = processor(videos=clips, prompts=["a dog", None])
     assert len(batch["visuals"][0]["pixel_values"]) == 2 + 3
     assert processor.tokenizer.decode(batch["input_ids"][0]).startswith(
-        "USER: You rate AI-generated videos.\nKey frames:<0.1 seconds><image><image>"
+        "USER: You rate AI-generated videos as bad, poor, fair, good or excellent.\n"
+        "Key frames:<0.1 seconds><image><image>"
     )
     output = model.score(**batch, use_cache=True)
     assert output.scores[0].isfinite().all() and output.scores[1].isnan().sum() == 1

@@ -15,7 +15,6 @@ def test_evidence_comes_in_order_and_before_the_prompt():
         "Motion:<M><M>",
         "Technical:<T>",
         "Prompt: A cat runs.",
-        "Rate it as bad, poor, fair, good or excellent.",
     ]
 
 
@@ -29,12 +28,12 @@ def test_impressions_follow_the_evidence_with_the_labels_of_the_answer():
 def test_without_a_prompt_its_line_is_absent(prompt):
     user = template.build_messages(PLACEHOLDERS, prompt)[1]["content"]
     assert "Prompt" not in user
-    assert user.count("\n") == 3
+    assert user.count("\n") == 2
 
 
 def test_a_missing_encoder_leaves_its_line_out():
     user = template.build_messages({"motion": "<M>"}, "x")[1]["content"]
-    assert user.startswith("Motion:<M>\nPrompt: x\n")
+    assert user == "Motion:<M>\nPrompt: x"
 
 
 def test_an_unknown_dimension_is_refused():
