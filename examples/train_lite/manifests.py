@@ -2,7 +2,6 @@
 
 import csv
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,6 @@ def read_copies(folder: Path, originals: set[str], weight: float) -> list[Traini
         )
         for record in records if record["original"] in originals
     ]
-
-
-def kept(record: Mapping[str, Any]) -> bool:
-    """Whether a ladder row is trained on: clean clips, and half of the types of each source."""
-    label = f"{record['group']} {record['type']}"
-    return record["severity"] == 0 or zlib.crc32(label.encode()) % 2 == 0
 
 
 def read_ladder(

@@ -46,7 +46,9 @@ from aigveval.train.fit_config import FitConfig
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
-ENCODERS = ["semantic_lite", "motion_flow", "technical_lite"]
+ENCODERS: dict[str, dict[str, Any]] = {
+    "semantic_lite": {}, "motion_flow": {"size": 112}, "technical_lite": {}
+}
 SEVERITIES_TRAINED = (1, 3, 5)
 COPY_WEIGHT = 0.5
 RATED_WEIGHT = 10.0  # of a rated clip beside a ladder row
@@ -55,8 +57,10 @@ COMMON: dict[str, Any] = {
     "mismatch_probability": 0.25, "prompt_dropout": 0.05,
 }
 BASE: dict[str, Any] = {
-    "encoders": ENCODERS, "projector_hidden": 256, "align_epochs": 15, "learn": "reading",
-    "epochs": 1, "batch_size": 16, "lora_learning_rate": 5e-4,
+    "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
+    "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
+    "projector_hidden": 256, "align_epochs": 10, "learn": "reading",
+    "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
@@ -64,15 +68,13 @@ RATED: dict[str, Any] = {"align_epochs": 12}
 
 def main(data: Path, work: Path) -> None:
     cache = FeatureCache(work / "cache")
-    encoders = [create_encoder(name) for name in ENCODERS]
+    encoders = [create_encoder(name, **options) for name, options in ENCODERS.items()]
     render(data / "clips", work)
     if not (work / "augmented/manifest.jsonl").exists():
         augment(data / "fetv_dev", work / "augmented")
 
     ladder, _ = manifests.read_ladder(work / "ladder/train")
-    records = manifests.read_jsonl(work / "ladder/train/manifest.jsonl")
-    base_rows = [row for row, record in zip(ladder, records) if manifests.kept(record)]
-    manifests.write_manifest(work / "base.jsonl", base_rows)
+    manifests.write_manifest(work / "base.jsonl", ladder)
     base = base_model(work)
     rated, names = manifests.read_rated(data / "fetv_dev")
     extract([row.video for row in rated], encoders, cache, workers=2)
@@ -143,7 +145,7 @@ def rated_model(
     labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
     labelled, _ = manifests.read_ladder(folder, labels)
     rows = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]
-    rows += [row for row, record in zip(labelled, records) if manifests.kept(record)]
+    rows += labelled
     dataset = QualityDataset(
         [rows], {row.video: cache.digest(row.video) for row in rows}, encoders, cache,
         mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,
