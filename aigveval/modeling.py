@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from encoders.base import Encoder
+from prompts import render_signs
 from .checkpoint import (
     frozen_llm,
     load_trained,
@@ -78,6 +79,21 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.language_model.get_input_embeddings()
+
+    def look_for(self, names: Sequence[str]) -> None:
+        """Put in a new, untrained head that looks for signs of these defects; see `signs`."""
+        self.model.look_for(names)
+        self._note_frozen()
+
+    @torch.no_grad()
+    def sign_lines(self, batch: Mapping[str, Any], *, noise: float = 0.0) -> list[str]:
+        if self.model.signs is None:
+            return super().sign_lines(batch)
+        tokens = self.model.standardised(batch["features"].to(self.device))
+        if noise:
+            tokens = [part + noise * torch.randn_like(part) for part in tokens]
+        found = self.model.signs.signs(tokens, batch["slot_mask"])
+        return [render_signs(signs) + "\n" for signs in found]
 
     def forward(
         self,

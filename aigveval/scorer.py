@@ -65,6 +65,18 @@ class ScorerModel(PreTrainedModel):
         """Keys of the state dict that training changes, and that are saved."""
         return trained_keys(self)
 
+    def sign_lines(self, batch: Mapping[str, Any], *, noise: float = 0.0) -> list[str]:
+        """What is told of each clip of a batch, beside its scores, before an answer is written.
+
+        Args:
+            batch: As `forward` takes it.
+            noise: Standard deviation of noise on standardised features, as in training.
+
+        Returns:
+            b lines as of `prompts.render_signs`, each with its end; empty where a model tells none.
+        """
+        return [""] * len(batch["input_ids"])
+
     def answer_writer(
         self, tokenizer: PreTrainedTokenizerBase, *, batch: Mapping[str, Any], cache: Cache,
         heads: Sequence[str],
