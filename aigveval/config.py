@@ -154,7 +154,6 @@ class AIGVEvalConfig(ScorerConfig):
             that a freak clip can't throw the LLM off.
         signs: Names of the defects that a head looks for in the features; what it finds is told to
             the LLM before it writes an answer (see `signs.SignFinder`). None by default.
-        sign_hidden: Width of that head per encoder.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
@@ -185,7 +184,6 @@ class AIGVEvalConfig(ScorerConfig):
         feature_clip: float = 10.0,
         impressions: bool = True,
         signs: Sequence[str] = (),
-        sign_hidden: int = 128,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -218,9 +216,6 @@ class AIGVEvalConfig(ScorerConfig):
         self.feature_clip = feature_clip
         self.impressions = bool(impressions)
         self.signs = check_names(signs)
-        if sign_hidden < 1:
-            raise ValueError(f"sign_hidden must be at least 1, got {sign_hidden}")
-        self.sign_hidden = sign_hidden
         self.feature_token_id = feature_token_id
         super().__init__(
             lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,

@@ -260,10 +260,9 @@ class AIGVEvalBackbone(nn.Module):
 
     def look_for(self, names: Sequence[str]) -> None:
         """Begin anew with a head that looks for signs of these defects."""
-        config = self.config
-        config.signs = list(names)
-        self.signs = SignFinder(config.encoders, names, hidden=config.sign_hidden)
-        # Its training is one of its own, see `train.signs`.
+        self.config.signs = list(names)
+        self.signs = SignFinder(self.config.encoders, names)
+        # No gradients: see `train.signs`.
         self.signs.requires_grad_(False).eval().to(self.language_model.device)
 
     def standardised(self, features: Tensor) -> list[Tensor]:

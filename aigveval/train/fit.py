@@ -40,7 +40,7 @@ from .resume import (
     best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
 )
 from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
-from .signs import names_in, train_signs
+from .signs import fit_signs, names_in
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
@@ -141,7 +141,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    if config.signs_epochs:
+    if config.signs:
         model.look_for(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
@@ -170,10 +170,9 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         loss = align(model.model, train_set, collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.stage != "regression":
-        if checkpoint is None and config.signs_epochs:
-            loss = train_signs(model.model, train_set, collate, config, console)
-            console.print(f"Signs of {', '.join(model.config.signs)} learned, loss {loss:.3f}",
-                          highlight=False)
+        if checkpoint is None and config.signs:
+            fit_signs(model.model, train_set, collate, console, seed=config.seed)
+            console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
         collate = AnswerCollator(
             collate=collate, tokenizer=processor.tokenizer,
             sign_lines=partial(model.sign_lines, noise=config.feature_noise),

@@ -24,7 +24,7 @@ class FitError(ValueError):
 
 FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
              "impressions")
-_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs_epochs",
+_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs",
                    "feature_dropout", "feature_noise", "projector_hidden", "impressions")
 
 
@@ -73,10 +73,8 @@ class FitConfig:
             impression of the scores, see `aigveval.train.align`: seconds each, and the LLM then
             learns much faster.
         align_learning_rate: Peak, of the projectors in these passes.
-        signs_epochs: Before stage sft: passes over the rows with answers in which a head learns to
-            find signs of the defects that they name, which the LLM is then told, see
-            `aigveval.signs`. 0 for no such head, or that of the base model as it is.
-        signs_learning_rate: Peak, of that head.
+        signs: Before stage sft, fit a head that finds signs of the defects which the answers name,
+            and is told to the LLM, see `aigveval.signs`. Else there's none, or the base model's.
         learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
             LoRA learns to say what it's shown, see `aigveval.train.align.ReadingTrainer`. In stages
             with answers these are learned besides.
@@ -163,8 +161,7 @@ class FitConfig:
     feature_noise: float = 0.0
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
-    signs_epochs: int = 0
-    signs_learning_rate: float = 1e-3
+    signs: bool = False
     learn: Literal["scores", "reading"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
@@ -217,7 +214,6 @@ class FitConfig:
             "epochs", "max_steps", "batch_size", "eval_batch_size", "grad_accum", "group_size",
             "learning_rate", "save_steps", "early_stop", "threads", "workers",
             "encode_batch_size", "projector_hidden", "align_learning_rate", "save_minutes",
-            "signs_learning_rate",
             "pair_scale", "log_steps", "answer_variants",
         )
         for name in positive:
@@ -226,7 +222,7 @@ class FitConfig:
                 raise FitError(f"{name} must be above 0, got {value}")
         for name in ("lora_learning_rate", "encoder_learning_rate", "weight_decay", "warmup",
                      "max_grad_norm", "feature_noise", "rank_min_difference", "seed",
-                     "align_epochs", "signs_epochs", "score_weight", "text_weight", "best_mix"):
+                     "align_epochs", "score_weight", "text_weight", "best_mix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("feature_dropout", "smoothing", "mismatch_probability", "prompt_dropout"):
@@ -316,8 +312,8 @@ class FitConfig:
         options = GrpoOptions(**self.grpo)
         if not 0 <= self.best_threshold <= 1:
             raise FitError(f"best_threshold must lie in [0, 1], got {self.best_threshold}")
-        if self.signs_epochs and (self.stage != "sft" or self.answer_times != "tenths"):
-            raise FitError("signs_epochs is for stage sft, with answer_times: tenths")
+        if self.signs and (self.stage != "sft" or self.answer_times != "tenths"):
+            raise FitError("signs: true is for stage sft, with answer_times: tenths")
         if self.stage == "regression":
             return
         if self.train_encoders:
