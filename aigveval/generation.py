@@ -113,7 +113,7 @@ def answer_heads(
         batch: What it scored.
         scores: Of b clips; unknown ones are absent.
     """
-    signs = model.sign_lines(batch)
+    signs = model.sign_lines(batch, scores)
     return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, signs, strict=True)]
 
 

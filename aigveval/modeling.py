@@ -9,6 +9,7 @@ Axis legend: b batch, K feature tokens, D their width, s sequence, h width of th
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from encoders.base import Encoder
-from prompts import render_signs
+from prompts import Sign, render_signs
+from prompts.consistency import highest_severity
+from prompts.rubric import MIN_SCORE, Score
 from .checkpoint import (
     frozen_llm,
     load_trained,
@@ -86,14 +89,20 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         self._note_frozen()
 
     @torch.no_grad()
-    def sign_lines(self, batch: Mapping[str, Any], *, noise: float = 0.0) -> list[str]:
+    def sign_lines(
+        self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
+        noise: float = 0.0,
+    ) -> list[str]:
         if self.model.signs is None:
-            return super().sign_lines(batch)
+            return super().sign_lines(batch, scores)
         tokens = self.model.standardised(batch["features"].to(self.device))
         if noise:
             tokens = [part + noise * torch.randn_like(part) for part in tokens]
         found = self.model.signs.signs(tokens, batch["slot_mask"])
-        return [render_signs(signs) + "\n" for signs in found]
+        return [
+            render_signs([_bounded(sign, known) for sign in signs]) + "\n"
+            for signs, known in zip(found, scores, strict=True)
+        ]
 
     def forward(
         self,
@@ -323,3 +332,11 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         model.encoder_weights = folder / "encoders"
         load_trained(model, state, source=folder)
         return model.eval()
+
+
+def _bounded(sign: Sign, scores: Mapping[Score, float]) -> Sign:
+    """A sign whose severity doesn't contradict the score of its dimension."""
+    most = highest_severity(scores.get(sign.defect.dimension, MIN_SCORE))
+    if sign.defect.severity <= most:
+        return sign
+    return replace(sign, defect=replace(sign.defect, severity=most))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from aigveval.generation import question_ids
-from prompts import split_levels
+from prompts import parse, split_levels
 
 from .align import ReadingTrainer
 from .trainer import QualityTrainer
@@ -106,7 +106,7 @@ class AnswerCollator:
 
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
     tokenizer: PreTrainedTokenizerBase
-    sign_lines: Callable[[Mapping[str, Any]], list[str]] | None = None
+    sign_lines: Callable[..., list[str]] | None = None
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.collate(items)
@@ -114,10 +114,11 @@ class AnswerCollator:
             return batch
         chosen = [item for item in items if item["answer"]]
         questions = self.collate(chosen or items[:1])
-        told = with_answers(
-            questions, self.tokenizer, [item["answer"] for item in chosen] or [""],
-            None if self.sign_lines is None else self.sign_lines(questions),
-        )
+        answers = [item["answer"] for item in chosen] or [""]
+        signs = None
+        if self.sign_lines is not None:
+            signs = self.sign_lines(questions, [parse(answer).scores for answer in answers])
+        told = with_answers(questions, self.tokenizer, answers, signs)
         if not chosen:
             told["targets"].fill_(IGNORED)
         return {**batch, "answers": told}

@@ -11,12 +11,16 @@ where it stopped. The steps:
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. final: the projectors begin anew from a ridge regression on all ratings and are aligned on
    ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
-   stays as it is. This is what ships.
-5. folds: the same five times with the ratings of four fifths of the prompts, for measuring.
-6. measure: figures.json. See measure.py.
+   stays as it is.
+5. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder. It
+   goes on reading what the projectors tell, which stay as they are. The last one ships.
+6. folds: step 4 five times with the LoRA of step 5 and the ratings of four fifths of the prompts,
+   for measuring.
+7. measure: figures.json. See measure.py; attribution.py measures what is said.
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +68,15 @@ BASE: dict[str, Any] = {
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
+STAGES: dict[str, dict[str, Any]] = {
+    "sft": {"signs": True, "max_steps": 70, "lora_learning_rate": 5e-4},
+    "grpo": {"max_steps": 10, "grad_accum": 2, "lora_learning_rate": 1e-5},
+    "sft2": {"epochs": 1, "lora_learning_rate": 1e-4},
+}
+EXPLAINING: dict[str, Any] = {
+    "learn": "reading", "batch_size": 16, "feature_noise": 0.2, "mismatch_probability": 0.0,
+    "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2, "save_steps": 10,
+}
 
 
 def main(data: Path, work: Path) -> None:
@@ -79,11 +92,53 @@ def main(data: Path, work: Path) -> None:
     rated, names = manifests.read_rated(data / "fetv_dev")
     extract([row.video for row in rated], encoders, cache, workers=2)
     fold = manifests.fold_of(rated)
-    for number in [None, *range(manifests.FOLDS)]:
-        name = "final" if number is None else f"fold{number}"
+    final, shipped = work / "runs/final/model", work / "runs/shipped/model"
+    everyone = human_rows(rated, names, work, np.ones(len(rated), bool))
+    rated_model(final, base, everyone, work / "ladder/train", cache)
+    explaining = explaining_model(final, work, cache)
+    if not shipped.exists():
+        shutil.copytree(explaining, shipped)
+    for number in range(manifests.FOLDS):
         human = human_rows(rated, names, work, fold != number)
-        rated_model(work / "runs" / name / "model", base, human, work / "ladder/train", cache)
+        folder = work / f"runs/fold{number}/model"
+        rated_model(folder, shipped, human, work / "ladder/train", cache)
     measure(data, work)
+
+
+def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
+    """The model after the last of the three stages; each is skipped if it's there."""
+    ladder, records = manifests.read_ladder(work / "ladder/train")
+    if not (work / "answers.jsonl").exists():
+        manifests.write_answers(
+            work / "answers.jsonl", work / "ladder/train", records, told(base, ladder, cache)
+        )
+    for number, (stage, options) in enumerate(STAGES.items(), 1):
+        output = work / f"runs/{number}-{stage}"
+        if not (output / "model/config.json").exists():
+            if stage == "sft2":
+                options = {**options, "completions": [str(work / "runs/2-grpo/completions.jsonl")]}
+            fit(FitConfig(
+                stage=stage,  # type: ignore[arg-type]
+                base=str(base), train=[str(work / "answers.jsonl")], output_dir=str(output),
+                cache_dir=str(work / "cache"), **{**EXPLAINING, **options},
+            ))
+        base = output / "model"
+    return base
+
+
+@torch.inference_mode()
+def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDArray[np.float32]:
+    """Scores (n, 4) as the projectors of a model tell them."""
+    processor = AIGVEvalProcessor.from_pretrained(folder)
+    model = AIGVEvalModel.from_pretrained(folder)
+    digests = {row.video: cache.digest(row.video) for row in rows}
+    dataset = QualityDataset([rows], digests, list(processor.encoders.values()), cache)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    found = []
+    for start in range(0, len(rows), 64):
+        items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
+        found.append(model.model.impressions(collate.features(items)[0]))
+    return torch.cat(found).numpy()
 
 
 def human_rows(
