@@ -9,18 +9,16 @@ where it stopped. The steps:
 1. ladder: damaged versions of the clips; the sources left out of training at all severities.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
-4. final: the projectors begin anew from a ridge regression on all ratings and are aligned on
+4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
+   still without any rating. It goes on reading what the projectors tell, which stay as they are.
+5. shipped: the projectors begin anew from a ridge regression on all ratings and are aligned on
    ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
-   stays as it is.
-5. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder. It
-   goes on reading what the projectors tell, which stay as they are. The last one ships.
-6. folds: step 4 five times with the LoRA of step 5 and the ratings of four fifths of the prompts,
-   for measuring.
+   stays as it is. This is what ships.
+6. folds: step 5 five times with the ratings of four fifths of the prompts, for measuring.
 7. measure: figures.json. See measure.py; attribution.py measures what is said.
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,16 +90,11 @@ def main(data: Path, work: Path) -> None:
     rated, names = manifests.read_rated(data / "fetv_dev")
     extract([row.video for row in rated], encoders, cache, workers=2)
     fold = manifests.fold_of(rated)
-    final, shipped = work / "runs/final/model", work / "runs/shipped/model"
-    everyone = human_rows(rated, names, work, np.ones(len(rated), bool))
-    rated_model(final, base, everyone, work / "ladder/train", cache)
-    explaining = explaining_model(final, work, cache)
-    if not shipped.exists():
-        shutil.copytree(explaining, shipped)
-    for number in range(manifests.FOLDS):
+    explaining = explaining_model(base, work, cache)
+    for number in [None, *range(manifests.FOLDS)]:
+        name = "shipped" if number is None else f"fold{number}"
         human = human_rows(rated, names, work, fold != number)
-        folder = work / f"runs/fold{number}/model"
-        rated_model(folder, shipped, human, work / "ladder/train", cache)
+        rated_model(work / "runs" / name / "model", explaining, human, work / "ladder/train", cache)
     measure(data, work)
 
 
