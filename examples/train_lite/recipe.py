@@ -67,12 +67,12 @@ BASE: dict[str, Any] = {
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 70, "lora_learning_rate": 5e-4},
-    "grpo": {"max_steps": 10, "grad_accum": 2, "lora_learning_rate": 1e-5},
+    "sft": {"signs": True, "max_steps": 100, "lora_learning_rate": 5e-4},
+    "grpo": {"max_steps": 10, "grad_accum": 4, "lora_learning_rate": 1e-5},
     "sft2": {"epochs": 1, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "batch_size": 16, "feature_noise": 0.2, "mismatch_probability": 0.0,
+    "learn": "reading", "batch_size": 8, "feature_noise": 0.2, "mismatch_probability": 0.0,
     "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2, "save_steps": 10,
 }
 
@@ -180,16 +180,19 @@ def rated_model(
     encoders = list(processor.encoders.values())
     tokens = ridge.mean_tokens(human, model.model, encoders, cache)
     targets = np.array([row.scores[: len(DIMENSIONS)] for row in human])
-    linear = ridge.fitted(tokens, targets, np.array([row.weight for row in human]))
+    ladder, records = manifests.read_ladder(folder)
+    damage = ridge.mean_tokens(ladder, model.model, encoders, cache)
+    linear = ridge.fitted(
+        tokens, targets, np.array([row.weight for row in human]), ridge.falls(damage, records)
+    )
     weights, bias = linear.with_overall()
     torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
         projector.forget()
         projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
 
-    ladder, records = manifests.read_ladder(folder)
-    clean = {r["group"]: row for r, row in zip(records, ladder) if r["type"] == "clean"}
-    scores = linear(ridge.mean_tokens(list(clean.values()), model.model, encoders, cache))
+    clean = {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
+    scores = linear(ridge.subset(damage, np.array(list(clean.values()))))
     labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
     labelled, _ = manifests.read_ladder(folder, labels)
     rows = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]

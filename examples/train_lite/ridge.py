@@ -7,11 +7,11 @@ linear in the tokens, the projectors can start from it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from aigveval.data.cache import FeatureCache
@@ -39,6 +39,25 @@ USED = {
     "motion": {FLOW: 1.0, FRAMES: 1.0},
     "semantic": {ALIGNMENT: 2.0, FRAGMENTS: 1.0, FLOW: 1.0},
 }
+
+
+# What a ladder's row weighs beside a rated clip, and how many points of a rating one point of its
+# nominal drop is worth. Chosen likewise, among a dozen.
+LADDER_WEIGHT = {"technical": 0.001, "motion": 0.01, "semantic": 0.01}
+POINTS_PER_DROP = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falls:
+    """What damage changes: differences of mean tokens between damaged clips and their clean ones.
+
+    Attributes:
+        tokens: Encoder to (m, d).
+        drops: (m, 3) by `DIMENSIONS`, nominal; NaN where unknown.
+    """
+
+    tokens: dict[str, Array]
+    drops: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +94,25 @@ def mean_tokens(
     return {name: torch.stack(values).double().numpy() for name, values in result.items()}
 
 
-def fitted(tokens: Mapping[str, Array], targets: Array, weights: Array | None = None) -> LinearMap:
-    """Fit on all rows.
+def falls(
+    tokens: Mapping[str, Array], records: Sequence[Mapping[str, Any]]
+) -> Falls:
+    """Of a ladder's mean tokens (n, d) by encoder, and its records."""
+    clean = {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
+    start = np.array([clean[r["group"]] for r in records])
+    damaged = np.flatnonzero(start != np.arange(len(records)))
+    drops = [[records[n][f"{name}_drop"] for name in DIMENSIONS] for n in damaged]
+    return Falls(
+        tokens={name: t[damaged] - t[start[damaged]] for name, t in tokens.items()},
+        drops=np.array(drops, float),
+    )
+
+
+def fitted(
+    tokens: Mapping[str, Array], targets: Array, weights: Array | None = None,
+    ladder: Falls | None = None,
+) -> LinearMap:
+    """Fit on all rows, and on what damage changes.
 
     Each block's columns are scaled to unit variance and then by the block's scale over the root of
     its width, so that a wide one doesn't drown a narrow one.
@@ -85,19 +121,33 @@ def fitted(tokens: Mapping[str, Array], targets: Array, weights: Array | None = 
         tokens: Encoder to (n, d).
         targets: (n, 3) by `DIMENSIONS`.
         weights: (n,) of the rows.
+        ladder: Without it, a ridge on ratings alone reads much damage the wrong way: overexposure
+            raised its technical score, ghosting its motion score.
     """
+    weights = np.ones(len(targets)) if weights is None else weights
     maps = {name: np.zeros((len(DIMENSIONS), t.shape[1])) for name, t in tokens.items()}
     bias = np.zeros(len(DIMENSIONS))
     for row, dimension in enumerate(DIMENSIONS):
         used = USED[dimension]
-        scaled, columns = [], []
+        scaled, columns, fallen = [], [], []
         for (name, start, stop), scale in used.items():
             part = tokens[name][:, start:stop]
             factors = scale / np.sqrt(stop - start) / (part.std(0) + 1e-3)
             columns.append((name, start, stop, factors))
             scaled.append(part * factors)
-        model = Ridge(alpha=ALPHA).fit(np.hstack(scaled), targets[:, row], sample_weight=weights)
-        bias[row], found = model.intercept_, model.coef_
+            if ladder is not None:
+                fallen.append(ladder.tokens[name][:, start:stop] * factors)
+        x, y = np.hstack(scaled), targets[:, row]
+        mean, middle = np.average(x, 0, weights), np.average(y, weights=weights)
+        design, target, share = x - mean, y - middle, weights
+        if ladder is not None:
+            known = ~np.isnan(ladder.drops[:, row])
+            design = np.vstack([design, np.hstack(fallen)[known]])
+            target = np.append(target, -POINTS_PER_DROP * ladder.drops[known, row])
+            share = np.append(share, np.full(known.sum(), LADDER_WEIGHT[dimension]))
+        dual = np.linalg.solve(design @ design.T + ALPHA * np.diag(1 / share), target)
+        found = design.T @ dual
+        bias[row] = middle - mean @ found
         for name, start, stop, factors in columns:
             maps[name][row, start:stop] = found[: stop - start] * factors
             found = found[stop - start:]
