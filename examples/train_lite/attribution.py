@@ -24,12 +24,14 @@ from typing import Any
 import torch
 from attribution_figures import CLEAN, Clip, Span, Try, as_markdown, confusion, figures_of
 from baselines import publish
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from aigveval.assess import ModelEngine, Scores, find_device
+from aigveval.assess import ModelEngine, ModelError, Scores, find_device
 from aigveval.data.attributions import Labelled, read_labels
 from aigveval.data.cache import FeatureCache, extract
+from aigveval.data.manifest import ManifestError
 from aigveval.explain import ExplainingEngine, best_of
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
@@ -37,8 +39,9 @@ from aigveval.processing import AIGVEvalProcessor
 from aigveval.terminal import one_line_errors
 from aigveval.train.data import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
+from encoders.video import VideoError
 from encoders.wheels import sha256
-from prompts import SCORES, Answer
+from prompts import SCORES, Answer, Sign
 
 SURE = 5  # certainty from which a sign counts as named, as more likely than not
 _TENTHS = 10.0
@@ -80,7 +83,7 @@ def _case(label: Labelled, part: Any) -> Case:
         if item.start_seconds is not None and item.end_seconds is not None:
             span = item.start_seconds, item.end_seconds
     if label.duration_seconds is None:
-        raise ValueError(f"{row.path}: no clip of its source tells how long it is")
+        raise ManifestError(f"{row.path}: no clip of its source tells how long it is")
     return Case(path=row.path, prompt=row.prompt, truth=Clip(
         part=part, group=str(row.group), type=extra["type"], severity=extra["severity"],
         span=span, duration=label.duration_seconds,
@@ -122,13 +125,14 @@ def write_answers(
     """Writes about all cases, batch by batch.
 
     Raises:
-        ValueError: A video can't be read, or gets no score.
+        ManifestError: A video can't be read.
+        VideoError: It gets no score.
     """
     model, device = engine.plain.model, engine.plain.device
     encoders = list(model.encoders.values())
     report = extract([case.path for case in cases], encoders, cache, device=device)
     if report.errors:
-        raise ValueError(next(iter(report.errors.values())))
+        raise ManifestError(next(iter(report.errors.values())))
     for encoder in encoders:
         encoder.to("cpu")  # where cached tokens are joined with prompts
     unknown = (float("nan"),) * len(SCORES)
@@ -137,7 +141,8 @@ def write_answers(
     collate = Collator(encode_prompts=engine.plain.processor.encode_prompts,
                        pack_features=pack_features)
     starts = range(0, len(cases), batch_size)
-    for start in track(starts, f"{name}: batches of {batch_size}"):
+    bar = track(starts, f"{name}: batches of {batch_size}", console=Console(stderr=True))
+    for start in bar:
         part = cases[start: start + batch_size]
         batch = collate([dataset[start + n] for n in range(len(part))])
         del batch["labels"]
@@ -146,7 +151,7 @@ def write_answers(
         told = engine.tries(batch, [case.truth.duration for case in part])
         for case, found, own in zip(part, told, signs, strict=True):
             if isinstance(found, Exception):
-                raise ValueError(f"{case.path}: {found}")
+                raise VideoError(case.path, str(found))
             yield record_of(case, *found, signs=own)
 
 
@@ -161,14 +166,17 @@ def signs_of(
         model.model.standardised(batch["features"]), batch["slot_mask"]
     )
     return [
-        [
-            asdict(answer_defect) | {"certainty": sign.certainty}
-            for sign in signs
-            for answer_defect in Answer(defects=(sign.defect,)).scaled(
-                case.truth.duration / _TENTHS).defects or ()
-        ]
+        [_in_seconds(sign, case.truth.duration / _TENTHS) for sign in signs]
         for case, signs in zip(cases, found, strict=True)
     ]
+
+
+def _in_seconds(sign: Sign, factor: float) -> Record:
+    record = asdict(sign.defect) | {"certainty": sign.certainty}
+    for name in ("start_seconds", "end_seconds"):
+        if record[name] is not None:
+            record[name] = round(record[name] * factor, 3)
+    return record
 
 
 def record_of(
@@ -269,15 +277,16 @@ def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> d
         records: Name of a model to its records, in the order of the cases.
     """
     figures, confusions, formats = {}, {}, {}
-    seen: list[Any] = []
+    seen: list[dict[str, Any]] = []
     for name, own in records.items():
-        signs = [record["signs"] for record in own]
-        if None not in signs and signs not in seen:
-            label = f"signs alone, of {name}" if seen else "signs alone"
-            seen.append(signs)  # stages that leave the head as it is share a column
+        if all(record["signs"] is not None for record in own):
             clips = [sign_clip(*pair) for pair in zip(cases, own, strict=True)]
-            figures[label] = figures_of(clips, text=False)
-            confusions[label] = confusion([clip for clip in clips if clip.part == "heldout"])
+            alone = figures_of(clips, text=False)
+            if alone not in seen:  # stages that leave the head as it is share a column
+                label = f"signs alone, of {name}" if seen else "signs alone"
+                seen.append(alone)
+                figures[label] = alone
+                confusions[label] = confusion([clip for clip in clips if clip.part == "heldout"])
         clips = [told_clip(*pair) for pair in zip(cases, own, strict=True)]
         figures[name] = figures_of(clips)
         confusions[name] = confusion([clip for clip in clips if clip.part == "heldout"])
@@ -300,22 +309,24 @@ def model_names(given: Sequence[str]) -> dict[str, Path]:
     """Name to folder, of FOLDER or NAME=FOLDER; `sft` for `runs/sft/model`.
 
     Raises:
-        ValueError: A folder is none of a model, or a name comes twice.
+        ModelError: A folder is none of a model, or a name comes twice.
     """
     folders: dict[str, Path] = {}
     for text in given:
         name, _, path = text.rpartition("=")
         folder = Path(path).resolve()
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} is no model: it has no config.json")
+            raise ModelError(f"{folder} is no model: it has no config.json")
         name = name or (folder.parent.name if folder.name == "model" else folder.name)
         if name in folders:
-            raise ValueError(f"two models are called {name}; give them names, as NAME=FOLDER")
+            raise ModelError(f"two models are called {name}; give them names, as NAME=FOLDER")
         folders[name] = folder
     return folders
 
 
-def main(work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str) -> None:
+def main(
+    work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str
+) -> None:
     cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
     records = {
         name: answers(folder, cases, cache, work / "answers" / f"{name}.jsonl",
