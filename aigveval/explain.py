@@ -95,8 +95,7 @@ class ExplainingEngine:
             durations: of the clips, in seconds.
         """
         model = self.plain.model
-        output = model(**batch, use_cache=self.text)
-        named = name_scores(output, batch["slot_mask"])
+        output, named = self._score(batch)
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
         if self.plain.tells_apart:
@@ -104,45 +103,66 @@ class ExplainingEngine:
             for row, moved in zip(good, contributions(model, scored, output.scores[good])):
                 rows[row]["contributions"] = moved
         if self.text:
-            scores = [
-                {name: row[name].score for name in SCORES if row.get(name)} for row in rows
-            ]
-            writer = AnswerWriter(
-                model, self.plain.processor.tokenizer, batch=batch, cache=output.past_key_values,
-                heads=answer_heads(model, batch, scores),
-            )
-            answers = self._answers(writer, good, scores, durations)
-            for row, answer in answers.items():
+            for row, tries in self._tries(batch, output, named, durations).items():
+                answer = best_of(tries)
                 rows[row].update(
                     explanation=dict(answer.reasoning), defects=answer.defects,
                     problems=tuple(one_line(f"{p.kind}: {p.detail}") for p in answer.problems),
                 )
         return [s if isinstance(s, Exception) else row for s, row in zip(named, rows)]
 
-    def _answers(
-        self,
-        writer: AnswerWriter,
-        rows: Sequence[int],
-        scores: Sequence[Mapping[ScoreName, float]],
+    @torch.inference_mode()
+    def tries(
+        self, batch: dict[str, Any], durations: Sequence[float]
+    ) -> list[tuple[Scores, list[Answer]] | Exception]:
+        """Scores of each clip and every answer that is written of it; `best_of` them counts.
+
+        Args:
+            batch, durations: as of `explain`.
+        """
+        output, named = self._score(batch)
+        found = self._tries(batch, output, named, durations)
+        return [s if isinstance(s, Exception) else (s, found[row]) for row, s in enumerate(named)]
+
+    def _score(self, batch: dict[str, Any]) -> tuple[Any, list[Scores | Exception]]:
+        output = self.plain.model(**batch, use_cache=self.text)
+        return output, name_scores(output, batch["slot_mask"])
+
+    def _tries(
+        self, batch: dict[str, Any], output: Any, named: Sequence[Scores | Exception],
         durations: Sequence[float],
-    ) -> dict[int, Answer]:
-        """The best answer of each row: greedy at first, then sampled with fixed seeds."""
-        best: dict[int, Answer] = {}
+    ) -> dict[int, list[Answer]]:
+        """Answers of each row with scores: greedy at first, then sampled with fixed seeds."""
+        model = self.plain.model
+        scores: list[dict[ScoreName, float]] = [
+            {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
+            for row in named
+        ]
+        writer = AnswerWriter(
+            model, self.plain.processor.tokenizer, batch=batch, cache=output.past_key_values,
+            heads=answer_heads(model, batch, scores),
+        )
+        tries: dict[int, list[Answer]] = {
+            row: [] for row, scored in enumerate(named) if not isinstance(scored, Exception)
+        }
         for attempt in range(self.attempts):
-            todo = [row for row in rows if row not in best or best[row].problems]
+            todo = [row for row, told in tries.items() if not told or best_of(told).problems]
             if not todo:
                 break
             written = writer.write(
                 todo, max_new_tokens=self.max_new_tokens, seed=attempt if attempt else None
             )
             for row, text in zip(todo, written):
-                answer = read_answer(
+                tries[row].append(read_answer(
                     text, scores=scores[row], duration_seconds=durations[row],
-                    times=self.plain.model.config.answer_times,
-                )
-                if row not in best or len(answer.problems) < len(best[row].problems):
-                    best[row] = answer
-        return best
+                    times=model.config.answer_times,
+                ))
+        return tries
+
+
+def best_of(tries: Sequence[Answer]) -> Answer:
+    """The answer with the fewest problems, of equal ones the first."""
+    return min(tries, key=lambda answer: len(answer.problems))
 
 
 def add_explanations(assessor: Assessor, *, text: bool = True) -> None:

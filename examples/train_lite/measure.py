@@ -213,22 +213,23 @@ def as_markdown(figures: dict[str, Any]) -> str:
         for kind in kinds:
             if score not in figures["ratings"][kind]:
                 continue
-            cells = [_cell(value) for value in figures["ratings"][kind][score].values()]
+            cells = [cell(value) for value in figures["ratings"][kind][score].values()]
             lines.append(f"| {score} | {kind} | {' | '.join(cells)} |")
-    own = _cell(figures["ratings"]["own prompt above another's"])
+    own = cell(figures["ratings"]["own prompt above another's"])
     lines += ["", f"Semantic score with its own prompt above that with another clip's: {own}", "",
               "| type | dimension | SROCC(severity, score) | sources | drop at the worst severity: "
               "technical | motion | semantic |", "|---|---|---|---|---|---|---|"]
     for kind, found in figures["ladder"].items():
         drops = found["drop at the worst severity"]
         lines.append(
-            f"| {kind} | {found['dimension']} | {_cell(found['srocc'])} | {found['sources']} | "
+            f"| {kind} | {found['dimension']} | {cell(found['srocc'])} | {found['sources']} | "
             + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS) + " |"
         )
     return "\n".join(lines)
 
 
-def _cell(value: Sequence[float] | None) -> str:
+def cell(value: Sequence[float] | None) -> str:
+    """A value, with its interval where there is one."""
     if value is None:
         return "-"
     text = f"{value[0]:.2f}"

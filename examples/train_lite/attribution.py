@@ -1,0 +1,354 @@
+"""What models say about left-out ladder clips: how far it is true, after each stage of training.
+
+    python examples/train_lite/attribution.py WORK sft=RUNS/sft/model grpo=RUNS/grpo/model \\
+        --out WORK/attribution.json
+
+WORK is that of recipe.py: its ladders and feature cache. A model is FOLDER or NAME=FOLDER. Each
+writes about all left-out clips, the clean clips that were trained on, and each clean left-out clip
+with the prompt of every other one. Answers go to WORK/answers/NAME.jsonl as they come: a run that
+is stopped goes on there, and a model whose files have changed begins anew.
+
+Besides the models the table has a column `signs alone`: what the head of `aigveval.signs` finds,
+without the LLM. Prints the tables as Markdown, and writes them to OUT.md and all to OUT.json. What
+the figures are stands in attribution_figures.py.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from attribution_figures import CLEAN, Clip, Span, Try, as_markdown, confusion, figures_of
+from baselines import publish
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from aigveval.assess import ModelEngine, ModelError, Scores, find_device
+from aigveval.data.attributions import Labelled, read_labels
+from aigveval.data.cache import FeatureCache, extract
+from aigveval.data.manifest import ManifestError
+from aigveval.explain import ExplainingEngine, best_of
+from aigveval.fusion import pack_features
+from aigveval.modeling import AIGVEvalModel
+from aigveval.processing import AIGVEvalProcessor
+from aigveval.terminal import one_line_errors
+from aigveval.train.data import TrainingRow
+from aigveval.train.dataset import Collator, QualityDataset
+from encoders.video import VideoError
+from encoders.wheels import sha256
+from prompts import SCORES, Answer, Sign
+
+SURE = 5  # certainty from which a sign counts as named, as more likely than not
+_TENTHS = 10.0
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A clip to write about, and what is true of it."""
+
+    path: str
+    prompt: str | None
+    truth: Clip
+
+    @property
+    def key(self) -> str:
+        """What its answer is found by."""
+        return json.dumps([self.truth.part, self.truth.group, Path(self.path).name, self.prompt])
+
+
+def read_cases(ladder: Path) -> list[Case]:
+    """All cases of the folder with the ladders `heldout` and `train`."""
+    held_out = [_case(label, "heldout") for label in read_labels(ladder / "heldout/manifest.jsonl")]
+    trained = [_case(label, "train") for label in read_labels(ladder / "train/manifest.jsonl")]
+    clean = [case for case in held_out if case.truth.type == CLEAN]
+    prompts = dict.fromkeys(case.prompt for case in clean if case.prompt)
+    return [
+        *held_out,
+        *(case for case in trained if case.truth.type == CLEAN),
+        *(replace(case, prompt=prompt, truth=replace(case.truth, part="other_prompt"))
+          for case in clean for prompt in prompts if prompt != case.prompt),
+    ]
+
+
+def _case(label: Labelled, part: Any) -> Case:
+    row, extra = label.row, label.row.extra
+    span: Span | None = None
+    for item in label.attributions or ():
+        if item.start_seconds is not None and item.end_seconds is not None:
+            span = item.start_seconds, item.end_seconds
+    if label.duration_seconds is None:
+        raise ManifestError(f"{row.path}: no clip of its source tells how long it is")
+    return Case(path=row.path, prompt=row.prompt, truth=Clip(
+        part=part, group=str(row.group), type=extra["type"], severity=extra["severity"],
+        span=span, duration=label.duration_seconds,
+    ))
+
+
+# ---- answers ------------------------------------------------------------------------------------
+
+
+def answers(
+    folder: Path, cases: Sequence[Case], cache: FeatureCache, log: Path, *, batch_size: int,
+    device: torch.device,
+) -> list[Record]:
+    """What a model says of each case, from the log or written now."""
+    weights = weights_of(folder)
+    known = read_log(log, weights)
+    todo = [case for case in cases if case.key not in known]
+    if todo:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        lines = [{"weights": weights}, *known.values()]
+        temporary = log.with_name(f".{log.name}.tmp")
+        temporary.write_text("".join(map(_line, lines)), encoding="utf-8")
+        temporary.replace(log)
+        processor = AIGVEvalProcessor.from_pretrained(folder)
+        model = AIGVEvalModel.from_pretrained(folder)
+        engine = ExplainingEngine(ModelEngine(model, processor, device=device), text=True)
+        with log.open("a", encoding="utf-8") as file:
+            for record in write_answers(engine, todo, cache, batch_size=batch_size, name=log.stem):
+                known[record["key"]] = record
+                file.write(_line(record))
+                file.flush()
+    return [known[case.key] for case in cases]
+
+
+def write_answers(
+    engine: ExplainingEngine, cases: Sequence[Case], cache: FeatureCache, *, batch_size: int,
+    name: str,
+) -> Iterator[Record]:
+    """Writes about all cases, batch by batch.
+
+    Raises:
+        ManifestError: A video can't be read.
+        VideoError: It gets no score.
+    """
+    model, device = engine.plain.model, engine.plain.device
+    encoders = list(model.encoders.values())
+    report = extract([case.path for case in cases], encoders, cache, device=device)
+    if report.errors:
+        raise ManifestError(next(iter(report.errors.values())))
+    for encoder in encoders:
+        encoder.to("cpu")  # where cached tokens are joined with prompts
+    unknown = (float("nan"),) * len(SCORES)
+    rows = [TrainingRow(video=case.path, prompt=case.prompt, scores=unknown) for case in cases]
+    dataset = QualityDataset([rows], report.digests, encoders, cache)
+    collate = Collator(encode_prompts=engine.plain.processor.encode_prompts,
+                       pack_features=pack_features)
+    starts = range(0, len(cases), batch_size)
+    bar = track(starts, f"{name}: batches of {batch_size}", console=Console(stderr=True))
+    for start in bar:
+        part = cases[start: start + batch_size]
+        batch = collate([dataset[start + n] for n in range(len(part))])
+        del batch["labels"]
+        batch = {key: value.to(device) for key, value in batch.items()}
+        signs = signs_of(model, batch, part)
+        told = engine.tries(batch, [case.truth.duration for case in part])
+        for case, found, own in zip(part, told, signs, strict=True):
+            if isinstance(found, Exception):
+                raise VideoError(case.path, str(found))
+            yield record_of(case, *found, signs=own)
+
+
+@torch.inference_mode()
+def signs_of(
+    model: AIGVEvalModel, batch: Mapping[str, Tensor], cases: Sequence[Case]
+) -> list[list[Record] | None]:
+    """The signs of each clip, times in seconds; None where the model has no head for them."""
+    if model.model.signs is None:
+        return [None] * len(cases)
+    found = model.model.signs.signs(
+        model.model.standardised(batch["features"]), batch["slot_mask"]
+    )
+    return [
+        [_in_seconds(sign, case.truth.duration / _TENTHS) for sign in signs]
+        for case, signs in zip(cases, found, strict=True)
+    ]
+
+
+def _in_seconds(sign: Sign, factor: float) -> Record:
+    record = asdict(sign.defect) | {"certainty": sign.certainty}
+    for name in ("start_seconds", "end_seconds"):
+        if record[name] is not None:
+            record[name] = round(record[name] * factor, 3)
+    return record
+
+
+def record_of(
+    case: Case, scores: Scores, tries: Sequence[Answer], *, signs: list[Record] | None
+) -> Record:
+    """A line of the log."""
+    return {
+        "key": case.key, "video": f"{case.truth.group}/{Path(case.path).name}",
+        "prompt": case.prompt,
+        "scores": {name: scores[name].score for name in SCORES if scores[name]},
+        "tries": [
+            {
+                "reasoning": dict(answer.reasoning),
+                "defects": None if answer.defects is None else [asdict(d) for d in answer.defects],
+                # Level words stand in where there are no numbers; these say nothing.
+                "numbers": {} if _without_numbers(answer) else dict(answer.scores),
+                "problems": [[problem.kind, problem.detail] for problem in answer.problems],
+            }
+            for answer in tries
+        ],
+        "shown": list(tries).index(best_of(tries)), "signs": signs,
+    }
+
+
+def _without_numbers(answer: Answer) -> bool:
+    return any(
+        p.kind == "malformed_score" or (p.kind, p.detail) == ("missing_line", "scores")
+        for p in answer.problems
+    )
+
+
+def weights_of(folder: Path) -> str:
+    """SHA-256 of a model's config and weights."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.rglob("*.safetensors")]):
+        digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def read_log(path: Path, weights: str) -> dict[str, Record]:
+    """Key to record, of the answers of a model with these weights."""
+    if not path.is_file():
+        return {}
+    known: dict[str, Record] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            record = json.loads(line)
+        except ValueError:  # a kill cut the last line
+            break
+        if number == 0:
+            if record.get("weights") != weights:
+                break
+        else:
+            known[record["key"]] = record
+    return known
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def told_clip(case: Case, record: Record) -> Clip:
+    """The case with what the model says of it."""
+    shown = record["tries"][record["shown"]]
+    return replace(
+        case.truth, named=_named(shown["defects"] or (), case), scores=record["scores"],
+        first=_try(record["tries"][0]), shown=_try(shown),
+    )
+
+
+def sign_clip(case: Case, record: Record) -> Clip:
+    """The case with the signs that are likely, as if they were told."""
+    likely = [sign for sign in record["signs"] if sign["certainty"] >= SURE]
+    return replace(case.truth, named=_named(likely, case))
+
+
+def _try(found: Record) -> Try:
+    return Try(problems=tuple(kind for kind, _ in found["problems"]), numbers=found["numbers"])
+
+
+def _named(defects: Sequence[Record], case: Case) -> dict[str, list[Span]]:
+    named: dict[str, list[Span]] = {}
+    for defect in defects:
+        start, end = defect["start_seconds"], defect["end_seconds"]
+        span = (0.0, case.truth.duration) if start is None else (start, end)
+        named.setdefault(defect["name"], []).append(span)
+    return named
+
+
+def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """What is published.
+
+    Args:
+        cases: All of them.
+        records: Name of a model to its records, in the order of the cases.
+    """
+    figures, confusions, formats = {}, {}, {}
+    seen: list[dict[str, Any]] = []
+    for name, own in records.items():
+        if all(record["signs"] is not None for record in own):
+            clips = [sign_clip(*pair) for pair in zip(cases, own, strict=True)]
+            alone = figures_of(clips, text=False)
+            if alone not in seen:  # stages that leave the head as it is share a column
+                label = f"signs alone, of {name}" if seen else "signs alone"
+                seen.append(alone)
+                figures[label] = alone
+                confusions[label] = confusion([clip for clip in clips if clip.part == "heldout"])
+        clips = [told_clip(*pair) for pair in zip(cases, own, strict=True)]
+        figures[name] = figures_of(clips)
+        confusions[name] = confusion([clip for clip in clips if clip.part == "heldout"])
+        formats[name] = {
+            when: _counted(problem for clip in clips if clip.part == "heldout"
+                           for problem in set(getattr(clip, when).problems))
+            for when in ("first", "shown")
+        }
+    return {"figures": figures, "named besides": confusions, "answers with a problem": formats}
+
+
+def _counted(kinds: Iterator[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for kind in kinds:
+        counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def model_names(given: Sequence[str]) -> dict[str, Path]:
+    """Name to folder, of FOLDER or NAME=FOLDER; `sft` for `runs/sft/model`.
+
+    Raises:
+        ModelError: A folder is none of a model, or a name comes twice.
+    """
+    folders: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.rpartition("=")
+        folder = Path(path).resolve()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} is no model: it has no config.json")
+        name = name or (folder.parent.name if folder.name == "model" else folder.name)
+        if name in folders:
+            raise ModelError(f"two models are called {name}; give them names, as NAME=FOLDER")
+        folders[name] = folder
+    return folders
+
+
+def main(
+    work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str
+) -> None:
+    cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
+    records = {
+        name: answers(folder, cases, cache, work / "answers" / f"{name}.jsonl",
+                      batch_size=batch_size, device=find_device(device))
+        for name, folder in models.items()
+    }
+    found = measure(cases, records)
+    table = as_markdown(found["figures"], found["named besides"])
+    weights = {name: weights_of(folder) for name, folder in models.items()}
+    publish(out, table, {"weights": weights, **found})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("work", type=Path, help="of recipe.py")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="FOLDER or NAME=FOLDER")
+    parser.add_argument("--out", type=Path, required=True, help="for OUT.json and OUT.md")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    with one_line_errors():
+        main(arguments.work.resolve(), model_names(arguments.models), arguments.out,
+             batch_size=arguments.batch_size, device=arguments.device)
