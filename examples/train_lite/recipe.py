@@ -67,7 +67,7 @@ BASE: dict[str, Any] = {
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 100, "lora_learning_rate": 5e-4},
+    "sft": {"signs": True, "max_steps": 140, "lora_learning_rate": 5e-4},
     "grpo": {"max_steps": 10, "grad_accum": 4, "lora_learning_rate": 1e-5},
     "sft2": {"epochs": 1, "lora_learning_rate": 1e-4},
 }
