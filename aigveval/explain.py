@@ -13,7 +13,7 @@ them counts. What is wrong with that one stays in `problems`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from .fusion import unpack_features
 from .generation import MAX_NEW_TOKENS, AnswerWriter, Written
 from .modeling import AIGVEvalModel
 from .report import Contributions, one_line
+from .scorer import AIGVEvalOutput
 
 ATTEMPTS = 3
 _TENTHS = 10.0  # length of any clip in tenths
@@ -83,13 +84,14 @@ class ExplainingEngine:
     ) -> list[Scores | Exception]:
         model = self.plain.model
         batch = self.plain.batch([clip.views for clip in prepared], prompts)
-        output = model(**batch, use_cache=self.text)
+        output = self.plain.run(**batch, use_cache=self.text)
         named = name_scores(output, batch["slot_mask"])
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
         if self.plain.tells_apart:
             scored = {name: value[good] for name, value in batch.items()}
-            for row, moved in zip(good, contributions(model, scored, output.scores[good])):
+            found = contributions(model, scored, output.scores[good], run=self.plain.run)
+            for row, moved in zip(good, found):
                 rows[row]["contributions"] = moved
         if self.text:
             scores = [
@@ -199,7 +201,8 @@ def read_answer(
 
 
 def contributions(
-    model: AIGVEvalModel, batch: Mapping[str, Tensor], scores: Tensor
+    model: AIGVEvalModel, batch: Mapping[str, Tensor], scores: Tensor, *,
+    run: Callable[..., AIGVEvalOutput] | None = None,
 ) -> list[Contributions]:
     """How far each dimension's evidence moves the overall score, see `Contributions`.
 
@@ -210,6 +213,7 @@ def contributions(
         model: in eval mode.
         batch: b clips, as the model takes them.
         scores: (b, 4) that it gave for them.
+        run: what gives them; by default the model's forward.
 
     Raises:
         ValueError: when a score is no number.
@@ -226,7 +230,7 @@ def contributions(
         name: value.repeat(len(replaced), *[1] * (value.ndim - 1))
         for name, value in batch.items() if name != "features"
     }
-    found = model(features=torch.cat(replaced), **inputs).scores
+    found = (run or model)(features=torch.cat(replaced), **inputs).scores
     assert found is not None
     overall = SCORES.index("overall")
     variants = found[:, overall].double().view(len(replaced), -1).T.tolist()  # (b, variants)
