@@ -66,7 +66,7 @@ class ModelEngine:
     run: Callable[..., Any]
 
     def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
-        from .onednn import use_onednn
+        from encoders.onednn import use_onednn
         from .question_start import QuestionStart
 
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once

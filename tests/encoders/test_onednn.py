@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: the same numbers, parameters and gradients."""
+"""Layers by oneDNN: the same numbers, parameters and gradients."""
 
 import copy
 
@@ -6,13 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from aigveval import onednn
-from aigveval.onednn import OneDnnLinear, use_onednn
-
-from .tiny_llm import make_batch, make_config, make_model
+from encoders import onednn
+from encoders.onednn import OneDnnLinear, PackedConvolution, use_onednn
 
 needs_onednn = pytest.mark.skipif(
-    not onednn._works(), reason="this PyTorch has no oneDNN, or calls its linear layer otherwise"
+    not onednn.has_onednn(), reason="this PyTorch has no oneDNN, or other operators of it"
 )
 
 
@@ -84,7 +82,7 @@ def test_left_alone_where_it_is_not_float32():
 
 
 def test_where_there_is_no_onednn(monkeypatch):
-    monkeypatch.setattr(onednn, "_works", lambda: False)
+    monkeypatch.setattr(onednn, "has_onednn", lambda: False)
     plain = made()
     use_onednn(plain)
     assert all(type(layer) is not OneDnnLinear for layer in plain)
@@ -98,24 +96,36 @@ def test_an_operator_that_changed(broken, monkeypatch):
         return torch.zeros(1, 2, 4)  # it is there, but gives something else
 
     monkeypatch.setattr(onednn, "_product", product)
-    onednn._works.cache_clear()
+    onednn.has_onednn.cache_clear()
     try:
-        assert not onednn._works()
+        assert not onednn.has_onednn()
     finally:
-        onednn._works.cache_clear()
+        onednn.has_onednn.cache_clear()
 
 
 @needs_onednn
-def test_a_model_is_saved_as_before(tmp_path):
-    model, processor = make_model()
-    batch = make_batch(processor, make_config(), ["a dog", None])
-    plain = model.score(**batch)
-    model.save_pretrained(tmp_path / "before")
-    use_onednn(model.model.language_model)
-    found = model.score(**batch)
-    torch.testing.assert_close(found.level_logits, plain.level_logits, atol=2e-5, rtol=2e-5)
-    model.save_pretrained(tmp_path / "after")
-    before, after = (
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("before", "after")
-    )
-    assert before == after
+@pytest.mark.parametrize("relu6", [True, False])
+@pytest.mark.parametrize("options", [
+    {"kernel_size": 1}, {"kernel_size": 3, "padding": 1, "groups": 8},
+    {"kernel_size": 3, "stride": 2, "bias": False}, {"kernel_size": 3, "dilation": 2},
+])
+def test_packed_convolutions(options, relu6):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 16, **options).requires_grad_(False)
+    packed = PackedConvolution(plain, relu6=relu6, batch=4)
+    x = 20 * torch.randn(6, 8, 20, 24).contiguous(memory_format=torch.channels_last)
+    expected = plain(x).clamp(0, 6) if relu6 else plain(x)
+    torch.testing.assert_close(packed(x[:1]), expected[:1])
+    torch.testing.assert_close(packed(x), expected)
+    assert not relu6 or {0.0, 6.0} <= set(expected.flatten().tolist())
+
+
+@needs_onednn
+def test_the_first_pictures_do_not_matter():
+    """The layout is chosen at the first call, and another one could round in another way."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(32, 64, 3).requires_grad_(False)
+    x = torch.randn(4, 32, 30, 30)
+    first, second = (PackedConvolution(plain, relu6=False, batch=4) for _ in range(2))
+    first(x[:1])
+    assert torch.equal(first(x), second(x))
