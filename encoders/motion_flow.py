@@ -8,8 +8,6 @@ pause is a defect depends on what the rest does.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import cv2
@@ -33,8 +31,8 @@ from .flow_statistics import (
 from .raft import SMALLEST_PX, Raft
 from .resizing import repeat_to, with_short_side
 from .sampling import uniform
+from .threads import by_stretches
 
-_THREADS = 4  # at most; with more, Python's part of the work holds them up
 _GAP = 4  # frames between the two frames of the wider comparison
 _WIDTH = NUM_PAIR + NUM_GAP + NUM_CHANGE
 Flow = Literal["dis", "raft_small", "raft_large"]
@@ -131,16 +129,13 @@ class MotionFlow(Encoder):
         last = len(small) - 1
         # From every second frame, as far as the clip goes.
         jumps = {n: min(n + _GAP, last) for n in range(0, max(1, last + 1 - _GAP), _GAP // 2)}
-        # A stretch of the clip per thread; what comes out doesn't depend on how many there are.
-        count = 1 if self.raft else min(_THREADS, torch.get_num_threads(), last)
-        edges = [part * last // count for part in range(count + 1)]
-        with ThreadPoolExecutor(count) as pool:
-            stretches = [
-                pool.submit(self._compare, small, grays, jumps, *edge) for edge in pairwise(edges)
-            ]
-            changes = change_statistics(grays)
-            pairs, gaps = zip(*(stretch.result() for stretch in stretches))
-        parts = (np.concatenate(pairs), np.concatenate(gaps), changes)
+
+        def compare(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._compare(small, grays, jumps, start, stop)
+
+        found = [compare(0, last)] if self.raft else by_stretches(compare, last)
+        pairs, gaps = map(np.concatenate, zip(*found))
+        parts = (pairs, gaps, change_statistics(grays))
         rows = [repeat_to(torch.from_numpy(part).float(), self.num_frames) for part in parts]
         return torch.cat(rows, dim=1)
 
