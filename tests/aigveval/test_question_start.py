@@ -4,11 +4,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Mamba2Config, MistralConfig, Qwen3NextConfig
 
+from aigveval.assess import ModelEngine
 from aigveval.question_start import QuestionStart
+from encoders.onednn import OneDnnLinear, has_onednn
 
 from .test_generation import NEW, PROMPTS, heads, make_writer
 from .test_llm import FAMILIES, QWEN_LIKE
-from .tiny_llm import make_batch, make_llm, make_model, make_tokenizer
+from .tiny_llm import make_batch, make_encoders, make_llm, make_model, make_tokenizer
 
 OTHERS = {
     # narrower than the beginning of the question
@@ -165,3 +167,47 @@ def test_in_bfloat16():
     batch = make_batch(processor, model.config, PROMPTS)
     plain, found = both(model, batch)
     torch.testing.assert_close(found.scores, plain.scores, atol=0.05, rtol=0, equal_nan=True)
+
+
+def test_an_engine_scores_with_it(made, batch, lengths):
+    """And leaves the model as it was: what it computes for others, and what is saved."""
+    model, processor = made
+    processor._encoders = make_encoders()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        plain = model(**batch)
+    engine = ModelEngine(model, processor, device=torch.device("cpu"))
+    clip = {name: torch.rand(e.spec.num_tokens, 3) for name, e in processor.encoders.items()}
+    lengths.clear()
+    (alone,) = engine.score([clip], ["a cat"])
+    pair = engine.score([clip, clip], ["a cat", None])
+    assert len(lengths) == 3 and lengths[0] == start_of(model, batch)
+    assert engine.score([clip], ["a cat"]) == [alone]
+    for name, score in alone.items():
+        assert pair[0][name].score == pytest.approx(score.score, abs=1e-4)
+    layers = model.model.language_model.layers
+    assert any(isinstance(m, OneDnnLinear) for m in layers.modules()) == has_onednn()
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).scores, plain.scores, equal_nan=True)
+    after = {n: v for n, v in model.state_dict().items() if not n.startswith("encoders.")}
+    assert all(torch.equal(value, state[name]) for name, value in after.items())
+
+
+def test_a_model_is_saved_as_before(tmp_path):
+    """Its LoRA, and with `merge` the LLM without it, though oneDNN has another layout."""
+    llm = make_llm()
+    source = tmp_path / "llm"
+    llm.save_pretrained(source)
+    make_tokenizer().save_pretrained(source)
+    model, processor = make_model(llm=llm)
+    model.config.llm = str(source)
+    model.load_encoders(make_encoders())
+    model.save_pretrained(tmp_path / "before", merge=True)
+    processor._encoders = make_encoders()
+    ModelEngine(model, processor, device=torch.device("cpu"))
+    model.save_pretrained(tmp_path / "after", merge=True)
+    names = sorted(path.relative_to(tmp_path / "before")
+                   for path in (tmp_path / "before").rglob("*.safetensors"))
+    assert len(names) == 5  # what is trained, the LLM, three encoders
+    for name in names:
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
