@@ -109,9 +109,10 @@ def kind_of(name_or_path: str | Path) -> Kind:
 
 
 def trained_keys(model: "ScorerModel") -> set[str]:
-    """Keys of the state dict that training changes: projectors (with statistics), LoRA, and those
-    of trained encoders as far as they are in the model."""
-    prefixes = ["model.projectors.", *(f"{_ENCODERS}{n}." for n in model.config.trained_encoders)]
+    """Keys of the state dict that training changes: projectors (with statistics), the head that
+    finds signs, LoRA, and those of trained encoders as far as they are in the model."""
+    own = [f"{_ENCODERS}{name}." for name in model.config.trained_encoders]
+    prefixes = ["model.projectors.", "model.signs.", *own]
     return {
         key for key in model.state_dict()
         if key.startswith(tuple(prefixes)) or (".lora_" in key and not key.startswith(_ENCODERS))

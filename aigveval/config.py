@@ -12,6 +12,7 @@ from encoders.base import Encoder
 from prompts import DIMENSIONS, LEVELS, build_messages
 
 from .llm import ALL_LINEAR, EMBEDDED_LLM
+from .signs import check_names
 
 LORA = {
     "r": 8, "alpha": 16, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"],
@@ -151,6 +152,8 @@ class AIGVEvalConfig(ScorerConfig):
             AIGVEval has no such thing; a small LLM learns from fewer clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
             that a freak clip can't throw the LLM off.
+        signs: Names of the defects that a head looks for in the features; what it finds is told to
+            the LLM before it writes an answer (see `signs.SignFinder`). None by default.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
@@ -180,6 +183,7 @@ class AIGVEvalConfig(ScorerConfig):
         feature_noise: float = 0.0,
         feature_clip: float = 10.0,
         impressions: bool = True,
+        signs: Sequence[str] = (),
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -211,6 +215,7 @@ class AIGVEvalConfig(ScorerConfig):
             raise ValueError(f"feature_clip must be positive, got {feature_clip}")
         self.feature_clip = feature_clip
         self.impressions = bool(impressions)
+        self.signs = check_names(signs)
         self.feature_token_id = feature_token_id
         super().__init__(
             lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,

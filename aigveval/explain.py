@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompts import DIMENSIONS, SCORES, Answer, check, parse, render_levels
+from prompts import DIMENSIONS, SCORES, Answer, check, parse
 from prompts.answer import Problem
 from prompts.rubric import Score as ScoreName
 
 from .assess import Assessor, ModelEngine, ModelError, NoEngine, Scores, Views, name_scores
 from .fusion import unpack_features
-from .generation import MAX_NEW_TOKENS, AnswerWriter, Written
+from .generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
 from .modeling import AIGVEvalModel
 from .report import Contributions, one_line
 from .scorer import AIGVEvalOutput
@@ -82,8 +82,20 @@ class ExplainingEngine:
     def score(
         self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
     ) -> list[Scores | Exception]:
-        model = self.plain.model
         batch = self.plain.batch([clip.views for clip in prepared], prompts)
+        return self.explain(batch, [clip.duration_seconds for clip in prepared])
+
+    @torch.inference_mode()
+    def explain(
+        self, batch: dict[str, Any], durations: Sequence[float]
+    ) -> list[Scores | Exception]:
+        """What `score` gives.
+
+        Args:
+            batch: as the model takes it.
+            durations: of the clips, in seconds.
+        """
+        model = self.plain.model
         output = self.plain.run(**batch, use_cache=self.text)
         named = name_scores(output, batch["slot_mask"])
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
@@ -99,9 +111,8 @@ class ExplainingEngine:
             ]
             writer = AnswerWriter(
                 model, self.plain.processor.tokenizer, batch=batch, cache=output.past_key_values,
-                heads=[render_levels(known) + "\n" for known in scores],
+                heads=answer_heads(model, batch, scores),
             )
-            durations = [clip.duration_seconds for clip in prepared]
             answers = self._answers(writer, good, scores, durations)
             for row, answer in answers.items():
                 rows[row].update(

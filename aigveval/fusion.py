@@ -6,8 +6,8 @@ d, s sequence, h width of the LLM.
 
 import inspect
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from prompts import SCORES, clean
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .config import AIGVEvalConfig
+from .signs import SignFinder
 
 MIDDLE = 3.0  # the score of which features that tell nothing leave an impression
 
@@ -203,6 +204,9 @@ class AIGVEvalBackbone(nn.Module):
         for name, parameter in self.projectors.named_parameters():
             if ".told." in name:  # DDP would wait for the gradient of what isn't used
                 parameter.requires_grad_(config.impressions)
+        self.signs: SignFinder | None = None
+        if config.signs:
+            self.look_for(config.signs)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -253,6 +257,19 @@ class AIGVEvalBackbone(nn.Module):
     def impressions(self, features: Tensor) -> Tensor:
         """Scores (b, 4) as the projectors tell them of features (b, K, D), unbounded."""
         return _impressions(self._outputs(features))
+
+    def look_for(self, names: Sequence[str]) -> None:
+        """Begin anew with a head that looks for signs of these defects."""
+        self.config.signs = list(names)
+        self.signs = SignFinder(self.config.encoders, names)
+        # No gradients: see `train.signs`.
+        self.signs.requires_grad_(False).eval().to(self.language_model.device)
+
+    def standardised(self, features: Tensor) -> list[Tensor]:
+        """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""
+        parts = unpack_features(features, self.config.feature_shapes)
+        projectors = cast(Iterable[FeatureProjector], self.projectors.values())
+        return [project.standardise(part) for project, part in zip(projectors, parts)]
 
     def _outputs(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         parts = unpack_features(features, self.config.feature_shapes)

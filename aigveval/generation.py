@@ -2,8 +2,8 @@
 
 A scoring pass reads the question and the answer's first lines with empty slots. The written answer
 has a level word in each slot, so the two are the same up to the first slot: the cache is cut
-there, the words are filled in, and the model writes on. Nothing is computed twice but the dozen
-tokens of the levels.
+there, the words and the signs of defects are filled in, and the model writes on. Nothing is
+computed twice but the dozen tokens of the levels.
 
 Axis legend: b batch, s sequence.
 """
@@ -20,7 +20,8 @@ from transformers import (
     Cache, GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase,
 )
 
-from prompts import ANSWER, SLOT
+from prompts import ANSWER, SLOT, render_levels
+from prompts.rubric import Score
 
 if TYPE_CHECKING:
     from .scorer import ScorerModel
@@ -102,6 +103,20 @@ def question_ids(
     return [row[:end] for row, end in zip(batch["input_ids"].tolist(), ends, strict=True)]
 
 
+def answer_heads(
+    model: "ScorerModel", batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
+) -> list[str]:
+    """What the LLM is given of each answer: the levels nearest to the scores, and the signs.
+
+    Args:
+        model: Tells the signs, if it has a head that finds them.
+        batch: What it scored.
+        scores: Of b clips; unknown ones are absent.
+    """
+    signs = model.sign_lines(batch, scores)
+    return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, signs, strict=True)]
+
+
 class AnswerWriter:
     """Writes the answers of a batch that has been scored.
 
@@ -111,7 +126,7 @@ class AnswerWriter:
         batch: What `model.score` was given, with `use_cache=True`.
         cache: The `past_key_values` that it gave. It's taken over and cut; where it can't be cut,
             as with LLMs that keep no keys and values, the question is computed again.
-        heads: b beginnings of the answers, as of `prompts.render_levels`, each ending its line.
+        heads: b beginnings of the answers, as of `answer_heads`, each ending its line.
 
     Attributes:
         prompt_ids: Token ids of each row's question and head: what the model writes on from.

@@ -9,6 +9,7 @@ Axis legend: b batch, K feature tokens, D their width, s sequence, h width of th
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from encoders.base import Encoder
+from prompts import Sign, render_signs
+from prompts.consistency import highest_severity
+from prompts.rubric import MIN_SCORE, Score
 from .checkpoint import (
     frozen_llm,
     load_trained,
@@ -78,6 +82,27 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.language_model.get_input_embeddings()
+
+    def look_for(self, names: Sequence[str]) -> None:
+        """Put in a new, untrained head that looks for signs of these defects; see `signs`."""
+        self.model.look_for(names)
+        self._note_frozen()
+
+    @torch.no_grad()
+    def sign_lines(
+        self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
+        noise: float = 0.0,
+    ) -> list[str]:
+        if self.model.signs is None:
+            return super().sign_lines(batch, scores)
+        tokens = self.model.standardised(batch["features"].to(self.device))
+        if noise:
+            tokens = [part + noise * torch.randn_like(part) for part in tokens]
+        found = self.model.signs.signs(tokens, batch["slot_mask"])
+        return [
+            render_signs([_bounded(sign, known) for sign in signs]) + "\n"
+            for signs, known in zip(found, scores, strict=True)
+        ]
 
     def forward(
         self,
@@ -307,3 +332,11 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         model.encoder_weights = folder / "encoders"
         load_trained(model, state, source=folder)
         return model.eval()
+
+
+def _bounded(sign: Sign, scores: Mapping[Score, float]) -> Sign:
+    """A sign whose severity doesn't contradict the score of its dimension."""
+    most = highest_severity(scores.get(sign.defect.dimension, MIN_SCORE))
+    if sign.defect.severity <= most:
+        return sign
+    return replace(sign, defect=replace(sign.defect, severity=most))

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from encoders.bars import no_bars
 from .checkpoint import trained_keys
+from prompts.rubric import Score
 from .generation import AnswerWriter
 from .scoring import score_levels
 
@@ -64,6 +65,22 @@ class ScorerModel(PreTrainedModel):
     def trained_keys(self) -> set[str]:
         """Keys of the state dict that training changes, and that are saved."""
         return trained_keys(self)
+
+    def sign_lines(
+        self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
+        noise: float = 0.0,
+    ) -> list[str]:
+        """What is told of each clip of a batch, beside its scores, before an answer is written.
+
+        Args:
+            batch: As `forward` takes it.
+            scores: Of the b clips; a sign is told no graver than its dimension's score allows.
+            noise: Standard deviation of noise on standardised features, as in training.
+
+        Returns:
+            b lines as of `prompts.render_signs`, each with its end; empty where a model tells none.
+        """
+        return [""] * len(batch["input_ids"])
 
     def answer_writer(
         self, tokenizer: PreTrainedTokenizerBase, *, batch: Mapping[str, Any], cache: Cache,

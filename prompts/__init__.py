@@ -6,8 +6,8 @@ make the texts to learn from.
 """
 
 from .answer import (
-    Answer, Defect, Problem, render, render_defects, render_explanation, render_levels,
-    render_numbers, split_levels,
+    Answer, Defect, Problem, Sign, render, render_defects, render_explanation, render_levels,
+    render_numbers, render_signs, split_levels, without_signs,
 )
 from .consistency import check
 from .parsing import parse
@@ -25,6 +25,7 @@ __all__ = [
     "Problem",
     "SCORES",
     "SLOT",
+    "Sign",
     "build_messages",
     "check",
     "clean",
@@ -35,5 +36,7 @@ __all__ = [
     "render_explanation",
     "render_levels",
     "render_numbers",
+    "render_signs",
     "split_levels",
+    "without_signs",
 ]

@@ -11,7 +11,9 @@
     Scores: 1.8 3.5 4.3 3.2
 
 The first lines are `template.ANSWER` with its slots filled in, so that what a model computed to
-score a clip needn't be computed again to explain it; reasoning and defects follow. A defect is its
+score a clip needn't be computed again to explain it; reasoning and defects follow. Before these
+stands a line of signs where a model has a head that looks for them (see `render_signs`): it's given
+to the LLM, as the levels are, and no part of the answer. A defect is its
 name, its severity and its time range; one without a range lasts the whole clip. `Defects: none`
 says that there are none. Scores come in the order of `rubric.SCORES`, `-` where one is unknown.
 A line is left out where nothing is known. `parsing.parse` reads the text back, and for every answer
@@ -45,6 +47,7 @@ ProblemKind = Literal[
     "text_contradicts_score", "text_contradicts_defects",
 ]
 
+SIGNS_LABEL = "Signs"
 MAX_SEVERITY = 5
 MAX_DEFECTS = 50
 MAX_REASONING_BYTES = 1000  # per dimension
@@ -110,6 +113,26 @@ class Defect:
         if self.start_seconds is None or self.end_seconds is None:
             return 0.0, duration_seconds
         return min(self.start_seconds, duration_seconds), min(self.end_seconds, duration_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """What hints at a defect, for an LLM to judge.
+
+    Attributes:
+        defect: The defect that it would be.
+        certainty: 0 to 9, the first decimal of its probability.
+
+    Raises:
+        ValueError: The certainty is out of its range.
+    """
+
+    defect: Defect
+    certainty: int
+
+    def __post_init__(self) -> None:
+        if self.certainty not in range(10):
+            raise ValueError(f"certainty must be an integer 0-9, got {self.certainty}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +209,18 @@ def render_levels(scores: Mapping[Score, float]) -> str:
     """The first lines of an answer: `template.ANSWER` with the level nearest to each score."""
     known = (name for name in SCORES if name in scores)
     return "\n".join(f"{SCORE_LABELS[name]}: {nearest_level(scores[name])}" for name in known)
+
+
+def render_signs(signs: Collection[Sign]) -> str:
+    """Signs in one line: `Signs: 9 shake 2 0.6-1.4; 3 blur 1`, or `Signs: none`."""
+    items = (f"{sign.certainty} {_defect_text(sign.defect)}" for sign in signs)
+    return f"{SIGNS_LABEL}: {'; '.join(items) or 'none'}"
+
+
+def without_signs(text: str) -> str:
+    """An answer without the line of signs that was given to the LLM."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(f"{SIGNS_LABEL}:"))
 
 
 def split_levels(text: str) -> tuple[str, str]:

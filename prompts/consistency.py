@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from .answer import Answer, Problem, ProblemKind, render_defects
+from .answer import MAX_SEVERITY, Answer, Problem, ProblemKind, render_defects
 from .parsing import TIME_SLACK_SECONDS
 from .rubric import DEFECTS, MAX_SCORE, MIN_SCORE, Dimension, Score
 
@@ -82,6 +82,12 @@ def highest_score(severity: int) -> float:
     One step of severity above what the ladder's nominal drop leaves of an excellent clip.
     """
     return MAX_SCORE - DROP_PER_SEVERITY * (severity - 1)
+
+
+def highest_severity(score: float) -> int:
+    """The gravest defect, 1-5, that a dimension with this score can have: see `highest_score`."""
+    fits = [n for n in range(1, MAX_SEVERITY + 1) if score <= highest_score(n)]
+    return max(fits, default=1)
 
 
 def check(

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from .answer import (
-    MAX_DEFECTS, MAX_REASONING_BYTES, MAX_SEVERITY, Answer, Defect, Problem, ProblemKind,
+    MAX_DEFECTS, MAX_REASONING_BYTES, MAX_SEVERITY, SIGNS_LABEL, Answer, Defect, Problem,
+    ProblemKind,
 )
 from .rubric import (
     DEFECTS, DIMENSIONS, LEVEL_WEIGHTS, LEVELS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES,
@@ -55,7 +56,8 @@ def parse(
         text, _, rest = text.rpartition("\n")
         add("unfinished", rest)
     found: dict[str, str] = {}
-    known = {*map(str.lower, SCORE_LABELS.values()), *DIMENSIONS, "defects", "scores"}
+    labels = (*SCORE_LABELS.values(), SIGNS_LABEL)
+    known = {*map(str.lower, labels), *DIMENSIONS, "defects", "scores"}
     for line in filter(None, (" ".join(part.split()) for part in text.split("\n"))):
         label, _, rest = line.partition(":")
         label, rest = label.strip().lower(), rest.strip()

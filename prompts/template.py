@@ -2,7 +2,7 @@
 
 The evidence comes in AIGVEval's order - key frames, motion, technical - and before the prompt. Kept
 short because every token costs time on a CPU: with SmolLM2's tokenizer the text, chat marks
-included, is 66 tokens plus the prompt. What doesn't depend on the clip comes first, in the system's
+included, is 62 tokens plus the prompt. What doesn't depend on the clip comes first, in the system's
 message, so that it can be computed once.
 """
 

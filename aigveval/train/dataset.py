@@ -166,7 +166,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
         random = np.random.default_rng((self.seed, epoch, first))
         draw, mismatch = random.random(), self._mismatch[pair >= 0]
         if draw < mismatch:
-            wrong = self._wrong_prompt(first, random)
+            wrong = self.wrong_prompt(first, random)
             if wrong is None:
                 return shown
             if pair < 0:
@@ -184,7 +184,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
                 values[_SEMANTIC] = values[_OVERALL] = math.nan
         return shown
 
-    def _wrong_prompt(self, index: int, random: np.random.Generator) -> str | None:
+    def wrong_prompt(self, index: int, random: np.random.Generator) -> str | None:
         own = self._own.get(self.digests[self.rows[index].video], set()) | self._own.get(
             self.groups[index], set()
         )

@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ from .progress import ProgressCallback, title
 from .resume import (
     best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
 )
-from .sft import AnswerCollator, AnswerTrainer
+from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
+from .signs import fit_signs, names_in
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
-_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer, "answers": AnswerTrainer}
+_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer, "answers": AnswerTrainer,
+             "reading answers": ReadingAnswerTrainer}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
+    if config.signs:
+        model.look_for(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
@@ -165,7 +170,13 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         loss = align(model.model, train_set, collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.stage != "regression":
-        collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer)
+        if checkpoint is None and config.signs:
+            fit_signs(model.model, train_set, collate, console, seed=config.seed)
+            console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
+        collate = AnswerCollator(
+            collate=collate, tokenizer=processor.tokenizer,
+            sign_lines=partial(model.sign_lines, noise=config.feature_noise),
+        )
 
     progress = ProgressCallback(console, metrics.names, main=metrics.main)
     saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
@@ -180,7 +191,10 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     step = 0 if checkpoint is None else step_of(checkpoint)
     if _is_first(arguments) and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
-    trainer_class: Any = _TRAINERS[config.learn if config.stage == "regression" else "answers"]
+    learns = config.learn if config.stage == "regression" else (
+        "reading answers" if config.learn == "reading" else "answers"
+    )
+    trainer_class: Any = _TRAINERS[learns]
     trainer = trainer_class(
         fit=config, model=model, args=arguments, train_dataset=train_set,
         eval_dataset=ready.valid_set if config.valid else None,

@@ -24,8 +24,8 @@ class FitError(ValueError):
 
 FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
              "impressions")
-_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "feature_dropout",
-                   "feature_noise", "projector_hidden", "impressions")
+_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs",
+                   "feature_dropout", "feature_noise", "projector_hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,11 @@ class FitConfig:
             impression of the scores, see `aigveval.train.align`: seconds each, and the LLM then
             learns much faster.
         align_learning_rate: Peak, of the projectors in these passes.
+        signs: Before stage sft, fit a head that finds signs of the defects which the answers name,
+            and is told to the LLM, see `aigveval.signs`. Else there's none, or the base model's.
         learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
-            LoRA learns to say what it's shown, see `aigveval.train.align.ReadingTrainer`.
+            LoRA learns to say what it's shown, see `aigveval.train.align.ReadingTrainer`. In stages
+            with answers these are learned besides.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
@@ -158,6 +161,7 @@ class FitConfig:
     feature_noise: float = 0.0
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
+    signs: bool = False
     learn: Literal["scores", "reading"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
@@ -308,14 +312,12 @@ class FitConfig:
         options = GrpoOptions(**self.grpo)
         if not 0 <= self.best_threshold <= 1:
             raise FitError(f"best_threshold must lie in [0, 1], got {self.best_threshold}")
+        if self.signs and (self.stage != "sft" or self.answer_times != "tenths"):
+            raise FitError("signs: true is for stage sft, with answer_times: tenths")
         if self.stage == "regression":
             return
-        for wrong, name in (
-            (self.train_encoders, "train_encoders"),
-            (self.learn != "scores", f"learn: {self.learn}"),
-        ):
-            if wrong:
-                raise FitError(f"{name} is for stage regression only")
+        if self.train_encoders:
+            raise FitError("train_encoders is for stage regression only")
         if self.stage == "sft2" and not self.completions:
             raise FitError("stage sft2 needs completions, the file that stage grpo wrote")
         if self.stage != "grpo":

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from aigveval.assess import name_scores
-from prompts import SCORES, render_levels
+from aigveval.generation import answer_heads
+from prompts import SCORES
 
 from .best import COMPLETIONS, Completion, append_completions, weighted_reward
 from .dataset import QualityDataset
@@ -126,12 +127,12 @@ class Rollouts:
         batch = self.evidence.batch(unique, device=trainer.accelerator.device)
         del batch["labels"]
         output = model.score(**batch, use_cache=True)
-        heads = []
+        known = []
         for scores in name_scores(output, batch["slot_mask"]):
             if isinstance(scores, Exception):
                 raise RuntimeError(f"the model gives no scores any more: {scores}")
-            known = {name: scores[name].score for name in SCORES if scores.get(name)}
-            heads.append(render_levels(known) + "\n")
+            known.append({name: scores[name].score for name in SCORES if scores.get(name)})
+        heads = answer_heads(model, batch, known)
         writer = model.answer_writer(
             self.tokenizer, batch=batch, cache=output.past_key_values, heads=heads
         )

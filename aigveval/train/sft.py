@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from aigveval.generation import question_ids
-from prompts import split_levels
+from prompts import parse, split_levels
 
+from .align import ReadingTrainer
 from .trainer import QualityTrainer
 
 IGNORED = -100  # in place of the id of a token that has no loss
@@ -36,7 +37,8 @@ def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_answers(
-    batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]
+    batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, answers: Sequence[str],
+    signs: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A batch of questions, each with its answer in place of the slots.
 
@@ -44,6 +46,7 @@ def with_answers(
         batch: b questions, see `aigveval.generation.question_ids`.
         tokenizer: The processor's.
         answers: b texts as of `prompts.render`.
+        signs: b lines that are given after the levels; see `ScorerModel.sign_lines`.
 
     Returns:
         What the model sees of the clips, `input_ids` and `attention_mask` (b, s), padded on the
@@ -54,9 +57,12 @@ def with_answers(
         raise ValueError("the tokenizer has no token that ends a text")
     rows: list[list[int]] = []
     written: list[list[int]] = []
-    for question, answer in zip(question_ids(batch, tokenizer), answers, strict=True):
+    lines = signs or [""] * len(answers)
+    questions = question_ids(batch, tokenizer)
+    for question, answer, line in zip(questions, answers, lines, strict=True):
+        levels, text = split_levels(answer)
         head, rest = (tokenizer(part, add_special_tokens=False).input_ids if part else []
-                      for part in split_levels(answer))
+                      for part in (levels + line, text))
         written.append([*rest, tokenizer.eos_token_id])
         rows.append([*question, *head, *written[-1]])
     pad = tokenizer.pad_token_id or 0
@@ -95,20 +101,24 @@ class AnswerCollator:
     Attributes:
         collate: Makes the batch of scores, with ``labels``.
         tokenizer: The processor's.
+        sign_lines: See `ScorerModel.sign_lines`, or None where there are no signs.
     """
 
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
     tokenizer: PreTrainedTokenizerBase
+    sign_lines: Callable[..., list[str]] | None = None
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.collate(items)
         if "answer" not in items[0]:  # in validation
             return batch
         chosen = [item for item in items if item["answer"]]
-        told = with_answers(
-            self.collate(chosen or items[:1]), self.tokenizer,
-            [item["answer"] for item in chosen] or [""],
-        )
+        questions = self.collate(chosen or items[:1])
+        answers = [item["answer"] for item in chosen] or [""]
+        signs = None
+        if self.sign_lines is not None:
+            signs = self.sign_lines(questions, [parse(answer).scores for answer in answers])
+        told = with_answers(questions, self.tokenizer, answers, signs)
         if not chosen:
             told["targets"].fill_(IGNORED)
         return {**batch, "answers": told}
@@ -157,3 +167,7 @@ class AnswerTrainer(QualityTrainer):
         if "loss" in logs:
             logs = {**logs, **self.means.take()}
         super().log(logs, *args, **kwargs)
+
+
+class ReadingAnswerTrainer(AnswerTrainer, ReadingTrainer):
+    """Answers from the rows' labels; the scores are those that the LLM is shown."""

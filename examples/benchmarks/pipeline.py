@@ -8,6 +8,8 @@ Without a video it makes one: 1280 x 720, 5 seconds, 24 frames per second, H.264
     first clip   the first call of `score` in that process, which loads the text encoder
     peak memory  of that process, after this call
     total        one call of `score` in a process that has loaded the model
+    explanation  what one call of `score` takes longer with `explain=True`, contributions included,
+                 of a model that can
     the stages   the same work done step by step: `decode` reads the frames that the encoders ask
                  for and does nothing else; `prompt` is what an encoder does with the text
 
@@ -127,8 +129,17 @@ class Stages:
         self.start = now
 
 
-def measure(assessor: aigveval.Assessor, video: Path, repeat: int) -> dict[str, Any]:
-    """Medians of total and stages, and what the clip is like."""
+def measure(
+    assessor: aigveval.Assessor, explaining: aigveval.Assessor | None, video: Path, repeat: int
+) -> dict[str, Any]:
+    """Medians of total and stages, and what the clip is like.
+
+    Args:
+        assessor: Of the model.
+        explaining: The same, if it can explain.
+        video: The clip.
+        repeat: How often.
+    """
     from encoders import read_video
 
     info = read_video(video).info
@@ -144,6 +155,10 @@ def measure(assessor: aigveval.Assessor, video: Path, repeat: int) -> dict[str, 
         total = time.perf_counter() - start
         stages.run(video, f"{PROMPT}, cut {number}")
         runs.append({**stages.seconds, "total": total})
+        if explaining is not None:
+            start = time.perf_counter()
+            explaining.score(video, prompt=f"{PROMPT}, act {number}")
+            runs[-1]["explanation"] = time.perf_counter() - start - total
     seconds = {stage: median(run[stage] for run in runs) for stage in runs[0]}
     return {
         "video": video.name, "width": info.width, "height": info.height, "fps": info.fps,
@@ -196,7 +211,10 @@ def main() -> None:
         fresh_process(videos[0], args.model, args.device)
         fresh = [fresh_process(video, args.model, args.device) for video in videos]
         assessor = aigveval.load(args.model, device=args.device)
-        clips = [measure(assessor, video, args.repeat) for video in videos]
+        explaining = None
+        if assessor.engine.model.config.explains:  # type: ignore[attr-defined]
+            explaining = aigveval.load(args.model, device=args.device, explain=True)
+        clips = [measure(assessor, explaining, video, args.repeat) for video in videos]
     import torch
 
     clips = [{**clip, **figures} for clip, figures in zip(clips, fresh)]

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from aigveval.train.data import TrainingRow
+from prompts.consistency import highest_severity
 from prompts.rubric import DIMENSIONS, SCORES
 
 FOLDS = 5
 CLEAN_SCORE = 4.25  # of an undamaged clip, while no ratings are used
+CLEAN_TIMES = 10  # a clean clip among the answers: one in six has no defect
 FULL_DROP = 3.75  # what the ladder's manifest takes off at severity 5
 
 
@@ -54,12 +55,6 @@ def read_copies(folder: Path, originals: set[str], weight: float) -> list[Traini
     ]
 
 
-def kept(record: Mapping[str, Any]) -> bool:
-    """Whether a ladder row is trained on: clean clips, and half of the types of each source."""
-    label = f"{record['group']} {record['type']}"
-    return record["severity"] == 0 or zlib.crc32(label.encode()) % 2 == 0
-
-
 def read_ladder(
     folder: Path, clean: Mapping[str, Sequence[float]] | None = None
 ) -> tuple[list[TrainingRow], list[dict[str, Any]]]:
@@ -95,6 +90,35 @@ def write_manifest(path: Path, rows: Sequence[TrainingRow]) -> None:
         record = {"video": row.video, "prompt": row.prompt, **scores, "group": row.group,
                   "generator": row.generator, "weight": row.weight}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def write_answers(
+    path: Path, folder: Path, records: Sequence[Mapping[str, Any]], scores: np.ndarray
+) -> None:
+    """A ladder's manifest for stage sft: damage that shows, and each clean clip several times.
+
+    Args:
+        path: To write.
+        folder: Of the ladder.
+        records: Of the ladder's manifest.
+        scores: (n, 4) that the projectors tell of each row. The answers tell these, and no defect
+            graver than its dimension's score allows.
+    """
+    lines = []
+    for record, row in zip(records, scores.tolist(), strict=True):
+        if record["severity"] == 1:
+            continue  # too slight for a sign; "none" would be a lie, and a name a guess
+        known = {name: round(min(5.0, max(1.0, s)), 3) for name, s in zip(SCORES, row)}
+        if record["prompt"] is None:
+            known = {name: s for name, s in known.items() if name not in ("semantic", "overall")}
+        most = highest_severity(known.get(record["dimension"], 1.0))
+        severity = min(record["severity"], most)
+        line = json.dumps(
+            {**record, "video": str(folder / record["video"]), "severity": severity, **known},
+            ensure_ascii=False,
+        )
+        lines += [line + "\n"] * (CLEAN_TIMES if record["type"] == "clean" else 1)
     path.write_text("".join(lines), encoding="utf-8")
 
 

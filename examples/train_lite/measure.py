@@ -51,7 +51,7 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
     rows, names = manifests.read_rated(data / "fetv_dev")
     fold = manifests.fold_of(rows)
     targets = np.array([row.scores for row in rows])
-    model = work / "runs/final/model"
+    model = work / "runs/shipped/model"
     entries = AIGVEvalModel.config_class.from_pretrained(model).encoders
     encoders = [create_encoder(entry["name"], **entry["options"]) for entry in entries]
     extract([row.video for row in rows], encoders, cache)
@@ -169,7 +169,7 @@ def share(wins: Sequence[tuple[str, float]]) -> list[float]:
 def ladder(work: Path, cache: FeatureCache) -> dict[str, Any]:
     """Per type: SROCC of severity and score over each left-out source, averaged over sources."""
     rows, records = manifests.read_ladder(work / "ladder/heldout")
-    scores = predict(work / "runs/final/model", rows, cache)
+    scores = predict(work / "runs/shipped/model", rows, cache)
     by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
     clean = {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
     for n, record in enumerate(records):

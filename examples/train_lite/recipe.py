@@ -9,11 +9,13 @@ where it stopped. The steps:
 1. ladder: damaged versions of the clips; the sources left out of training at all severities.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
-4. final: the projectors begin anew from a ridge regression on all ratings and are aligned on
+4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
+   still without any rating. It goes on reading what the projectors tell, which stay as they are.
+5. shipped: the projectors begin anew from a ridge regression on all ratings and are aligned on
    ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
    stays as it is. This is what ships.
-5. folds: the same five times with the ratings of four fifths of the prompts, for measuring.
-6. measure: figures.json. See measure.py.
+6. folds: step 5 five times with the ratings of four fifths of the prompts, for measuring.
+7. measure: figures.json. See measure.py; attribution.py measures what is said.
 """
 
 import argparse
@@ -46,7 +48,9 @@ from aigveval.train.fit_config import FitConfig
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
-ENCODERS = ["semantic_lite", "motion_flow", "technical_lite"]
+ENCODERS: dict[str, dict[str, Any]] = {
+    "semantic_lite": {}, "motion_flow": {"size": 112}, "technical_lite": {}
+}
 SEVERITIES_TRAINED = (1, 3, 5)
 COPY_WEIGHT = 0.5
 RATED_WEIGHT = 10.0  # of a rated clip beside a ladder row
@@ -55,33 +59,79 @@ COMMON: dict[str, Any] = {
     "mismatch_probability": 0.25, "prompt_dropout": 0.05,
 }
 BASE: dict[str, Any] = {
-    "encoders": ENCODERS, "projector_hidden": 256, "align_epochs": 15, "learn": "reading",
-    "epochs": 1, "batch_size": 16, "lora_learning_rate": 5e-4,
+    "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
+    "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
+    "projector_hidden": 256, "align_epochs": 10, "learn": "reading",
+    "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
+STAGES: dict[str, dict[str, Any]] = {
+    "sft": {"signs": True, "max_steps": 70, "lora_learning_rate": 5e-4},
+    "grpo": {"max_steps": 10, "grad_accum": 2, "lora_learning_rate": 1e-5},
+    "sft2": {"epochs": 1, "lora_learning_rate": 1e-4},
+}
+EXPLAINING: dict[str, Any] = {
+    "learn": "reading", "batch_size": 16, "feature_noise": 0.2, "mismatch_probability": 0.0,
+    "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2, "save_steps": 10,
+}
 
 
 def main(data: Path, work: Path) -> None:
     cache = FeatureCache(work / "cache")
-    encoders = [create_encoder(name) for name in ENCODERS]
+    encoders = [create_encoder(name, **options) for name, options in ENCODERS.items()]
     render(data / "clips", work)
     if not (work / "augmented/manifest.jsonl").exists():
         augment(data / "fetv_dev", work / "augmented")
 
     ladder, _ = manifests.read_ladder(work / "ladder/train")
-    records = manifests.read_jsonl(work / "ladder/train/manifest.jsonl")
-    base_rows = [row for row, record in zip(ladder, records) if manifests.kept(record)]
-    manifests.write_manifest(work / "base.jsonl", base_rows)
+    manifests.write_manifest(work / "base.jsonl", ladder)
     base = base_model(work)
     rated, names = manifests.read_rated(data / "fetv_dev")
     extract([row.video for row in rated], encoders, cache, workers=2)
     fold = manifests.fold_of(rated)
+    explaining = explaining_model(base, work, cache)
     for number in [None, *range(manifests.FOLDS)]:
-        name = "final" if number is None else f"fold{number}"
+        name = "shipped" if number is None else f"fold{number}"
         human = human_rows(rated, names, work, fold != number)
-        rated_model(work / "runs" / name / "model", base, human, work / "ladder/train", cache)
+        rated_model(work / "runs" / name / "model", explaining, human, work / "ladder/train", cache)
     measure(data, work)
+
+
+def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
+    """The model after the last of the three stages; each is skipped if it's there."""
+    ladder, records = manifests.read_ladder(work / "ladder/train")
+    if not (work / "answers.jsonl").exists():
+        manifests.write_answers(
+            work / "answers.jsonl", work / "ladder/train", records, told(base, ladder, cache)
+        )
+    for number, (stage, options) in enumerate(STAGES.items(), 1):
+        output = work / f"runs/{number}-{stage}"
+        if not (output / "model/config.json").exists():
+            if stage == "sft2":
+                options = {**options, "completions": [str(work / "runs/2-grpo/completions.jsonl")]}
+            fit(FitConfig(
+                stage=stage,  # type: ignore[arg-type]
+                base=str(base), train=[str(work / "answers.jsonl")], output_dir=str(output),
+                cache_dir=str(work / "cache"), **{**EXPLAINING, **options},
+            ))
+        base = output / "model"
+    return base
+
+
+@torch.inference_mode()
+def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDArray[np.float32]:
+    """Scores (n, 4) as the projectors of a model tell them."""
+    processor = AIGVEvalProcessor.from_pretrained(folder)
+    model = AIGVEvalModel.from_pretrained(folder)
+    digests = {row.video: cache.digest(row.video) for row in rows}
+    dataset = QualityDataset([rows], digests, list(processor.encoders.values()), cache)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    found = []
+    for start in range(0, len(rows), 64):
+        items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
+        found.append(model.model.impressions(collate.features(items)[0]))
+    return torch.cat(found).numpy()
 
 
 def human_rows(
@@ -143,7 +193,7 @@ def rated_model(
     labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
     labelled, _ = manifests.read_ladder(folder, labels)
     rows = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]
-    rows += [row for row, record in zip(labelled, records) if manifests.kept(record)]
+    rows += labelled
     dataset = QualityDataset(
         [rows], {row.video: cache.digest(row.video) for row in rows}, encoders, cache,
         mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,

@@ -180,7 +180,7 @@ def test_one_encoder_only(config):
     plain = AIGVEvalConfig(llm="tiny", encoders=entries, impressions=False)
     processor = AIGVEvalProcessor.from_config(plain, tokenizer=make_tokenizer())
     text = text_of(processor, processor.encode_prompts(["a cat"])).replace(FEATURE_TOKEN, "*")
-    assert "user\nMotion:****\nPrompt: a cat\n" in text
+    assert "user\nMotion:****\nPrompt: a cat<" in text
 
 
 def test_a_string_is_not_a_list_of_prompts(processor):

@@ -346,3 +346,34 @@ def test_wrong_runs_end_with_one_line(room, tmp_path):
         fit.main(replace(grpo, answer_times="seconds", output_dir=str(tmp_path / "c")))
     with pytest.raises(FitError, match=r"no finished answer has a reward of 1 or more"):
         fit.main(replace(room["configs"][2], best_threshold=1.0, output_dir=str(tmp_path / "d")))
+
+
+def test_sft_fits_signs_and_the_model_is_told_them(room, tmp_path):
+    result = fit.main(make_stage(
+        room["data"], room["llm"], tmp_path / "run", signs=True, epochs=2, learn="reading",
+        answer_variants=2,
+    ))
+    model, processor = load(result)
+    assert model.config.signs == ["underexposure", "shake"]
+    assert all(linear.weight.any() for linear in (model.model.signs.whether,
+                                                  model.model.signs.degree))
+    answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
+    told = make_batch(model, processor, answers)
+    signs = ["Signs: 8 shake 2 4.0-8.0\n"] * len(answers)
+    with_signs = with_answers(
+        {**processor.encode_prompts(["a scene"] * len(answers)), "features": told["features"]},
+        processor.tokenizer, answers, signs,
+    )
+    text = processor.tokenizer.decode(with_signs["input_ids"][0])
+    assert "Overall quality: fair\nSigns: 8 shake 2 4.0-8.0\nTechnical:" in text
+    assert torch.equal(with_signs["targets"], told["targets"])  # they are given, not learned
+
+
+def test_signs_need_undamaged_clips(room, tmp_path):
+    lines = (room["data"] / "labels.jsonl").read_text().splitlines()
+    damaged = room["data"] / "damaged.jsonl"
+    damaged.write_text("".join(line + "\n" for line in lines if '"name"' in line))
+    with pytest.raises(FitError, match="signs need some clips whose answer says that there are no"):
+        fit.main(make_stage(
+            room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], signs=True
+        ))
