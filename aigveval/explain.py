@@ -13,7 +13,7 @@ them counts. What is wrong with that one stays in `problems`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from .fusion import unpack_features
 from .generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
 from .modeling import AIGVEvalModel
 from .report import Contributions, one_line
+from .scorer import AIGVEvalOutput
 
 ATTEMPTS = 3
 _TENTHS = 10.0  # length of any clip in tenths
@@ -100,7 +101,8 @@ class ExplainingEngine:
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
         if self.plain.tells_apart:
             scored = {name: value[good] for name, value in batch.items()}
-            for row, moved in zip(good, contributions(model, scored, output.scores[good])):
+            found = contributions(model, scored, output.scores[good], run=self.plain.run)
+            for row, moved in zip(good, found):
                 rows[row]["contributions"] = moved
         if self.text:
             for row, tries in self._tries(batch, output, named, durations).items():
@@ -125,7 +127,7 @@ class ExplainingEngine:
         return [s if isinstance(s, Exception) else (s, found[row]) for row, s in enumerate(named)]
 
     def _score(self, batch: dict[str, Any]) -> tuple[Any, list[Scores | Exception]]:
-        output = self.plain.model(**batch, use_cache=self.text)
+        output = self.plain.run(**batch, use_cache=self.text)
         return output, name_scores(output, batch["slot_mask"])
 
     def _tries(
@@ -230,7 +232,8 @@ def read_answer(
 
 
 def contributions(
-    model: AIGVEvalModel, batch: Mapping[str, Tensor], scores: Tensor
+    model: AIGVEvalModel, batch: Mapping[str, Tensor], scores: Tensor, *,
+    run: Callable[..., AIGVEvalOutput] | None = None,
 ) -> list[Contributions]:
     """How far each dimension's evidence moves the overall score, see `Contributions`.
 
@@ -241,6 +244,7 @@ def contributions(
         model: in eval mode.
         batch: b clips, as the model takes them.
         scores: (b, 4) that it gave for them.
+        run: what gives them; by default the model's forward.
 
     Raises:
         ValueError: when a score is no number.
@@ -257,7 +261,7 @@ def contributions(
         name: value.repeat(len(replaced), *[1] * (value.ndim - 1))
         for name, value in batch.items() if name != "features"
     }
-    found = model(features=torch.cat(replaced), **inputs).scores
+    found = (run or model)(features=torch.cat(replaced), **inputs).scores
     assert found is not None
     overall = SCORES.index("overall")
     variants = found[:, overall].double().view(len(replaced), -1).T.tolist()  # (b, variants)

@@ -127,8 +127,8 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             input_ids: (b, s), with K placeholders in each row.
             attention_mask: (b, s), 1 for text and features, 0 for padding anywhere. With a cache
                 it covers what's in there too.
-            features: (b, K, D) as `encode` or `pack_features` gives them. Not with a cache, which
-                has them already.
+            features: (b, K, D) as `encode` or `pack_features` gives them. With a cache that
+                has them already they are left out, and so are the placeholders.
             slot_positions: (b, 4) positions whose next token is a level word; None for no scores.
             slot_mask: (b, 4), false where there's no score to give, as for the alignment with
                 an unknown prompt.

@@ -24,6 +24,7 @@ class VisionEngine(ModelEngine):
         self.processor = processor
         self.device = device
         self.sizes = processor.sizes
+        self.run = self.model
 
     @property
     def requests(self) -> dict[str, FrameRequest]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from .onednn import PackedConvolution, has_onednn
 from .weights import WHEELS, WeightsError, fetch, load_torch_file
 
 MEAN = (127.0, 127.0, 127.0)
@@ -21,7 +22,7 @@ HEAD_WIDTH = 1280
 STAGE_WIDTHS = (16, 24, 40, 112, 320)
 NUM_CLASSES = 1000
 _STAGE_ENDS = (0, 1, 2, 4, 6)
-_CHUNK = 2  # images at a time on a CPU: more don't fit its caches and take a third longer
+_CHUNK = 4  # images at a time on a CPU: more don't fit its caches and take half as long again
 _WHEEL = "efficientnet-lite0"
 WEIGHTS_ID = WHEELS[_WHEEL].sha256
 Features = tuple[list[Tensor], Tensor, Tensor]
@@ -30,8 +31,9 @@ Features = tuple[list[Tensor], Tensor, Tensor]
 class LiteBackbone(nn.Module):
     """The network; `forward` gives everything the `lite` encoders read from it.
 
-    While it is frozen, a copy with batch normalisation folded into the convolutions computes: a
-    quarter faster, and the same but for rounding. State and training are those of `network`.
+    While it is frozen, a copy with batch normalisation folded into the convolutions, and on a CPU
+    the activations too, computes: twice as fast, and the same but for rounding. State and training
+    are those of `network`.
     """
 
     network: Any  # timm's models promise no more than nn.Module
@@ -75,10 +77,16 @@ class LiteBackbone(nn.Module):
             return _copied(last[1])
         with torch.no_grad():
             if self._folded is None:
-                self._folded = (_fold(copy.deepcopy(self.network)),)
+                folded = _fold(copy.deepcopy(self.network))
+                weight = folded.conv_stem.weight
+                if weight.device.type == "cpu" and weight.dtype == torch.float32 and has_onednn():
+                    folded = _pack(folded)
+                self._folded = (folded,)
             size = _CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
-            parts = [_features(self._folded[0], part) for part in pixels.split(size)]
-            result = _joined(parts)
+            # Filled up, as the last bit of a result may depend on how many there are at a time.
+            filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
+            parts = [_features(self._folded[0], part) for part in filled.split(size)]
+            result = _joined(parts, len(pixels))
         # Copies: the caller may refill the view, or change the tokens in place.
         self._last = (pixels.clone(), _copied(result))
         return result
@@ -122,9 +130,42 @@ def _fold(module: Any) -> Any:
     return module
 
 
-def _joined(parts: list[Features]) -> Features:
+def _pack(module: Any) -> Any:
+    """Has a folded network's convolutions, with their activations, computed by oneDNN itself."""
+    layers = list(module.named_children())
+    for (name, child), (after, follower) in zip(layers, [*layers[1:], ("", None)]):
+        if not isinstance(child, nn.Conv2d):
+            _pack(child)
+            continue
+        relu6 = isinstance(follower, nn.ReLU6)
+        packed: nn.Module = PackedConvolution(child, relu6=relu6, batch=_CHUNK)
+        if type(child) is not nn.Conv2d:
+            packed = nn.Sequential(_SamePadding(child), packed)
+        setattr(module, name, packed)
+        if relu6:
+            setattr(module, after, nn.Identity())
+    return module
+
+
+class _SamePadding(nn.Module):
+    """TensorFlow's, which timm's convolution does before its own work."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.kernel, self.stride = convolution.kernel_size, convolution.stride
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        from timm.layers import pad_same
+
+        return pad_same(pictures, list(self.kernel), list(self.stride))
+
+
+def _joined(parts: list[Features], count: int) -> Features:
     stages, heads, logits = zip(*parts)
-    return [torch.cat(stage) for stage in zip(*stages)], torch.cat(heads), torch.cat(logits)
+    return (
+        [torch.cat(stage)[:count] for stage in zip(*stages)], torch.cat(heads)[:count],
+        torch.cat(logits)[:count],
+    )
 
 
 def _copied(features: Features) -> Features:

@@ -7,7 +7,7 @@ pause is a defect depends on what the rest does.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import cv2
@@ -31,6 +31,7 @@ from .flow_statistics import (
 from .raft import SMALLEST_PX, Raft
 from .resizing import repeat_to, with_short_side
 from .sampling import uniform
+from .threads import by_stretches
 
 _GAP = 4  # frames between the two frames of the wider comparison
 _WIDTH = NUM_PAIR + NUM_GAP + NUM_CHANGE
@@ -128,19 +129,38 @@ class MotionFlow(Encoder):
         last = len(small) - 1
         # From every second frame, as far as the clip goes.
         jumps = {n: min(n + _GAP, last) for n in range(0, max(1, last + 1 - _GAP), _GAP // 2)}
-        wanted = [(n, to) for n in range(last) for to in (n + 1, jumps.get(n)) if to is not None]
-        flows = map(Field, self._flows(small, grays, wanted))
+
+        def compare(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._compare(small, grays, jumps, start, stop)
+
+        found = [compare(0, last)] if self.raft else by_stretches(compare, last)
+        pairs, gaps = map(np.concatenate, zip(*found))
+        parts = (pairs, gaps, change_statistics(grays))
+        rows = [repeat_to(torch.from_numpy(part).float(), self.num_frames) for part in parts]
+        return torch.cat(rows, dim=1)
+
+    def _compare(
+        self, frames: list[np.ndarray], grays: list[np.ndarray], jumps: Mapping[int, int],
+        start: int, stop: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Statistics of each frame in start..stop with the next one, and with the one it jumps to.
+
+        Returns:
+            float64 (stop - start, NUM_PAIR), and (n, NUM_GAP) for the n of them that jump.
+        """
+        wanted = [(start - 1, start)] if start else []  # the motion that comes in
+        steps = [(n, to) for n in range(start, stop) for to in (n + 1, jumps.get(n)) if to]
+        flows = map(Field, self._flows(frames, grays, wanted + steps))
+        before = next(flows) if start else None
         pairs, gaps = [], []
-        first, before = Picture(small[0], grays[0]), None
-        for n in range(last):
-            second, field = Picture(small[n + 1], grays[n + 1]), next(flows)
+        first = Picture(frames[start], grays[start])
+        for n in range(start, stop):
+            second, field = Picture(frames[n + 1], grays[n + 1]), next(flows)
             pairs.append(pair_statistics(first, second, field, before))
             if n in jumps:
                 gaps.append(gap_statistics(first, grays[jumps[n]], next(flows)))
             first, before = second, field
-        parts = (np.array(pairs), np.array(gaps), change_statistics(grays))
-        rows = [repeat_to(torch.from_numpy(part).float(), self.num_frames) for part in parts]
-        return torch.cat(rows, dim=1)
+        return np.array(pairs), np.array(gaps).reshape(-1, NUM_GAP)
 
     def _flows(
         self, frames: list[np.ndarray], grays: list[np.ndarray], pairs: Sequence[tuple[int, int]]

@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .threads import by_stretches
+
 
 def resized(frames: Tensor, height: int, width: int) -> Tensor:
     """Resize uint8 (t, 3, h, w) to (t, 3, height, width): area when it shrinks, else bilinear."""
@@ -12,8 +14,13 @@ def resized(frames: Tensor, height: int, width: int) -> Tensor:
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     out = np.empty((*frames.shape[:2], height, width), np.uint8)
     # Plane by plane, as they lie in memory: bringing the colours together takes longer.
-    for picture, target in zip(frames.flatten(0, 1).numpy(), out.reshape(-1, height, width)):
-        cv2.resize(picture, (width, height), dst=target, interpolation=method)
+    planes, targets = frames.flatten(0, 1).numpy(), out.reshape(-1, height, width)
+
+    def resize(start: int, stop: int) -> None:
+        for picture, target in zip(planes[start:stop], targets[start:stop]):
+            cv2.resize(picture, (width, height), dst=target, interpolation=method)
+
+    by_stretches(resize, len(planes))
     return torch.from_numpy(out)
 
 

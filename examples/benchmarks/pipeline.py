@@ -114,7 +114,7 @@ class Stages:
             features = model.join(tokens, [prompt])
             self.lap("prompt")
             text = processor.encode_prompts([prompt]).to(device)
-            scores = model(features=features, **text).scores[0].tolist()
+            scores = self.engine.run(features=features, **text).scores[0].tolist()
             self.lap("LLM")
         return scores
 

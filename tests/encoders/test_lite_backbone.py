@@ -6,7 +6,9 @@ import pickle
 import pytest
 import torch
 
+from encoders import lite_backbone
 from encoders.lite_backbone import _features
+from encoders.onednn import PackedConvolution, has_onednn
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +51,10 @@ def test_folded_it_gives_what_the_network_gives(backbone):
 
 
 def test_a_batch_gives_what_its_images_give(backbone):
-    whole = flat(backbone(PIXELS[:4]))
-    halves = zip(flat(backbone(PIXELS[:2])), flat(backbone(PIXELS[2:4])))
-    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, halves))
+    for cuts in ([2, 3], [1, 1, 1, 1, 1], [4, 1]):
+        whole = flat(backbone(PIXELS))
+        parts = zip(*(flat(backbone(part)) for part in PIXELS.split(cuts)))
+        assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, parts))
 
 
 def change(backbone):
@@ -87,3 +90,18 @@ def test_other_weights_are_folded_anew(backbone, changed):
 def test_another_type_is_folded_anew(backbone):
     backbone(PIXELS[:1])
     assert backbone.double()._folded is None
+
+
+def test_without_onednn_it_is_the_same(backbone, monkeypatch):
+    found = backbone(PIXELS)
+    (packed,) = backbone._folded
+    other = copy.deepcopy(backbone)
+    monkeypatch.setattr(lite_backbone, "has_onednn", lambda: False)
+    assert near(other(PIXELS), found)
+    assert not any(isinstance(m, PackedConvolution) for m in other._folded[0].modules())
+    if has_onednn():  # every convolution, and with it every activation
+        kinds = [type(m) for m in packed.modules()]
+        assert kinds.count(PackedConvolution) == sum(
+            isinstance(m, torch.nn.Conv2d) for m in backbone.network.modules()
+        )
+        assert torch.nn.ReLU6 not in kinds

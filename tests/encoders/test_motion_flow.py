@@ -92,6 +92,19 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 # RAFT ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("t", [1, 2, 3, 6, 13, 48])
+def test_the_number_of_threads_does_not_matter(t):
+    encoder, clip = create_encoder("motion_flow"), frames(t)
+    before, views = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            views += [encoder.preprocess(clip), encoder.preprocess(clip)]
+    finally:
+        torch.set_num_threads(before)
+    assert views[0].isfinite().all() and all(torch.equal(view, views[0]) for view in views)
+
+
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_flow_is_what_torchvision_gives_for_each_pair(size):
     with seeded():

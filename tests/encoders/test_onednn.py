@@ -1,0 +1,131 @@
+"""Layers by oneDNN: the same numbers, parameters and gradients."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from encoders import onednn
+from encoders.onednn import OneDnnLinear, PackedConvolution, use_onednn
+
+needs_onednn = pytest.mark.skipif(
+    not onednn.has_onednn(), reason="this PyTorch has no oneDNN, or other operators of it"
+)
+
+
+def made(*, dtype=torch.float32):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 32, bias=False), nn.LayerNorm(32)
+    ).to(dtype)
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(64,), (5, 64), (2, 7, 64), (0, 64), (2, 3, 5, 64)])
+def test_the_same_numbers(shape, monkeypatch):
+    plain, fast = made(), made()
+    use_onednn(fast)
+    assert [type(layer) is OneDnnLinear for layer in fast] == [True, False, True, False]
+    x = torch.randn(shape)
+    calls = []
+    real = onednn._product
+    monkeypatch.setattr(onednn, "_product", lambda *args: calls.append(1) or real(*args))
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), plain(x))
+        assert torch.equal(fast(x), fast(x))
+    assert len(calls) == (6 if x.numel() else 0)
+    assert not any(fast.state_dict()[name].isnan().any() for name in fast.state_dict())
+
+
+@needs_onednn
+def test_an_input_that_lies_otherwise_in_memory():
+    plain, fast = made(), made()
+    use_onednn(fast)
+    x = torch.randn(3, 64, 9).transpose(1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), plain(x))
+        torch.testing.assert_close(fast(x[:, ::2]), plain(x[:, ::2]))
+
+
+@needs_onednn
+def test_state_and_gradients_stay():
+    plain, fast = made(), made()
+    use_onednn(fast)
+    use_onednn(fast)  # again: nothing more to do
+    for (name, value), (other, found) in zip(
+        plain.state_dict().items(), fast.state_dict().items(), strict=True
+    ):
+        assert name == other and torch.equal(value, found)
+    x = torch.randn(5, 64)
+    for network in (plain, fast):
+        network(x).square().sum().backward()
+    for expected, found in zip(plain.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+    plain.load_state_dict(copy.deepcopy(fast).state_dict())
+    fast.load_state_dict({name: 2 * value for name, value in plain.state_dict().items()})
+    assert torch.equal(fast[0].weight, 2 * plain[0].weight)
+
+
+@needs_onednn
+def test_left_alone_where_it_is_not_float32():
+    fast = made(dtype=torch.bfloat16)
+    use_onednn(fast)
+    assert type(fast[0]) is nn.Linear
+    fast = made()
+    use_onednn(fast)
+    x = torch.randn(2, 64)
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert fast[0](x).dtype == torch.bfloat16
+        assert fast.double()(x.double()).dtype == torch.float64
+
+
+def test_where_there_is_no_onednn(monkeypatch):
+    monkeypatch.setattr(onednn, "has_onednn", lambda: False)
+    plain = made()
+    use_onednn(plain)
+    assert all(type(layer) is not OneDnnLinear for layer in plain)
+
+
+@pytest.mark.parametrize("broken", [AttributeError, RuntimeError, TypeError, None])
+def test_an_operator_that_changed(broken, monkeypatch):
+    def product(input, weight, bias):
+        if broken:
+            raise broken("no such operator")
+        return torch.zeros(1, 2, 4)  # it is there, but gives something else
+
+    monkeypatch.setattr(onednn, "_product", product)
+    onednn.has_onednn.cache_clear()
+    try:
+        assert not onednn.has_onednn()
+    finally:
+        onednn.has_onednn.cache_clear()
+
+
+@needs_onednn
+@pytest.mark.parametrize("relu6", [True, False])
+@pytest.mark.parametrize("options", [
+    {"kernel_size": 1}, {"kernel_size": 3, "padding": 1, "groups": 8},
+    {"kernel_size": 3, "stride": 2, "bias": False}, {"kernel_size": 3, "dilation": 2},
+])
+def test_packed_convolutions(options, relu6):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 16, **options).requires_grad_(False)
+    packed = PackedConvolution(plain, relu6=relu6, batch=4)
+    x = 20 * torch.randn(6, 8, 20, 24).contiguous(memory_format=torch.channels_last)
+    expected = plain(x).clamp(0, 6) if relu6 else plain(x)
+    torch.testing.assert_close(packed(x[:1]), expected[:1])
+    torch.testing.assert_close(packed(x), expected)
+    assert not relu6 or {0.0, 6.0} <= set(expected.flatten().tolist())
+
+
+@needs_onednn
+def test_the_first_pictures_do_not_matter():
+    """The layout is chosen at the first call, and another one could round in another way."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(32, 64, 3).requires_grad_(False)
+    x = torch.randn(4, 32, 30, 30)
+    first, second = (PackedConvolution(plain, relu6=False, batch=4) for _ in range(2))
+    first(x[:1])
+    assert torch.equal(first(x), second(x))
