@@ -37,7 +37,7 @@ Examples:
 - `aigveval score clips --prompts prompts.csv --out results.csv`
 - `aigveval score clips --prompts prompts.csv --out results.csv --resume`
 - `aigveval score clip.mp4 --contributions`
-- `aigveval score clip.mp4 --explain --model FOLDER`
+- `aigveval score clip.mp4 --prompt "a dog runs on the beach" --explain`
 
 A row of the results holds video, prompt, overall, technical, motion, semantic, model, version,
 seconds and error.
@@ -49,7 +49,8 @@ score with all of it replaced, and overall = baseline + sum + residue.
 `--explain` adds contributions, and `explanation` (a sentence per dimension), `defects` (name,
 dimension, severity 1 to 5, start and end in seconds; null for the whole clip) and `problems`: what
 is wrong with the model's text, such as a score in it that is more than 0.5 away from the clip's.
-Parts of a text that cannot be read are never shown. It needs a model that was trained to explain.
+Parts of a text that cannot be read are never shown. It needs a model that was trained to explain,
+as `lite` was.
 
 The exit code is 0 when all videos were scored, 1 when some could not be (each
 has a row with its error), 2 when the command could not be carried out.

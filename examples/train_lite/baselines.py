@@ -29,6 +29,7 @@ import manifests
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recipe import ENCODERS
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -45,7 +46,6 @@ Array = NDArray[np.float64]
 Measure = Callable[..., float]
 Figures = dict[str, list[float] | None]
 
-ENCODERS = ("semantic_lite", "motion_flow", "technical_lite")
 METRICS = ("piqe", "entropy")
 CLIP = 3.0  # standard deviations
 INNER_FOLDS = 4
@@ -204,7 +204,8 @@ def main(data: Path, *, cache: Path, predictions: Path | None, out: Path, draws:
     fold, features = manifests.fold_of(rows), FeatureCache(cache)
     generators = np.array([row.generator for row in rows])
     prompts = np.array([row.group for row in rows])
-    X, widths = pooled(rows, ENCODERS, features)
+    parts = [pooled(rows, [name], features, **options) for name, options in ENCODERS.items()]
+    X, widths = np.hstack([x for x, _ in parts]), tuple(w for _, own in parts for w in own)
     fixed = pyiqa_scores(rows, features)
     earlier = {} if predictions is None else earlier_predictions(predictions, names)
     figures: dict[str, dict[str, Figures]] = {}
