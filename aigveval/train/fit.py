@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -21,6 +21,7 @@ from torch import distributed as dist
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from aigveval.data.cache import ExtractReport, FeatureCache, extract
+from aigveval.modeling import AIGVEvalModel
 from aigveval.scorer import AIGVEvalOutput, ScorerModel
 from encoders.bars import no_bars
 from encoders.base import Encoder
@@ -142,7 +143,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
     if config.signs:
-        model.look_for(names_in(train_set))
+        cast(AIGVEvalModel, model).look_for(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:

@@ -32,7 +32,7 @@ from aigveval.assess import ModelEngine, ModelError, Scores, find_device
 from aigveval.data.attributions import Labelled, read_labels
 from aigveval.data.cache import FeatureCache, extract
 from aigveval.data.manifest import ManifestError
-from aigveval.explain import ExplainingEngine, best_of
+from aigveval.explain import ATTEMPTS, ExplainingEngine, best_of
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
@@ -95,10 +95,10 @@ def _case(label: Labelled, part: Any) -> Case:
 
 def answers(
     folder: Path, cases: Sequence[Case], cache: FeatureCache, log: Path, *, batch_size: int,
-    device: torch.device,
+    device: torch.device, attempts: int = ATTEMPTS,
 ) -> list[Record]:
     """What a model says of each case, from the log or written now."""
-    weights = weights_of(folder)
+    weights = f"{weights_of(folder)}, {attempts} attempts"
     known = read_log(log, weights)
     todo = [case for case in cases if case.key not in known]
     if todo:
@@ -109,7 +109,9 @@ def answers(
         temporary.replace(log)
         processor = AIGVEvalProcessor.from_pretrained(folder)
         model = AIGVEvalModel.from_pretrained(folder)
-        engine = ExplainingEngine(ModelEngine(model, processor, device=device), text=True)
+        engine = ExplainingEngine(
+            ModelEngine(model, processor, device=device), text=True, attempts=attempts
+        )
         with log.open("a", encoding="utf-8") as file:
             for record in write_answers(engine, todo, cache, batch_size=batch_size, name=log.stem):
                 known[record["key"]] = record
@@ -325,12 +327,13 @@ def model_names(given: Sequence[str]) -> dict[str, Path]:
 
 
 def main(
-    work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str
+    work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str,
+    attempts: int,
 ) -> None:
     cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
     records = {
         name: answers(folder, cases, cache, work / "answers" / f"{name}.jsonl",
-                      batch_size=batch_size, device=find_device(device))
+                      batch_size=batch_size, device=find_device(device), attempts=attempts)
         for name, folder in models.items()
     }
     found = measure(cases, records)
@@ -348,7 +351,11 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="for OUT.json and OUT.md")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--attempts", type=int, default=ATTEMPTS,
+                        help=f"answers of a clip until one has no problem (default {ATTEMPTS}, "
+                        "as users get it; 1 takes less time)")
     arguments = parser.parse_args()
     with one_line_errors():
         main(arguments.work.resolve(), model_names(arguments.models), arguments.out,
-             batch_size=arguments.batch_size, device=arguments.device)
+             batch_size=arguments.batch_size, device=arguments.device,
+             attempts=arguments.attempts)
