@@ -100,7 +100,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             tokens = [part + noise * torch.randn_like(part) for part in tokens]
         found = self.model.signs.signs(tokens, batch["slot_mask"])
         return [
-            render_signs([_bounded(sign, known) for sign in signs]) + "\n"
+            render_signs([_bounded(sign, known) for sign in signs], known) + "\n"
             for signs, known in zip(found, scores, strict=True)
         ]
 

@@ -211,10 +211,15 @@ def render_levels(scores: Mapping[Score, float]) -> str:
     return "\n".join(f"{SCORE_LABELS[name]}: {nearest_level(scores[name])}" for name in known)
 
 
-def render_signs(signs: Collection[Sign]) -> str:
-    """Signs in one line: `Signs: 9 shake 2 0.6-1.4; 3 blur 1`, or `Signs: none`."""
+def render_signs(signs: Collection[Sign], scores: Mapping[Score, float]) -> str:
+    """Scores and signs in one line: `Signs: 1.8 3.5 4.3 3.2; 9 shake 2 0.6-1.4; 3 blur 1`.
+
+    Where there are no signs, `none` stands in their place. Scores have one decimal.
+    """
+    rounded = {name: round(score, 1) for name, score in scores.items()}
     items = (f"{sign.certainty} {_defect_text(sign.defect)}" for sign in signs)
-    return f"{SIGNS_LABEL}: {'; '.join(items) or 'none'}"
+    told = [_numbers(rounded)] * bool(scores) + list(items)
+    return f"{SIGNS_LABEL}: {'; '.join(told + ['none'] * (not signs))}"
 
 
 def without_signs(text: str) -> str:
@@ -256,8 +261,11 @@ def _defect_text(defect: Defect) -> str:
 
 def render_numbers(scores: Mapping[Score, float]) -> str:
     """The last line of an answer; empty where no score is known."""
+    return f"Scores: {_numbers(scores)}" if scores else ""
+
+
+def _numbers(scores: Mapping[Score, float]) -> str:
     # One decimal, or two where there are: 3.0, 3.5, 3.67.
-    numbers = (
+    return " ".join(
         f"{scores[name]:.2f}".removesuffix("0") if name in scores else "-" for name in SCORES
     )
-    return f"Scores: {' '.join(numbers)}" if scores else ""

@@ -11,7 +11,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +41,7 @@ from .resume import (
 )
 from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
 from .signs import fit_signs, names_in
+from .telling import FromLabels, FromSigns, Telling
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
@@ -174,10 +174,10 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         if checkpoint is None and config.signs:
             fit_signs(model.model, train_set, collate, console, seed=config.seed)
             console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
-        collate = AnswerCollator(
-            collate=collate, tokenizer=processor.tokenizer,
-            sign_lines=partial(model.sign_lines, noise=config.feature_noise),
-        )
+        tell: Telling = FromLabels(model=model, noise=config.feature_noise)
+        if config.learn == "reading" and config.stage == "sft":
+            tell = FromSigns(names=model.config.signs, variants=config.answer_variants)
+        collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer, tell=tell)
 
     progress = ProgressCallback(console, metrics.names, main=metrics.main)
     saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)

@@ -76,8 +76,8 @@ class FitConfig:
         signs: Before stage sft, fit a head that finds signs of the defects which the answers name,
             and is told to the LLM, see `aigveval.signs`. Else there's none, or the base model's.
         learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
-            LoRA learns to say what it's shown, see `aigveval.train.align.ReadingTrainer`. In stages
-            with answers these are learned besides.
+            LoRA learns to say what it's shown, see `aigveval.train.align.ReadingTrainer`; in stage
+            sft, also to put the signs that it's told into words, see `aigveval.train.telling`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the

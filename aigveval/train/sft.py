@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from aigveval.generation import question_ids
-from prompts import parse, split_levels
+from prompts import split_levels
 
 from .align import ReadingTrainer
+from .telling import Telling
 from .trainer import QualityTrainer
 
 IGNORED = -100  # in place of the id of a token that has no loss
@@ -101,12 +102,12 @@ class AnswerCollator:
     Attributes:
         collate: Makes the batch of scores, with ``labels``.
         tokenizer: The processor's.
-        sign_lines: See `ScorerModel.sign_lines`, or None where there are no signs.
+        tell: Gives the answers' texts.
     """
 
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
     tokenizer: PreTrainedTokenizerBase
-    sign_lines: Callable[..., list[str]] | None = None
+    tell: Telling
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.collate(items)
@@ -114,10 +115,7 @@ class AnswerCollator:
             return batch
         chosen = [item for item in items if item["answer"]]
         questions = self.collate(chosen or items[:1])
-        answers = [item["answer"] for item in chosen] or [""]
-        signs = None
-        if self.sign_lines is not None:
-            signs = self.sign_lines(questions, [parse(answer).scores for answer in answers])
+        answers, signs = self.tell(questions, chosen or items[:1])
         told = with_answers(questions, self.tokenizer, answers, signs)
         if not chosen:
             told["targets"].fill_(IGNORED)

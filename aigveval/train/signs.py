@@ -125,10 +125,12 @@ def _shown(
     """Rows, the prompts that they are shown with, and their defects."""
     shown: list[tuple[int, str | None, tuple[Defect, ...]]] = []
     wrong = (Defect(name=_MISMATCH, severity=5),)
+    seen: set[tuple[str, str | None]] = set()  # a row may be there more than once
     for number, row in enumerate(dataset.rows):
         defects = _defects(answers_of(row))
-        if defects is None:
+        if defects is None or (row.video, row.prompt) in seen:
             continue
+        seen.add((row.video, row.prompt))
         shown.append((number, row.prompt, defects))
         if mismatches and not defects and row.prompt is not None:
             random = np.random.default_rng((seed, number, 2))

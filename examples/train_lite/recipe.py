@@ -67,12 +67,12 @@ BASE: dict[str, Any] = {
 }
 RATED: dict[str, Any] = {"align_epochs": 12}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 140, "lora_learning_rate": 5e-4},
+    "sft": {"signs": True, "max_steps": 110, "lora_learning_rate": 5e-4},
     "grpo": {"max_steps": 10, "grad_accum": 4, "lora_learning_rate": 1e-5},
-    "sft2": {"epochs": 1, "lora_learning_rate": 1e-4},
+    "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "batch_size": 8, "feature_noise": 0.2, "mismatch_probability": 0.0,
+    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2, "mismatch_probability": 0.0,
     "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2, "save_steps": 10,
 }
 

@@ -136,14 +136,14 @@ def test_the_head_of_an_answer_tells_the_signs(telling):
     first, second = answer_heads(model, batch, scores)
     assert first.endswith(
         "Technical quality: bad\nText-video alignment: fair\n"
-        "Signs: 9 blur 5; 3 prompt mismatch 3\n"  # 3: what a score of 3.4 allows
+        "Signs: 1.2 - 3.4 -; 9 blur 5; 3 prompt mismatch 3\n"  # 3: what a score of 3.4 allows
     )
-    assert second.endswith("Technical quality: good\nSigns: 9 blur 2\n")
+    assert second.endswith("Technical quality: good\nSigns: 4.1 - - -; 9 blur 2\n")
 
 
 def test_signs_are_no_part_of_the_answer(telling):
     answer = "Technical quality: bad\nTechnical: it is soft.\nDefects: blur 5\nScores: 1.2 - - -"
-    given = answer.replace("bad\n", "bad\nSigns: 9 blur 5; 2 noise 1\n")
+    given = answer.replace("bad\n", "bad\nSigns: 1.2 - - -; 9 blur 5; 2 noise 1\n")
     assert without_signs(given) == answer
     assert parse(given) == parse(answer)
     assert not parse(given, expected_scores=["technical"]).problems
