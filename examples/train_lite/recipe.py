@@ -65,7 +65,7 @@ BASE: dict[str, Any] = {
     "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
-RATED: dict[str, Any] = {"align_epochs": 12}
+RATED: dict[str, Any] = {"align_epochs": 6}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"signs": True, "max_steps": 110, "lora_learning_rate": 5e-4},
     "grpo": {"max_steps": 10, "grad_accum": 4, "lora_learning_rate": 1e-5},
