@@ -21,7 +21,8 @@ from aigveval.train.best import read_completions
 from aigveval.train.fit_config import FitConfig, FitError
 from aigveval.train.sft import IGNORED, AnswerCollator, answer_loss, with_answers
 from aigveval.train.stages import read_stages, run_stages
-from prompts import SCORES, parse, render_levels, split_levels
+from aigveval.train.telling import FromLabels, FromSigns
+from prompts import SCORES, check, parse, render_defects, render_levels, split_levels
 
 from .fit_case import ENCODERS, history, run_and_kill
 from .stage_case import CLIPS, make_labels, make_llm, make_stage
@@ -158,6 +159,7 @@ def test_rows_without_answer_teach_scores_alone(room):
             "labels": torch.zeros(len(items), 13),
         },
         tokenizer=load(room["results"][0])[1].tokenizer,
+        tell=FromLabels(model=load(room["results"][0])[0], noise=0.0),
     )
     batch = collate([{"answer": None}, {"answer": None}])
     assert (batch["answers"]["targets"] == IGNORED).all()
@@ -377,3 +379,26 @@ def test_signs_need_undamaged_clips(room, tmp_path):
         fit.main(make_stage(
             room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], signs=True
         ))
+
+
+def test_learning_to_read_makes_the_answer_of_what_is_told():
+    tell = FromSigns(names=["blur", "shake", "prompt_mismatch"], variants=1)
+    known = {"answer": "Scores: 2.0 4.0 3.0 3.0"}
+    torch.manual_seed(0)
+    answers, lines = tell({}, [known, {"answer": "Scores: 2.0 4.0 - 3.0"}] * 50)
+    told = 0
+    for number, (text, line) in enumerate(zip(answers, lines)):
+        answer = parse(text, expected_scores=SCORES if number % 2 == 0 else SCORES[:2],
+                       duration_seconds=10)
+        kinds = answer.problem_counts()
+        assert not set(kinds) - {"missing_line"}, (text, kinds)
+        numbers, *signs = line.removeprefix("Signs: ").strip().split("; ")
+        assert text.endswith(f"Scores: {numbers}")
+        named = [s for s in signs if s != "none" and int(s[0]) >= 5]
+        assert "; ".join(s[2:] for s in named) == render_defects(answer.defects).replace("none", "")
+        assert number % 2 == 0 or "prompt mismatch" not in line
+        assert not [p for p in check(answer) if p.kind == "defect_contradicts_score"]
+        told += len(named)
+    assert told > 40
+    torch.manual_seed(0)
+    assert tell({}, [known]) == (answers[:1], lines[:1])
