@@ -72,8 +72,9 @@ STAGES: dict[str, dict[str, Any]] = {
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2, "mismatch_probability": 0.0,
-    "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2, "save_steps": 10,
+    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
+    "mismatch_probability": 0.0, "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2,
+    "save_steps": 10,
 }
 
 
