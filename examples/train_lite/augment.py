@@ -1,10 +1,9 @@
-"""Copies of clips at other sizes, crops and qualities.
+"""Copies of rated clips at other sizes, crops and qualities, with the same ratings.
 
     python examples/train_lite/augment.py DATA/fetv_dev WORK/augmented
 
-Each generator of `fetv_dev` has its own frame size. The copies, with the same ratings, take that
-away, so that a model can't tell generators apart by it. Real clips are left out (their watermark
-gives them away). `clean_copies` makes more undamaged clips of those that a ladder has.
+Each generator of `fetv_dev` has its own frame size. The copies take that away, so that a model
+can't tell generators apart by it. Real clips are left out (their watermark gives them away).
 """
 
 import csv
@@ -20,7 +19,6 @@ from encoders import FrameRequest, read_frames
 from prompts.rubric import SCORES
 
 COPIES = 2
-CLEAN_COPIES = 4
 
 
 def main(folder: Path, out: Path) -> None:
@@ -47,32 +45,8 @@ def main(folder: Path, out: Path) -> None:
     print(f"{len(rows)} copies of {len(rated)} clips -> {out}")
 
 
-def clean_copies(folder: Path, out: Path) -> None:
-    """Copies of the clean clips of a ladder, none of them larger or badly compressed."""
-    out.mkdir(parents=True, exist_ok=True)
-    everything = FrameRequest(indices=lambda n, fps: np.arange(n), stream="slow")
-    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
-    clean = [row for row in map(json.loads, lines) if row["type"] == "clean"]
-    rows = []
-    for number, row in enumerate(clean):
-        info, frames = read_frames(folder / row["video"], {"all": everything})
-        pixels = frames["all"].pixels.permute(0, 2, 3, 1).numpy()
-        short = min(pixels.shape[1:3])
-        for copy in range(CLEAN_COPIES):
-            rng = np.random.default_rng((number, copy, 1))
-            target = out / f"{row['group']}_{copy}.mp4"
-            if not target.exists():
-                sides = 0.55 * short, 0.85 * short
-                write(target, changed(pixels, rng, sides), info.fps, int(rng.integers(8, 19)))
-            rows.append({**row, "video": target.name})
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (out / "manifest.jsonl").write_text(text, encoding="utf-8")
-
-
-def changed(
-    frames: np.ndarray, rng: np.random.Generator, sides_px: tuple[float, float] = (160, 448)
-) -> np.ndarray:
-    """Crop to 85-100 %, maybe mirror, and resize to a short side within these bounds."""
+def changed(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Crop to 85-100 %, maybe mirror, and resize to a short side of 160 to 448 px."""
     height, width = frames.shape[1:3]
     share = rng.uniform(0.85, 1.0)
     h, w = int(height * share), int(width * share)
@@ -80,7 +54,7 @@ def changed(
     frames = frames[:, top: top + h, left: left + w]
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
-    scale = float(np.exp(rng.uniform(*np.log(sides_px)))) / min(h, w)
+    scale = float(np.exp(rng.uniform(np.log(160), np.log(448)))) / min(h, w)
     size = (round(w * scale / 2) * 2, round(h * scale / 2) * 2)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.stack([cv2.resize(np.ascontiguousarray(f), size, interpolation=method)
