@@ -68,7 +68,7 @@ BASE: dict[str, Any] = {
 RATED: dict[str, Any] = {"align_epochs": 6}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"signs": True, "max_steps": 300, "lora_learning_rate": 1e-3},
-    "grpo": {"max_steps": 5, "grad_accum": 4, "lora_learning_rate": 1e-5},
+    "grpo": {"max_steps": 8, "grad_accum": 4, "lora_learning_rate": 5e-5},
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
