@@ -53,7 +53,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 SEVERITIES_TRAINED = (1, 3, 5)
 COPY_WEIGHT = 0.5
-RATED_WEIGHT = 10.0  # of a rated clip beside a ladder row
+RATED_WEIGHT = 30.0  # of a rated clip beside a ladder row
 COMMON: dict[str, Any] = {
     "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05, "feature_noise": 0.2,
     "mismatch_probability": 0.25, "prompt_dropout": 0.05,
@@ -65,7 +65,7 @@ BASE: dict[str, Any] = {
     "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
-RATED: dict[str, Any] = {"align_epochs": 6}
+RATED: dict[str, Any] = {"align_epochs": 2}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"signs": True, "max_steps": 300, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 8, "grad_accum": 4, "lora_learning_rate": 5e-5},

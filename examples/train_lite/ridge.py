@@ -19,7 +19,7 @@ from aigveval.fusion import AIGVEvalBackbone
 from aigveval.train.data import TrainingRow
 from aigveval.train.dataset import QualityDataset
 from encoders import Encoder
-from prompts.rubric import DIMENSIONS
+from prompts.rubric import DIMENSIONS, Dimension
 
 Array = NDArray[np.float64]
 
@@ -42,8 +42,9 @@ USED = {
 
 
 # What a ladder's row weighs beside a rated clip, and how many points of a rating one point of its
-# nominal drop is worth. Chosen likewise, among a dozen.
-LADDER_WEIGHT = {"technical": 0.001, "motion": 0.01, "semantic": 0.01}
+# nominal drop is worth. Chosen likewise, among a dozen. Technical damage doesn't count here: it
+# made ratings worse, and the alignment learns it anyway.
+LADDER_WEIGHT: dict[Dimension, float] = {"motion": 0.01, "semantic": 0.01}
 POINTS_PER_DROP = 0.5
 
 
@@ -140,7 +141,7 @@ def fitted(
         x, y = np.hstack(scaled), targets[:, row]
         mean, middle = np.average(x, 0, weights), np.average(y, weights=weights)
         design, target, share = x - mean, y - middle, weights
-        if ladder is not None:
+        if ladder is not None and dimension in LADDER_WEIGHT:
             known = ~np.isnan(ladder.drops[:, row])
             design = np.vstack([design, np.hstack(fallen)[known]])
             target = np.append(target, -POINTS_PER_DROP * ladder.drops[known, row])
