@@ -22,6 +22,7 @@ from .config import AIGVEvalConfig
 from .signs import SignFinder
 
 MIDDLE = 3.0  # the score of which features that tell nothing leave an impression
+_BEND = 0.5  # points before the ends of the scale
 
 
 def pack_features(tokens: Sequence[Tensor]) -> Tensor:
@@ -67,12 +68,22 @@ def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | N
     return joined.float()
 
 
+def bounded(scores: Tensor) -> Tensor:
+    """Scores of any size in 1-5, in the same order: what is worse than bad still differs.
+
+    They stay as they are up to `_BEND` from an end, and come near it exponentially from there.
+    """
+    beyond = (scores - MIDDLE).abs() - (MAX_SCORE - MIDDLE - _BEND)
+    bent = _BEND * -torch.expm1(-beyond.clamp_min(0) / _BEND)
+    return scores - (scores - MIDDLE).sign() * (beyond.clamp_min(0) - bent)
+
+
 def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
     """Scores (...) and embeddings (5, h) of the level words, worst first, to embeddings (..., h).
 
-    Between two levels it's a linear mix, as `prompts.level_distribution`; beyond 1-5 the end's.
+    Between two levels it's a linear mix, as `prompts.level_distribution`, of `bounded` scores.
     """
-    steps = scores.clamp(MIN_SCORE, MAX_SCORE) - MIN_SCORE
+    steps = bounded(scores) - MIN_SCORE
     # With a gradient at a level itself too, which is where new projectors begin.
     below = steps.detach().nan_to_num().long().clamp(max=len(levels) - 2)
     share = (steps - below).unsqueeze(-1).to(levels.dtype)
