@@ -11,7 +11,9 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 
 from aigveval.checkpoint import trained_keys
 from aigveval.config import AIGVEvalConfig
-from aigveval.fusion import FeatureProjector, mix_levels, pack_features, unpack_features
+from aigveval.fusion import (
+    FeatureProjector, bounded, mix_levels, pack_features, unpack_features,
+)
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
 from prompts import SCORES, level_distribution
@@ -228,10 +230,10 @@ def test_a_probe_adds_exactly_what_it_says():
 
 def test_the_mix_of_level_words():
     levels = torch.eye(5)
-    mixed = mix_levels(torch.tensor([[-7.0, 1.0, 2.25], [4.5, 5.0, 99.0]]), levels)
+    mixed = mix_levels(torch.tensor([[-7.0, 1.5, 2.25], [4.5, 4.0, 99.0]]), levels)
     expected = torch.tensor([
-        [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0.75, 0.25, 0, 0]],
-        [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
+        [[1, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [0, 0.75, 0.25, 0, 0]],
+        [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]],
     ])
     torch.testing.assert_close(mixed, expected)
     middle = torch.tensor(3.0, requires_grad=True)  # where new projectors begin
@@ -239,10 +241,21 @@ def test_the_mix_of_level_words():
     assert middle.grad == 1
     unknown = mix_levels(torch.tensor([math.nan, 2.0]), levels)
     assert unknown.isnan().all(1).tolist() == [True, False]
-    for score in (1.0, 1.3, 3.0, 4.9):
+    for score in (1.5, 1.7, 3.0, 4.4):
         assert mix_levels(torch.tensor(score), levels).tolist() == pytest.approx(
             level_distribution(score), abs=1e-6
         )
+
+
+def test_scores_beyond_the_scale_keep_their_order():
+    scores = torch.linspace(-1, 7, 801, dtype=torch.float64, requires_grad=True)
+    found = bounded(scores)
+    found.sum().backward()
+    inside = (scores >= 1.5) & (scores <= 4.5)
+    torch.testing.assert_close(found[inside], scores[inside])
+    assert (found.diff() > 0).all() and found[0] > 1 and found[-1] < 5
+    assert (found - scores).diff().abs().max() < 0.01  # no jump
+    assert (scores.grad > 0).all() and scores.grad[inside].tolist() == [1.0] * int(inside.sum())
 
 
 def test_what_stands_in_the_placeholders(batch):
