@@ -26,11 +26,12 @@ from .dataset import Collator, QualityDataset
 from .fit_config import FitError
 from .progress import steps_bar
 
-RIDGE = 1.0  # its penalty
+RIDGE = 2.0  # its penalty
 FOLDS = 4  # of the rows' groups, to find out how sure to be
-MISMATCHES = 5  # wrong prompts per undamaged clip
+MISMATCHES = 10  # wrong prompts per undamaged clip
 ALARMS = 0.005  # share of undamaged clips, of sources not fitted to, with a sign of 5 or more
-MISMATCH_WEIGHT = 0.3
+MARGIN = 0.25  # in logits: sources unlike those fitted to raise more alarms
+MISMATCH_WEIGHT = 0.2
 _MISMATCH = "prompt_mismatch"
 _BATCH = 64
 
@@ -213,7 +214,8 @@ def _how_sure(scores: Tensor, present: Tensor, weight: Tensor) -> tuple[float, T
     """Scale (a number) and bias (c,) that make a softmax of scores (m, c) into probabilities.
 
     First by the likelihood, where undamaged clips count as much as all others together. Then none
-    is made likelier or less so, until as many undamaged clips as `ALARMS` have a likelier defect.
+    is made likelier or less so, until as many undamaged clips as `ALARMS` have a likelier defect, and
+    by `MARGIN` more.
     """
     target = present / present.sum(1, keepdim=True)
     clean = present[:, -1]
@@ -234,5 +236,5 @@ def _how_sure(scores: Tensor, present: Tensor, weight: Tensor) -> tuple[float, T
     found = (scale * scores + bias).detach()[clean]
     ahead = found[:, :-1].amax(1) - found[:, -1]
     bias = bias.detach()
-    bias[-1] += torch.quantile(ahead, 1 - ALARMS)
+    bias[-1] += torch.quantile(ahead, 1 - ALARMS) + MARGIN
     return float(scale), bias
