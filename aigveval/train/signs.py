@@ -214,8 +214,8 @@ def _how_sure(scores: Tensor, present: Tensor, weight: Tensor) -> tuple[float, T
     """Scale (a number) and bias (c,) that make a softmax of scores (m, c) into probabilities.
 
     First by the likelihood, where undamaged clips count as much as all others together. Then none
-    is made likelier or less so, until as many undamaged clips as `ALARMS` have a likelier defect, and
-    by `MARGIN` more.
+    is made likelier or less so, until as many undamaged clips as `ALARMS` have a likelier defect,
+    and likelier by `MARGIN`.
     """
     target = present / present.sum(1, keepdim=True)
     clean = present[:, -1]
