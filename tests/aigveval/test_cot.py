@@ -250,7 +250,7 @@ def test_the_chat_of_both_forms(ladder, tmp_path):
     assert [turn["role"] for turn in first["messages"]] == ["system", "user", "assistant"]
     assert first["messages"] == second["prompt"] + second["completion"]
     assert first["messages"][2]["content"] == first["answer"]
-    assert first["messages"][1]["content"].startswith(f"{VIDEO_TAG}\nPrompt: a cat sleeps\n")
+    assert first["messages"][1]["content"] == f"{VIDEO_TAG}\nPrompt: a cat sleeps"
     assert (first["videos"], second["videos"]) == (["x/clean.mp4"], ["../x/clean.mp4"])
     assert list(read_cot(tmp_path / "sub/p.jsonl"))[4].video_prompt == "a cat sleeps"
     with pytest.raises(ManifestError, match="row 1 is no row of training data: KeyError"):

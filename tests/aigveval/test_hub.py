@@ -178,7 +178,8 @@ def test_papers_loading_lora_and_the_makers_notes(lite_card):
     _, text = lite_card
     for said in (
         "arXiv:2506.04715", "arXiv:2511.18825", 'aigveval.load("me/lite")', "--model me/lite",
-        "LoRA: rank 8, alpha 16, on `q_proj`, `v_proj`.", "weak on actions",
+        "LoRA: rank 8, alpha 16, on `q_proj`, `v_proj`, `o_proj`, `down_proj`.",
+        "weak on actions",
     ):
         assert said in text
     own = (LITE / "README.md").read_text()
