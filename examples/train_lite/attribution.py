@@ -328,7 +328,7 @@ def model_names(given: Sequence[str]) -> dict[str, Path]:
 
 def main(
     work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str,
-    attempts: int,
+    attempts: int = ATTEMPTS,
 ) -> None:
     cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
     records = {
