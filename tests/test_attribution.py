@@ -259,7 +259,7 @@ def test_cases(attribution, work):
 def test_a_run_goes_on_and_begins_anew(attribution, work, model, monkeypatch, capsys):
     assert attribution.model_names([str(model)]) == {"sft": model}
     run = partial(attribution.main, work, {"sft": model}, work / "out.json",
-                  batch_size=3, device="cpu")
+                  batch_size=3, device="cpu", attempts=2)
     run()
     log = work / "answers/sft.jsonl"
     first = log.read_text().splitlines()
