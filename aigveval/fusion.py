@@ -73,9 +73,9 @@ def bounded(scores: Tensor) -> Tensor:
 
     They stay as they are up to `_BEND` from an end, and come near it exponentially from there.
     """
-    beyond = (scores - MIDDLE).abs() - (MAX_SCORE - MIDDLE - _BEND)
-    bent = _BEND * -torch.expm1(-beyond.clamp_min(0) / _BEND)
-    return scores - (scores - MIDDLE).sign() * (beyond.clamp_min(0) - bent)
+    beyond = ((scores - MIDDLE).abs() - (MAX_SCORE - MIDDLE - _BEND)).clamp_min(0)
+    bent = _BEND * -torch.expm1(-beyond / _BEND)
+    return scores - (scores - MIDDLE).sign() * (beyond - bent)
 
 
 def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:

@@ -36,15 +36,15 @@ from aigveval.explain import ATTEMPTS, ExplainingEngine, best_of
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
+from aigveval.signs import TENTHS
 from aigveval.terminal import one_line_errors
 from aigveval.train.data import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
+from aigveval.train.telling import NAMED_FROM
 from encoders.video import VideoError
 from encoders.wheels import sha256
 from prompts import SCORES, Answer, Sign
 
-SURE = 5  # certainty from which a sign counts as named, as more likely than not
-_TENTHS = 10.0
 Record = dict[str, Any]
 
 
@@ -168,7 +168,7 @@ def signs_of(
         model.model.standardised(batch["features"]), batch["slot_mask"]
     )
     return [
-        [_in_seconds(sign, case.truth.duration / _TENTHS) for sign in signs]
+        [_in_seconds(sign, case.truth.duration / TENTHS) for sign in signs]
         for case, signs in zip(cases, found, strict=True)
     ]
 
@@ -254,7 +254,7 @@ def told_clip(case: Case, record: Record) -> Clip:
 
 def sign_clip(case: Case, record: Record) -> Clip:
     """The case with the signs that are likely, as if they were told."""
-    likely = [sign for sign in record["signs"] if sign["certainty"] >= SURE]
+    likely = [sign for sign in record["signs"] if sign["certainty"] >= NAMED_FROM]
     return replace(case.truth, named=_named(likely, case))
 
 

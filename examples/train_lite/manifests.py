@@ -82,6 +82,11 @@ def read_ladder(
     return rows, records
 
 
+def clean_numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Group to the number of its clean clip's record."""
+    return {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
+
+
 def write_manifest(path: Path, rows: Sequence[TrainingRow]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = []

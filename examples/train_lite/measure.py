@@ -171,7 +171,7 @@ def ladder(work: Path, cache: FeatureCache) -> dict[str, Any]:
     rows, records = manifests.read_ladder(work / "ladder/heldout")
     scores = predict(work / "runs/shipped/model", rows, cache)
     by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
-    clean = {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
+    clean = manifests.clean_numbers(records)
     for n, record in enumerate(records):
         if record["type"] != "clean":
             by_source[record["type"], record["group"]].append(n)

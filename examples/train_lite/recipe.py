@@ -192,7 +192,7 @@ def rated_model(
         projector.forget()
         projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
 
-    clean = {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
+    clean = manifests.clean_numbers(records)
     scores = linear(ridge.subset(damage, np.array(list(clean.values()))))
     labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
     labelled, _ = manifests.read_ladder(folder, labels)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import manifests
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ def falls(
     tokens: Mapping[str, Array], records: Sequence[Mapping[str, Any]]
 ) -> Falls:
     """Of a ladder's mean tokens (n, d) by encoder, and its records."""
-    clean = {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}
+    clean = manifests.clean_numbers(records)
     start = np.array([clean[r["group"]] for r in records])
     damaged = np.flatnonzero(start != np.arange(len(records)))
     drops = [[records[n][f"{name}_drop"] for name in DIMENSIONS] for n in damaged]
