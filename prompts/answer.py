@@ -212,14 +212,19 @@ def render_levels(scores: Mapping[Score, float]) -> str:
 
 
 def render_signs(signs: Collection[Sign], scores: Mapping[Score, float]) -> str:
-    """Scores and signs in one line: `Signs: 1.8 3.5 4.3 3.2; 9 shake 2 0.6-1.4; 3 blur 1`.
+    """Scores and signs in one line: `Signs: 1.8 3.5 4.3 3.2; Technical 9 blur 3, 3 noise 1; ...`.
 
-    Where there are no signs, `none` stands in their place. Scores have one decimal.
+    The signs stand with their dimension, so that a small LLM finds what its sentence is to tell;
+    `none` stands where there are none. Scores have one decimal.
     """
     rounded = {name: round(score, 1) for name, score in scores.items()}
-    items = (f"{sign.certainty} {_defect_text(sign.defect)}" for sign in signs)
-    told = [_numbers(rounded)] * bool(scores) + list(items)
-    return f"{SIGNS_LABEL}: {'; '.join(told + ['none'] * (not signs))}"
+    told = [_numbers(rounded)] if scores else []
+    for dimension in DIMENSIONS:
+        own = [sign for sign in signs if sign.defect.dimension == dimension]
+        items = (f"{sign.certainty} {_defect_text(sign.defect)}" for sign in own)
+        if own or dimension in scores:
+            told.append(f"{dimension.capitalize()} {', '.join(items) or 'none'}")
+    return f"{SIGNS_LABEL}: {'; '.join(told) or 'none'}"
 
 
 def without_signs(text: str) -> str:

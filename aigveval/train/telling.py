@@ -7,7 +7,7 @@ what is told decides, so that one LoRA can read whatever the projectors and `sig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from aigveval.scorer import ScorerModel
-from prompts import SCORES, Answer, Defect, Sign, parse, render, render_signs
+from prompts import DIMENSIONS, SCORES, Answer, Defect, Sign, parse, render, render_signs
 from prompts.consistency import highest_severity
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DEFECTS, Score
@@ -87,12 +87,17 @@ class FromSigns:
             Sign(defect=_defect(names[number], scores, random), certainty=certainty)
             for number, certainty in zip(random.permutation(len(names)), sure)
         ]
-        named = tuple(sign.defect for sign in signs if sign.certainty >= NAMED_FROM)
+        named = _by_dimension(sign.defect for sign in signs if sign.certainty >= NAMED_FROM)
         told = write_reasoning(
             scores, named, split="train", variant=int(random.integers(self.variants))
         )
         answer = Answer(scores=scores, defects=named, reasoning=told)
         return render(answer), render_signs(signs, scores) + "\n"
+
+
+def _by_dimension(defects: Iterable[Defect]) -> tuple[Defect, ...]:
+    """As they stand in the line of signs."""
+    return tuple(sorted(defects, key=lambda defect: DIMENSIONS.index(defect.dimension)))
 
 
 def _defect(

@@ -136,9 +136,9 @@ def test_the_head_of_an_answer_tells_the_signs(telling):
     first, second = answer_heads(model, batch, scores)
     assert first.endswith(
         "Technical quality: bad\nText-video alignment: fair\n"
-        "Signs: 1.2 - 3.4 -; 9 blur 5; 3 prompt mismatch 3\n"  # 3: what a score of 3.4 allows
+        "Signs: 1.2 - 3.4 -; Technical 9 blur 5; Semantic 3 prompt mismatch 3\n"  # 3: what a score of 3.4 allows
     )
-    assert second.endswith("Technical quality: good\nSigns: 4.1 - - -; 9 blur 2\n")
+    assert second.endswith("Technical quality: good\nSigns: 4.1 - - -; Technical 9 blur 2\n")
 
 
 def test_signs_are_no_part_of_the_answer(telling):
