@@ -20,6 +20,8 @@ from prompts.rubric import DEFECTS
 
 TENTHS = 10.0  # length of any clip in the unit of a sign's times
 MIDDLE_SEVERITY = 3.0
+NAMED_FROM = 5  # certainty from which on a sign is a defect
+OF_PROMPT = frozenset({"prompt_mismatch", "wrong_object", "missing_object", "wrong_count"})
 _SURE = 0.2  # from this certainty on a sign is told
 _MOST = 3  # signs of a clip
 _WHOLE = 0.9  # share of the clip from which on a defect lasts all of it
@@ -28,10 +30,13 @@ _WHOLE = 0.9  # share of the clip from which on a defect lasts all of it
 class SignFinder(nn.Module):
     """Standardised tokens of each encoder to the signs of defects.
 
-    A clip's tokens, averaged over time, tell by a softmax how likely each defect is, and none: as
-    in the data that it's fitted to, one defect stands out. A sign is as certain as the defect is
-    against none, less where another one is likelier. The averages also tell how severe a defect is,
-    and the tokens of a time step whether the step has it. `train.signs` fits the weights.
+    A clip's tokens, averaged over time, tell by a softmax how likely each defect of the picture
+    is, and none: as in the data that it's fitted to, one defect stands out. Another softmax tells
+    the same of the defects that only a prompt makes. A sign is as certain as the defect is against
+    none, less where another one is likelier. Of a picture with a likely defect nothing is said that
+    depends on the prompt, as nobody knows how well it would fit without the defect. The averages
+    also tell how severe a defect is, and the tokens of a time step whether the step has it.
+    `train.signs` fits the weights.
 
     Args:
         entries: Encoders as in `AIGVEvalConfig.encoders`.
@@ -47,7 +52,9 @@ class SignFinder(nn.Module):
         times = [entry["time_steps"] for entry, timed in zip(entries, self.timed) if timed]
         self.steps = max(times, default=1)
         width, count = sum(self.dims), len(self.names)
-        self.whether = nn.Linear(width, count + 1)  # the last is none
+        self.picture = [n for n, name in enumerate(self.names) if name not in OF_PROMPT]
+        self.prompt = [n for n, name in enumerate(self.names) if name in OF_PROMPT]
+        self.whether = nn.Linear(width, count + 2)  # the last: none of picture, none of prompt
         self.degree = nn.Linear(width, count)
         self.when = nn.Linear(width, count)
         for linear in (self.whether, self.degree, self.when):
@@ -78,11 +85,28 @@ class SignFinder(nn.Module):
         clips = self.averaged(tokens)
         blind = ~scored.to(clips.device)[:, [self._score(name) for name in self.names]]
         rows = zip(
-            certainty(self.whether(clips), blind).tolist(),
+            self.certainties(clips, blind).tolist(),
             (MIDDLE_SEVERITY + self.degree(clips)).tolist(),
             self.when(self.stepwise(tokens)).transpose(1, 2).tolist(),
         )
         return [self._of_clip(*row) for row in rows]
+
+    def certainties(self, clips: Tensor, blind: Tensor) -> Tensor:
+        """Averaged tokens (b, e) to the certainty of each defect (b, n), 0-1.
+
+        Args:
+            clips: Of `averaged`.
+            blind: (b, n), defects that count for nothing.
+        """
+        logits, count = self.whether(clips), len(self.names)
+        found = logits.new_zeros(len(logits), count)
+        for none, group in enumerate((self.picture, self.prompt)):
+            if group:
+                found[:, group] = certainty(logits[:, [*group, count + none]], blind[:, group])
+        if self.picture and self.prompt:
+            damaged = found[:, self.picture].amax(1, keepdim=True) >= NAMED_FROM / 10
+            found[:, self.prompt] = found[:, self.prompt].masked_fill(damaged, 0.0)
+        return found
 
     def _of_clip(
         self, sure: list[float], degrees: list[float], steps: list[list[float]]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from aigveval.scorer import ScorerModel
+from aigveval.signs import NAMED_FROM
 from prompts import DIMENSIONS, SCORES, Answer, Defect, Sign, parse, render, render_signs
 from prompts.consistency import highest_severity
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DEFECTS, Score
 
-NAMED_FROM = 5  # certainty from which on a sign is a defect
 _STEPS = 16  # of a clip, that a sign's times are multiples of
 _SHIFT = 1.0  # standard deviation of what is added to the scores, so that every score occurs
 

@@ -36,11 +36,10 @@ from aigveval.explain import ATTEMPTS, ExplainingEngine, best_of
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
-from aigveval.signs import TENTHS
+from aigveval.signs import NAMED_FROM, TENTHS
 from aigveval.terminal import one_line_errors
 from aigveval.train.data import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
-from aigveval.train.telling import NAMED_FROM
 from encoders.video import VideoError
 from encoders.wheels import sha256
 from prompts import SCORES, Answer, Sign
