@@ -141,10 +141,9 @@ def certainty(logits: Tensor, blind: Tensor) -> Tensor:
         logits: The last column is none's.
         blind: (b, n), defects that count for nothing.
     """
-    likely = logits.masked_fill(nn.functional.pad(blind, (0, 1)), float("-inf")).softmax(1)
-    defects, none = likely[:, :-1], likely[:, -1:]
-    first = defects.amax(1, keepdim=True).clamp(min=1e-12)
-    return defects / (defects + none) * (defects / first)
+    defects, none = logits[:, :-1].masked_fill(blind, float("-inf")), logits[:, -1:]
+    first = defects.amax(1, keepdim=True).clamp(min=torch.finfo(logits.dtype).min)
+    return (defects - none).sigmoid() * (defects - first).exp()
 
 
 def best_stretch(values: Sequence[float]) -> tuple[int, int]:

@@ -98,17 +98,17 @@ def write_manifest(path: Path, rows: Sequence[TrainingRow]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def write_answers(
-    path: Path, folder: Path, records: Sequence[Mapping[str, Any]], scores: np.ndarray
-) -> None:
-    """A ladder's manifest for stage sft: damage that shows, and each clean clip several times.
+def answer_lines(
+    folder: Path, records: Sequence[Mapping[str, Any]], scores: np.ndarray, *, weight: float
+) -> list[str]:
+    """Lines of a manifest for stage sft: damage that shows, and each clean clip several times.
 
     Args:
-        path: To write.
         folder: Of the ladder.
         records: Of the ladder's manifest.
         scores: (n, 4) that the projectors tell of each row. The answers tell these, and no defect
             graver than its dimension's score allows.
+        weight: Of each row.
     """
     lines = []
     for record, row in zip(records, scores.tolist(), strict=True):
@@ -118,13 +118,13 @@ def write_answers(
         if record["prompt"] is None:
             known = {name: s for name, s in known.items() if name not in ("semantic", "overall")}
         most = highest_severity(known.get(record["dimension"], 1.0))
-        severity = min(record["severity"], most)
         line = json.dumps(
-            {**record, "video": str(folder / record["video"]), "severity": severity, **known},
+            {**record, "video": str(folder / record["video"]), "weight": weight,
+             "severity": min(record["severity"], most), **known},
             ensure_ascii=False,
         )
         lines += [line + "\n"] * (CLEAN_TIMES if record["type"] == "clean" else 1)
-    path.write_text("".join(lines), encoding="utf-8")
+    return lines
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

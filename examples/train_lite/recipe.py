@@ -6,7 +6,8 @@ DATA holds `clips` (generated clips with prompts, for the ladder) and `fetv_dev`
 Every step leaves its result in WORK and is skipped when that is there; a killed training goes on
 where it stopped. The steps:
 
-1. ladder: damaged versions of the clips; the sources left out of training at all severities.
+1. ladder: damaged versions of the clips; the sources left out of training at all severities. And of
+   the rated clips, at one severity: more undamaged clips, to find signs of defects by.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
@@ -52,6 +53,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "semantic_lite": {}, "motion_flow": {"size": 112}, "technical_lite": {}
 }
 SEVERITIES_TRAINED = (1, 3, 5)
+SEVERITIES_RATED = (4,)
+ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
 COPY_WEIGHT = 0.5
 RATED_WEIGHT = 30.0  # of a rated clip beside a ladder row
 COMMON: dict[str, Any] = {
@@ -67,7 +70,7 @@ BASE: dict[str, Any] = {
 }
 RATED: dict[str, Any] = {"align_epochs": 2}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 300, "lora_learning_rate": 1e-3},
+    "sft": {"signs": True, "max_steps": 240, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 8, "grad_accum": 4, "lora_learning_rate": 5e-5},
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
@@ -81,7 +84,7 @@ EXPLAINING: dict[str, Any] = {
 def main(data: Path, work: Path) -> None:
     cache = FeatureCache(work / "cache")
     encoders = [create_encoder(name, **options) for name, options in ENCODERS.items()]
-    render(data / "clips", work)
+    render(data, work)
     if not (work / "augmented/manifest.jsonl").exists():
         augment(data / "fetv_dev", work / "augmented")
 
@@ -101,11 +104,13 @@ def main(data: Path, work: Path) -> None:
 
 def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
     """The model after the last of the three stages; each is skipped if it's there."""
-    ladder, records = manifests.read_ladder(work / "ladder/train")
     if not (work / "answers.jsonl").exists():
-        manifests.write_answers(
-            work / "answers.jsonl", work / "ladder/train", records, told(base, ladder, cache)
-        )
+        lines = []
+        for part, weight in ANSWER_WEIGHTS.items():
+            rows, records = manifests.read_ladder(work / "ladder" / part)
+            scores = told(base, rows, cache)
+            lines += manifests.answer_lines(work / "ladder" / part, records, scores, weight=weight)
+        (work / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
     for number, (stage, options) in enumerate(STAGES.items(), 1):
         output = work / f"runs/{number}-{stage}"
         if not (output / "model/config.json").exists():
@@ -125,8 +130,9 @@ def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDAr
     """Scores (n, 4) as the projectors of a model tell them."""
     processor = AIGVEvalProcessor.from_pretrained(folder)
     model = AIGVEvalModel.from_pretrained(folder)
-    digests = {row.video: cache.digest(row.video) for row in rows}
-    dataset = QualityDataset([rows], digests, list(processor.encoders.values()), cache)
+    encoders = list(processor.encoders.values())
+    digests = extract(sorted({row.video for row in rows}), encoders, cache, workers=2).digests
+    dataset = QualityDataset([rows], digests, encoders, cache)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     found = []
     for start in range(0, len(rows), 64):
@@ -144,14 +150,19 @@ def human_rows(
     return human + manifests.read_copies(work / "augmented", originals, COPY_WEIGHT)
 
 
-def render(clips: Path, work: Path) -> None:
-    """The two ladders, where they aren't there yet."""
-    parts = zip(("train", "heldout"), split_clips(clips), (SEVERITIES_TRAINED, range(1, 6)))
-    for part, sources, severities in parts:
+def render(data: Path, work: Path) -> None:
+    """The three ladders, where they aren't there yet."""
+    clips, rated = data / "clips", data / "fetv_dev"
+    train, held_out = split_clips(clips)
+    for part, folder, names, severities in (
+        ("train", clips, train, SEVERITIES_TRAINED),
+        ("heldout", clips, held_out, range(1, 6)),
+        ("rated", rated, sorted(path.name for path in rated.glob("*.mp4")), SEVERITIES_RATED),
+    ):
         if not (work / "ladder" / part / "manifest.jsonl").exists():
             make_ladder(
-                [clips / name for name in sources], work / "ladder" / part,
-                prompts=clips / "manifest.csv", severities=tuple(severities),
+                [folder / name for name in names], work / "ladder" / part,
+                prompts=folder / "manifest.csv", severities=tuple(severities),
                 max_side_px=512, max_seconds=4,
             )
 

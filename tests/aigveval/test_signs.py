@@ -92,6 +92,15 @@ def test_a_dimension_without_a_score_has_no_sign(finder):
     }
 
 
+def test_of_a_damaged_picture_nothing_is_said_that_depends_on_the_prompt():
+    made = SignFinder(ENTRIES, NAMES).requires_grad_(False)
+    made.whether.bias.copy_(torch.tensor([4.0, -40.0, 5.0, 0.0, 0.0]))
+    blind = torch.tensor([[False] * 3, [True, False, False]])
+    first, second = made.certainties(torch.zeros(2, 11), blind).tolist()
+    assert [value >= 0.5 for value in first] == [True, False, False]
+    assert [value >= 0.5 for value in second] == [False, False, True]
+
+
 def test_features_that_are_no_numbers_have_no_signs(finder):
     tokens = [torch.full((1, 8, 6), math.nan), torch.full((1, 3, 5), math.nan)]
     assert finder.signs(tokens, torch.ones(1, 4, dtype=torch.bool)) == [[]]
@@ -123,7 +132,7 @@ def telling():
     """A model whose head sees a blur in anything."""
     model, processor = make_model(signs=["blur", "prompt_mismatch"])
     with torch.no_grad():
-        model.model.signs.whether.bias.copy_(torch.tensor([5.0, 4.0, 0.0]))
+        model.model.signs.whether.bias.copy_(torch.tensor([5.0, 4.0, 0.0, 0.0]))
         model.model.signs.degree.bias.fill_(2.0)
         model.model.signs.when.bias.fill_(1.0)
     return model, processor
@@ -136,9 +145,17 @@ def test_the_head_of_an_answer_tells_the_signs(telling):
     first, second = answer_heads(model, batch, scores)
     assert first.endswith(
         "Technical quality: bad\nText-video alignment: fair\n"
-        "Signs: 1.2 - 3.4 -; Technical 9 blur 5; Semantic 3 prompt mismatch 3\n"  # 3: what a score of 3.4 allows
+        "Signs: 1.2 - 3.4 -; Technical 9 blur 5; Semantic none\n"
     )
     assert second.endswith("Technical quality: good\nSigns: 4.1 - - -; Technical 9 blur 2\n")
+
+
+def test_a_sign_is_no_graver_than_its_score_allows(telling):
+    model, processor = telling
+    model.model.signs.whether.bias[0].data.fill_(-5)
+    batch = make_batch(processor, model.config, ["a cat"])
+    line = model.sign_lines(batch, [{"technical": 4.6, "semantic": 3.4}])
+    assert line == ["Signs: 4.6 - 3.4 -; Technical none; Semantic 9 prompt mismatch 3\n"]
 
 
 def test_signs_are_no_part_of_the_answer(telling):
