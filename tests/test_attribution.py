@@ -170,9 +170,11 @@ def test_format_and_numbers(figures):
                 shown=figures.Try(problems=("score_contradicts_slot",),
                                   numbers={"technical": 3.6, "overall": 3.0})),
         clip_of(figures, "blur", 1, scores=scores, shown=figures.Try(numbers={"technical": 3.0})),
-        clip_of(figures, "blur", 1, scores=scores),
+        clip_of(figures, "blur", 1, scores=scores, spoken={"blur"},
+                named={"blur": [(0.0, 4.0)], "shake": [(0.0, 4.0)]}),
     ]
     found = figures.figures_of(clips)
+    assert value(found["sentence tells the named defect"]) == 0.5
     assert value(found["valid format, first try"]) == 0.75
     assert value(found["valid format, as users get it"]) == 1.0
     assert value(found["contradiction, first try"]) == 0.25
@@ -304,12 +306,14 @@ def test_what_is_told(attribution, work):
     freeze = {**blur, "name": "freeze", "start_seconds": 1.0, "end_seconds": 2.0}
     tries = [
         {"defects": None, "numbers": {}, "problems": [["missing_line", "defects"]]},
-        {"defects": [blur, freeze], "numbers": {"overall": 3.0}, "problems": []},
+        {"defects": [blur, freeze], "numbers": {"overall": 3.0}, "problems": [],
+         "reasoning": {"technical": "edges are badly blurred.", "motion": "it moves well."}},
     ]
     record = {"tries": tries, "shown": 1, "scores": {"overall": 3.2},
               "signs": [{**blur, "certainty": 4}, {**freeze, "certainty": 5}]}
     told = attribution.told_clip(case, record)
     assert told.named == {"blur": [(0.0, 4.0)], "freeze": [(1.0, 2.0)]}
+    assert told.spoken == {"blur"}
     assert told.first.problems == ("missing_line",) and told.shown.problems == ()
     assert told.shown.numbers == {"overall": 3.0} and told.scores == {"overall": 3.2}
     assert attribution.sign_clip(case, record).named == {"freeze": [(1.0, 2.0)]}

@@ -43,6 +43,7 @@ from aigveval.train.dataset import Collator, QualityDataset
 from encoders.video import VideoError
 from encoders.wheels import sha256
 from prompts import SCORES, Answer, Sign
+from prompts.consistency import mentioned
 
 Record = dict[str, Any]
 
@@ -245,9 +246,11 @@ def _line(record: Record) -> str:
 def told_clip(case: Case, record: Record) -> Clip:
     """The case with what the model says of it."""
     shown = record["tries"][record["shown"]]
+    spoken = {name for dimension, text in shown["reasoning"].items()
+              for name in mentioned(text, dimension)}
     return replace(
-        case.truth, named=_named(shown["defects"] or (), case), scores=record["scores"],
-        first=_try(record["tries"][0]), shown=_try(shown),
+        case.truth, named=_named(shown["defects"] or (), case), spoken=spoken,
+        scores=record["scores"], first=_try(record["tries"][0]), shown=_try(shown),
     )
 
 

@@ -5,7 +5,7 @@ sources, or None for the value where there is nothing to measure.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,6 +58,7 @@ class Clip:
         span: When it is damaged, None for all the time.
         duration: In seconds.
         named: Defects that are told, each with the times; of the whole clip where none is told.
+        spoken: Defects that the sentences speak of.
         scores: Of the scoring pass, by name.
         first, shown: The first try, and the best of up to three.
     """
@@ -69,6 +70,7 @@ class Clip:
     duration: float
     span: Span | None = None
     named: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    spoken: Collection[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     first: Try = Try()
     shown: Try = Try()
@@ -97,7 +99,7 @@ def mean(values: Iterable[tuple[str, float]]) -> Figure:
 
 
 def format_figures(clips: Sequence[Clip]) -> dict[str, Figure]:
-    """Shares of answers in valid format, and with contradictions of each kind."""
+    """Shares of answers in valid format, with contradictions of each kind, and of defects told."""
     found = {}
     for when, tries in (
         (FIRST, [(clip.group, clip.first) for clip in clips]),
@@ -113,6 +115,9 @@ def format_figures(clips: Sequence[Clip]) -> dict[str, Figure]:
             found[f"{kind.replace('_', ' ')}, {when}"] = mean(
                 (group, kind in one.problems) for group, one in tries
             )
+    found["sentence tells the named defect"] = mean(
+        (clip.group, name in clip.spoken) for clip in clips for name in clip.named
+    )
     return found
 
 
