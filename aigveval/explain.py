@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from prompts import DIMENSIONS, SCORES, Answer, check, parse
-from prompts.answer import Problem
+from prompts.answer import TENTHS, Problem
 from prompts.rubric import Score as ScoreName
 
 from .assess import Assessor, ModelEngine, ModelError, NoEngine, Scores, Views, name_scores
@@ -33,7 +33,6 @@ from .report import Contributions, one_line
 from .scorer import AIGVEvalOutput
 
 ATTEMPTS = 3
-_TENTHS = 10.0  # length of any clip in tenths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +200,7 @@ def read_answer(
         duration_seconds: of the clip.
         times: unit of the times in the text, `tenths` of the clip or `seconds`.
     """
-    length = _TENTHS if times == "tenths" else duration_seconds
+    length = TENTHS if times == "tenths" else duration_seconds
     answer = parse(
         written.text, expected_scores=list(scores), duration_seconds=length,
         finished=written.finished,
@@ -228,7 +227,7 @@ def read_answer(
         reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in circles},
         problems=(*answer.problems, *extra, *found),
     )
-    return answer.scaled(duration_seconds / _TENTHS) if times == "tenths" else answer
+    return answer.scaled(duration_seconds / TENTHS) if times == "tenths" else answer
 
 
 def contributions(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from prompts import SCORES, Defect, Sign
+from prompts.answer import TENTHS
 from prompts.rubric import DEFECTS
 
-TENTHS = 10.0  # length of any clip in the unit of a sign's times
 MIDDLE_SEVERITY = 3.0
 NAMED_FROM = 5  # certainty from which on a sign is a defect
 OF_PROMPT = frozenset({"prompt_mismatch", "wrong_object", "missing_object", "wrong_count"})

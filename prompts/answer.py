@@ -48,6 +48,7 @@ ProblemKind = Literal[
 ]
 
 SIGNS_LABEL = "Signs"
+TENTHS = 10.0  # length of any clip in tenths of it
 MAX_SEVERITY = 5
 MAX_DEFECTS = 50
 MAX_REASONING_BYTES = 1000  # per dimension

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompts import Answer, build_messages, check, parse, render
+from prompts.answer import TENTHS
 from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
@@ -45,7 +46,6 @@ Times = Literal["seconds", "tenths"]
 Form = Literal["messages", "prompt"]
 
 VIDEO_TAG = "<video>"
-TENTHS = 10.0  # length of a clip in tenths
 _UNSCORED = 4.0  # how a dimension without score or defect is spoken of
 
 

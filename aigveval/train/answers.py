@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from aigveval.data.attributions import read_labels
-from aigveval.data.cot import TENTHS, CotRow, Times, make_row, read_cot, with_length
+from aigveval.data.cot import CotRow, Times, make_row, read_cot, with_length
 from aigveval.data.scales import MOS, Scale
 from aigveval.data.tables import read_rows
 from prompts import SCORES, parse, render
+from prompts.answer import TENTHS
 
 from .data import TrainingRow
 from .dataset import QualityDataset

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aigveval.fusion import AIGVEvalBackbone
-from aigveval.signs import MIDDLE_SEVERITY, TENTHS, SignFinder
+from aigveval.signs import MIDDLE_SEVERITY, SignFinder
 from prompts import DEFECTS, Defect, parse
+from prompts.answer import TENTHS
 
 from .answers import answers_of
 from .dataset import Collator, QualityDataset

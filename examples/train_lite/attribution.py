@@ -36,13 +36,14 @@ from aigveval.explain import ATTEMPTS, ExplainingEngine, best_of
 from aigveval.fusion import pack_features
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
-from aigveval.signs import NAMED_FROM, TENTHS
+from aigveval.signs import NAMED_FROM
 from aigveval.terminal import one_line_errors
 from aigveval.train.data import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
 from encoders.video import VideoError
 from encoders.wheels import sha256
 from prompts import SCORES, Answer, Sign
+from prompts.answer import TENTHS
 from prompts.consistency import mentioned
 
 Record = dict[str, Any]
