@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -256,6 +257,8 @@ def test_cases(attribution, work):
     assert [case.truth.span for case in cases[:3]] == [None, None, (1.0, 3.0)]
     assert [(c.truth.group, c.prompt) for c in cases[-2:]] == [("dog", "two boats"),
                                                                ("boat", "a dog")]
+    cases[1] = replace(cases[1], truth=replace(cases[1].truth, severity=2))
+    assert attribution.plain_cases(cases) == [cases[0], *cases[2:6], *cases[8:]]
 
 
 def test_a_run_goes_on_and_begins_anew(attribution, work, model, monkeypatch, capsys):

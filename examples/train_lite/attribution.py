@@ -5,8 +5,9 @@
 
 WORK is that of recipe.py: its ladders and feature cache. A model is FOLDER or NAME=FOLDER. Each
 writes about all left-out clips, the clean clips that were trained on, and each clean left-out clip
-with the prompt of every other one. Answers go to WORK/answers/NAME.jsonl as they come: a run that
-is stopped goes on there, and a model whose files have changed begins anew.
+with the prompt of every other one; with --plain not about slight damage and clips trained on.
+Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes on there, and a model
+whose files have changed begins anew.
 
 Besides the models the table has a column `signs alone`: what the head of `aigveval.signs` finds,
 without the LLM. Prints the tables as Markdown, and writes them to OUT.md and all to OUT.json. What
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attribution_figures import CLEAN, Clip, Span, Try, as_markdown, confusion, figures_of
+from attribution_figures import CLEAN, PLAIN, Clip, Span, Try, as_markdown, confusion, figures_of
 from baselines import publish
 from rich.console import Console
 from rich.progress import track
@@ -75,6 +76,12 @@ def read_cases(ladder: Path) -> list[Case]:
         *(replace(case, prompt=prompt, truth=replace(case.truth, part="other_prompt"))
           for case in clean for prompt in prompts if prompt != case.prompt),
     ]
+
+
+def plain_cases(cases: Sequence[Case]) -> list[Case]:
+    """Without slight damage, which need not be told, and without the clips trained on."""
+    return [case for case in cases if case.truth.part == "other_prompt" or (
+        case.truth.part == "heldout" and case.truth.severity not in range(1, PLAIN))]
 
 
 def _case(label: Labelled, part: Any) -> Case:
@@ -331,9 +338,11 @@ def model_names(given: Sequence[str]) -> dict[str, Path]:
 
 def main(
     work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str,
-    attempts: int = ATTEMPTS,
+    attempts: int = ATTEMPTS, plain: bool = False,
 ) -> None:
     cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
+    if plain:
+        cases = plain_cases(cases)
     records = {
         name: answers(folder, cases, cache, work / "answers" / f"{name}.jsonl",
                       batch_size=batch_size, device=find_device(device), attempts=attempts)
@@ -357,8 +366,10 @@ if __name__ == "__main__":
     parser.add_argument("--attempts", type=int, default=ATTEMPTS,
                         help=f"answers of a clip until one has no problem (default {ATTEMPTS}, "
                         "as users get it; 1 takes less time)")
+    parser.add_argument("--plain", action="store_true",
+                        help=f"only damage of severity {PLAIN} and more, and left-out clips")
     arguments = parser.parse_args()
     with one_line_errors():
         main(arguments.work.resolve(), model_names(arguments.models), arguments.out,
              batch_size=arguments.batch_size, device=arguments.device,
-             attempts=arguments.attempts)
+             attempts=arguments.attempts, plain=arguments.plain)
