@@ -54,7 +54,7 @@ class SignFinder(nn.Module):
         width, count = sum(self.dims), len(self.names)
         self.picture = [n for n, name in enumerate(self.names) if name not in OF_PROMPT]
         self.prompt = [n for n, name in enumerate(self.names) if name in OF_PROMPT]
-        self.whether = nn.Linear(width, count + 2)  # the last: none of picture, none of prompt
+        self.whether = nn.Linear(width, count + 2)  # the last two: none of each kind
         self.degree = nn.Linear(width, count)
         self.when = nn.Linear(width, count)
         for linear in (self.whether, self.degree, self.when):
