@@ -32,8 +32,8 @@ class SignFinder(nn.Module):
 
     A clip's tokens, averaged over time, tell by a softmax how likely each defect of the picture
     is, and none: as in the data that it's fitted to, one defect stands out. Another softmax tells
-    the same of the defects that only a prompt makes. A sign is as certain as the defect is against
-    none, less where another one is likelier. Of a picture with a likely defect nothing is said that
+    the same of the defects that only a prompt makes, of which the likeliest alone counts. A sign is
+    as certain as the defect is against none, less where another one is likelier. Of a picture with a likely defect nothing is said that
     depends on the prompt, as nobody knows how well it would fit without the defect. The averages
     also tell how severe a defect is, and the tokens of a time step whether the step has it.
     `train.signs` fits the weights.
@@ -103,6 +103,9 @@ class SignFinder(nn.Module):
         for none, group in enumerate((self.picture, self.prompt)):
             if group:
                 found[:, group] = certainty(logits[:, [*group, count + none]], blind[:, group])
+        if self.prompt:
+            likeliest = found[:, self.prompt].amax(1, keepdim=True)
+            found[:, self.prompt] *= found[:, self.prompt] == likeliest
         if self.picture and self.prompt:
             damaged = found[:, self.picture].amax(1, keepdim=True) >= NAMED_FROM / 10
             found[:, self.prompt] = found[:, self.prompt].masked_fill(damaged, 0.0)

@@ -34,12 +34,13 @@ from .progress import steps_bar
 RIDGE = 2.0  # penalty, where all columns are read
 SCREENED_RIDGE = 1e-4  # where some are; with weights that sum to 1
 PICTURE_COLUMNS = 1024  # that a map of a defect of the picture reads
-PROMPT_COLUMNS = 3  # of a defect that a prompt makes: the similarities alone
+PROMPT_COLUMNS = 12  # of a defect that a prompt makes
+MISMATCH_COLUMNS = 3  # of whether the prompt fits at all: the similarities alone
 FOLDS = 4  # of the rows' groups, to find out how sure to be
 MISMATCHES = 10  # wrong prompts per undamaged clip
-MISMATCH_WEIGHT = 0.03  # of one
+MISMATCH_WEIGHT = 0.1  # of one
 DAMAGED_WEIGHT = 0.1  # of a damaged clip among those whose prompt is right
-ALARMS = 0.08  # share of undamaged clips, of sources not fitted to, with an alarm
+ALARMS = 0.09  # share of undamaged clips, of sources not fitted to, with an alarm
 _MISMATCH = "prompt_mismatch"
 _BATCH = 64
 
@@ -193,30 +194,35 @@ def _fit_whether(finder: SignFinder, rows: Rows, group: Sequence[int], none: int
     used = weight > 0
     x, weight, clean = rows.clips[used], weight[used], ~(here.any(1) | damaged)[used]
     present = torch.cat([here[used], ~here[used].any(1, keepdim=True)], dim=1)
-    count = PICTURE_COLUMNS if group == finder.picture else PROMPT_COLUMNS
+    counts = [PICTURE_COLUMNS] * (len(group) + 1)
+    if group == finder.prompt:
+        simple = [finder.names[number] == _MISMATCH for number in group] + [True]
+        counts = [MISMATCH_COLUMNS if alone else PROMPT_COLUMNS for alone in simple]
     order = {number: n for n, number in enumerate(dict.fromkeys(rows.groups[used].tolist()))}
     fold = torch.tensor([order[number] % FOLDS for number in rows.groups[used].tolist()])
     unseen = torch.zeros(present.shape)
     for number in range(FOLDS):
         kept, left = fold != number, fold == number
         if left.any() and kept.any():
-            maps, offset = _screened(x[kept], present[kept], weight[kept], count)
+            maps, offset = _screened(x[kept], present[kept], weight[kept], counts)
             unseen[left] = x[left] @ maps + offset
     scale, bias = _how_sure(unseen, present, weight, clean)
-    maps, offset = _screened(x, present, weight, count)
+    maps, offset = _screened(x, present, weight, counts)
     outputs = [*group, none]
     finder.whether.weight[outputs] = scale * maps.T
     finder.whether.bias[outputs] = scale * offset + bias
 
 
-def _screened(x: Tensor, present: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _screened(
+    x: Tensor, present: Tensor, weight: Tensor, counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Ridge regressions on the most correlated columns.
 
     Args:
         x: (m, e).
         present: (m, c), bool.
         weight: (m,).
-        count: Columns that are read.
+        counts: How many columns each of the c maps reads.
 
     Returns:
         Weights (e, c) and biases (c,) for targets of 1 and -1.
@@ -227,11 +233,11 @@ def _screened(x: Tensor, present: Tensor, weight: Tensor, count: int) -> tuple[T
     x, target = x - mean, target - middle
     spread = (weight * x.square()).sum(0).sqrt() + 1e-6
     related = ((weight * x).T @ target).abs() / spread[:, None]
-    maps, count = torch.zeros(x.shape[1], target.shape[1]), min(count, x.shape[1])
-    for column in range(target.shape[1]):
-        best = related[:, column].topk(count).indices
+    maps = torch.zeros(x.shape[1], target.shape[1])
+    for column, count in enumerate(counts):
+        best = related[:, column].topk(min(count, x.shape[1])).indices
         part = x[:, best]
-        gram = (weight * part).T @ part + SCREENED_RIDGE * torch.eye(count)
+        gram = (weight * part).T @ part + SCREENED_RIDGE * torch.eye(len(best))
         maps[best, column] = torch.linalg.solve(gram, (weight * part).T @ target[:, column])
     return maps, middle - mean @ maps
 
