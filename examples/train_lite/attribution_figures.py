@@ -159,9 +159,14 @@ def macro_f1(truth: ArrayLike, named: ArrayLike) -> float:
     return float(np.nanmean(values))
 
 
+def is_plain_or_clean(clip: Clip) -> bool:
+    """Whether it is clear what to say of it."""
+    return clip.type == CLEAN or clip.severity >= PLAIN
+
+
 def plain_or_clean(clips: Iterable[Clip]) -> list[Clip]:
     """The clips of which it is clear what to say."""
-    return [clip for clip in clips if clip.type == CLEAN or clip.severity >= PLAIN]
+    return [clip for clip in clips if is_plain_or_clean(clip)]
 
 
 def detection(clips: Sequence[Clip]) -> dict[str, Figure]:
