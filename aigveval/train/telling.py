@@ -81,7 +81,7 @@ class FromSigns:
             for name in SCORES if name in own
         }
         names = [name for name in self.names if DEFECTS[name].dimension in scores]
-        count = min(len(names), int(random.choice((0, 1, 1, 1, 2, 2, 3))))
+        count = min(len(names), int(random.choice((0, 1, 1, 2, 2, 3, 3))))
         sure = sorted(random.integers(2, 10, count).tolist(), reverse=True)
         signs = [
             Sign(defect=_defect(names[number], scores, random), certainty=certainty)
