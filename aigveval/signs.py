@@ -33,10 +33,10 @@ class SignFinder(nn.Module):
     A clip's tokens, averaged over time, tell by a softmax how likely each defect of the picture
     is, and none: as in the data that it's fitted to, one defect stands out. Another softmax tells
     the same of the defects that only a prompt makes, of which the likeliest alone counts. A sign is
-    as certain as the defect is against none, less where another one is likelier. Of a picture with
-    a likely defect nothing is said that depends on the prompt, as nobody knows how well it would
-    fit without the defect. The averages also tell how severe a defect is, and the tokens of a time
-    step whether the step has it. `train.signs` fits the weights.
+    as certain as the defect is against none, less where another one is likelier. Where the picture
+    has a likely defect, one of the prompt counts only if it's more certain, as nobody knows how
+    well the prompt would fit without the damage. The averages also tell how severe a defect is, and
+    the tokens of a time step whether the step has it. `train.signs` fits the weights.
 
     Args:
         entries: Encoders as in `AIGVEvalConfig.encoders`.
@@ -107,8 +107,9 @@ class SignFinder(nn.Module):
             likeliest = found[:, self.prompt].amax(1, keepdim=True)
             found[:, self.prompt] *= found[:, self.prompt] == likeliest
         if self.picture and self.prompt:
-            damaged = found[:, self.picture].amax(1, keepdim=True) >= NAMED_FROM / 10
-            found[:, self.prompt] = found[:, self.prompt].masked_fill(damaged, 0.0)
+            damaged = found[:, self.picture].amax(1, keepdim=True)
+            hidden = (damaged >= NAMED_FROM / 10) & (damaged >= found[:, self.prompt])
+            found[:, self.prompt] = found[:, self.prompt].masked_fill(hidden, 0.0)
         return found
 
     def _of_clip(

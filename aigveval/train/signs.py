@@ -40,7 +40,9 @@ FOLDS = 4  # of the rows' groups, to find out how sure to be
 MISMATCHES = 10  # wrong prompts per undamaged clip
 MISMATCH_WEIGHT = 0.1  # of one
 DAMAGED_WEIGHT = 0.1  # of a damaged clip among those whose prompt is right
-ALARMS = 0.09  # share of undamaged clips, of sources not fitted to, with an alarm
+# Share of undamaged clips, of sources not fitted to, with an alarm.
+PICTURE_ALARMS = 0.08
+PROMPT_ALARMS = 0.11
 _MISMATCH = "prompt_mismatch"
 _BATCH = 64
 
@@ -189,11 +191,12 @@ def _fit_whether(finder: SignFinder, rows: Rows, group: Sequence[int], none: int
     weight = rows.weight.clone()
     if group == finder.picture:
         weight[damaged] = 0  # a wrong prompt changes no picture
-        counts = [PICTURE_COLUMNS] * (len(group) + 1)
+        counts, alarms = [PICTURE_COLUMNS] * (len(group) + 1), PICTURE_ALARMS
     else:
         weight[damaged] *= DAMAGED_WEIGHT
         simple = [finder.names[number] == _MISMATCH for number in group] + [True]
         counts = [MISMATCH_COLUMNS if alone else PROMPT_COLUMNS for alone in simple]
+        alarms = PROMPT_ALARMS
     used = weight > 0
     x, weight, clean = rows.clips[used], weight[used], ~(here.any(1) | damaged)[used]
     present = torch.cat([here[used], ~here[used].any(1, keepdim=True)], dim=1)
@@ -205,7 +208,7 @@ def _fit_whether(finder: SignFinder, rows: Rows, group: Sequence[int], none: int
         if left.any() and kept.any():
             maps, offset = _screened(x[kept], present[kept], weight[kept], counts)
             unseen[left] = x[left] @ maps + offset
-    scale, bias = _how_sure(unseen, present, weight, clean)
+    scale, bias = _how_sure(unseen, present, weight, clean, alarms)
     maps, offset = _screened(x, present, weight, counts)
     outputs = [*group, none]
     finder.whether.weight[outputs] = scale * maps.T
@@ -257,13 +260,13 @@ def _set(linear: torch.nn.Linear, row: int, weights: Tensor, bias: float) -> Non
 
 
 def _how_sure(
-    scores: Tensor, present: Tensor, weight: Tensor, clean: Tensor
+    scores: Tensor, present: Tensor, weight: Tensor, clean: Tensor, alarms: float
 ) -> tuple[float, Tensor]:
     """Scale (a number) and bias (c,) that make a softmax of scores (m, c) into probabilities.
 
     First by the likelihood, where rows without a defect count as much as all others together. Then
-    none is made likelier or less so, until `ALARMS` of the undamaged clips (m,) have a likelier
-    defect.
+    none is made likelier or less so, until a share `alarms` of the undamaged clips (m,) has a
+    likelier defect.
     """
     target = present / present.sum(1, keepdim=True)
     none = present[:, -1]
@@ -285,5 +288,5 @@ def _how_sure(
     found = (scale * scores + bias)[clean]
     ahead, order = (found[:, :-1].amax(1) - found[:, -1]).sort()
     share = weight[clean][order].cumsum(0) / weight[clean].sum()
-    bias[-1] += ahead[int((share < 1 - ALARMS).sum())] + 1e-4
+    bias[-1] += ahead[int((share < 1 - alarms).sum())] + 1e-4
     return float(scale), bias

@@ -92,13 +92,14 @@ def test_a_dimension_without_a_score_has_no_sign(finder):
     }
 
 
-def test_of_a_damaged_picture_nothing_is_said_that_depends_on_the_prompt():
+@pytest.mark.parametrize(("of_prompt", "named"), [(3.0, "blur"), (5.0, "prompt_mismatch")])
+def test_of_a_damaged_picture_the_prompts_defect_counts_if_it_is_surer(of_prompt, named):
     made = SignFinder(ENTRIES, NAMES).requires_grad_(False)
-    made.whether.bias.copy_(torch.tensor([4.0, -40.0, 5.0, 0.0, 0.0]))
-    blind = torch.tensor([[False] * 3, [True, False, False]])
-    first, second = made.certainties(torch.zeros(2, 11), blind).tolist()
-    assert [value >= 0.5 for value in first] == [True, False, False]
-    assert [value >= 0.5 for value in second] == [False, False, True]
+    made.whether.bias.copy_(torch.tensor([4.0, -40.0, of_prompt, 0.0, 0.0]))
+    seen, blind = made.certainties(torch.zeros(2, 11), torch.tensor([[False] * 3, [True] * 3]))
+    likely = [name for name, value in zip(NAMES, seen.tolist()) if value >= 0.5]
+    assert likely == list(dict.fromkeys(["blur", named]))
+    assert not blind.any()
 
 
 def test_features_that_are_no_numbers_have_no_signs(finder):
