@@ -53,9 +53,14 @@ class TextEngine:
         ]
 
 
-def tiny_assessor(**options) -> Assessor:
-    """A real model of random weights behind a real processor; decodes real videos."""
-    model, processor = make_model()
+def tiny_assessor(*, name: str = "tiny", **options) -> Assessor:
+    """A real model of random weights behind a real processor; decodes real videos.
+
+    Options are of the model's config.
+    """
+    model, processor = make_model(**options)
+    for projector in model.model.projectors.values():
+        size = projector.mean.shape
+        projector.set_stats(torch.full(size, 0.3), torch.full(size, 0.5))
     processor._encoders = make_encoders()
-    engine = ModelEngine(model, processor, device=torch.device("cpu"))
-    return Assessor(engine, name="tiny", **options)
+    return Assessor(ModelEngine(model, processor, device=torch.device("cpu")), name=name)

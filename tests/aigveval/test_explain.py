@@ -1,29 +1,28 @@
-"""Explanations and contributions: what rows say, and what is never said."""
+"""Explanations: what rows say, and what is never said."""
 
 import json
 import math
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from aigveval import assess, explain
 from aigveval.assess import Assessor, ModelEngine, ModelError
 from aigveval.cli import app
 from aigveval.config import AIGVEvalConfig
-from aigveval.explain import ExplainingEngine, add_explanations, contributions, read_answer
+from aigveval.explain import ExplainingEngine, add_explanations, read_answer
 from aigveval.generation import Written
 from aigveval.modeling import AIGVEvalModel
 from aigveval.processing import AIGVEvalProcessor
-from aigveval.report import SCORE_FIELDS, Contributions
+from aigveval.report import SCORE_FIELDS
 from aigveval.results import read_results
 from encoders.video import VideoError
-from prompts import SCORES, Defect
+from prompts import Defect
 from prompts.rubric import LEVELS
 from tests.media import write_video
 
-from .engines import TextEngine
-from .tiny_llm import make_batch, make_config, make_encoders, make_llm, make_model, make_tokenizer
+from .engines import TextEngine, tiny_assessor
+from .tiny_llm import make_model, make_tokenizer
 
 GOOD = (
     "Technical: heavy blocks break up the picture.\n"
@@ -150,18 +149,9 @@ def videos(tmp_path_factory):
     return [write_video(folder / f"{n}.mp4", num_frames=12, seed=n) for n in range(3)]
 
 
-def made_assessor(*, name="tiny", **options):
-    model, processor = make_model(**options)
-    for projector in model.model.projectors.values():
-        size = projector.mean.shape
-        projector.set_stats(torch.full(size, 0.3), torch.full(size, 0.5))
-    processor._encoders = make_encoders()
-    return Assessor(ModelEngine(model, processor, device=torch.device("cpu")), name=name)
-
-
 @pytest.fixture
 def assessor():
-    return made_assessor(explains=True)
+    return tiny_assessor(explains=True)
 
 
 def test_rows_of_an_explaining_assessor(assessor, videos, writer):
@@ -229,7 +219,7 @@ def test_what_a_random_model_writes_is_not_shown(assessor, videos):
 
 
 def test_a_model_that_does_not_explain(videos):
-    assessor = made_assessor()
+    assessor = tiny_assessor()
     with pytest.raises(ModelError) as caught:
         add_explanations(assessor)
     assert str(caught.value) == (
@@ -249,7 +239,7 @@ def test_loading_with_explanations(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     config = AIGVEvalConfig.from_pretrained(tmp_path)
     assert config.explains
-    engine = made_assessor(explains=True).engine
+    engine = tiny_assessor(explains=True).engine
     monkeypatch.setattr(assess, "ModelEngine", lambda *a, **o: engine)
     monkeypatch.setattr(explain, "ModelEngine", ModelEngine)
     monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source: engine.model)
@@ -284,82 +274,6 @@ def test_a_broken_video(assessor, tmp_path):
         assessor.score(path)
 
 
-# ---- contributions ----
-
-
-def with_mean(model, features, dimensions):
-    """By hand: the tokens of the dimensions' encoders become the mean of their statistics."""
-    features, start = features.clone(), 0
-    for entry in model.config.encoders:
-        stop = start + entry["num_tokens"]
-        if entry["dimension"] in dimensions:
-            mean = model.model.projectors[entry["name"]].mean
-            features[:, start:stop, :entry["dim"]] = mean
-        start = stop
-    return features
-
-
-def test_contributions_by_hand_and_in_one_batch(monkeypatch):
-    engine = made_assessor().engine
-    model = engine.model
-    batch = make_batch(engine.processor, model.config, ["a cat", None, "two boats, one sun"])
-    overall = SCORES.index("overall")
-    full = model.score(**batch).scores
-    calls = []
-    real = AIGVEvalModel.forward
-    monkeypatch.setattr(
-        AIGVEvalModel, "forward",
-        lambda self, **inputs: calls.append(len(inputs["features"])) or real(self, **inputs),
-    )
-    with torch.inference_mode():
-        rows = contributions(model, batch, full)
-    assert calls == [4 * 3]
-    single = [["technical"], ["motion"], ["semantic"]]
-    for dimensions in (*single, ["technical", "motion", "semantic"]):
-        inputs = batch | {"features": with_mean(model, batch["features"], dimensions)}
-        without = model.score(**inputs).scores[:, overall]
-        for row, moved in enumerate(rows):
-            if len(dimensions) == 1:
-                expected = (full[row, overall] - without[row]).item()
-                assert getattr(moved, dimensions[0]) == pytest.approx(expected, abs=2e-5)
-                assert abs(expected) > 1e-3  # the evidence counts
-            else:
-                assert moved.baseline == pytest.approx(without[row].item(), abs=2e-5)
-    for row, moved in enumerate(rows):
-        total = moved.baseline + moved.sum + moved.residue
-        assert total == pytest.approx(full[row, overall].item(), abs=2e-5)
-
-
-def test_a_clip_like_the_training_mean_moves_nothing():
-    engine = made_assessor().engine
-    batch = make_batch(engine.processor, engine.model.config, ["a cat", "a dog"])
-    everything = ["technical", "motion", "semantic"]
-    batch["features"] = with_mean(engine.model, batch["features"], everything)
-    for moved in contributions(engine.model.eval(), batch, engine.model.score(**batch).scores):
-        for value in (moved.technical, moved.motion, moved.semantic, moved.residue):
-            assert value == pytest.approx(0, abs=2e-5)
-
-
-def test_no_contribution_of_a_dimension_without_encoder():
-    entries = [entry for entry in make_config().encoders if entry["dimension"] != "motion"]
-    config = AIGVEvalConfig(llm="tiny", encoders=entries)
-    processor = AIGVEvalProcessor.from_config(config, tokenizer=make_tokenizer())
-    model = AIGVEvalModel(config, llm=make_llm()).eval()
-    batch = make_batch(processor, config, ["a cat"])
-    with torch.inference_mode():
-        (moved,) = contributions(model, batch, model.score(**batch).scores)
-    assert moved.motion is None and moved.technical is not None
-    assert moved.to_dict()["motion"] is None and moved.sum == pytest.approx(
-        moved.technical + moved.semantic, abs=1e-5)
-
-
-def test_contributions_are_validated():
-    with pytest.raises(ValueError, match="^contribution of motion must be finite and in -4..4"):
-        Contributions(baseline=3.0, residue=0.0, motion=4.5)
-    with pytest.raises(ValueError, match="^baseline must be finite"):
-        Contributions(baseline=math.nan, residue=0.0)
-
-
 # ---- the command ----
 
 
@@ -380,7 +294,7 @@ def run(*arguments, code=0):
 
 
 def test_score_explain(folder, monkeypatch, writer):
-    monkeypatch.setattr(assess, "load", lambda model, device: made_assessor(explains=True))
+    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor(explains=True))
     result = run("0.mp4", "1.mp4", "--prompt", "a dog", "--explain")
     rows = [json.loads(line) for line in open("results.jsonl", encoding="utf-8")]
     for row in rows:
@@ -403,7 +317,7 @@ def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suf
     loaded = []
     monkeypatch.setattr(
         assess, "load",
-        lambda model, device: loaded.append(made_assessor(name=model, explains=True)) or loaded[-1],
+        lambda model, device: loaded.append(tiny_assessor(name=model, explains=True)) or loaded[-1],
     )
     out = ["--out", f"r{suffix}"]
     run("0.mp4", *out)
@@ -424,7 +338,7 @@ def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suf
 
 
 def test_model_without_explanations_is_refused_in_one_line(folder, monkeypatch):
-    monkeypatch.setattr(assess, "load", lambda model, device: made_assessor())
+    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor())
     result = run("0.mp4", "--explain", code=2)
     assert result.stderr == (
         "error: tiny: the model was not trained to explain its scores; contributions "
