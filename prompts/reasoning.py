@@ -17,6 +17,7 @@ def write_reasoning(
     split: Split,
     key: str = "",
     variant: int = 0,
+    degrees: bool = True,
 ) -> dict[Dimension, str]:
     """One sentence per dimension of which something is known.
 
@@ -29,6 +30,7 @@ def write_reasoning(
         key: Picks the wording: the same key gives the same text, on any machine.
         variant: Of one key, each of the first four variants has another wording in training (two
             in test), where one defect or none is told.
+        degrees: Put severities into words.
     """
     lines: dict[Dimension, str] = {}
     for dimension in DIMENSIONS:
@@ -39,7 +41,10 @@ def write_reasoning(
             worst.setdefault(defect.name, defect)
         if worst:
             said = [
-                _fill(_choose(DEFECT_PHRASES[defect.name], split, rng, variant), defect, rng)
+                _fill(
+                    _choose(DEFECT_PHRASES[defect.name], split, rng, variant), defect, rng,
+                    degrees=degrees,
+                )
                 for defect in list(worst.values())[:MAX_MENTIONED]
             ]
         elif dimension in scores:
@@ -56,6 +61,8 @@ def _choose(phrases: Phrases, split: Split, rng: random.Random, variant: int) ->
     return choices[(rng.randrange(len(choices)) + variant) % len(choices)]
 
 
-def _fill(phrase: str, defect: Defect, rng: random.Random) -> str:
-    words = {slot: rng.choice(degrees[defect.severity - 1]) for slot, degrees in DEGREES.items()}
+def _fill(phrase: str, defect: Defect, rng: random.Random, *, degrees: bool) -> str:
+    if not degrees:
+        return " ".join(phrase.format(adj="", adv="", part="a part").split())
+    words = {slot: rng.choice(choices[defect.severity - 1]) for slot, choices in DEGREES.items()}
     return phrase.format(**words)

@@ -58,6 +58,9 @@ class FromLabels:
 class FromSigns:
     """Random scores around the rows' own and random signs, which the answer puts into words.
 
+    But for severities: with their words among those to learn, `lite` took one at random, while it
+    copied the numbers into the list of defects.
+
     Attributes:
         names: Of the defects that there may be signs of.
         variants: Wordings, see `prompts.reasoning.write_reasoning`.
@@ -89,7 +92,8 @@ class FromSigns:
         ]
         named = _by_dimension(sign.defect for sign in signs if sign.certainty >= NAMED_FROM)
         told = write_reasoning(
-            scores, named, split="train", variant=int(random.integers(self.variants))
+            scores, named, split="train", variant=int(random.integers(self.variants)),
+            degrees=False,
         )
         answer = Answer(scores=scores, defects=named, reasoning=told)
         return render(answer), render_signs(signs, scores) + "\n"
