@@ -23,6 +23,7 @@ from aigveval.train.sft import IGNORED, AnswerCollator, answer_loss, with_answer
 from aigveval.train.stages import read_stages, run_stages
 from aigveval.train.telling import FromLabels, FromSigns
 from prompts import SCORES, check, parse, render_defects, render_levels, split_levels
+from prompts.phrasings import DEGREES
 
 from .fit_case import ENCODERS, history, run_and_kill
 from .stage_case import CLIPS, make_labels, make_llm, make_stage
@@ -386,7 +387,7 @@ def test_learning_to_read_makes_the_answer_of_what_is_told():
     known = {"answer": "Scores: 2.0 4.0 3.0 3.0"}
     torch.manual_seed(0)
     answers, lines = tell({}, [known, {"answer": "Scores: 2.0 4.0 - 3.0"}] * 50)
-    told = 0
+    told, words = 0, {word for choices in DEGREES["adv"] for word in choices}
     for number, (text, line) in enumerate(zip(answers, lines)):
         answer = parse(text, expected_scores=SCORES if number % 2 == 0 else SCORES[:2],
                        duration_seconds=10)
@@ -400,6 +401,7 @@ def test_learning_to_read_makes_the_answer_of_what_is_told():
         assert number % 2 == 0 or "prompt mismatch" not in line
         assert not [p for p in check(answer) if p.kind == "defect_contradicts_score"]
         told += len(named)
+        assert not words & set(" ".join(answer.reasoning.values()).strip(".").split())
     assert told > 40
     torch.manual_seed(0)
     assert tell({}, [known]) == (answers[:1], lines[:1])

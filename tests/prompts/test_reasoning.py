@@ -95,3 +95,17 @@ def test_the_same_key_gives_the_same_text_and_variants_differ():
         texts = {tell(key="a", variant=n)[dimension] for n in range(4)}
         assert len(texts) == 4
     assert len({str(tell(key=str(n))) for n in range(40)}) > 30
+
+
+@pytest.mark.parametrize("name", list(DEFECT_PHRASES))
+def test_without_degrees_a_text_is_the_same_whatever_the_severity(name):
+    dimension = rubric.DEFECTS[name].dimension
+    slight, grave = (
+        [write_reasoning({}, [Defect(name=name, severity=severity)], split="train",
+                         variant=variant, degrees=False)[dimension] for variant in range(4)]
+        for severity in (1, 5)
+    )
+    assert slight == grave and len(set(slight)) == 4
+    for text in slight:
+        assert mentioned(text, dimension) == {name}
+        assert text == " ".join(text.split()) and "{" not in text
