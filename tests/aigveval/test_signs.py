@@ -96,10 +96,11 @@ def test_a_dimension_without_a_score_has_no_sign(finder):
 def test_of_a_damaged_picture_the_prompts_defect_counts_if_it_is_surer(of_prompt, named):
     made = SignFinder(ENTRIES, NAMES).requires_grad_(False)
     made.whether.bias.copy_(torch.tensor([4.0, -40.0, of_prompt, 0.0, 0.0]))
-    seen, blind = made.certainties(torch.zeros(2, 11), torch.tensor([[False] * 3, [True] * 3]))
-    likely = [name for name, value in zip(NAMES, seen.tolist()) if value >= 0.5]
-    assert likely == list(dict.fromkeys(["blur", named]))
-    assert not blind.any()
+    blind = torch.tensor([[False] * 3, [True, False, False], [True] * 3])
+    both, of_picture_blind, neither = (made.certainties(torch.zeros(3, 11), blind) >= 0.5).tolist()
+    assert both == [True, False, named == "prompt_mismatch"]
+    assert of_picture_blind == [False, False, True]
+    assert neither == [False] * 3
 
 
 def test_features_that_are_no_numbers_have_no_signs(finder):
