@@ -17,8 +17,9 @@ from encoders.views import requests_of
 from prompts.rubric import SCORES
 
 from . import __version__
-from .batch import run_batches
+from .batch import run_batches, stop_at_our_fault
 from .data.manifest import Clip, check_exists, make_clip
+from .errors import DOCTOR, cause_of, is_ours, newer_versions, our_fault, reason_of, versions_in_use
 from .presets import list_presets
 from .report import Assessment, Score, one_line
 
@@ -193,14 +194,16 @@ class Assessor:
         """See `load`."""
         name, chosen = os.fspath(model), find_device(device)
         source = find_model(model)
-        from .checkpoint import kind_of  # transformers: seconds to import
-
         try:
+            from .checkpoint import kind_of  # transformers: seconds to import
+
             kind = kind_of(source)
             processor = kind.processor.from_pretrained(source)
             engine = kind.engine(kind.model.from_pretrained(source), processor, device=chosen)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
+        except Exception as error:
+            if is_ours(error):
+                raise
+            raise ModelError(f"cannot load the model {name}: {_why_not(error)}") from error
         assessor = cls(engine, name=name, batch_size=batch_size, workers=workers)
         if explain or contributions:
             from .explain import add_explanations
@@ -218,12 +221,18 @@ class Assessor:
 
         Raises:
             VideoError: when the file cannot be assessed; the message names it and the reason.
+            AssessmentError: when something else failed, see `score_many`.
         """
         start = time.perf_counter()
         clip = make_clip(video, prompt)
-        scores = self.engine.score([self._prepare(clip)], [clip.prompt])[0]
-        if isinstance(scores, Exception):
-            raise VideoError(clip.video, one_line(scores))
+        try:
+            scores = self.engine.score([self._prepare(clip)], [clip.prompt])[0]
+            if isinstance(scores, Exception):
+                raise scores
+        except VideoError:
+            raise
+        except Exception as error:
+            raise our_fault(error, f"{clip.video} could not be assessed") from error
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
 
     def score_many(
@@ -231,7 +240,8 @@ class Assessor:
     ) -> Generator[Assessment, None, None]:
         """Assesses many videos, yielding as it goes, in the order of the items.
 
-        A video that cannot be assessed yields an assessment with `error` set and no scores.
+        A video that cannot be assessed yields an assessment with `error` set and no scores. Where
+        no video gets through, and not because of the videos, none of them gets a row.
 
         Args:
             items: paths, pairs (path, prompt), or mappings with `video` and maybe `prompt`.
@@ -240,15 +250,19 @@ class Assessor:
 
         Raises:
             TypeError: when an item is none of these.
+            AssessmentError: when every video of the first batch (the first four, if it is smaller)
+                fails by an error that is no `VideoError`, such as one of an incompatible library
+                or of a device without memory. A single such error is its row's alone.
         """
+        size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
             map(as_clip, items),
             prepare=self._prepare,
             compute=self._compute,
-            batch_size=self.batch_size if batch_size is None else batch_size,
+            batch_size=size,
             workers=self.workers if workers is None else workers,
         )
-        for outcome in outcomes:
+        for outcome in stop_at_our_fault(outcomes, batch_size=size):
             if outcome.result is None:
                 reason = reason_of(outcome.error)
                 yield self._assessment(outcome.item, outcome.seconds, error=reason)
@@ -333,6 +347,12 @@ def find_model(model: str | os.PathLike[str]) -> str:
     )
 
 
+def _why_not(error: Exception) -> str:
+    if isinstance(error, (OSError, ValueError, RuntimeError)):  # about the model's files, mostly
+        return one_line(error) + newer_versions()
+    return f"{cause_of(error)} ({versions_in_use()}{newer_versions()}); {DOCTOR}"
+
+
 def as_clip(item: Item) -> Clip:
     """Turns an item of `score_many` into a clip.
 
@@ -349,14 +369,6 @@ def as_clip(item: Item) -> Clip:
         return make_clip(*item)
     kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
-
-
-def reason_of(error: BaseException | None) -> str:
-    """Gives one line that says what went wrong, for the field `error` of a row."""
-    if isinstance(error, VideoError):
-        return one_line(error.reason) or "cannot be read"
-    text = one_line(error or "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def find_device(device: str | torch.device | None) -> torch.device:

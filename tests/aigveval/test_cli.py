@@ -223,7 +223,8 @@ def test_unexpected_error_is_one_line(engine, monkeypatch):
 
     monkeypatch.setattr(assess, "load", load)
     assert run("v", code=1).stderr == (
-        "error: unexpected TypeError: first line second line (AIGVEVAL_DEBUG=1 shows where)\n"
+        "error: unexpected TypeError: first line second line (AIGVEVAL_DEBUG=1 shows where); "
+        "run `aigveval doctor`\n"
     )
     monkeypatch.setenv("AIGVEVAL_DEBUG", "1")
     result = CliRunner().invoke(app, ["score", "v"])
