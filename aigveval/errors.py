@@ -83,7 +83,8 @@ def versions_in_use() -> str:
 
 
 def newer_versions() -> str:
-    """Gives `; ...` about libraries that are newer than those this version was tested with."""
+    """Gives `; newer than tested: ...`, or nothing where no library is."""
     from .versions import newer_than_tested
 
-    return "".join(f"; {text}" for text in newer_than_tested())
+    newer = newer_than_tested()
+    return f"; newer than tested: {', '.join(newer)}" if newer else ""

@@ -33,6 +33,8 @@ CAUSE = "TypeError: got an unexpected keyword argument 'cache'"
 FAULT = (
     f"; something other than the video is at fault: {CAUSE} ({VERSIONS}); run `aigveval doctor`"
 )
+NEWER = ["av 77.0 (tested up to 18)", "transformers 5.99.0 (tested up to 5.24)"]
+SAYS_NEWER = f"; newer than tested: {NEWER[0]}, {NEWER[1]}"
 OUT_OF_MEMORY = [
     MemoryError("cannot have 9 GB"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
@@ -220,16 +222,15 @@ def test_score_of_one_video(clips):
 
 
 def test_newer_versions_are_named(clips, monkeypatch):
-    newer = ["transformers 5.99.0 is newer than tested", "av 77.0 is newer than tested"]
-    monkeypatch.setattr(versions, "newer_than_tested", lambda: newer)
+    monkeypatch.setattr(versions, "newer_than_tested", lambda: NEWER)
     _, message = until_end(Assessor(Broken("batch"), name="x"), clips)
     assert message == f"none of 8 videos could be assessed{FAULT}".replace(
-        VERSIONS, "; ".join([VERSIONS, *newer])
+        VERSIONS, VERSIONS + SAYS_NEWER
     )
     clips[2].write_text("bug")
     clips[3].write_text("unreadable")
     rows = list(Assessor(TextEngine(), name="x").score_many(clips))
-    assert rows[2].error == "; ".join(["RuntimeError: a bug with two lines", *newer])
+    assert rows[2].error == "RuntimeError: a bug with two lines" + SAYS_NEWER
     assert rows[3].error == "not a video"
 
 
@@ -260,13 +261,12 @@ class TestLoading:
         )
 
     def test_a_file_of_the_model_is_broken(self, monkeypatch):
-        newer = ["transformers 5.99.0 is newer than tested"]
         assert self.broken(monkeypatch, ValueError("x is broken")) == (
             "cannot load the model lite: x is broken"
         )
-        monkeypatch.setattr(versions, "newer_than_tested", lambda: newer)
+        monkeypatch.setattr(versions, "newer_than_tested", lambda: NEWER)
         assert self.broken(monkeypatch, ValueError("x is broken")) == (
-            "cannot load the model lite: x is broken; transformers 5.99.0 is newer than tested"
+            f"cannot load the model lite: x is broken{SAYS_NEWER}"
         )
 
 
