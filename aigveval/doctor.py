@@ -4,66 +4,27 @@
 
 Every check runs in another process, which runs all of them as long as it lives. So a library that
 cannot be imported, or that ends the process by a signal, is a finding like any other.
-
-The self-test scores two clips of `self_test`, whose scores `examples/make_self_test.py` writes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from fractions import Fraction
-from importlib import import_module, metadata
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-from . import __version__
-from .errors import cause_of, is_ours
-from .report import SCORE_FIELDS, one_line
+from .doctor_checks import EXTRAS, MODULES, Finding, run_check
+from .report import one_line
 
-State = Literal["ok", "note", "skipped", "failed"]
+__all__ = ["Finding", "checks", "examine", "is_well", "run_checks"]
 
-MODEL = "lite"
-SELF_TEST = Path(__file__).parent / "self_test"
-# Of a score; other versions and CPUs differ by less than 0.01, other decoders by up to 0.02.
-TOLERANCE = 0.05
-NEEDED_BYTES = 720e6  # of weights and what is made of them
-LOW_BYTES = 100e6  # free space below which results may not fit
-
-# Distribution to module. What is imported here has parts that are compiled, or is ours to need.
-MODULES = {
-    "numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors",
-    "transformers": "transformers", "peft": "peft", "accelerate": "accelerate", "timm": "timm",
-    "open_clip_torch": "open_clip", "gguf": "gguf", "av": "av", "decord": "decord",
-    "opencv-python-headless": "cv2", "pillow": "PIL.Image", "scipy": "scipy.stats",
-    "pyarrow": "pyarrow.parquet", "pyyaml": "yaml", "jinja2": "jinja2",
-    "matplotlib": "matplotlib.figure", "huggingface_hub": "huggingface_hub", "typer": "typer",
-    "rich": "rich", "filelock": "filelock", "platformdirs": "platformdirs",
-    "sentencepiece": "sentencepiece", "protobuf": "google.protobuf",
-}
-OPTIONAL = ("decord",)  # PyAV reads what it does not
-ADVICE = {
-    "opencv-python-headless": "pip install --force-reinstall --no-deps opencv-python-headless",
-}
-CODECS = {  # as people call it: encoder for a trial, container, pixel format
-    "h264": ("libx264", "mp4", "yuv420p"),
-    "hevc": ("libx265", "mp4", "yuv420p"),
-    "vp8": ("libvpx", "webm", "yuv420p"),
-    "vp9": ("libvpx-vp9", "webm", "yuv420p"),
-    "av1": ("libsvtav1", "mp4", "yuv420p"),
-    "mpeg4": ("mpeg4", "mp4", "yuv420p"),
-    "prores": ("prores_ks", "mov", "yuv422p10le"),
-    "mjpeg": ("mjpeg", "mov", "yuvj420p"),
-    "gif": ("gif", "gif", "rgb8"),
+_ADVICE = {
+    "SIGILL": "this build wants a newer CPU",
+    "SIGKILL": "the system kills what takes too much memory",
 }
 _RUN = """\
 import json, sys
@@ -71,33 +32,6 @@ sys.path[:], checks, options = json.loads(sys.argv[1])
 from aigveval.doctor import run_checks
 run_checks(checks, options)
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one look found.
-
-    Attributes:
-        check: a name of `checks()`, less what follows a space.
-        name: of what was looked at.
-        state: `failed` where scoring cannot work, `note` for what may be of use to know,
-            `skipped` where nothing was looked at.
-        text: one line.
-        advice: what to do about it, one line; may be empty.
-        facts: the same as plain values, for programs.
-    """
-
-    check: str
-    name: str
-    state: State
-    text: str
-    advice: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """As a line of a report."""
-        advice = f" -> {self.advice}" if self.advice else ""
-        return f"{self.state:7} {self.check}: {self.name}: {self.text}{advice}"
 
 
 def is_well(findings: Sequence[Finding]) -> bool:
@@ -109,7 +43,8 @@ def checks() -> list[str]:
     """The names of all checks, in order."""
     from .versions import tested_ranges
 
-    libraries = dict.fromkeys([*MODULES, *tested_ranges()])
+    extras = [name for name, one in tested_ranges().items() if name in EXTRAS and one.installed]
+    libraries = [*MODULES, *extras]
     rest = ("machine", "decoders", "weights", "self-test")
     return [*(f"library {name}" for name in libraries), *rest]
 
@@ -151,9 +86,10 @@ def examine(
             code = one_line(error)
         if left:  # it ended within a check; the others still have their turn
             check, _, name = left.pop(0).partition(" ")
+            ending = _ending(code)
             yield Finding(
                 check=check, name=name or check, state="failed",
-                text=f"ends the process ({_ending(code)})", advice=ADVICE.get(name, ""),
+                text=f"ends the process ({ending})", advice=_ADVICE.get(ending, ""),
             )
         todo = left
 
@@ -190,379 +126,10 @@ def run_checks(names: Sequence[str], options: Mapping[str, Any]) -> None:
     from .terminal import silence_libraries
 
     silence_libraries()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as out:
         os.dup2(2, 1)  # what libraries print is no finding
         for name in names:
             for finding in run_check(name, **options):
                 print(json.dumps(asdict(finding)), file=out)
             print(json.dumps({"done": name}), file=out)
-
-
-def run_check(name: str, *, fetch: bool, device: str | None) -> Iterator[Finding]:
-    """The findings of one check; whatever it raises is one of them."""
-    check, _, part = name.partition(" ")
-    try:
-        if check == "library":
-            yield _library(part)
-        elif check == "machine":
-            yield from _machine()
-        elif check == "decoders":
-            yield from _decoders()
-        elif check == "weights":
-            yield from _weights(fetch=fetch)
-        else:
-            yield from _self_test(device)
-    except Exception as error:
-        text = one_line(error) if is_ours(error) else cause_of(error)
-        yield Finding(check=check, name=part or check, state="failed", text=text)
-
-
-# ---- libraries ----------------------------------------------------------------------------------
-
-
-def _library(name: str) -> Finding:
-    from .versions import tested_ranges
-
-    known = tested_ranges().get(name)
-    tested = known.tested if known else ""
-    installed: str | None
-    try:
-        installed = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        installed = None
-    facts = {
-        "installed": installed, "lowest": known and known.lowest, "below": known and known.below,
-    }
-
-    def finding(state: State, text: str, advice: str = "") -> Finding:
-        return Finding(
-            check="library", name=name, state=state, text=text, advice=advice, facts=facts
-        )
-
-    beside = f" (tested: {tested})" if tested else ""
-    needed = name in MODULES and name not in OPTIONAL
-    module = MODULES.get(name)
-    try:
-        if module is not None:
-            import_module(module)
-        elif installed is None:
-            raise ImportError
-    except Exception as error:
-        if installed is None and isinstance(error, ImportError):
-            return finding("failed" if needed else "note", f"not installed{beside}",
-                           f"pip install {name}" if needed else "")
-        text = f"{installed or 'a copy'}{beside} cannot be imported: {cause_of(error, limit=200)}"
-        return finding("failed" if needed else "note", text, ADVICE.get(name, ""))
-    if known is not None and (known.is_newer or known.is_older):
-        words = "newer" if known.is_newer else "older"
-        return finding("note", f"{installed} is {words} than tested ({tested})")
-    return finding("ok", f"{installed or 'there, of an unknown version'}{beside}")
-
-
-# ---- the machine --------------------------------------------------------------------------------
-
-
-def _machine() -> Iterator[Finding]:
-    def finding(name: str, text: str, state: State = "ok", advice: str = "", **facts: Any):
-        return Finding(
-            check="machine", name=name, state=state, text=text, advice=advice, facts=facts
-        )
-
-    yield finding("system", f"{platform.platform()}, {platform.python_implementation()} "
-                  f"{platform.python_version()}, aigveval {__version__}")
-    import torch
-
-    cores, quota, threads = allowed_cores(), cpu_quota(), torch.get_num_threads()
-    whole = os.cpu_count() or 1
-    text = f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}; {cores} of {whole} cores"
-    text += f", quota of {quota:g} cores" if quota is not None else ", no quota"
-    text += f"; {threads} threads"
-    chosen = {name: os.environ[name] for name in sorted(os.environ)
-              if name.startswith(("OMP_", "GOMP_", "MKL_", "KMP_"))}
-    text += "".join(f", {name}={value}" for name, value in chosen.items())
-    most = max(1, round(min(cores, cores if quota is None else quota)))
-    yield finding(
-        "CPU", text, "note" if threads > most else "ok",
-        f"more threads than cores are slow: set OMP_NUM_THREADS={most}" if threads > most else "",
-        cores=cores, of=whole, quota=quota, threads=threads, environment=chosen,
-    )
-    total, limit = _memory_bytes(), _memory_limit_bytes()
-    yield finding(
-        "memory", (f"{total / 1e9:.1f} GB" if total else "unknown")
-        + (f", limit of {limit / 1e9:.1f} GB" if limit else ""), total_bytes=total, limit_bytes=limit,
-    )
-    yield _gpu(finding)
-
-
-def _gpu(finding: Callable[..., Finding]) -> Finding:
-    import torch
-
-    build = torch.version.cuda or torch.version.hip
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        here = torch.cuda.is_available()
-    built = f"PyTorch {torch.__version__} is built for {f'CUDA {build}' if build else 'CPUs'}"
-    if not here:
-        why = f"; {one_line(said[0].message, limit=200)}" if said else ""
-        return finding("GPU", f"none; {built}{why}", "note" if said else "ok", devices=[])
-    devices = []
-    for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        free, _ = torch.cuda.mem_get_info(index)
-        devices.append(f"{facts.name}, {facts.total_memory / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
-    return finding("GPU", "; ".join([*devices, built]), devices=devices)
-
-
-def allowed_cores() -> int:
-    """On how many cores this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """How many cores' time the control group of this process has; None without a limit.
-
-    Args:
-        root: where control groups are; in a container those of the container.
-    """
-    quotas = []
-    for folder in _group_folders(root, "cpu"):
-        try:
-            if (folder / "cpu.max").is_file():  # version 2
-                quota, period = (folder / "cpu.max").read_text().split()
-            else:
-                quota = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
-            if quota != "max" and int(quota) > 0:
-                quotas.append(float(Fraction(int(quota), int(period))))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    return min(quotas, default=None)
-
-
-def _group_folders(root: Path, controller: str) -> list[Path]:
-    """This process's control groups and all around them, the outermost last."""
-    folders: list[Path] = []
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = root / controller if controllers else root
-        inner = base / path.lstrip("/")
-        folders += [inner, *(one for one in inner.parents if one.is_relative_to(base))]
-    return [*folders, root, root / controller]
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _memory_limit_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    limits = []
-    for folder in _group_folders(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
-                limits.append(int((folder / name).read_text()))
-            except (OSError, ValueError):  # "max" is none
-                continue
-    limit, total = min(limits, default=None), _memory_bytes()
-    return limit if limit is not None and (total is None or limit < total) else None
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-# ---- decoders -----------------------------------------------------------------------------------
-
-
-def _decoders() -> Iterator[Finding]:
-    def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
-        return Finding(check="decoders", name=name, state=state, text=text, facts=facts)
-
-    import av
-
-    libraries = {name: ".".join(map(str, v)) for name, v in sorted(av.library_versions.items())}
-    shown = ", ".join(f"{name} {libraries[name]}" for name in ("libavcodec", "libavformat"))
-    yield finding("PyAV", "ok", f"{av.__version__} with {shown}", libraries=libraries)
-    yield _decord(finding)
-    found = {name: _decodes(name) for name in CODECS}
-    lost = [name for name, can in found.items() if not can]
-    text = " ".join(name for name, can in found.items() if can) or "nothing"
-    text += f"; not {' '.join(lost)}" if lost else ""
-    yield finding("codecs", "failed" if "h264" in lost else "note" if lost else "ok",
-                  f"decoded {text}", **found)
-
-
-def _decord(finding: Callable[..., Finding]) -> Finding:
-    from encoders.video import FrameRequest, VideoError, read_frames
-
-    try:
-        version = metadata.version("decord")
-    except metadata.PackageNotFoundError:
-        return finding("decord", "note", "not installed; PyAV reads every video")
-    request = FrameRequest(indices=lambda count, fps: [0], stream="slow")
-    try:
-        read_frames(SELF_TEST / "scene.mp4", {"one": request}, backend="decord")
-    except VideoError as error:
-        return finding("decord", "note", f"{version}: {error.reason}; PyAV reads every video")
-    return finding("decord", "ok", version)
-
-
-def _decodes(codec: str) -> bool:
-    """Whether two frames that were just encoded come back; without an encoder, a decoder counts."""
-    import io
-
-    import av
-    import numpy as np
-
-    encoder, container, pixels = CODECS[codec]
-    try:
-        av.codec.Codec(encoder, "w")
-    except Exception:
-        try:
-            return bool(av.codec.Codec(codec, "r").name)
-        except Exception:
-            return False
-    buffer = io.BytesIO()
-    try:
-        with av.open(buffer, "w", format=container) as out:
-            stream: Any = out.add_stream(encoder, rate=8)
-            stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
-            for grey in (40, 200):
-                picture = np.full((96, 128, 3), grey, np.uint8)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                out.mux(stream.encode(frame.reformat(format=pixels)))
-            out.mux(stream.encode())
-        buffer.seek(0)
-        with av.open(buffer) as source:
-            means = [float(f.to_ndarray(format="rgb24").mean()) for f in source.decode(video=0)]
-    except Exception:
-        return False
-    return len(means) == 2 and abs(means[0] - 40) < 15 and abs(means[1] - 200) < 15
-
-
-# ---- weights ------------------------------------------------------------------------------------
-
-
-def checkpoint_hashes(model: str = MODEL) -> dict[str, str]:
-    """SHA-256 of the files that make a checkpoint of the package what it is, by name."""
-    from encoders.wheels import sha256
-
-    folder = Path(__file__).parent / "checkpoints" / model
-    return {name: sha256(folder / name) for name in ("config.json", "model.safetensors")}
-
-
-def read_expected() -> dict[str, Any]:
-    """What the self-test is about: `model`, hashes of its `checkpoint`, and `clips`."""
-    return json.loads((SELF_TEST / "expected.json").read_text(encoding="utf-8"))
-
-
-def _weights(*, fetch: bool) -> Iterator[Finding]:
-    from encoders import weights
-
-    def finding(name: str, state: State, text: str, advice: str = "", **facts: Any) -> Finding:
-        return Finding(
-            check="weights", name=name, state=state, text=text, advice=advice, facts=facts
-        )
-
-    same = checkpoint_hashes() == read_expected()["checkpoint"]
-    yield finding(
-        f"checkpoint {MODEL}", "ok" if same else "failed",
-        "right hash" if same else "not the one that the scores of the self-test are of",
-        "" if same else "install aigveval again",
-    )
-    missing = 0
-    for name, wheel in weights.WHEELS.items():
-        megabytes = f"{wheel.size_bytes / 1e6:.0f} MB"
-        folder = weights.folder_of(name)
-        if not weights.is_here(name) and not fetch:
-            missing += 1
-            why = "damaged" if folder.exists() else "not here"
-            yield finding(name, "failed", f"{why}: {folder}, {megabytes} to fetch",
-                          "aigveval doctor --fetch", here=False)
-            continue
-        try:
-            try:
-                weights.verify(name)
-            except weights.WeightsError:
-                if not fetch:
-                    raise
-                shutil.rmtree(folder, ignore_errors=True)
-                weights.fetch(name)
-                weights.verify(name)
-        except weights.WeightsError as error:
-            missing += not weights.is_here(name)
-            yield finding(name, "failed", one_line(error, limit=500),
-                          "" if fetch else "aigveval doctor --fetch", here=False)
-            continue
-        yield finding(name, "ok", f"right hash, in {folder}", here=True)
-    if damaged := weights.damaged_builds():
-        names = ", ".join(path.name for path in damaged)
-        yield finding("made of them", "note", f"{names} is not complete and will be made anew")
-    yield _disk(weights.home(), missing, finding)
-
-
-def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
-    there = home
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    used = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
-    needed = max(0.0, NEEDED_BYTES - used) if missing else 0.0
-    text = f"{free / 1e9:.1f} GB free at {home}"
-    facts = {"free_bytes": free, "used_bytes": used, "writable": os.access(there, os.W_OK)}
-    if missing and not facts["writable"]:
-        return finding("disk", "failed", f"no permission to write {there}",
-                       "set AIGVEVAL_HOME to a folder that you may write to", **facts)
-    if free < max(needed, LOW_BYTES):
-        least = f"{max(needed, LOW_BYTES) / 1e6:.0f} MB are needed"
-        return finding("disk", "failed" if needed else "note", f"{text}, {least}",
-                       "free some space or set AIGVEVAL_HOME to another disk", **facts)
-    return finding("disk", "ok", text, **facts)
-
-
-# ---- self-test ----------------------------------------------------------------------------------
-
-
-def _self_test(device: str | None) -> Iterator[Finding]:
-    from encoders import weights
-
-    def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
-        return Finding(check="self-test", name=name, state=state, text=text, facts=facts)
-
-    if not all(map(weights.is_here, weights.WHEELS)):
-        yield finding("scores", "skipped", "needs the weights")
-        return
-    from .assess import load
-
-    start = time.perf_counter()
-    assessor = load(MODEL, device=device)
-    used = getattr(assessor.engine, "device", "cpu")
-    yield finding("model", "ok", f"{MODEL} loaded on {used} in {time.perf_counter() - start:.1f} s")
-    for clip in read_expected()["clips"]:
-        row = assessor.score(SELF_TEST / clip["video"], prompt=clip["prompt"])
-        scores = {name: getattr(row, name).score for name in SCORE_FIELDS}
-        off = {name: abs(scores[name] - clip["scores"][name]) for name in SCORE_FIELDS}
-        worst = max(off, key=lambda name: off[name])
-        text = " ".join(f"{name} {score:.2f}" for name, score in scores.items())
-        text += f" in {row.seconds:.1f} s; at most {off[worst]:.4f} off what is expected"
-        well = off[worst] <= TOLERANCE
-        if not well:
-            text += f", in {worst} ({clip['scores'][worst]:.2f}); up to {TOLERANCE:g} is well"
-        yield finding(clip["video"], "ok" if well else "failed", text, scores=scores,
-                      expected=clip["scores"], tolerance=TOLERANCE, seconds=row.seconds)

@@ -4,7 +4,7 @@
     python examples/make_self_test.py --scores    the scores alone: after a training of `lite`
 
 Both clips are cut out of the scene of `make_videos.py`, half as large: one as it is, with its
-prompt; one that flickers, with a wrong prompt.
+prompt; one that freezes, with a wrong prompt.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from make_videos import FPS, HEIGHT, PROMPT, WIDTH, WRONG_PROMPT, render_scene
 import aigveval
 from aigveval.data.distortions import damaged
 from aigveval.data.ladder_worker import write_mp4
-from aigveval.doctor import MODEL, SELF_TEST, checkpoint_hashes
+from aigveval.doctor_checks import MODEL, SELF_TEST, checkpoint_hashes
 from aigveval.report import SCORE_FIELDS
 from encoders.wheels import sha256
 
 SECONDS = 2.0
-PROMPTS = {"scene.mp4": PROMPT, "flicker.mp4": WRONG_PROMPT}
+PROMPTS = {"scene.mp4": PROMPT, "freeze.mp4": WRONG_PROMPT}
 
 
 def make_clips(folder: Path) -> None:
@@ -33,8 +33,8 @@ def make_clips(folder: Path) -> None:
     half = (WIDTH // 2, HEIGHT // 2)
     frames = render_scene()[:round(FPS * SECONDS)]
     scene = np.stack([cv2.resize(f, half, interpolation=cv2.INTER_AREA) for f in frames])
-    flicker, *_ = damaged(scene, "flicker", 4, seed=1, fps=FPS)
-    for name, clip in (("scene.mp4", scene), ("flicker.mp4", flicker)):
+    freeze, *_ = damaged(scene, "freeze", 4, seed=1, fps=FPS)
+    for name, clip in (("scene.mp4", scene), ("freeze.mp4", freeze)):
         write_mp4(folder / name, clip, FPS, crf=23, preset="slow")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from aigveval import __version__
-from aigveval.terminal import one_line_errors, say
+from aigveval.terminal import one_line_errors
 
 if TYPE_CHECKING:
     from aigveval.doctor import Finding
@@ -61,12 +61,13 @@ def doctor(
             _print_table(findings)
             _print_block(findings)
             bad = [f"{one.check}: {one.name}" for one in findings if not is_well([one])]
-            say(f"not well: {', '.join(bad)}" if bad else "all is well",
-                style="red" if bad else "green")
+            typer.echo(f"not well: {', '.join(bad)}" if bad else "all is well")
         raise typer.Exit(int(not well))
 
 
-def _examine(examine, *, fetch: bool, device: str | None, quiet: bool) -> list[Finding]:
+def _examine(
+    examine: Callable[..., Iterator[Finding]], *, fetch: bool, device: str | None, quiet: bool
+) -> list[Finding]:
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet)

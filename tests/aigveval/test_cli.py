@@ -336,8 +336,8 @@ class TestProcess:
             cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         assert process.stderr.readline() == "waiting\n"
-        start = time.monotonic()
-        while not (tmp_path / "results.jsonl").stat().st_size and time.monotonic() < start + 20:
+        start, out = time.monotonic(), tmp_path / "results.jsonl"
+        while not (out.exists() and out.stat().st_size) and time.monotonic() < start + 20:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
