@@ -72,21 +72,37 @@ def repeated(cache: Any, count: int) -> Cache | None:
         None where it is more than the keys and values of a `DynamicCache`: then there's nothing to
         go on from, and all tokens must be read.
     """
-    if type(cache) is not DynamicCache:
-        return None
     try:
-        if not all(type(layer) in _PLAIN_LAYERS for layer in cache.layers):
+        if type(cache) is not DynamicCache or not _is_plain(cache):
             return None
+        return _copied(cache, count) or _copied_slowly(cache, count)
+    except _GONE:
+        return None
+
+
+def _is_plain(cache: DynamicCache) -> bool:
+    return bool(len(cache)) and all(type(layer) in _PLAIN_LAYERS for layer in cache.layers)
+
+
+def _copied(cache: DynamicCache, count: int) -> Cache | None:
+    """In a tenth of the time; None where a sliding window has dropped tokens already."""
+    try:
         # Its constructor takes what iterating over it gives: keys, values, and a sliding window.
         copied = DynamicCache([
             (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), *rest)
             for keys, values, *rest in cache
         ])
-        lengths = [(copied.get_seq_length(n), cache.get_seq_length(n)) for n in range(len(cache))]
+        layers = range(len(cache))
+        same = all(copied.get_seq_length(n) == cache.get_seq_length(n) for n in layers)
+        return copied if same and len(copied) == len(cache) else None
     except _GONE:
         return None
-    # A sliding window may have dropped something already.
-    return copied if lengths and all(one == other for one, other in lengths) else None
+
+
+def _copied_slowly(cache: DynamicCache, count: int) -> Cache:
+    copied = copy.deepcopy(cache)
+    copied.batch_repeat_interleave(count)
+    return copied
 
 
 def shortened(cache: Any, count: int) -> Cache | None:
