@@ -6,8 +6,32 @@ from pathlib import Path
 
 import pytest
 
+from aigveval.versions import newer_than_tested
+from .deprecations import Deprecations
+
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # more gain nothing on clips this small
+
+_DEPRECATIONS = Deprecations()
+_DEPRECATIONS.watch()
+
+
+def pytest_report_header() -> str:
+    """Says so where something is newer than what was tested."""
+    newer = newer_than_tested()
+    return f"not tested yet: {', '.join(newer)}" if newer else "no library is newer than tested"
+
+
+@pytest.fixture(autouse=True)
+def no_deprecated_calls():
+    """Fails a test in which a module of ours does what a library calls deprecated."""
+    _DEPRECATIONS.watch()
+    _DEPRECATIONS.found.clear()
+    yield
+    _DEPRECATIONS.watch()
+    found = list(dict.fromkeys(_DEPRECATIONS.found))
+    if found:
+        pytest.fail("deprecated calls of ours:\n" + "\n".join(found), pytrace=False)
 
 
 @pytest.fixture(scope="session")
