@@ -3,8 +3,9 @@
     python examples/make_self_test.py             clips and scores
     python examples/make_self_test.py --scores    the scores alone: after a training of `lite`
 
-Both clips are cut out of the scene of `make_videos.py`, half as large: one as it is, with its
-prompt; one that freezes, with a wrong prompt.
+The two clips that are scored are cut out of the scene of `make_videos.py`, half as large: one as it
+is, with its prompt; one that freezes, with a wrong prompt. The others are two grey frames in each
+codec.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from make_videos import FPS, HEIGHT, PROMPT, WIDTH, WRONG_PROMPT, render_scene
@@ -20,12 +22,42 @@ from make_videos import FPS, HEIGHT, PROMPT, WIDTH, WRONG_PROMPT, render_scene
 import aigveval
 from aigveval.data.distortions import damaged
 from aigveval.data.ladder_worker import write_mp4
-from aigveval.doctor_checks import MODEL, SELF_TEST, checkpoint_hashes
+from aigveval.doctor_checks import CODECS, GREYS, MODEL, SELF_TEST, checkpoint_hashes, decodes
 from aigveval.report import SCORE_FIELDS
 from encoders.wheels import sha256
 
 SECONDS = 2.0
 PROMPTS = {"scene.mp4": PROMPT, "freeze.mp4": WRONG_PROMPT}
+
+
+ENCODERS = {  # of each codec, with the pixel format
+    "h264": ("libx264", "yuv420p"), "hevc": ("libx265", "yuv420p"), "vp8": ("libvpx", "yuv420p"),
+    "vp9": ("libvpx-vp9", "yuv420p"), "av1": ("libsvtav1", "yuv420p"),
+    "mpeg4": ("mpeg4", "yuv420p"), "prores": ("prores_ks", "yuv422p10le"),
+    "mjpeg": ("mjpeg", "yuvj420p"), "gif": ("gif", "rgb8"),
+}
+
+
+def make_samples(folder: Path) -> None:
+    """Write two grey frames in each codec.
+
+    Now and then libx265 writes headers that FFmpeg's decoder refuses; then it tries again.
+    """
+    for codec, (encoder, pixels) in ENCODERS.items():
+        for _ in range(100):
+            path = folder / f"codec_{codec}.{CODECS[codec]}"
+            with av.open(str(path), "w") as out:
+                stream = out.add_stream(encoder, rate=8)
+                stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
+                for grey in GREYS:
+                    picture = np.full((96, 128, 3), grey, np.uint8)
+                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    out.mux(stream.encode(frame.reformat(format=pixels)))
+                out.mux(stream.encode())
+            if decodes(codec):
+                break
+        else:
+            raise SystemExit(f"no clip in {codec} that can be read")
 
 
 def make_clips(folder: Path) -> None:
@@ -60,4 +92,5 @@ if __name__ == "__main__":
     if not parser.parse_args().scores:
         SELF_TEST.mkdir(exist_ok=True)
         make_clips(SELF_TEST)
+        make_samples(SELF_TEST)
     write_expected(SELF_TEST)

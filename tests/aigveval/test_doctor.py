@@ -156,17 +156,21 @@ class TestDecoders:
         found = look("decoders")
         assert list(found) == ["PyAV", "decord", "codecs"]
         assert found["PyAV"].text.startswith("1") and "libavcodec " in found["PyAV"].text
-        assert found["codecs"].facts["h264"] and found["codecs"].facts["hevc"]
+        assert said(found["codecs"]) == (
+            "ok", "decoded h264 hevc vp8 vp9 av1 mpeg4 prores mjpeg gif", ""
+        )
 
-    def test_a_codec_that_does_not_come_back(self, monkeypatch):
-        """Encoded as pictures of another brightness, so that decoding gives the wrong ones."""
-        monkeypatch.setattr(doctor_checks, "CODECS", {
-            "h264": ("libx264", "no such container", "yuv420p"), "gif": ("gif", "gif", "rgb8"),
-            "only read": ("no such encoder", "", ""), "vvc": ("no such encoder", "", ""),
-        })
+    def test_codecs_that_cannot_be_decoded(self, monkeypatch, tmp_path):
+        shutil.copytree(doctor_checks.SELF_TEST, tmp_path / "clips")
+        monkeypatch.setattr(doctor_checks, "SELF_TEST", tmp_path / "clips")
+        (tmp_path / "clips" / "codec_h264.mp4").write_bytes(b"nothing of the kind")
+        (tmp_path / "clips" / "codec_av1.mp4").unlink()
         finding = look("decoders")["codecs"]
-        assert finding.facts == {"h264": False, "gif": True, "only read": False, "vvc": True}
-        assert said(finding) == ("failed", "decoded gif vvc; not h264 only read", "")
+        assert said(finding) == (
+            "failed", "decoded hevc vp8 vp9 mpeg4 prores mjpeg gif; not h264 av1", ""
+        )
+        monkeypatch.setattr(doctor_checks, "GREYS", (200, 40))  # frames that look otherwise
+        assert look("decoders")["codecs"].text.startswith("decoded nothing; not h264 hevc ")
 
     def test_decord_is_absent_or_fails(self, monkeypatch):
         monkeypatch.setattr(doctor_checks, "CODECS", {})
@@ -330,7 +334,9 @@ class TestSelfTest:
             path = doctor_checks.SELF_TEST / clip["video"]
             assert path.stat().st_size <= 100_000 and sha256(path) == clip["sha256"]
         names = {clip["video"] for clip in expected["clips"]} | {"expected.json"}
-        assert set(os.listdir(doctor_checks.SELF_TEST)) == names and len(names) == 3
+        names |= {f"codec_{name}.{suffix}" for name, suffix in doctor_checks.CODECS.items()}
+        assert set(os.listdir(doctor_checks.SELF_TEST)) == names and len(names) == 12
+        assert sum(path.stat().st_size for path in doctor_checks.SELF_TEST.iterdir()) < 100_000
 
     def test_expected_scores_are_those_of_the_shipped_checkpoint(self):
         expected = doctor_checks.read_expected()["checkpoint"]
