@@ -91,7 +91,8 @@ def clips(tmp_path_factory):
 
 
 def test_scores_in_bfloat16_are_near(clips):
-    exact, near = tiny_assessor(), tiny_assessor(dtype=torch.bfloat16)
+    # Random LoRA layers are far larger than trained ones, and so is what rounding does to them.
+    exact, near = (tiny_assessor(dtype=d, lora=None) for d in (torch.float32, torch.bfloat16))
     model = near.engine.model
     assert model.lm_head.weight.dtype == torch.bfloat16
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
