@@ -1,6 +1,5 @@
 """Tables of every format, read and written row by row."""
 
-import io
 import json
 import sys
 import tracemalloc
@@ -10,56 +9,10 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from aigveval.data import json_stream
 from aigveval.data.inputs import collect
 from aigveval.data.manifest import InputError, ManifestError, iter_manifest, read_manifest
 from aigveval.data.table_writer import Columns, TableWriter, write_table
 from aigveval.data.tables import part_names, read_rows
-
-VALUES = [
-    {"a": -1.5e-7, "b": ['"\\', "中文\n", None]}, [], {}, "", "tail\\u0041", 12345678901234567890,
-    True, 1e300, [[[{"deep": [0]}]]],
-]
-
-
-class TestJSONStream:
-    @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 16])
-    @pytest.mark.parametrize("indent", [None, 1])
-    @pytest.mark.parametrize("ascii_only", [True, False])
-    def test_gives_what_json_loads_gives(self, monkeypatch, chunk, indent, ascii_only):
-        monkeypatch.setattr(json_stream, "_CHUNK_CHARS", chunk)
-        text = json.dumps(VALUES, indent=indent, ensure_ascii=ascii_only)
-        found = list(json_stream.elements(io.StringIO(text)))
-        assert found == [(None, value) for value in json.loads(text)]
-        named = {f"key {number}": value for number, value in enumerate(VALUES)}
-        text = json.dumps(named, indent=indent, ensure_ascii=ascii_only)
-        assert list(json_stream.elements(io.StringIO(text))) == list(json.loads(text).items())
-
-    @pytest.mark.parametrize("chunk", [1, 1 << 16])
-    @pytest.mark.parametrize("text, message", [
-        ("", "line 1: Expecting value"),
-        ('[{"a": 1},\n{"a": }]', "line 2: Expecting value"),
-        ('[{"a": 1}\n{"a": 2}]', "line 2: Expecting ',' delimiter"),
-        ('[{"a": 1},\n\n]', "line 3: Illegal trailing comma before end"),
-        ('[1, 2', "line 1: Expecting ',' delimiter"),
-        ("[1]\n[2]", "line 2: Extra data"),
-        ('{"a": 1, b: 2}', "line 1: Expecting property name enclosed in double quotes"),
-        ('{"a" 1}', "line 1: Expecting ':' delimiter"),
-        ('[1.5e]', "line 1: Expecting ',' delimiter"),
-    ])
-    def test_errors_name_the_line(self, monkeypatch, chunk, text, message):
-        monkeypatch.setattr(json_stream, "_CHUNK_CHARS", chunk)
-        with pytest.raises(ValueError) as error:
-            list(json_stream.elements(io.StringIO(text)))
-        assert str(error.value) == f"not JSON: {message}"
-
-    def test_an_error_is_told_without_reading_on(self):
-        text = '[{"a": 1}, {"b" 2}, ' + '"x", ' * 100_000 + '"x"]'
-        file = io.StringIO(text)
-        with pytest.raises(ValueError):
-            list(json_stream.elements(file))
-        assert file.tell() <= 2 * json_stream._CHUNK_CHARS
-
 
 ROWS = [
     {"video": "中 文.mp4", "prompt": 'a, "dog"\nruns', "overall": 3.25, "count": 3, "tags": None},
