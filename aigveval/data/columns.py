@@ -48,7 +48,10 @@ def check_columns(
     Raises:
         ValueError: when it has not.
     """
-    names = _our_names(tuple(columns)) if aliases else {}
+    try:
+        names = _our_names(tuple(columns)) if aliases else {}
+    except ValueError as error:
+        raise ValueError(f"{where} has {error}") from None
     ours = {names.get(column, column) for column in columns}
     for name in required:
         if name not in ours:
@@ -80,7 +83,8 @@ def _our_names(columns: tuple[str, ...]) -> Mapping[str, str]:
             found = list(dict.fromkeys(c for c in columns if _key(c) in accepted))
             if len(found) > 1:
                 raise ValueError(
-                    f"several columns could be {name!r}: {listed(found)}; call one of them {name}"
+                    f"several columns that could be {name!r}: {listed(found)}; call one of them "
+                    f"{name}"
                 )
             if found:
                 names[found[0]] = name

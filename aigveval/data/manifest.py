@@ -37,7 +37,7 @@ from .columns import listed
 from .scales import MOS, Scale
 from .tables import (
     MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, lacking, read_rows,
-    url_of,
+    url_of, why_missing,
 )
 
 __all__ = [
@@ -86,18 +86,10 @@ def check_exists(clip: Clip) -> Clip:
             return replace(clip, problem=f"broken link to {as_text(os.readlink(clip.path))}")
         clip.path.stat()
     except FileNotFoundError:
-        return replace(clip, problem=_why_missing(clip.path))
+        return replace(clip, problem=why_missing(clip.path))
     except OSError as error:
         return replace(clip, problem=one_line(error.strerror or error))
     return clip
-
-
-def _why_missing(path: Path) -> str:
-    if url_of(path) is None:
-        return "no such file"
-    from encoders.container import NO_FILE
-
-    return NO_FILE
 
 
 def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) -> list[Clip]:

@@ -81,6 +81,15 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     return as_url(text)
 
 
+def why_missing(path: str | os.PathLike[str]) -> str:
+    """Says why there is no file at a path."""
+    if url_of(path) is None:
+        return "no such file"
+    from encoders.container import NO_FILE
+
+    return NO_FILE
+
+
 def is_saved_dataset(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is what `Dataset.save_to_disk` writes."""
     return any(os.path.isfile(os.path.join(path, name)) for name in _SAVED)
@@ -117,9 +126,7 @@ def read_rows(
         ManifestError: when the source cannot be read or has no rows, or a row is broken.
     """
     if url := url_of(source):
-        from encoders.container import NO_FILE
-
-        raise ManifestError(f"{url}: {NO_FILE}")
+        raise ManifestError(f"{url}: {why_missing(url)}")
     name, count = as_text(source), 0
     try:
         check = partial(check_columns, required=required, aliases=aliases)
@@ -156,7 +163,7 @@ def _named(
     try:
         named = in_our_names(row) if aliases else row
     except ValueError as error:
-        return RowFault(number, f"row {number}: {error}")
+        return RowFault(number, f"row {number} has {error}")
     missing = [name for name in required if name not in named]
     return lacking(number, row, missing[0], aliases=aliases) if missing else (number, named)
 
