@@ -71,6 +71,16 @@ def test_every_class_of_input_is_read_rightly_or_refused_in_one_line(name, tmp_p
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("url", ["https://example.com/a.mp4", "s3://bucket/a.mp4", "hf://a/b.mp4"])
+def test_a_url_is_told_to_be_none(url):
+    for given in (url, Path(url)):  # a path has one slash of the two
+        with pytest.raises(VideoError) as caught:
+            read_video(given)
+        assert str(caught.value) == (
+            f"{url}: a URL, and files are needed: download it and give its path"
+        )
+
+
 def test_streams_of_a_plain_clip(tmp_path):
     clip = read_video(media.write_video(tmp_path / "a.mp4", width=400, height=300, num_frames=48))
     assert clip.info.num_frames == 48 and clip.info.fps == 24.0
