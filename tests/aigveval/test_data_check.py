@@ -114,7 +114,7 @@ class TestRows:
         assert (report.absolute, report.first_absolute) == (2, "row 5: C:\\e.mp4")
         assert report.sound  # they work here
 
-    @pytest.mark.parametrize("text", ["", "video,overall\n", "file\na\n"])
+    @pytest.mark.parametrize("text", ["", "video,overall\n", "clip\na\n"])
     def test_a_manifest_without_rows_is_no_manifest(self, text):
         with open("m.csv", "w") as file:
             file.write(text)
