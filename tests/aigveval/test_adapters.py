@@ -276,8 +276,8 @@ def test_taobaovd_gc(tmp_path):
     assert (done.rows, done.scores["overall"], done.scale) == (2, 1, Scale(1, 5))
     rows = list(iter_manifest(tmp_path / "both.jsonl"))
     assert [(row.split, scores_of(row)) for row in rows][1] == ("test", {})
-    (row,) = rows_of("taobaovd-gc", write(tmp_path, "percent.csv", TAOBAO + "1.mp4,a,50,,,75,100\n"),
-                     tmp_path, scale=Scale(0, 100))
+    source = write(tmp_path, "percent.csv", TAOBAO + "1.mp4,a,50,,,75,100\n")
+    (row,) = rows_of("taobaovd-gc", source, tmp_path, scale=Scale(0, 100))
     assert scores_of(row) == {"technical": 3.0, "motion": 4.0, "overall": 5.0}
 
 
