@@ -277,7 +277,7 @@ class TestCommands:
         monkeypatch.chdir(tmp_path)
         self.engine = Broken("batch")
         monkeypatch.setattr(assess, "find_model", lambda model: model)
-        monkeypatch.setattr(assess, "load", lambda model, device: Assessor(self.engine, name=model))
+        monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(self.engine, name=model))
         for number, name in enumerate("abcde"):
             Path("v", "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
             Path("v", "ab"[number % 2], f"{name}.mp4").write_text(str(2 + number / 10))
@@ -343,7 +343,7 @@ class TestCommands:
     def test_timeline(self, monkeypatch):
         media.write_video(Path("clip.mp4"), num_frames=48)
         tiny = tiny_assessor()
-        monkeypatch.setattr(assess, "load", lambda model, device: tiny)
+        monkeypatch.setattr(assess, "load", lambda model, **options: tiny)
         score = tiny.engine.score
         monkeypatch.setattr(tiny.engine, "score", self.engine.score)
         assert self.run("timeline", "clip.mp4", code=2).stderr == (
