@@ -195,6 +195,18 @@ def test_save_holds_what_is_trained_alone(made, tmp_path):
 # ---- trainers ----
 
 
+def test_trainer_goes_on_without_a_warning_of_what_is_frozen(made, tmp_path, caplog):
+    made[0].save_pretrained(tmp_path)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = transformers.Trainer(model=made[0], args=arguments)
+    transformers.logging.enable_propagation()
+    try:
+        trainer._load_from_checkpoint(str(tmp_path))
+    finally:
+        transformers.logging.disable_propagation()
+    assert "missing keys" not in caplog.text, TRANSFORMERS
+
+
 def test_gradient_checkpointing_by_the_name_there_is():
     @dataclass
     class Both:
