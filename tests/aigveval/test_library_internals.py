@@ -4,7 +4,7 @@ A failure names the library and its version.
 """
 
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -227,6 +227,32 @@ def test_a_process_takes_one_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingArguments, "n_gpu", 4)
     with pytest.raises(RuntimeError, match=r"transformers \S+ .*CUDA_VISIBLE_DEVICES"):
         use_one_gpu(arguments)
+
+
+def test_rows_come_in_our_order_whatever_the_trainer_asks(fit_config, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    from aigveval.train import fit
+
+    asked = []
+    real = transformers.Trainer.get_train_dataloader
+
+    def not_asking(self):
+        if monkeypatched:  # as a version would that has another name for `_get_train_sampler`
+            return torch.utils.data.DataLoader(self.train_dataset)
+        loader = real(self)
+        asked.append(self.sampler)
+        return loader
+
+    monkeypatch.setattr(transformers.Trainer, "get_train_dataloader", not_asking)
+    results = []
+    for monkeypatched in (False, True):
+        folder = str(tmp_path / str(len(results)))
+        config = replace(fit_config, max_steps=4, valid=[], output_dir=folder)
+        results.append(load_file(fit.main(config).model / "model.safetensors"))
+    assert asked and asked[0] is not None, f"{TRANSFORMERS} doesn't ask for our sampler any more"
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key]), key
 
 
 def test_trl_has_what_grpo_needs_of_it():
