@@ -34,6 +34,16 @@ def no_deprecated_calls():
         pytest.fail("deprecated calls of ours:\n" + "\n".join(found), pytrace=False)
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        from aigveval.precision import has_bfloat16
+
+        if not torch.cuda.is_available() or not has_bfloat16(torch.device("cuda")):
+            pytest.skip("needs a CUDA GPU that computes in bfloat16")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The development data, which is no part of the project; tests that need it are skipped."""
