@@ -6,6 +6,7 @@ test_library_internals.py` tries both, and names the library and its version whe
 
 import copy
 import inspect
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -165,6 +166,14 @@ def without_lora(model: nn.Module, *, like: nn.Module) -> dict[str, Tensor]:
 
 
 # The trainers of transformers and TRL.
+
+
+def expect_missing(model: PreTrainedModel, keys: Iterable[str]) -> None:
+    """Tell transformers' own Trainer that checkpoints lack these keys on purpose.
+
+    When it goes on from one it would list them in a warning; that's all.
+    """
+    model._keys_to_ignore_on_save = set(keys)
 
 
 def checkpointing_option(kind: type[TrainingArguments]) -> str:

@@ -35,7 +35,7 @@ from .config import AIGVEvalConfig, check_encoder
 from .fusion import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from .hub import HubMixin
-from .library_internals import cache_argument
+from .library_internals import cache_argument, expect_missing
 from .llm import check_llm, inject_lora, load_llm
 from .scorer import AIGVEvalOutput, ScorerModel
 
@@ -77,6 +77,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
         self._no_split_modules = getattr(llm, "_no_split_modules", None)
         self.post_init()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def placeholder_ids(self) -> list[int]:

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 from .checkpoint import load_trained, model_folder, read_trained
 from .config import LORA, ScorerConfig
 from .generation import generation_config_of
-from .library_internals import cache_argument, can_go_on
+from .library_internals import cache_argument, can_go_on, expect_missing
 from .llm import check_llm, inject_lora, load_vlm
 from .scorer import AIGVEvalOutput, ScorerModel
 
@@ -169,6 +169,7 @@ class QSaveModel(ScorerModel):
             inject_lora(vlm.get_decoder(), config.lora, name=config.vlm)
         self._no_split_modules = getattr(vlm, "_no_split_modules", None)
         self.post_init()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def vlm(self) -> Any:

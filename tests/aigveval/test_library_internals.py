@@ -4,7 +4,7 @@ A failure names the library and its version.
 """
 
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -195,6 +195,18 @@ def test_save_holds_what_is_trained_alone(made, tmp_path):
 # ---- trainers ----
 
 
+def test_trainer_goes_on_without_a_warning_of_what_is_frozen(made, tmp_path, caplog):
+    made[0].save_pretrained(tmp_path)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = transformers.Trainer(model=made[0], args=arguments)
+    transformers.logging.enable_propagation()
+    try:
+        trainer._load_from_checkpoint(str(tmp_path))
+    finally:
+        transformers.logging.disable_propagation()
+    assert "missing keys" not in caplog.text, TRANSFORMERS
+
+
 def test_gradient_checkpointing_by_the_name_there_is():
     @dataclass
     class Both:
@@ -215,6 +227,32 @@ def test_a_process_takes_one_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingArguments, "n_gpu", 4)
     with pytest.raises(RuntimeError, match=r"transformers \S+ .*CUDA_VISIBLE_DEVICES"):
         use_one_gpu(arguments)
+
+
+def test_rows_come_in_our_order_whatever_the_trainer_asks(fit_config, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    from aigveval.train import fit
+
+    asked = []
+    real = transformers.Trainer.get_train_dataloader
+
+    def not_asking(self):
+        if monkeypatched:  # as a version would that has another name for `_get_train_sampler`
+            return torch.utils.data.DataLoader(self.train_dataset)
+        loader = real(self)
+        asked.append(self.sampler)
+        return loader
+
+    monkeypatch.setattr(transformers.Trainer, "get_train_dataloader", not_asking)
+    results = []
+    for monkeypatched in (False, True):
+        folder = str(tmp_path / str(len(results)))
+        config = replace(fit_config, max_steps=4, valid=[], output_dir=folder)
+        results.append(load_file(fit.main(config).model / "model.safetensors"))
+    assert asked and asked[0] is not None, f"{TRANSFORMERS} doesn't ask for our sampler any more"
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key]), key
 
 
 def test_trl_has_what_grpo_needs_of_it():
