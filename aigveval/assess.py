@@ -20,8 +20,8 @@ from . import __version__
 from .batch import run_batches, stop_at_our_fault
 from .data.columns import in_our_names
 from .data.manifest import Clip, check_exists, make_clip
-from .errors import DOCTOR, cause_of, is_ours, newer_versions, our_fault, reason_of, versions_in_use
-from .precision import DtypeName, choose_dtype, has_bfloat16, label
+from .errors import ModelError, is_ours, our_fault, reason_of, why_not_loaded
+from .precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
 from .presets import list_presets
 from .report import Assessment, Score, one_line
 
@@ -35,10 +35,6 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Scores = dict[str, Any]
 Views = Mapping[str, Tensor]  # encoder name -> view of one clip, without batch axis
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
-
-
-class ModelError(Exception):
-    """A model cannot be loaded; the message is one line."""
 
 
 class Engine(Protocol):
@@ -208,7 +204,7 @@ class Assessor:
         except Exception as error:
             if is_ours(error):
                 raise
-            raise ModelError(f"cannot load the model {name}: {_why_not(error)}") from error
+            raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
         assessor = cls(engine, name=label(name, number), batch_size=batch_size, workers=workers)
         if explain or contributions:
             from .explain import add_explanations
@@ -234,9 +230,9 @@ class Assessor:
             scores = self.engine.score([self._prepare(clip)], [clip.prompt])[0]
             if isinstance(scores, Exception):
                 raise scores
-        except VideoError:
-            raise
         except Exception as error:
+            if isinstance(error, VideoError):
+                raise
             raise our_fault(error, f"{clip.video} could not be assessed") from error
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
 
@@ -245,8 +241,7 @@ class Assessor:
     ) -> Generator[Assessment, None, None]:
         """Assesses many videos, yielding as it goes, in the order of the items.
 
-        A video that cannot be assessed yields an assessment with `error` set and no scores. Where
-        no video gets through, and not because of the videos, none of them gets a row.
+        A video that cannot be assessed yields an assessment with `error` set and no scores.
 
         Args:
             items: paths, pairs (path, prompt), or mappings with `video` and maybe `prompt`, or with
@@ -256,20 +251,18 @@ class Assessor:
 
         Raises:
             TypeError: when an item is none of these.
-            AssessmentError: when every video of the first batch (the first four, if it is smaller)
-                fails by an error that is no `VideoError`, such as one of an incompatible library
-                or of a device without memory. A single such error is its row's alone.
+            AssessmentError: when each video of the first batch, of the first four at least, fails
+                by another error than `VideoError`: they get no rows. One alone is a row.
         """
-        size = self.batch_size if batch_size is None else batch_size
+        size = batch_size if batch_size is not None else self.batch_size
         outcomes = run_batches(
             map(as_clip, items),
-            prepare=self._prepare,
-            compute=self._compute,
+            prepare=self._prepare, compute=self._compute,
             batch_size=size,
             workers=self.workers if workers is None else workers,
         )
         for outcome in stop_at_our_fault(outcomes, batch_size=size):
-            if outcome.result is None:
+            if outcome.error is not None:
                 reason = reason_of(outcome.error)
                 yield self._assessment(outcome.item, outcome.seconds, error=reason)
             else:
@@ -384,12 +377,6 @@ def find_model(model: str | os.PathLike[str]) -> str:
     )
 
 
-def _why_not(error: Exception) -> str:
-    if isinstance(error, (OSError, ValueError, RuntimeError)):  # about the model's files, mostly
-        return one_line(error) + newer_versions()
-    return f"{cause_of(error)} ({versions_in_use()}{newer_versions()}); {DOCTOR}"
-
-
 def as_clip(item: Item) -> Clip:
     """Turns an item of `score_many` into a clip.
 
@@ -411,20 +398,3 @@ def as_clip(item: Item) -> Clip:
         return make_clip(*item)
     kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
-
-    Raises:
-        ModelError: when there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
-        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
-    return chosen

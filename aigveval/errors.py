@@ -16,6 +16,10 @@ _OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS and OpenCV
 )
 
 
+class ModelError(Exception):
+    """A model cannot be loaded; the message is one line."""
+
+
 class AssessmentError(Exception):
     """No video gets through, and none is to blame; the message is one line."""
 
@@ -69,6 +73,13 @@ def our_fault(error: BaseException, what: str) -> AssessmentError:
         f"{what}; something other than the video is at fault: {cause_of(error, limit=200)} "
         f"({versions_in_use()}{newer_versions()}); {DOCTOR}"
     )
+
+
+def why_not_loaded(error: Exception) -> str:
+    """Says what kept a model from being loaded: its files, mostly, or a library."""
+    if isinstance(error, (OSError, ValueError, RuntimeError)):
+        return one_line(error) + newer_versions()
+    return f"{cause_of(error)} ({versions_in_use()}{newer_versions()}); {DOCTOR}"
 
 
 def versions_in_use() -> str:

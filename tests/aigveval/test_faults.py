@@ -277,7 +277,7 @@ class TestCommands:
         monkeypatch.chdir(tmp_path)
         self.engine = Broken("batch")
         monkeypatch.setattr(assess, "find_model", lambda model: model)
-        monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(self.engine, name=model))
+        monkeypatch.setattr(assess, "load", lambda name, **_: Assessor(self.engine, name=name))
         for number, name in enumerate("abcde"):
             Path("v", "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
             Path("v", "ab"[number % 2], f"{name}.mp4").write_text(str(2 + number / 10))
