@@ -76,7 +76,7 @@ def make_ladder(
         types: some of `TYPES`; default all.
         severities: some of 1..5.
         seed: of the random details. The same seed gives the same bytes on one machine.
-        workers: processes; default one per CPU that this process may use; 1 renders in the calling process.
+        workers: processes; default one per CPU that may be used; 1 renders in the calling process.
         max_side_px: larger frames are shrunk to this longer side, which bounds the time.
         max_seconds: longer clips are cut to this length around their middle.
         crf: quality of the H.264 files, lower is better; 10 can't be told from the frames.

@@ -27,7 +27,6 @@ from typing import Any
 
 from pipeline import PROMPT, make_clip
 
-ROOT = Path(__file__).parents[2]
 SPINNERS = (0, 1, 2)
 BEFORE, OURS = "before", "aigveval"
 LIMITS = {"beside": 1.6, "alone": 1.05}
@@ -70,7 +69,6 @@ class Scorer:
 
     def __init__(self, waiting: dict[str, str], model: str, video: Path) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-c", SCORER, model, str(video), PROMPT], env={**kept, **waiting},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
