@@ -161,9 +161,9 @@ def test_aigveval_is_imported_without_torch():
 
 def test_aigveval_is_imported_in_under_300_milliseconds():
     code = (
-        "import time; start = time.perf_counter()\n"
+        "import time; start = time.process_time()\n"  # other tests may have the CPUs meanwhile
         "import aigveval\n"
-        "print(time.perf_counter() - start)"
+        "print(time.process_time() - start)"
     )
     assert min(float(run(code)) for _ in range(3)) < 0.3
 
