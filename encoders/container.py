@@ -1,24 +1,33 @@
 """A video file as its packets tell it: frame times, keyframes, damage, and what it is not.
 
-Nothing is decoded here but the first frame, so this costs milliseconds (reading the file).
+Nothing is decoded here but the first frame, so this costs milliseconds (reading the file). Only
+where packets lie before the first keyframe is decoded up to it, as nothing else tells which of
+them can be shown.
 """
 
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
 from .animation import webp_durations
+from .display import Look, quarter_turns, transfer_of
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
 _DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpeg assumes
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg plays text files, by their suffix
+_CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
+_LONGEST_GAP = 10.0  # seconds; in those containers a longer one is a join, as FFmpeg has it
+_FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
+_MOST_OBLONG = 8.0  # a pixel ratio beyond is forged
+_SQUARE = 0.01  # a pixel ratio nearer to 1 can't be seen
 
 
 class VideoError(Exception):
@@ -52,12 +61,22 @@ class VideoIndex:
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
     webp: bool = False  # animated WebP, which FFmpeg can't decode
+    look: Look = Look()
+    warnings: tuple[str, ...] = ()
 
     def position(self, pts: int | None) -> int:
         """Which frame is on the screen at a time stamp."""
         if self.pts is None or pts is None:
             return 0
         return max(0, int(np.searchsorted(self.pts, pts, "right")) - 1)
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    dts: int | None
+    duration: int
+    key: bool
+    corrupt: bool
 
 
 def inspect(path: str) -> VideoIndex:
@@ -72,51 +91,192 @@ def inspect(path: str) -> VideoIndex:
         if kind in _TEXT_ART:
             raise VideoError(path, "a text file, not a video")
         check_size(path, codec.width, codec.height)
-        packets: list[tuple[int | None, int, bool]] = []
+        packets: list[_Packet] = []
         head: list[Any] = []
         nal_bytes = _nal_length_size(codec.name, codec.extradata)
-        clean = True
+        clean, after_edit = True, False
         for packet in read_packets(container, stream):
-            if packet is None or packet.is_discard or _is_hidden(codec.name, packet):
+            if packet is None or _is_hidden(codec.name, packet):
                 continue
-            if packet.is_corrupt:
-                clean = False
+            if packet.is_discard:
+                after_edit = after_edit or not packets
                 continue
             if not packets:
                 head = _flushed(packet)
-            packets.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+            packets.append(_Packet(
+                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
+            ))
+            clean = clean and not packet.is_corrupt
             if nal_bytes and clean:
                 clean = _well_formed(bytes(packet), nal_bytes)
+        unit = float(stream.time_base)
+        # A join makes the packet before it look corrupt.
+        jumpy = container.format.flags & _CLOCK_MAY_JUMP
+        joined = bool(jumpy and _joins(packets, unit))
+        if not joined:
+            packets = [packet for packet in packets if not packet.corrupt]
         if not packets:
             raise VideoError(path, "holds no frames")
         found = len(packets)
-        announced = max(found, _announced(kind, stream))
-        if announced - found > MAX_LOST * announced:
+        announced, stored = _announced(kind, stream)
+        lost = max(0, announced - found)
+        if lost > MAX_LOST * announced:
             raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
-        order = sorted(range(found), key=lambda i: (packets[i][0] is not None, packets[i][0] or 0))
-        pts = np.array([packets[i][0] or 0 for i in order], np.int64)
-        timed = packets[order[0]][0] is not None and bool((np.diff(pts) > 0).all())
+        look, warnings = _look(path, stream, head)
+        if lost:
+            warnings.append(f"truncated: {lost} of its {announced} frames are missing")
+        if announced < stored:
+            warnings.append(f"cut: {announced} of its {stored} frames are shown")
         # AVI stamps packets in the order of decoding: right as a clock, wrong as names of frames.
-        named = timed and kind != "avi"
+        by_time = kind != "avi"
+        if by_time and not after_edit:  # what an edit list hides is decoded all the same
+            packets = _from_first_key(path, packets)
+        skipped = found - len(packets)
+        if skipped:
+            warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
         rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
-        times = (pts - pts[0]) * float(stream.time_base) if timed else np.arange(found) / rate
-        fps = (found - 1) / float(times[-1]) if found > 1 else rate
+        joins = _joins(packets, unit) if joined else []
+        if joins:
+            warnings.append("time stamps jump: frames in the order of the file")
+        order, pts = _display_order(packets, joins, gap=max(1, round(1 / (rate * unit))))
+        timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
+        named = timed and by_time and not joins
+        times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
+        fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
         if abs(fps / rate - 1) < 0.005:  # the same, but for time stamps rounded to milliseconds
             fps = rate
-        keys = np.array([rank for rank, i in enumerate(order) if packets[i][2]], np.int64)
+        keys = np.array([rank for rank, i in enumerate(order) if packets[i].key], np.int64)
+        if announced != stored:
+            objection: str | None = "an edit list"
+        elif skipped:
+            objection = "a beginning inside a GOP"
+        else:
+            sound = bool(nal_bytes and clean and named)
+            objection = _objection(kind, codec, head, sound) or _objection_to(look)
         return VideoIndex(
             times=times,
             fps=fps,
-            last_seconds=packets[order[-1]][1] * float(stream.time_base) or 1 / fps,
+            last_seconds=packets[order[-1]].duration * unit or 1 / fps,
             pts=pts if named else None,
             keys=keys,
-            clean=clean and announced == found,
-            objection=_objection(kind, codec, head, bool(nal_bytes and clean and named)),
+            clean=clean and not lost,
+            objection=objection,
             threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
+            look=look,
+            warnings=tuple(warnings),
         )
+
+
+def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
+    """What the stream's frames need before they look right, and what to say of it."""
+    warnings = []
+    codec = stream.codec_context
+    ratio = float(stream.sample_aspect_ratio or 1) or 1.0
+    if abs(ratio - 1) < _SQUARE:
+        ratio = 1.0
+    elif not 1 / _MOST_OBLONG <= ratio <= _MOST_OBLONG:
+        warnings.append(f"pixels {ratio:.3g} times as wide as high: taken as square")
+        ratio = 1.0
+    check_size(path, round(codec.width * ratio), codec.height)
+    transfer = transfer_of(codec)
+    if transfer == "bt2020":
+        warnings.append("BT.2020 colours shown as BT.709")
+    elif transfer:
+        warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
+    alpha = None
+    if stream.metadata.get("alpha_mode") == "1":
+        alpha = _ALPHA_DECODERS.get(codec.name)
+    fields = head[0].interlaced_frame if head else codec.field_order in _FIELD_ORDERS
+    return Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha), warnings
+
+
+def _from_first_key(path: str, packets: list[_Packet]) -> list[_Packet]:
+    """The packets that can be shown, where some come before the first keyframe.
+
+    Those stored before it, or right behind it and to be shown before it, hang on frames that may
+    be missing; whether they do is for the decoder to say.
+    """
+    first = next((i for i, packet in enumerate(packets) if packet.key), 0)
+    start = packets[first].pts
+    stop = first + 1
+    while (
+        start is not None and stop < len(packets)
+        and (stamp := packets[stop].pts) is not None and stamp < start
+    ):
+        stop += 1
+    if stop == 1:
+        return packets
+    shown = set() if start is None else _shown_before(path, start)
+    return [
+        packet for i, packet in enumerate(packets)
+        if i >= stop or i == first or packet.pts in shown
+    ]
+
+
+def _shown_before(path: str, start: int) -> set[int]:
+    """Time stamps of the frames that a decoder gives up to the one at `start`."""
+    shown: set[int] = set()
+    with open_file(path) as container:
+        stream = video_stream(path, container)
+        stream.thread_type = "NONE"
+        for packet in read_packets(container, stream):
+            try:
+                for frame in stream.decode(packet):
+                    if frame.pts is not None and frame.pts >= start:
+                        return shown
+                    if frame.pts is not None and not frame.is_corrupt:
+                        shown.add(frame.pts)
+            except av.FFmpegError:
+                pass
+    return shown
+
+
+def _joins(packets: list[_Packet], unit: float) -> list[int]:
+    """Where another recording begins: the clock goes back, or far ahead."""
+    joins, last = [], None
+    for place, packet in enumerate(packets):
+        if packet.dts is None:
+            continue
+        if last is not None and not 0 <= (packet.dts - last) * unit <= _LONGEST_GAP:
+            joins.append(place)
+        last = packet.dts
+    return joins
+
+
+def _display_order(
+    packets: list[_Packet], joins: list[int], *, gap: int
+) -> tuple[list[int], np.ndarray]:
+    """Packets in display order, and their time stamps, those behind a join as if it went on.
+
+    Args:
+        packets: In the order of the file.
+        joins: Where recordings begin behind the first.
+        gap: From the last frame of one to the first of the next, where the file doesn't say.
+    """
+    order: list[int] = []
+    stamps = np.empty(len(packets), np.int64)
+    for start, end in zip([0, *joins], [*joins, len(packets)]):
+        part = sorted(
+            range(start, end), key=lambda i: (packets[i].pts is not None, packets[i].pts or 0)
+        )
+        stamps[start:end] = [packets[i].pts or 0 for i in part]
+        if start:
+            ended = stamps[start - 1] + (packets[order[-1]].duration or gap)
+            stamps[start:end] += ended - stamps[start]
+        order += part
+    return order, stamps
+
+
+def _objection_to(look: Look) -> str | None:
+    """Why decord must not show frames that need this: it knows nothing of such things."""
+    if look.transfer:
+        return "colours other than BT.709's"
+    if look.interlaced:
+        return "interlaced frames"
+    return None if look.pixel_ratio == 1 else "pixels that aren't square"
 
 
 def _animated_webp(durations: list[float]) -> VideoIndex:
@@ -176,8 +336,11 @@ def missing_part(path: str) -> str | None:
 
 
 def open_file(path: str) -> Any:
-    # An absolute path can't be mistaken for a URL, and playlists can't reach the network.
-    return av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
+    # An absolute path can't be mistaken for a URL, and playlists can't reach the network. Titles
+    # may be in any encoding, and don't matter.
+    return av.open(
+        os.path.abspath(path), options={"protocol_whitelist": "file"}, metadata_errors="ignore"
+    )
 
 
 def video_stream(path: str, container: Any) -> Any:
@@ -196,11 +359,16 @@ def check_size(path: str, width: int, height: int) -> None:
         raise VideoError(path, f"its frames of {width}x{height} pixels are too large")
 
 
-def _announced(kind: str, stream: Any) -> int:
-    """Frames that the container's own index promises; 0 where there is no such index."""
-    if "mov" in kind:  # the entries, not the header's count: an edit list may leave frames out
-        return len(getattr(stream, "index_entries", ()))
-    return stream.frames if kind == "avi" else 0
+def _announced(kind: str, stream: Any) -> tuple[int, int]:
+    """Frames that the container's own index promises, and that it holds; 0 without an index.
+
+    The two differ where an edit list leaves frames out, as after a cut without encoding.
+    """
+    if "mov" in kind:
+        entries = getattr(stream, "index_entries", ())
+        return sum(not entry.is_discard for entry in entries), stream.frames or len(entries)
+    frames = stream.frames if kind == "avi" else 0
+    return frames, frames
 
 
 def _is_hidden(codec_name: str, packet: Any) -> bool:
@@ -250,8 +418,3 @@ def _flushed(packet: Any) -> list[Any]:
         return packet.decode() + packet.stream.decode(None)
     except av.FFmpegError:
         return []
-
-
-def quarter_turns(frame: Any) -> int:
-    """Quarter turns counter-clockwise that make the frame upright."""
-    return round(getattr(frame, "rotation", 0) / 90) % 4
