@@ -28,6 +28,7 @@ from prompts.rubric import Score as ScoreName
 from .assess import Assessor, ModelEngine, ModelError, NoEngine, Scores, Views, name_scores
 from .fusion import unpack_features
 from .generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
+from .library_internals import cache_of
 from .modeling import AIGVEvalModel
 from .report import Contributions, one_line
 from .scorer import AIGVEvalOutput
@@ -140,7 +141,7 @@ class ExplainingEngine:
             for row in named
         ]
         writer = AnswerWriter(
-            model, self.plain.processor.tokenizer, batch=batch, cache=output.past_key_values,
+            model, self.plain.processor.tokenizer, batch=batch, cache=cache_of(output),
             heads=answer_heads(model, batch, scores),
         )
         tries: dict[int, list[Answer]] = {
