@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,6 +53,15 @@ class Engine(Protocol):
         self, prepared: Sequence[Any], prompts: Sequence[str | None]
     ) -> Sequence[Scores | Exception]:
         """Scores a batch, row by row in order, independent of each other; or says why not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedClip:
+    """A decoded clip: its views, the length that its defects' times are told in, and warnings."""
+
+    views: Views
+    duration_seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 class ModelEngine:
@@ -103,24 +113,33 @@ class ModelEngine:
         info, frames = read_frames(path, self.requests, **self.sizes)
         return self.view(frames, path), info
 
-    def prepare(self, path: Path) -> Views:
-        return self.read(path)[0]
+    def prepare(self, path: Path) -> PreparedClip:
+        views, info = self.read(path)
+        return PreparedClip(
+            views=views, duration_seconds=info.duration_seconds, warnings=info.warnings
+        )
+
+    def score(
+        self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        return with_warnings(self.score_views([clip.views for clip in prepared], prompts), prepared)
 
     @torch.inference_mode()
-    def score(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
+    def score_views(
+        self, clips: Sequence[Views], prompts: Sequence[str | None]
     ) -> list[Scores | Exception]:
-        batch = self.batch(prepared, prompts)
+        """Scores what `view` gave of a batch of clips, or of parts of them."""
+        batch = self.batch(clips, prompts)
         return name_scores(self.run(**batch), batch["slot_mask"])
 
     @torch.inference_mode()
     def batch(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
+        self, clips: Sequence[Views], prompts: Sequence[str | None]
     ) -> dict[str, Any]:
         """What the model takes: text and features."""
         views = {
-            name: torch.stack([clip[name] for clip in prepared]).to(self.device)
-            for name in prepared[0]
+            name: torch.stack([clip[name] for clip in clips]).to(self.device)
+            for name in clips[0]
         }
         text = self.processor.encode_prompts(list(prompts)).to(self.device)
         return {"features": self.model.encode(views, list(prompts)), **text}
@@ -134,6 +153,16 @@ class NoEngine:
 
     def score(self, prepared: Sequence[Any], prompts: Sequence[str | None]) -> list[Scores]:
         return []
+
+
+def with_warnings(
+    rows: Sequence[Scores | Exception], prepared: Sequence[PreparedClip]
+) -> list[Scores | Exception]:
+    """Puts what was noticed when clips were read beside their scores."""
+    return [
+        row if isinstance(row, Exception) else {**row, "warnings": clip.warnings}
+        for row, clip in zip(rows, prepared, strict=True)
+    ]
 
 
 def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:
