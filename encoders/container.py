@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
@@ -61,6 +62,7 @@ class VideoIndex:
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
     webp: bool = False  # animated WebP, which FFmpeg can't decode
+    skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
     look: Look = Look()
     warnings: tuple[str, ...] = ()
 
@@ -110,11 +112,13 @@ def inspect(path: str) -> VideoIndex:
             if nal_bytes and clean:
                 clean = _well_formed(bytes(packet), nal_bytes)
         unit = float(stream.time_base)
-        # A join makes the packet before it look corrupt.
         jumpy = container.format.flags & _CLOCK_MAY_JUMP
-        joined = bool(jumpy and _joins(packets, unit))
-        if not joined:
-            packets = [packet for packet in packets if not packet.corrupt]
+        # There a gap makes the packet before it look corrupt, and the last may be cut off.
+        packets = [
+            packet for place, packet in enumerate(packets, 1)
+            if not packet.corrupt or (jumpy and place < len(packets))
+        ]
+        joins = _joins(packets, unit) if jumpy else []
         if not packets:
             raise VideoError(path, "holds no frames")
         found = len(packets)
@@ -133,15 +137,16 @@ def inspect(path: str) -> VideoIndex:
         # AVI stamps packets in the order of decoding: right as a clock, wrong as names of frames.
         by_time = kind != "avi"
         if by_time and not after_edit:  # what an edit list hides is decoded all the same
-            packets = _from_first_key(path, packets)
+            end = joins[0] if joins else found
+            packets = _from_first_key(path, packets[:end]) + packets[end:]
         skipped = found - len(packets)
         if skipped:
             warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
         rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
-        joins = _joins(packets, unit) if joined else []
         if joins:
+            joins = [place - skipped for place in joins]
             warnings.append("time stamps jump: frames in the order of the file")
-        order, pts = _display_order(packets, joins, gap=max(1, round(1 / (rate * unit))))
+        order, pts = _display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
         named = timed and by_time and not joins
         times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
@@ -165,6 +170,7 @@ def inspect(path: str) -> VideoIndex:
             clean=clean and not lost,
             objection=objection,
             threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
+            skipped=skipped,
             look=look,
             warnings=tuple(warnings),
         )
@@ -173,14 +179,15 @@ def inspect(path: str) -> VideoIndex:
 def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
     """What the stream's frames need before they look right, and what to say of it."""
     warnings = []
-    codec = stream.codec_context
-    ratio = float(stream.sample_aspect_ratio or 1) or 1.0
+    codec, shape = stream.codec_context, stream.sample_aspect_ratio or 1
+    ratio = float(shape)
     if abs(ratio - 1) < _SQUARE:
         ratio = 1.0
     elif not 1 / _MOST_OBLONG <= ratio <= _MOST_OBLONG:
-        warnings.append(f"pixels {ratio:.3g} times as wide as high: taken as square")
+        warnings.append(f"pixels of {_ratio(shape)} taken as square")
         ratio = 1.0
-    check_size(path, round(codec.width * ratio), codec.height)
+    else:
+        warnings.append(f"pixels of {_ratio(shape)} shown in their shape")
     transfer = transfer_of(codec)
     if transfer == "bt2020":
         warnings.append("BT.2020 colours shown as BT.709")
@@ -190,14 +197,21 @@ def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
     if stream.metadata.get("alpha_mode") == "1":
         alpha = _ALPHA_DECODERS.get(codec.name)
     fields = head[0].interlaced_frame if head else codec.field_order in _FIELD_ORDERS
-    return Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha), warnings
+    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
+    check_size(path, *look.size(codec.width, codec.height))
+    return look, warnings
+
+
+def _ratio(shape: Fraction) -> str:
+    return f"{shape.numerator}:{shape.denominator}"
 
 
 def _from_first_key(path: str, packets: list[_Packet]) -> list[_Packet]:
     """The packets that can be shown, where some come before the first keyframe.
 
     Those stored before it, or right behind it and to be shown before it, hang on frames that may
-    be missing; whether they do is for the decoder to say.
+    be missing; whether they do is for the decoder to say. So it is with the frames behind a
+    keyframe that is refreshed bit by bit.
     """
     first = next((i for i, packet in enumerate(packets) if packet.key), 0)
     start = packets[first].pts
@@ -209,28 +223,34 @@ def _from_first_key(path: str, packets: list[_Packet]) -> list[_Packet]:
         stop += 1
     if stop == 1:
         return packets
-    shown = set() if start is None else _shown_before(path, start)
+    if start is None:
+        return packets[first:]
+    shown = _first_shown(path, start)
+    if not shown:
+        return packets  # for the decoder to fail with
+    last = max(shown)
     return [
         packet for i, packet in enumerate(packets)
-        if i >= stop or i == first or packet.pts in shown
+        if packet.pts in shown or i > first and (packet.pts is None or packet.pts > last)
     ]
 
 
-def _shown_before(path: str, start: int) -> set[int]:
-    """Time stamps of the frames that a decoder gives up to the one at `start`."""
+def _first_shown(path: str, start: int) -> set[int]:
+    """Time stamps of the sound frames that a decoder gives, up to the first not before `start`."""
     shown: set[int] = set()
     with open_file(path) as container:
         stream = video_stream(path, container)
         stream.thread_type = "NONE"
         for packet in read_packets(container, stream):
             try:
-                for frame in stream.decode(packet):
-                    if frame.pts is not None and frame.pts >= start:
-                        return shown
-                    if frame.pts is not None and not frame.is_corrupt:
-                        shown.add(frame.pts)
+                frames = stream.decode(packet)
             except av.FFmpegError:
-                pass
+                continue
+            for frame in frames:
+                if frame.pts is not None and not frame.is_corrupt:
+                    shown.add(frame.pts)
+                    if frame.pts >= start:
+                        return shown
     return shown
 
 
@@ -247,15 +267,9 @@ def _joins(packets: list[_Packet], unit: float) -> list[int]:
 
 
 def _display_order(
-    packets: list[_Packet], joins: list[int], *, gap: int
+    packets: list[_Packet], joins: list[int], unit: float, rate: float
 ) -> tuple[list[int], np.ndarray]:
-    """Packets in display order, and their time stamps, those behind a join as if it went on.
-
-    Args:
-        packets: In the order of the file.
-        joins: Where recordings begin behind the first.
-        gap: From the last frame of one to the first of the next, where the file doesn't say.
-    """
+    """Packets in display order, and their time stamps, those behind a join as if it went on."""
     order: list[int] = []
     stamps = np.empty(len(packets), np.int64)
     for start, end in zip([0, *joins], [*joins, len(packets)]):
@@ -263,10 +277,13 @@ def _display_order(
             range(start, end), key=lambda i: (packets[i].pts is not None, packets[i].pts or 0)
         )
         stamps[start:end] = [packets[i].pts or 0 for i in part]
-        if start:
-            ended = stamps[start - 1] + (packets[order[-1]].duration or gap)
-            stamps[start:end] += ended - stamps[start]
         order += part
+    if joins:
+        steps = np.diff(stamps)
+        jumps = steps * unit > _LONGEST_GAP  # the last before a join may have the time behind it
+        jumps[np.array(joins) - 1] = True
+        steps[jumps] = max(1, round(1 / (rate * unit)))
+        stamps[1:] = stamps[0] + np.cumsum(steps)
     return order, stamps
 
 

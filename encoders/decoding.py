@@ -248,6 +248,8 @@ def _decode_av(
                     damaged = True
                     continue
                 if index.pts is None:
+                    if index.skipped and not seen and frame.is_corrupt:
+                        continue
                     position = seen
                 elif frame.pts is not None and frame.pts < index.pts[0]:
                     continue  # before the first frame that can be shown
@@ -294,5 +296,5 @@ def _frames(container: Any, stream: Any, codec: Any) -> Iterator[Any]:
 
 
 def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink) -> None:
-    check_size(path, round(frame.width * index.look.pixel_ratio), frame.height)
+    check_size(path, *index.look.size(frame.width, frame.height))
     sink.put(position, sink.warned(*to_rgb(frame, index.look)))

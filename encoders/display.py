@@ -2,7 +2,7 @@
 
 Transparent pictures lie on white, as on a web page, whatever colour is hidden under what can't be
 seen. Interlaced frames are deinterlaced by FFmpeg's bwdif, one frame for each. Non-square pixels
-are stretched in width. HDR becomes SDR in these steps, on a display of 203 cd/m2, the white that
+are stretched along their shorter side, so that no detail is lost. HDR becomes SDR in these steps, on a display of 203 cd/m2, the white that
 ITU-R BT.2408 gives to what isn't a highlight:
 
   - to light: the curve of SMPTE ST 2084 (PQ), or that of ARIB STD-B67 (HLG) with the system
@@ -54,6 +54,12 @@ class Look:
     interlaced: bool = False
     alpha: str | None = None
 
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height on the screen of a stored picture, before it is turned."""
+        if self.pixel_ratio >= 1:
+            return round(width * self.pixel_ratio), height
+        return width, round(height / self.pixel_ratio)
+
 
 def transfer_of(codec: Any) -> Transfer | None:
     """How a stream codes light, by its AVColorTransferCharacteristic and AVColorPrimaries."""
@@ -77,9 +83,8 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
         alpha = frame.to_ndarray(format="rgba")[..., 3:]
         rgb, warnings = flattened(np.concatenate([rgb, alpha], -1))
     if look.pixel_ratio != 1:
-        width = max(1, round(frame.width * look.pixel_ratio))
-        kind = cv2.INTER_AREA if width < frame.width else cv2.INTER_CUBIC
-        rgb = cv2.resize(np.ascontiguousarray(rgb), (width, frame.height), interpolation=kind)
+        size = look.size(frame.width, frame.height)
+        rgb = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_CUBIC)
     return np.rot90(rgb, quarter_turns(frame)), warnings
 
 

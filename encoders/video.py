@@ -23,7 +23,7 @@ What is decided for odd files:
     anew) doesn't count. A stream that begins inside a GOP starts with the first frame that can
     be decoded. Where recordings were joined, so that the clock jumps, time goes on without a gap.
   - Transparent pictures are shown on white, interlaced frames deinterlaced, non-square pixels
-    stretched in width, and HDR (PQ, HLG) as SDR: see `encoders.display`.
+    stretched, and HDR (PQ, HLG) as SDR: see `encoders.display`.
   - Titles and other metadata may be in any encoding.
   - A file whose index announces frames that are not there is an error as soon as more than a
     tenth is missing; below that, and where there is no index (WebM, MPEG-TS, fragmented MP4),
