@@ -193,13 +193,19 @@ def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
         warnings.append("BT.2020 colours shown as BT.709")
     elif transfer:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
-    alpha = None
-    if stream.metadata.get("alpha_mode") == "1":
-        alpha = _ALPHA_DECODERS.get(codec.name)
-    fields = head[0].interlaced_frame if head else codec.field_order in _FIELD_ORDERS
+    alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
+    order = getattr(codec, "field_order", 0)  # new in PyAV 18
+    fields = head[0].interlaced_frame if head else order in _FIELD_ORDERS
     look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
+
+
+def _alpha_decoder(codec: Any) -> str | None:
+    """The decoder that also gives transparency, where there is one; it knows 8 bits only."""
+    name = _ALPHA_DECODERS.get(codec.name)
+    deep = codec.format is None or any(part.bits != 8 for part in codec.format.components)
+    return name if name in av.codecs_available and not deep else None
 
 
 def _ratio(shape: Fraction) -> str:
@@ -356,7 +362,8 @@ def open_file(path: str) -> Any:
     # An absolute path can't be mistaken for a URL, and playlists can't reach the network. Titles
     # may be in any encoding, and don't matter.
     return av.open(
-        os.path.abspath(path), options={"protocol_whitelist": "file"}, metadata_errors="ignore"
+        os.path.abspath(path), container_options={"protocol_whitelist": "file"},
+        metadata_errors="ignore",
     )
 
 
