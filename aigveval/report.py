@@ -2,8 +2,8 @@
 
 A row is the same everywhere: `video, prompt, overall, technical, motion, semantic, model, version,
 seconds, error, warnings`, each score as `{"score", "std"}` or null. A run that explains adds
-`explanation`, `defects`, `problems` and `contributions` to the rows that it could. Files of rows: see
-`aigveval.results`.
+`explanation`, `defects`, `problems` and `contributions` to the rows that it could. Files of rows:
+see `aigveval.results`.
 """
 
 from __future__ import annotations

@@ -81,6 +81,15 @@ class _Packet(NamedTuple):
     corrupt: bool
 
 
+class _Scan(NamedTuple):
+    packets: list[_Packet]  # of frames that are shown, in the order of the file
+    head: list[Any]  # what the first of them decodes to by itself
+    clean: bool  # every one is well formed
+    units: bool  # whether that was looked at, inside of H.264
+    joins: list[int]  # where recordings begin behind the first
+    after_edit: bool  # whether packets before them are decoded, but not shown
+
+
 def inspect(path: str) -> VideoIndex:
     """Everything that decides how to read the file, from its packets and its first frame."""
     _check_file(path)
@@ -93,35 +102,10 @@ def inspect(path: str) -> VideoIndex:
         if kind in _TEXT_ART:
             raise VideoError(path, "a text file, not a video")
         check_size(path, codec.width, codec.height)
-        packets: list[_Packet] = []
-        head: list[Any] = []
-        nal_bytes = _nal_length_size(codec.name, codec.extradata)
-        clean, after_edit = True, False
-        for packet in read_packets(container, stream):
-            if packet is None or _is_hidden(codec.name, packet):
-                continue
-            if packet.is_discard:
-                after_edit = after_edit or not packets
-                continue
-            if not packets:
-                head = _flushed(packet)
-            packets.append(_Packet(
-                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
-            ))
-            clean = clean and not packet.is_corrupt
-            if nal_bytes and clean:
-                clean = _well_formed(bytes(packet), nal_bytes)
-        unit = float(stream.time_base)
-        jumpy = container.format.flags & _CLOCK_MAY_JUMP
-        # There a gap makes the packet before it look corrupt, and the last may be cut off.
-        packets = [
-            packet for place, packet in enumerate(packets, 1)
-            if not packet.corrupt or (jumpy and place < len(packets))
-        ]
-        joins = _joins(packets, unit) if jumpy else []
-        if not packets:
+        scan = _scan(container, stream)
+        found = len(scan.packets)
+        if not found:
             raise VideoError(path, "holds no frames")
-        found = len(packets)
         announced, stored = _announced(kind, stream)
         lost = max(0, announced - found)
         if lost > MAX_LOST * announced:
@@ -129,23 +113,25 @@ def inspect(path: str) -> VideoIndex:
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
-        look, warnings = _look(path, stream, head)
+        look, warnings = _look(path, stream, scan.head)
         if lost:
             warnings.append(f"truncated: {lost} of its {announced} frames are missing")
         if announced < stored:
             warnings.append(f"cut: {announced} of its {stored} frames are shown")
         # AVI stamps packets in the order of decoding: right as a clock, wrong as names of frames.
         by_time = kind != "avi"
-        if by_time and not after_edit:  # what an edit list hides is decoded all the same
+        packets, joins = scan.packets, scan.joins
+        if by_time and not scan.after_edit:
             end = joins[0] if joins else found
             packets = _from_first_key(path, packets[:end]) + packets[end:]
         skipped = found - len(packets)
         if skipped:
-            warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
-        rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
-        if joins:
             joins = [place - skipped for place in joins]
+            warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
+        if joins:
             warnings.append("time stamps jump: frames in the order of the file")
+        rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
+        unit = float(stream.time_base)
         order, pts = _display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
         named = timed and by_time and not joins
@@ -153,21 +139,20 @@ def inspect(path: str) -> VideoIndex:
         fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
         if abs(fps / rate - 1) < 0.005:  # the same, but for time stamps rounded to milliseconds
             fps = rate
-        keys = np.array([rank for rank, i in enumerate(order) if packets[i].key], np.int64)
         if announced != stored:
             objection: str | None = "an edit list"
         elif skipped:
             objection = "a beginning inside a GOP"
         else:
-            sound = bool(nal_bytes and clean and named)
-            objection = _objection(kind, codec, head, sound) or _objection_to(look)
+            sound = scan.units and scan.clean and named
+            objection = _objection(kind, codec, scan.head, sound) or _objection_to(look)
         return VideoIndex(
             times=times,
             fps=fps,
             last_seconds=packets[order[-1]].duration * unit or 1 / fps,
             pts=pts if named else None,
-            keys=keys,
-            clean=clean and not lost,
+            keys=np.array([rank for rank, i in enumerate(order) if packets[i].key], np.int64),
+            clean=scan.clean and not lost,
             objection=objection,
             threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
             skipped=skipped,
@@ -176,10 +161,41 @@ def inspect(path: str) -> VideoIndex:
         )
 
 
+def _scan(container: Any, stream: Any) -> _Scan:
+    """What the packets tell, those left out that no player shows."""
+    codec = stream.codec_context
+    packets: list[_Packet] = []
+    head: list[Any] = []
+    nal_bytes = _nal_length_size(codec.name, codec.extradata)
+    clean, after_edit = True, False
+    for packet in read_packets(container, stream):
+        if packet is None or _is_hidden(codec.name, packet):
+            continue
+        if packet.is_discard:  # by an edit list
+            after_edit = after_edit or not packets
+            continue
+        if not packets:
+            head = _flushed(packet)
+        packets.append(_Packet(
+            packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
+        ))
+        clean = clean and not packet.is_corrupt
+        if nal_bytes and clean:
+            clean = _well_formed(bytes(packet), nal_bytes)
+    jumpy = bool(container.format.flags & _CLOCK_MAY_JUMP)
+    # There a gap makes the packet before it look corrupt, and the last may be cut off.
+    packets = [
+        packet for place, packet in enumerate(packets, 1)
+        if not packet.corrupt or (jumpy and place < len(packets))
+    ]
+    joins = _joins(packets, float(stream.time_base)) if jumpy else []
+    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit)
+
+
 def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
     """What the stream's frames need before they look right, and what to say of it."""
     warnings = []
-    codec, shape = stream.codec_context, stream.sample_aspect_ratio or 1
+    codec, shape = stream.codec_context, Fraction(stream.sample_aspect_ratio or 1)
     ratio = float(shape)
     if abs(ratio - 1) < _SQUARE:
         ratio = 1.0

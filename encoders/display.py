@@ -2,8 +2,8 @@
 
 Transparent pictures lie on white, as on a web page, whatever colour is hidden under what can't be
 seen. Interlaced frames are deinterlaced by FFmpeg's bwdif, one frame for each. Non-square pixels
-are stretched along their shorter side, so that no detail is lost. HDR becomes SDR in these steps, on a display of 203 cd/m2, the white that
-ITU-R BT.2408 gives to what isn't a highlight:
+are stretched along their shorter side, so that no detail is lost. HDR becomes SDR in these steps,
+on a display of 203 cd/m2, the white that ITU-R BT.2408 gives to what isn't a highlight:
 
   - to light: the curve of SMPTE ST 2084 (PQ), or that of ARIB STD-B67 (HLG) with the system
     gamma of 1.2 that ITU-R BT.2100 asks for at 1000 cd/m2;
@@ -64,7 +64,8 @@ class Look:
 def transfer_of(codec: Any) -> Transfer | None:
     """How a stream codes light, by its AVColorTransferCharacteristic and AVColorPrimaries."""
     found: dict[int, Transfer] = {16: "pq", 18: "hlg"}
-    return found.get(int(codec.color_trc)) or ("bt2020" if int(codec.color_primaries) == 9 else None)
+    wide: Transfer | None = "bt2020" if int(codec.color_primaries) == 9 else None
+    return found.get(int(codec.color_trc), wide)
 
 
 def quarter_turns(frame: Any) -> int:
@@ -104,7 +105,8 @@ def flattened(rgba: np.ndarray) -> tuple[np.ndarray, list[str]]:
 def deinterlaced(frames: Iterable[Any], warnings: set[str]) -> Iterator[Any]:
     """The same frames, those of two fields deinterlaced, which is said once.
 
-    None passes as it comes. Nothing is done until the first frame of two fields, so that progressive video costs nothing.
+    None passes as it comes. Nothing is done until the first frame of two fields, so that
+    progressive video costs nothing.
     """
     graph = before = None
     for frame in frames:
@@ -167,7 +169,7 @@ class _Deinterlacer:
                 self.skip -= 1
                 continue
             if frame.pts is not None:  # bwdif counts in fields
-                frame.pts = round(frame.pts * frame.time_base / self._unit)
+                frame.pts = round(frame.pts * (frame.time_base / self._unit))
                 frame.time_base = self._unit
             yield frame
 

@@ -10,9 +10,9 @@ frames than announced (dmlc/decord issues 269, 373, 375), seeks by the wrong clo
 damage behind repairs that differ from run to run; it knows nothing of edit lists, fields, pixel
 shapes and HDR. So it gets upright, progressive, uncut 8-bit 4:2:0 H.264 of BT.709 with square
 pixels and at least 32 x 32 of them in MP4, MOV or Matroska, whose packets are all well formed; it
-reads them from the start; and when its decoder reports an error, its frames are thrown away. PyAV gets the rest, and
-long videos where jumping between keyframes saves most of the decoding. Pillow reads animated
-WebP, which FFmpeg can't.
+reads them from the start; and when its decoder reports an error, its frames are thrown away. PyAV
+gets the rest, and long videos where jumping between keyframes saves most of the decoding. Pillow
+reads animated WebP, which FFmpeg can't.
 
 What is decided for odd files:
   - Times start at 0 with the first frame and come from the stream, so variable frame rate is
