@@ -106,7 +106,7 @@ def inspect(path: str) -> VideoIndex:
         found = len(scan.packets)
         if not found:
             raise VideoError(path, "holds no frames")
-        announced, stored = _announced(kind, stream)
+        announced, stored = _announced(path, kind, stream)
         lost = max(0, announced - found)
         if lost > MAX_LOST * announced:
             raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
@@ -210,8 +210,8 @@ def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
     elif transfer:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
-    order = getattr(codec, "field_order", 0)  # new in PyAV 18
-    fields = head[0].interlaced_frame if head else order in _FIELD_ORDERS
+    fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
+    fields = fields or any(frame.interlaced_frame for frame in head)
     look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
@@ -399,7 +399,7 @@ def check_size(path: str, width: int, height: int) -> None:
         raise VideoError(path, f"its frames of {width}x{height} pixels are too large")
 
 
-def _announced(kind: str, stream: Any) -> tuple[int, int]:
+def _announced(path: str, kind: str, stream: Any) -> tuple[int, int]:
     """Frames that the container's own index promises, and that it holds; 0 without an index.
 
     The two differ where an edit list leaves frames out, as after a cut without encoding.
@@ -407,8 +407,20 @@ def _announced(kind: str, stream: Any) -> tuple[int, int]:
     if "mov" in kind:
         entries = getattr(stream, "index_entries", ())
         return sum(not entry.is_discard for entry in entries), stream.frames or len(entries)
-    frames = stream.frames if kind == "avi" else 0
+    if kind != "avi":
+        return 0, 0
+    # Its header counts time slots: an empty one goes on showing the frame before.
+    frames = len(getattr(stream, "index_entries", ())) if _riff_is_whole(path) else 0
+    frames = frames or stream.frames
     return frames, frames
+
+
+def _riff_is_whole(path: str) -> bool:
+    """Whether a file is one RIFF chunk, with its end; a long AVI has several."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    rest = os.path.getsize(path) - 8 - int.from_bytes(head[4:], "little")
+    return head[:4] == b"RIFF" and 0 <= rest < 8
 
 
 def _is_hidden(codec_name: str, packet: Any) -> bool:

@@ -230,6 +230,32 @@ class TestJoined:
         assert (np.diff(times) > 0).all()
 
 
+class TestGapsInAvi:
+    """AVI has a slot for every tick of its clock; an empty one repeats the frame before."""
+
+    def make(self, path):
+        times = [1000 * (i if i < 12 else i + 20) // 24 for i in range(24)]
+        return media.write_video(
+            path, times=times, codec="mpeg4", options={"qscale": "3"}
+        ), times
+
+    def test_empty_slots_are_no_missing_frames(self, tmp_path):
+        path, expected = self.make(tmp_path / "a.avi")
+        with av.open(str(path)) as opened:
+            assert opened.streams.video[0].frames > 1500
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(24)) and info.warnings == ()
+        np.testing.assert_allclose(times, np.array(expected) / 1000, atol=1e-3)
+
+    def test_a_file_that_broke_off_is_still_found(self, tmp_path):
+        for path in (self.make(tmp_path / "a.avi")[0],
+                     media.write_video(tmp_path / "b.avi", num_frames=48)):
+            data = path.read_bytes()
+            start = data.index(b"movi")
+            path.write_bytes(data[: start + (data.rindex(b"idx1") - start) // 2])
+            assert reason(path).startswith("truncated: only ")
+
+
 TITLE = "视频".encode("gbk") + b"\xe9\xe8\xff\xfe"
 
 
