@@ -55,7 +55,7 @@ class Engine(Protocol):
         """Scores a batch, row by row in order, independent of each other; or says why not."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PreparedClip:
     """A decoded clip: its views, the length that its defects' times are told in, and warnings."""
 
@@ -115,9 +115,7 @@ class ModelEngine:
 
     def prepare(self, path: Path) -> PreparedClip:
         views, info = self.read(path)
-        return PreparedClip(
-            views=views, duration_seconds=info.duration_seconds, warnings=info.warnings
-        )
+        return PreparedClip(views, info.duration_seconds, info.warnings)
 
     def score(
         self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
@@ -133,9 +131,7 @@ class ModelEngine:
         return name_scores(self.run(**batch), batch["slot_mask"])
 
     @torch.inference_mode()
-    def batch(
-        self, clips: Sequence[Views], prompts: Sequence[str | None]
-    ) -> dict[str, Any]:
+    def batch(self, clips: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
         """What the model takes: text and features."""
         views = {
             name: torch.stack([clip[name] for clip in clips]).to(self.device)
@@ -159,10 +155,8 @@ def with_warnings(
     rows: Sequence[Scores | Exception], prepared: Sequence[PreparedClip]
 ) -> list[Scores | Exception]:
     """Puts what was noticed when clips were read beside their scores."""
-    return [
-        row if isinstance(row, Exception) else {**row, "warnings": clip.warnings}
-        for row, clip in zip(rows, prepared, strict=True)
-    ]
+    pairs = zip(rows, prepared, strict=True)
+    return [r if isinstance(r, Exception) else r | {"warnings": c.warnings} for r, c in pairs]
 
 
 def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:

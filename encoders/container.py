@@ -7,9 +7,9 @@ them can be shown.
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import av
@@ -17,6 +17,10 @@ import numpy as np
 
 from .animation import webp_durations
 from .display import Look, quarter_turns, transfer_of
+from .packets import (
+    Packet, display_order, find_joins, flushed, from_first_key, is_hidden, nal_length_size,
+    read_packets, well_formed,
+)
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
@@ -24,7 +28,6 @@ _DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpe
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg plays text files, by their suffix
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
-_LONGEST_GAP = 10.0  # seconds; in those containers a longer one is a join, as FFmpeg has it
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
 _MOST_OBLONG = 8.0  # a pixel ratio beyond is forged
@@ -73,16 +76,8 @@ class VideoIndex:
         return max(0, int(np.searchsorted(self.pts, pts, "right")) - 1)
 
 
-class _Packet(NamedTuple):
-    pts: int | None
-    dts: int | None
-    duration: int
-    key: bool
-    corrupt: bool
-
-
 class _Scan(NamedTuple):
-    packets: list[_Packet]  # of frames that are shown, in the order of the file
+    packets: list[Packet]  # of frames that are shown, in the order of the file
     head: list[Any]  # what the first of them decodes to by itself
     clean: bool  # every one is well formed
     units: bool  # whether that was looked at, inside of H.264
@@ -123,7 +118,7 @@ def inspect(path: str) -> VideoIndex:
         packets, joins = scan.packets, scan.joins
         if by_time and not scan.after_edit:
             end = joins[0] if joins else found
-            packets = _from_first_key(path, packets[:end]) + packets[end:]
+            packets = from_first_key(packets[:end], partial(_first_shown, path)) + packets[end:]
         skipped = found - len(packets)
         if skipped:
             joins = [place - skipped for place in joins]
@@ -132,7 +127,7 @@ def inspect(path: str) -> VideoIndex:
             warnings.append("time stamps jump: frames in the order of the file")
         rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
         unit = float(stream.time_base)
-        order, pts = _display_order(packets, joins, unit, rate)
+        order, pts = display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
         named = timed and by_time and not joins
         times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
@@ -164,31 +159,31 @@ def inspect(path: str) -> VideoIndex:
 def _scan(container: Any, stream: Any) -> _Scan:
     """What the packets tell, those left out that no player shows."""
     codec = stream.codec_context
-    packets: list[_Packet] = []
+    packets: list[Packet] = []
     head: list[Any] = []
-    nal_bytes = _nal_length_size(codec.name, codec.extradata)
+    nal_bytes = nal_length_size(codec.name, codec.extradata)
     clean, after_edit = True, False
     for packet in read_packets(container, stream):
-        if packet is None or _is_hidden(codec.name, packet):
+        if packet is None or is_hidden(codec.name, packet):
             continue
         if packet.is_discard:  # by an edit list
             after_edit = after_edit or not packets
             continue
         if not packets:
-            head = _flushed(packet)
-        packets.append(_Packet(
+            head = flushed(packet)
+        packets.append(Packet(
             packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         ))
         clean = clean and not packet.is_corrupt
         if nal_bytes and clean:
-            clean = _well_formed(bytes(packet), nal_bytes)
+            clean = well_formed(bytes(packet), nal_bytes)
     jumpy = bool(container.format.flags & _CLOCK_MAY_JUMP)
     # There a gap makes the packet before it look corrupt, and the last may be cut off.
     packets = [
         packet for place, packet in enumerate(packets, 1)
         if not packet.corrupt or (jumpy and place < len(packets))
     ]
-    joins = _joins(packets, float(stream.time_base)) if jumpy else []
+    joins = find_joins(packets, float(stream.time_base)) if jumpy else []
     return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit)
 
 
@@ -228,35 +223,6 @@ def _ratio(shape: Fraction) -> str:
     return f"{shape.numerator}:{shape.denominator}"
 
 
-def _from_first_key(path: str, packets: list[_Packet]) -> list[_Packet]:
-    """The packets that can be shown, where some come before the first keyframe.
-
-    Those stored before it, or right behind it and to be shown before it, hang on frames that may
-    be missing; whether they do is for the decoder to say. So it is with the frames behind a
-    keyframe that is refreshed bit by bit.
-    """
-    first = next((i for i, packet in enumerate(packets) if packet.key), 0)
-    start = packets[first].pts
-    stop = first + 1
-    while (
-        start is not None and stop < len(packets)
-        and (stamp := packets[stop].pts) is not None and stamp < start
-    ):
-        stop += 1
-    if stop == 1:
-        return packets
-    if start is None:
-        return packets[first:]
-    shown = _first_shown(path, start)
-    if not shown:
-        return packets  # for the decoder to fail with
-    last = max(shown)
-    return [
-        packet for i, packet in enumerate(packets)
-        if packet.pts in shown or i > first and (packet.pts is None or packet.pts > last)
-    ]
-
-
 def _first_shown(path: str, start: int) -> set[int]:
     """Time stamps of the sound frames that a decoder gives, up to the first not before `start`."""
     shown: set[int] = set()
@@ -274,39 +240,6 @@ def _first_shown(path: str, start: int) -> set[int]:
                     if frame.pts >= start:
                         return shown
     return shown
-
-
-def _joins(packets: list[_Packet], unit: float) -> list[int]:
-    """Where another recording begins: the clock goes back, or far ahead."""
-    joins, last = [], None
-    for place, packet in enumerate(packets):
-        if packet.dts is None:
-            continue
-        if last is not None and not 0 <= (packet.dts - last) * unit <= _LONGEST_GAP:
-            joins.append(place)
-        last = packet.dts
-    return joins
-
-
-def _display_order(
-    packets: list[_Packet], joins: list[int], unit: float, rate: float
-) -> tuple[list[int], np.ndarray]:
-    """Packets in display order, and their time stamps, those behind a join as if it went on."""
-    order: list[int] = []
-    stamps = np.empty(len(packets), np.int64)
-    for start, end in zip([0, *joins], [*joins, len(packets)]):
-        part = sorted(
-            range(start, end), key=lambda i: (packets[i].pts is not None, packets[i].pts or 0)
-        )
-        stamps[start:end] = [packets[i].pts or 0 for i in part]
-        order += part
-    if joins:
-        steps = np.diff(stamps)
-        jumps = steps * unit > _LONGEST_GAP  # the last before a join may have the time behind it
-        jumps[np.array(joins) - 1] = True
-        steps[jumps] = max(1, round(1 / (rate * unit)))
-        stamps[1:] = stamps[0] + np.cumsum(steps)
-    return order, stamps
 
 
 def _objection_to(look: Look) -> str | None:
@@ -421,52 +354,3 @@ def _riff_is_whole(path: str) -> bool:
         head = file.read(8)
     rest = os.path.getsize(path) - 8 - int.from_bytes(head[4:], "little")
     return head[:4] == b"RIFF" and 0 <= rest < 8
-
-
-def _is_hidden(codec_name: str, packet: Any) -> bool:
-    """VP8 stores reference frames that are never shown as packets (RFC 6386, 9.1)."""
-    return codec_name.startswith(("vp8", "libvpx")) and not bytes(packet)[0] >> 4 & 1
-
-
-def _nal_length_size(codec_name: str, extradata: bytes | None) -> int:
-    """Bytes of the length before each H.264 unit (avcC of ISO 14496-15); 0 for other layouts."""
-    if codec_name != "h264" or not extradata or len(extradata) < 7 or extradata[0] != 1:
-        return 0
-    return (extradata[4] & 3) + 1
-
-
-def _well_formed(data: bytes, length_size: int) -> bool:
-    """Whether H.264 units fill the packet exactly and its first slice starts a picture."""
-    place, first_slice = 0, False
-    while place < len(data):
-        start = place + length_size
-        place = start + int.from_bytes(data[place:start], "big")
-        if not start < place <= len(data) or data[start] & 128 or not data[start] & 31:
-            return False
-        if not first_slice and data[start] & 31 in (1, 5):
-            # The slice's first field, a variable-length number, is 0: a single 1 bit.
-            if start + 1 >= place or not data[start + 1] & 128:
-                return False
-            first_slice = True
-    return first_slice
-
-
-def read_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets, then None, which flushes a decoder.
-
-    A file that breaks off ends like any other: what is missing shows in the index.
-    """
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except av.FFmpegError:
-        pass
-    yield None
-
-
-def _flushed(packet: Any) -> list[Any]:
-    try:
-        return packet.decode() + packet.stream.decode(None)
-    except av.FFmpegError:
-        return []

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from .animation import webp_frames
 from .base import Stream
-from .container import (
-    MAX_LOST, VideoError, VideoIndex, check_size, open_file, read_packets, video_stream,
-)
+from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .display import deinterlaced, flattened, to_rgb
+from .packets import read_packets
 
 Backend = Literal["auto", "decord", "av"]
 
