@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +20,7 @@ from . import __version__
 from .batch import run_batches
 from .data.columns import in_our_names
 from .data.manifest import Clip, check_exists, make_clip
+from .prepared import PreparedClip, with_warnings
 from .presets import list_presets
 from .report import Assessment, Score, one_line
 
@@ -54,15 +54,6 @@ class Engine(Protocol):
         self, prepared: Sequence[Any], prompts: Sequence[str | None]
     ) -> Sequence[Scores | Exception]:
         """Scores a batch, row by row in order, independent of each other; or says why not."""
-
-
-@dataclass(frozen=True)
-class PreparedClip:
-    """A decoded clip: its views, the length that its defects' times are told in, and warnings."""
-
-    views: Views
-    duration_seconds: float
-    warnings: tuple[str, ...] = ()
 
 
 class ModelEngine:
@@ -150,14 +141,6 @@ class NoEngine:
 
     def score(self, prepared: Sequence[Any], prompts: Sequence[str | None]) -> list[Scores]:
         return []
-
-
-def with_warnings(
-    rows: Sequence[Scores | Exception], prepared: Sequence[PreparedClip]
-) -> list[Scores | Exception]:
-    """Puts what was noticed when clips were read beside their scores."""
-    pairs = zip(rows, prepared, strict=True)
-    return [r if isinstance(r, Exception) else r | {"warnings": c.warnings} for r, c in pairs]
 
 
 def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:

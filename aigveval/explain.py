@@ -25,13 +25,12 @@ from prompts import DIMENSIONS, SCORES, Answer, check, parse
 from prompts.answer import TENTHS, Problem
 from prompts.rubric import Score as ScoreName
 
-from .assess import (
-    Assessor, ModelEngine, ModelError, NoEngine, PreparedClip, Scores, name_scores, with_warnings,
-)
+from .assess import Assessor, ModelEngine, ModelError, NoEngine, Scores, name_scores
 from .fusion import unpack_features
 from .generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
 from .library_internals import cache_of
 from .modeling import AIGVEvalModel
+from .prepared import PreparedClip, with_warnings
 from .report import Contributions, one_line
 from .scorer import AIGVEvalOutput
 
