@@ -10,6 +10,16 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFL
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # more gain nothing on clips this small
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        from aigveval.precision import has_bfloat16
+
+        if not torch.cuda.is_available() or not has_bfloat16(torch.device("cuda")):
+            pytest.skip("needs a CUDA GPU that computes in bfloat16")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The development data, which is no part of the project; tests that need it are skipped."""

@@ -51,7 +51,7 @@ class WordCount(Brightness):
 
     def join(self, tokens, text=None):
         counts = [float(len(t.split())) for t in text] if text else [0.0] * len(tokens)
-        extra = torch.tensor(counts).view(-1, 1, 1).expand(-1, tokens.shape[1], 1)
+        extra = tokens.new_tensor(counts).view(-1, 1, 1).expand(-1, tokens.shape[1], 1)
         return torch.cat([tokens, extra], -1)
 
 

@@ -79,7 +79,7 @@ def test_it_goes_through_a_folder(tmp_path):
 
 def test_the_command_line_writes_null(monkeypatch, tmp_path, clip):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assess, "load", lambda model, device: assessor({"technical"}))
+    monkeypatch.setattr(assess, "load", lambda model, **options: assessor({"technical"}))
     result = CliRunner().invoke(app, ["score", str(clip), "--prompt", "a cat"])
     assert result.exit_code == 0, result.output
     row = json.loads((tmp_path / "results.jsonl").read_text())
