@@ -22,6 +22,7 @@ from .data.columns import in_our_names
 from .data.manifest import Clip, check_exists, make_clip
 from .errors import ModelError, is_ours, our_fault, reason_of, why_not_loaded
 from .precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
+from .prepared import PreparedClip, with_warnings
 from .presets import list_presets
 from .report import Assessment, Score, one_line
 
@@ -102,24 +103,29 @@ class ModelEngine:
         info, frames = read_frames(path, self.requests, **self.sizes)
         return self.view(frames, path), info
 
-    def prepare(self, path: Path) -> Views:
-        return self.read(path)[0]
+    def prepare(self, path: Path) -> PreparedClip:
+        views, info = self.read(path)
+        return PreparedClip(views, info.duration_seconds, info.warnings)
+
+    def score(
+        self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        return with_warnings(self.score_views([clip.views for clip in prepared], prompts), prepared)
 
     @torch.inference_mode()
-    def score(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
+    def score_views(
+        self, clips: Sequence[Views], prompts: Sequence[str | None]
     ) -> list[Scores | Exception]:
-        batch = self.batch(prepared, prompts)
+        """Scores what `view` gave of a batch of clips, or of parts of them."""
+        batch = self.batch(clips, prompts)
         return name_scores(self.run(**batch), batch["slot_mask"])
 
     @torch.inference_mode()
-    def batch(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
-    ) -> dict[str, Any]:
+    def batch(self, clips: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
         """What the model takes: text and features."""
         views = {
-            name: torch.stack([clip[name] for clip in prepared]).to(self.device)
-            for name in prepared[0]
+            name: torch.stack([clip[name] for clip in clips]).to(self.device)
+            for name in clips[0]
         }
         text = self.processor.encode_prompts(list(prompts)).to(self.device)
         return {"features": self.model.encode(views, list(prompts)), **text}
@@ -196,7 +202,6 @@ class Assessor:
         number = _dtype_of(source, name=name, dtype=dtype, device=chosen)
         try:
             from .checkpoint import kind_of  # transformers: seconds to import
-
             kind = kind_of(source)
             processor = kind.processor.from_pretrained(source)
             loaded = kind.model.from_pretrained(source, dtype=number)
@@ -254,19 +259,14 @@ class Assessor:
             AssessmentError: when each video of the first batch, of the first four at least, fails
                 by another error than `VideoError`: they get no rows. One alone is a row.
         """
-        size = batch_size if batch_size is not None else self.batch_size
+        size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
-            map(as_clip, items),
-            prepare=self._prepare, compute=self._compute,
-            batch_size=size,
+            map(as_clip, items), prepare=self._prepare, compute=self._compute, batch_size=size,
             workers=self.workers if workers is None else workers,
         )
         for outcome in stop_at_our_fault(outcomes, batch_size=size):
-            if outcome.error is not None:
-                reason = reason_of(outcome.error)
-                yield self._assessment(outcome.item, outcome.seconds, error=reason)
-            else:
-                yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result)
+            reason = None if outcome.error is None else reason_of(outcome.error)
+            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=reason)
 
     def _prepare(self, clip: Clip) -> Any:
         problem = clip.problem or check_exists(clip).problem

@@ -154,19 +154,20 @@ def _machine() -> Iterator[Finding]:
                   f"{platform.python_version()}, aigveval {__version__}")
     import torch
 
-    cores, quota, threads = machine.allowed_cores(), machine.cpu_quota(), torch.get_num_threads()
+    from encoders import cpu
+
+    cores, quota, threads = cpu.available_cpus(), cpu.cpu_quota(), torch.get_num_threads()
     whole = os.cpu_count() or 1
     text = f"{machine.cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
     text += f"; {cores} of {whole} cores"
-    text += f", quota of {quota:g} cores" if quota is not None else ", no quota"
+    text += f" by a quota of {quota:g}" if quota is not None else ", no quota"
     text += f"; {threads} threads"
     chosen = {name: os.environ[name] for name in sorted(os.environ)
               if name.startswith(("OMP_", "GOMP_", "MKL_", "KMP_"))}
     text += "".join(f", {name}={value}" for name, value in chosen.items())
-    most = max(1, round(min(cores, cores if quota is None else quota)))
     yield finding(
-        "CPU", text, "note" if threads > most else "ok",
-        f"more threads than cores are slow: set OMP_NUM_THREADS={most}" if threads > most else "",
+        "CPU", text, "note" if threads > cores else "ok",
+        f"more threads than cores are slow: set OMP_NUM_THREADS={cores}" if threads > cores else "",
         cores=cores, of=whole, quota=quota, threads=threads, environment=chosen,
     )
     total, limit = machine.memory_bytes(), machine.memory_limit_bytes()

@@ -1,56 +1,26 @@
-"""What this process may use of the machine: cores, their time, memory. Light: standard library."""
+"""The machine's processor and memory, and what this process may use of them."""
 
 from __future__ import annotations
 
 import os
 import platform
-from fractions import Fraction
 from pathlib import Path
 
 
-def allowed_cores() -> int:
-    """On how many cores this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """How many cores' time the control group of this process has; None without a limit.
-
-    Args:
-        root: where control groups are; in a container those of the container.
-    """
-    quotas = []
-    for folder in _group_folders(root, "cpu"):
-        try:
-            if (folder / "cpu.max").is_file():  # version 2
-                quota, period = (folder / "cpu.max").read_text().split()
-            else:
-                quota = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
-            if quota != "max" and int(quota) > 0:
-                quotas.append(float(Fraction(int(quota), int(period))))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    return min(quotas, default=None)
-
-
-def _group_folders(root: Path, controller: str) -> list[Path]:
-    """This process's control groups and all around them, the outermost last."""
-    folders: list[Path] = []
+def _group_folders(root: Path) -> list[Path]:
+    """This process's control groups of memory and all around them."""
+    folders = [root, root / "memory"]
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        lines = []
+        return folders
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = root / controller if controllers else root
-        inner = base / path.lstrip("/")
-        folders += [inner, *(one for one in inner.parents if one.is_relative_to(base))]
-    return [*folders, root, root / controller]
+        if not controllers or "memory" in controllers.split(","):
+            base = root / "memory" if controllers else root
+            inner = base / path.lstrip("/")
+            folders += [inner, *(one for one in inner.parents if one.is_relative_to(base))]
+    return folders
 
 
 def memory_bytes() -> int | None:
@@ -64,7 +34,7 @@ def memory_bytes() -> int | None:
 def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """How much memory the control group of this process may have; None without a limit."""
     limits = []
-    for folder in _group_folders(root, "memory"):
+    for folder in _group_folders(root):
         for name in ("memory.max", "memory.limit_in_bytes"):
             try:
                 limits.append(int((folder / name).read_text()))

@@ -189,9 +189,14 @@ def losses(output: str | Path) -> list[float]:
     return [entry["loss"] for entry in history(output) if "loss" in entry]
 
 
+def begin() -> None:
+    """In a process of its own, before the command line runs."""
+    registry._registered.update(REGISTERED)
+    torch.set_num_threads(1)
+
+
 if __name__ == "__main__":
     from aigveval.cli import main
 
-    registry._registered.update(REGISTERED)
-    torch.set_num_threads(1)
+    begin()
     main()

@@ -344,8 +344,8 @@ class TestCommands:
         media.write_video(Path("clip.mp4"), num_frames=48)
         tiny = tiny_assessor()
         monkeypatch.setattr(assess, "load", lambda model, **options: tiny)
-        score = tiny.engine.score
-        monkeypatch.setattr(tiny.engine, "score", self.engine.score)
+        score = tiny.engine.score_views
+        monkeypatch.setattr(tiny.engine, "score_views", self.engine.score)
         assert self.run("timeline", "clip.mp4", code=2).stderr == (
             f"error: clip.mp4 could not be assessed{FAULT}\n"
         )
@@ -355,7 +355,7 @@ class TestCommands:
         )
         windows = iter([True])  # the windows are scored, the whole is not
         monkeypatch.setattr(
-            tiny.engine, "score",
+            tiny.engine, "score_views",
             lambda *batch: score(*batch) if next(windows, False) else [self.engine.error],
         )
         assert self.run("timeline", "clip.mp4", code=2).stderr == (

@@ -16,7 +16,7 @@ from aigveval.results import ResultsError, ResultsFile, read_results, take_earli
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 ROW_FIELDS = [
     "video", "prompt", "overall", "technical", "motion", "semantic", "model", "version", "seconds",
-    "error",
+    "error", "warnings",
 ]
 
 
