@@ -265,7 +265,7 @@ class Assessor:
             workers=self.workers if workers is None else workers,
         )
         for outcome in stop_at_our_fault(outcomes, batch_size=size):
-            why = outcome.error and reason_of(outcome.error)
+            why = None if outcome.error is None else reason_of(outcome.error)
             yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> Any:
