@@ -10,13 +10,16 @@ The package root stays light: torch and transformers are imported when `load` is
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .assess import Assessor, load
-    from .report import Assessment, Score
+    from .inference.assessor import Assessor, load
+    from .assessment import Assessment, Score
 
 __version__ = "0.1.0"
 __all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
 
-_HOME_OF = {"Assessment": "report", "Score": "report", "Assessor": "assess", "load": "assess"}
+_HOME_OF = {
+    "Assessment": "assessment", "Score": "assessment",
+    "Assessor": "inference.assessor", "load": "inference.assessor",
+}
 
 
 def __getattr__(name: str) -> Any:

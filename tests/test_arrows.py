@@ -56,7 +56,7 @@ def tops(names):
 def test_the_packages_have_the_modules_that_are_to_be_tested():
     assert "encoders.video" in MODULES["encoders"]
     assert "prompts.rubric" in MODULES["prompts"]
-    assert "aigveval.modeling" in MODULES["aigveval"]
+    assert "aigveval.model.modeling" in MODULES["aigveval"]
 
 
 def test_encoders_imports_no_llm_and_none_of_our_other_packages():

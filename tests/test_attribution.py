@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from aigveval.data.cache import FeatureCache
+from aigveval.features.cache import FeatureCache
 from tests.aigveval.tiny_llm import make_encoders, make_model
 
 FOLDER = Path(__file__).parents[1] / "examples/train_lite"

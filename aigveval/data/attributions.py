@@ -28,7 +28,7 @@ from prompts.answer import MAX_DEFECTS, Defect, Problem
 from prompts.parsing import TIME_SLACK_SECONDS, read_defects
 from prompts.rubric import DIMENSIONS, MIN_SCORE, SCORES, Dimension, Score
 
-from ..report import one_line
+from ..assessment import one_line
 from .manifest import ManifestError, ManifestRow, as_text, iter_manifest
 from .scales import MOS, Scale
 

@@ -14,10 +14,10 @@ from prompts.rubric import SCORES, Score
 
 from .adapters import Adapter, Options, find_adapter
 from .manifest import parse_row, rebase
-from .pairs import PAIR_VIDEOS, parse_pair
+from .preference_pairs import PAIR_VIDEOS, parse_pair
 from .scales import MOS, Scale
-from .table_writer import Columns, TableWriter, check_target
-from .tables import InputError, ManifestError, RowFault, as_text, folder_of, part_names
+from .writers import Columns, TableWriter, check_target
+from .readers import InputError, ManifestError, RowFault, as_text, folder_of, part_names
 
 
 @dataclass(frozen=True, kw_only=True)

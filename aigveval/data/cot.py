@@ -34,11 +34,11 @@ from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
 
-from ..report import one_line
+from ..assessment import one_line
 from .attributions import CLEAN_SCORE, Labelled, read_labels
 from .manifest import ManifestError, as_text
 from .scales import MOS, Scale
-from .tables import read_rows
+from .readers import read_rows
 
 Times = Literal["seconds", "tenths"]
 # `messages`: a chat of three turns, for TRL's SFT and most other trainers. `prompt`: the question

@@ -12,7 +12,7 @@ from .manifest import (
     MANIFEST_SUFFIXES, Clip, InputError, as_text, check_exists, make_clip, read_manifest,
 )
 from .prompt_matching import match_prompts
-from .tables import is_saved_dataset
+from .readers import is_saved_dataset
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()

@@ -31,9 +31,9 @@ from typing import Any
 from prompts.rubric import SCORES
 from prompts.template import clean
 
-from ..report import one_line
+from ..assessment import one_line
 from .scales import MOS, Scale
-from .tables import (
+from .readers import (
     MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, read_rows,
 )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
-from .tables import InputError
+from .readers import InputError
 
 _SLACK = 1e-6  # of the span: the rounding of a mean
 

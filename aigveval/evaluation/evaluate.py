@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..data.scales import MOS, Scale
-from ..data.tables import InputError, as_text
-from ..report import SCORE_FIELDS, one_line
+from ..data.readers import InputError, as_text
+from ..assessment import SCORE_FIELDS, one_line
 from .agreement import Agreement, Columns, agree, check
 from .bootstrap import Floats, Progress, Rows, Sampling, number
-from .entries import Entry, match, read_predictions, read_ratings
+from .ratings import Entry, match, read_predictions, read_ratings
 
 Unit = Literal["auto", "clip", "prompt"]
 _NAMES_SHOWN = 5
@@ -84,8 +84,8 @@ class Evaluation:
         return plain
 
     def __str__(self) -> str:
-        from .tables import tables
-        from .writing import as_plain
+        from ..reports.tables import tables
+        from ..reports.writing import as_plain
 
         return as_plain(tables(self)).rstrip()
 

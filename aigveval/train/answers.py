@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aigveval.data.attributions import read_labels
-from aigveval.data.cot import CotRow, Times, make_row, read_cot, with_length
-from aigveval.data.scales import MOS, Scale
-from aigveval.data.tables import read_rows
+from ..data.attributions import read_labels
+from ..data.cot import CotRow, Times, make_row, read_cot, with_length
+from ..data.scales import MOS, Scale
+from ..data.readers import read_rows
 from prompts import SCORES, parse, render
 from prompts.answer import TENTHS
 
-from .data import TrainingRow
+from .rows import TrainingRow
 from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError
+from .config import FitConfig, FitError
 from .parts import Part, read_parts
 
 
@@ -44,7 +44,7 @@ def read_answer_parts(config: FitConfig, paths: Sequence[str]) -> list[Part]:
 
     Raises:
         FitError: No row has one, or the times of some are in another unit.
-        aigveval.data.tables.ManifestError: A file can't be read, or a row isn't as it should be.
+        aigveval.data.readers.ManifestError: A file can't be read, or a row isn't as it should be.
     """
     read = partial(
         read_answers, times=config.answer_times, variants=config.answer_variants, seed=config.seed
@@ -73,7 +73,7 @@ def read_answers(
 
     Raises:
         FitError: The times of a file of `aigveval cot` are in another unit.
-        aigveval.data.tables.ManifestError: The file can't be read, or a row isn't as it should be.
+        aigveval.data.readers.ManifestError: The file can't be read, or a row isn't as it should be.
     """
     if not _is_cot(path):
         return _from_labels(path, scale=scale, times=times, variants=variants, seed=seed)

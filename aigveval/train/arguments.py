@@ -11,7 +11,7 @@ from transformers.integrations import (
     TensorBoardCallback, get_available_reporting_integrations,
 )
 
-from .fit_config import FitConfig, FitError
+from .config import FitConfig, FitError
 
 TENSORBOARD = "tensorboard"
 _DAY = 24 * 3600

@@ -9,25 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aigveval.assess import find_model
-from aigveval.checkpoint import kind_of
-from aigveval.config import AIGVEvalConfig
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.fusion import pack_features
-from aigveval.llm import check_four_bit, load_llm, load_vlm
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
-from aigveval.scorer import ScorerModel
-from aigveval.vlm import QSaveConfig, QSaveModel
-from aigveval.vlm_processing import QSaveProcessor
+from ..inference.assessor import find_model
+from ..model.checkpoint import kind_of
+from ..model.config import AIGVEvalConfig
+from ..features.cache import FeatureCache, extract
+from ..model.projector import pack_features
+from ..model.backbones import check_four_bit, load_llm, load_vlm
+from ..model.modeling import AIGVEvalModel
+from ..model.processing import AIGVEvalProcessor
+from ..model.base import ScorerModel
+from ..model.modeling_vlm import QSaveConfig, QSaveModel
+from ..model.processing_vlm import QSaveProcessor
 from encoders import create_encoder
 from encoders.base import Encoder
 from encoders.registry import resolve_name
 
 from .answers import AnswerDataset
-from .data import TrainingRow
+from .rows import TrainingRow
 from .dataset import Collator, QualityDataset
-from .fit_config import FitConfig, FitError
+from .config import FitConfig, FitError
 from .pixels import PixelAnswerDataset, PixelCollator, PixelDataset
 
 # Rows that the statistics of an encoder in training are taken from; they change anyway.
@@ -86,7 +86,7 @@ def build_model(config: FitConfig) -> Built:
     Raises:
         FitError: The LLM can't be loaded as asked, an encoder can't be made, or the model hasn't
             what is to be trained.
-        aigveval.assess.ModelError: There's no such base model.
+        aigveval.inference.assessor.ModelError: There's no such base model.
     """
     try:
         kind = kind_of(find_model(config.base)).model if config.base else None

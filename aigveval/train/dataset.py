@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from aigveval.data.cache import FeatureCache
-from aigveval.data.pairs import PreferencePair
-from aigveval.fusion import join_tokens
-from aigveval.terminal import say
+from ..features.cache import FeatureCache
+from ..data.preference_pairs import PreferencePair
+from ..model.projector import join_tokens
+from ..cli.console import say
 from encoders.base import Encoder
 from encoders.video import VideoError
 from encoders.views import read_views
 from prompts.rubric import SCORES
 
-from .data import TrainingRow
+from .rows import TrainingRow
 from .preferences import UNKNOWN, sides, signs
 
 _SEMANTIC, _OVERALL = SCORES.index("semantic"), SCORES.index("overall")
@@ -47,7 +47,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
 
     Args:
         rows: One list per manifest; its number is the item's ``source``.
-        digests: `TrainingRow.video` -> SHA-256, from `aigveval.data.cache.extract`.
+        digests: `TrainingRow.video` -> SHA-256, from `aigveval.features.cache.extract`.
         encoders: In the order of the model's config.
         cache: Holds the tokens of every row, of the encoders that are not trained.
         pairs: Each becomes two rows behind the others, `pairs_from` on, without scores.
@@ -243,7 +243,8 @@ class Collator:
 
     Attributes:
         encode_prompts: `AIGVEvalProcessor.encode_prompts`.
-        pack_features: `aigveval.fusion.pack_features`, one (b, k, d) per encoder to (b, K, D).
+        pack_features: `aigveval.model.projector.pack_features`, one (b, k, d) per encoder
+            to (b, K, D).
     """
 
     encode_prompts: Callable[..., Mapping[str, Tensor]]

@@ -19,20 +19,20 @@ from rich.console import Console
 from torch import distributed as dist
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from aigveval.data.cache import ExtractReport, FeatureCache, extract
-from aigveval.modeling import AIGVEvalModel
-from aigveval.scorer import AIGVEvalOutput, ScorerModel
+from ..features.cache import ExtractReport, FeatureCache, extract
+from ..model.modeling import AIGVEvalModel
+from ..model.base import AIGVEvalOutput, ScorerModel
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
-from .align import ReadingTrainer, align
+from .projector_pretraining import ReadingTrainer, align
 from .answers import read_answer_parts, without_blind
 from .arguments import tensorboard, training_arguments
-from .best import add_best
+from .rejection_sampling import add_best
 from .build import Built, build_model, set_stats
 from .control import EarlyStop, SaveCallback
 from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError
+from .config import FitConfig, FitError
 from .fit_yaml import read_fit_config
 from .parts import Part, check_parts, read_parts
 from .progress import ProgressCallback, title
@@ -40,8 +40,8 @@ from .resume import (
     best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
 )
 from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
-from .signs import fit_signs, names_in
-from .telling import FromLabels, FromSigns, Telling
+from .detector_fit import fit_signs, names_in
+from .answer_targets import FromLabels, FromSigns, Telling
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
@@ -73,7 +73,7 @@ def main(config: FitConfig | str | Path) -> FitResult:
 
     Raises:
         FitError: The config or the data can't be used, or ``output_dir`` holds another run.
-        aigveval.data.tables.ManifestError: A manifest can't be used.
+        aigveval.data.readers.ManifestError: A manifest can't be used.
         SystemExit: 130, after Ctrl-C.
     """
     # of several processes, one speaks

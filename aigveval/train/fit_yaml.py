@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import yaml
 
-from aigveval.data.tables import HUB_ID, MANIFEST_SUFFIXES
-from aigveval.presets import list_presets, read_preset
+from ..data.readers import HUB_ID, MANIFEST_SUFFIXES
+from ..presets import list_presets, read_preset
 
-from .fit_config import FROM_BASE, FitConfig, FitError, check_known, default_of
+from .config import FROM_BASE, FitConfig, FitError, check_known, default_of
 
 
 class _Loader(yaml.SafeLoader):

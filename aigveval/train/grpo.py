@@ -28,10 +28,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from .answers import AnswerRow, answers_of
 from .arguments import tensorboard, training_arguments
-from .best import COMPLETIONS, forget_completions
+from .rejection_sampling import COMPLETIONS, forget_completions
 from .control import SaveCallback
 from .dataset import QualityDataset
-from .fit_config import FitConfig
+from .config import FitConfig
 from .grpo_options import GrpoOptions
 from .optimizer import check_loaded, make_optimizer
 from .progress import ProgressCallback

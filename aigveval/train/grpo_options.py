@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .fit_config import FitError, check_known
+from .config import FitError, check_known
 from .rewards import NAMES
 
 if TYPE_CHECKING:
-    from .fit_config import FitConfig
+    from .config import FitConfig
 
 Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo"]
 

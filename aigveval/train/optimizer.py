@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .fit_config import FitConfig, FitError
+from .config import FitConfig, FitError
 
 _KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the optimizer's groups
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from aigveval.data.pairs import PreferencePair, is_pairs, read_pairs
-from aigveval.data.scales import Scale
+from ..data.preference_pairs import PreferencePair, is_pairs, read_pairs
+from ..data.scales import Scale
 from prompts.rubric import SCORES
 
-from .data import TrainingRow, read_training_manifest
-from .fit_config import FitConfig, FitError
+from .rows import TrainingRow, read_training_manifest
+from .config import FitConfig, FitError
 from .preferences import distinct_sides
 
 _T = TypeVar("_T")
@@ -92,12 +92,12 @@ def read_parts(
     """Read manifests of clips or of pairs.
 
     Args:
-        paths: Files, folders or Hub ids, see `aigveval.data.tables`.
+        paths: Files, folders or Hub ids, see `aigveval.data.readers`.
         scale: Of the scores in them.
         read_rows: Reads one of clips.
 
     Raises:
-        aigveval.data.tables.ManifestError: One can't be read, or a row isn't as it should be.
+        aigveval.data.readers.ManifestError: One can't be read, or a row isn't as it should be.
     """
     parts: list[Part] = []
     for path in paths:

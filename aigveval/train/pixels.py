@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigveval.data.cache import FeatureCache
-from aigveval.vlm_processing import QSaveProcessor
+from ..features.cache import FeatureCache
+from ..model.processing_vlm import QSaveProcessor
 
 from .answers import WithAnswers
-from .data import TrainingRow
+from .rows import TrainingRow
 from .dataset import QualityDataset, labels_of
 
 

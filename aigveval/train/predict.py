@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
+from ..features.cache import FeatureCache, extract
+from ..model.projector import pack_features
+from ..model.modeling import AIGVEvalModel
+from ..model.processing import AIGVEvalProcessor
 from encoders.base import Encoder
 from prompts.rubric import SCORES
 
-from .data import TrainingRow
+from .rows import TrainingRow
 from .dataset import Collator, QualityDataset
 
 

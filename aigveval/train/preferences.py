@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from aigveval.data.pairs import Preference, PreferencePair
+from ..data.preference_pairs import Preference, PreferencePair
 from prompts.rubric import SCORES
 
-from .data import TrainingRow
+from .rows import TrainingRow
 
 UNKNOWN = (math.nan,) * len(SCORES)
 

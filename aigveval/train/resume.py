@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError, default_of
+from .config import FitConfig, FitError, default_of
 from .parallel import world_size
 from .validation import METRICS
 

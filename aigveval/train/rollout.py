@@ -18,11 +18,11 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from aigveval.assess import name_scores
-from aigveval.generation import answer_heads
+from ..inference.assessor import name_scores
+from ..model.generation import answer_heads
 from prompts import SCORES
 
-from .best import COMPLETIONS, Completion, append_completions, weighted_reward
+from .rejection_sampling import COMPLETIONS, Completion, append_completions, weighted_reward
 from .dataset import QualityDataset
 from .grpo_options import GrpoOptions
 from .rewards import RewardFunction, text_of, trl_rewards

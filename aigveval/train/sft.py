@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from aigveval.generation import question_ids
+from ..model.generation import question_ids
 from prompts import split_levels
 
-from .align import ReadingTrainer
-from .telling import Telling
+from .projector_pretraining import ReadingTrainer
+from .answer_targets import Telling
 from .trainer import QualityTrainer
 
 IGNORED = -100  # in place of the id of a token that has no loss
@@ -44,7 +44,7 @@ def with_answers(
     """A batch of questions, each with its answer in place of the slots.
 
     Args:
-        batch: b questions, see `aigveval.generation.question_ids`.
+        batch: b questions, see `aigveval.model.generation.question_ids`.
         tokenizer: The processor's.
         answers: b texts as of `prompts.render`.
         signs: b lines that are given after the levels; see `ScorerModel.sign_lines`.

@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigveval.terminal import say
+from ..cli.console import say
 
 from . import fit_yaml
-from .best import COMPLETIONS
-from .fit_config import FROM_BASE, FitConfig, FitError
+from .rejection_sampling import COMPLETIONS
+from .config import FROM_BASE, FitConfig, FitError
 
 if TYPE_CHECKING:
     from .fit import FitResult
@@ -58,7 +58,7 @@ def run_stages(configs: Sequence[FitConfig]) -> list[FitResult]:
     """Run stages in their order; those that are done aren't trained again.
 
     Raises:
-        FitError, aigveval.data.tables.ManifestError, SystemExit: See `fit.main`.
+        FitError, aigveval.data.readers.ManifestError, SystemExit: See `fit.main`.
     """
     from .fit import main
 

@@ -11,12 +11,12 @@ from transformers import (
     Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments,
 )
 
-from aigveval.modeling import AIGVEvalModel
+from ..model.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
 from .averaging import WeightAverage
 from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT, EpochSampler, QualityDataset
-from .fit_config import FitConfig
+from .config import FitConfig
 from .losses import preference_loss, quality_loss
 from .optimizer import check_loaded, make_optimizer
 from .parallel import gather_rows, global_loss

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import EvalPrediction
 
-from aigveval import metrics
-from aigveval.data.pairs import PreferencePair
+from .. import metrics
+from ..data.preference_pairs import PreferencePair
 from prompts.rubric import SCORES
 
 from .dataset import ROW, WEIGHT, QualityDataset

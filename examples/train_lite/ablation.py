@@ -25,7 +25,7 @@ import torch
 from baselines import argument_parser, figures_of, out_of_fold, pooled, publish
 from rich.progress import track
 
-from aigveval.data.cache import FeatureCache
+from aigveval.features.cache import FeatureCache
 from encoders import create_encoder, read_frames
 from encoders.views import requests_of
 from prompts.rubric import DIMENSIONS

@@ -9,9 +9,10 @@ with the prompt of every other one; with --plain not about slight damage and cli
 Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes on there, and a model
 whose files have changed begins anew.
 
-Besides the models the table has a column `signs alone`: what the head of `aigveval.signs` finds,
-without the LLM. Prints the tables as Markdown, and writes them to OUT.md and all to OUT.json. What
-the figures are stands in attribution_figures.py.
+Besides the models the table has a column `signs alone`: what the head of
+`aigveval.model.defect_detector` finds, without the LLM. Prints the tables as
+Markdown, and writes them to OUT.md and all to OUT.json. What the figures are stands in
+attribution_figures.py.
 """
 
 import argparse
@@ -31,17 +32,17 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from aigveval.assess import ModelEngine, ModelError, Scores, find_device
+from aigveval.inference.assessor import ModelEngine, ModelError, Scores, find_device
 from aigveval.data.attributions import Labelled, read_labels
-from aigveval.data.cache import FeatureCache, extract
+from aigveval.features.cache import FeatureCache, extract
 from aigveval.data.manifest import ManifestError
-from aigveval.explain import ATTEMPTS, ExplainingEngine, best_of
-from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
-from aigveval.signs import NAMED_FROM
-from aigveval.terminal import one_line_errors
-from aigveval.train.data import TrainingRow
+from aigveval.inference.explain import ATTEMPTS, ExplainingEngine, best_of
+from aigveval.model.projector import pack_features
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.defect_detector import NAMED_FROM
+from aigveval.cli.console import one_line_errors
+from aigveval.train.rows import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
 from encoders.video import VideoError
 from encoders.wheels import sha256

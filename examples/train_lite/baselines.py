@@ -36,9 +36,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVR
 
-from aigveval.data.cache import FeatureCache, extract
+from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, pair_accuracy, plcc, srocc, within_group_srocc
-from aigveval.train.data import TrainingRow
+from aigveval.train.rows import TrainingRow
 from encoders import EncoderError, create_encoder
 from prompts.rubric import DIMENSIONS
 

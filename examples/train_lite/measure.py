@@ -20,10 +20,10 @@ import numpy as np
 import ridge
 from numpy.typing import NDArray
 
-from aigveval.data.cache import FeatureCache, extract
+from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, pair_accuracy, srocc, within_group_srocc
-from aigveval.modeling import AIGVEvalModel
-from aigveval.train.data import TrainingRow
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.train.rows import TrainingRow
 from aigveval.train.predict import predict
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS, SCORES

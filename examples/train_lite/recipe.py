@@ -35,17 +35,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from split import split_clips
 
-from aigveval.config import AIGVEvalConfig
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.data.ladder import make_ladder
-from aigveval.fusion import MIDDLE, pack_features
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
-from aigveval.train.align import align
-from aigveval.train.data import TrainingRow
+from aigveval.model.config import AIGVEvalConfig
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.distortion.ladder import make_ladder
+from aigveval.model.projector import MIDDLE, pack_features
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.train.projector_pretraining import align
+from aigveval.train.rows import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
-from aigveval.train.fit_config import FitConfig
+from aigveval.train.config import FitConfig
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 

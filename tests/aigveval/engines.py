@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from aigveval.assess import Assessor, ModelEngine, Scores
-from aigveval.report import SCORE_FIELDS, Score
+from aigveval.inference.assessor import Assessor, ModelEngine, Scores
+from aigveval.assessment import SCORE_FIELDS, Score
 from encoders.video import VideoError
 
 from .tiny_llm import make_encoders, make_model

@@ -6,8 +6,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from aigveval.vlm import QSaveConfig, QSaveModel
-from aigveval.vlm_processing import QSaveProcessor
+from aigveval.model.modeling_vlm import QSaveConfig, QSaveModel
+from aigveval.model.processing_vlm import QSaveProcessor
 from tests.aigveval.tiny_llm import make_tokenizer
 
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]

@@ -1,8 +1,9 @@
 """Public data sets, each read from its own files into the rows of a manifest, by name.
 
 An adapter is a function `read(source, options)` in a module of its own, which yields numbered rows
-with the columns of `aigveval.data.manifest` (or `aigveval.data.pairs`), scores on the scale of the
-data set. It is imported when it is asked for. What the rows hold is checked by the caller.
+with the columns of `aigveval.data.manifest` (or `aigveval.data.preference_pairs`), scores on
+the scale of the data set. It is imported when it is asked for. What the rows hold is checked by
+the caller.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from prompts.rubric import Score
 
 from ..scales import Scale
-from ..tables import InputError, Row
+from ..readers import InputError, Row
 
 
 @dataclass(frozen=True, kw_only=True)

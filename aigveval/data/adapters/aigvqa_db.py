@@ -15,7 +15,7 @@ from typing import Any
 
 from prompts.rubric import Score
 
-from ..tables import Row, RowFault, read_rows
+from ..readers import Row, RowFault, read_rows
 from . import Options
 from .piped import Prompts
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..tables import ManifestError, Row, as_text, read_rows
+from ..readers import ManifestError, Row, as_text, read_rows
 from . import Options
 from .piped import read_lines
 

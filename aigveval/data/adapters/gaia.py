@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from ..manifest import read_video
-from ..tables import Row, RowFault, read_rows
+from ..readers import Row, RowFault, read_rows
 from . import Options
 from .piped import Prompts
 

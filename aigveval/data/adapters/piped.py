@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..tables import ManifestError, RowFault, as_text, open_text, read_rows
+from ..readers import ManifestError, RowFault, as_text, open_text, read_rows
 
 
 def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:

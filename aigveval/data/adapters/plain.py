@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..tables import Row, read_rows
+from ..readers import Row, read_rows
 from . import Options
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...report import one_line
-from ..tables import Row, RowFault, read_rows
+from ...assessment import one_line
+from ..readers import Row, RowFault, read_rows
 from . import Options
 
 DIMENSIONS = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..tables import Row, RowFault
+from ..readers import Row, RowFault
 from . import Options
 from .piped import Prompts, read_lines, read_piped
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..tables import Row
+from ..readers import Row
 from . import Options
 from .piped import read_piped
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from prompts.rubric import Score
 
-from ...report import one_line
-from ..tables import Row, RowFault, read_rows
+from ...assessment import one_line
+from ..readers import Row, RowFault, read_rows
 from . import Options
 
 DIMENSIONS: dict[str, Score] = {

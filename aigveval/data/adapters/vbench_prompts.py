@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..inputs import VIDEO_SUFFIXES
-from ..tables import ManifestError, Row, as_text, read_rows
+from ..readers import ManifestError, Row, as_text, read_rows
 from . import Options
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ..manifest import lacking
-from ..tables import Row, read_rows
+from ..readers import Row, read_rows
 from . import Options
 
 SCORES = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..manifest import lacking
-from ..tables import Row, read_rows
+from ..readers import Row, read_rows
 from . import Options
 
 SCORES = {

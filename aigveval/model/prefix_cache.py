@@ -1,0 +1,79 @@
+"""Scoring without computing the question's beginning anew for every clip.
+
+Up to the first placeholder the question is the same for all clips, and a causal LM's keys and
+values there depend on nothing that comes after. So they are computed once and gone on from.
+
+Axis legend: b batch, s sequence.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from .modeling import AIGVEvalModel
+from .base import AIGVEvalOutput
+
+
+class QuestionStart:
+    """Calls a model; where all rows begin alike, from the KV cache of their beginning.
+
+    What comes out is what `model(**batch)` gives but for rounding, the cache included if it was
+    asked for. LLMs that keep anything but keys and values, as state space models do, read it all.
+
+    Args:
+        model: In eval mode. Its weights must not change any more.
+    """
+
+    def __init__(self, model: AIGVEvalModel) -> None:
+        self.model = model
+        self._kept: tuple[list[int], DynamicCache] | None = None
+        self._usable = True
+
+    def __call__(
+        self, *, input_ids: Tensor, attention_mask: Tensor, slot_positions: Tensor, **rest: Any
+    ) -> AIGVEvalOutput:
+        """See `AIGVEvalModel.forward`; all is given by name."""
+        start = self._start(input_ids, attention_mask) if self._usable else []
+        cache = self._cache(start, input_ids) if start else None
+        if cache is not None:
+            rest["past_key_values"] = cache
+            input_ids, slot_positions = input_ids[:, len(start):], slot_positions - len(start)
+        return self.model(
+            input_ids=input_ids, attention_mask=attention_mask, slot_positions=slot_positions,
+            **rest,
+        )
+
+    def _start(self, input_ids: Tensor, attention_mask: Tensor) -> list[int]:
+        """The tokens that all rows begin with; none where there is padding before them."""
+        is_feature = input_ids.eq(self.model.config.feature_token_id)  # type: ignore[arg-type]
+        length = int(is_feature.int().argmax(1).min()) if len(input_ids) else 0
+        start = input_ids[:1, :length]
+        shared = bool((input_ids[:, :length] == start).all() and attention_mask[:, :length].all())
+        return start[0].tolist() if shared and length else []
+
+    @torch.no_grad()
+    def _cache(self, start: list[int], input_ids: Tensor) -> DynamicCache | None:
+        """A copy of the start's keys and values for each row."""
+        kept = self._kept
+        if kept is None or kept[0] != start:
+            found = self.model.model(input_ids[:1, :len(start)], use_cache=True)
+            cache: Any = getattr(found, "past_key_values", None)
+            if not _is_plain(cache):
+                self._usable = False
+                return None
+            kept = self._kept = (start, cache)
+        # The model adds to it. A deep copy takes ten times as long; the tensors are copied below.
+        cache = copy.copy(kept[1])
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        cache.batch_repeat_interleave(len(input_ids))
+        return cache
+
+
+def _is_plain(cache: Any) -> bool:
+    """Whether it's nothing but keys and values, which can be copied and gone on from."""
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
