@@ -15,6 +15,8 @@ from typing import Any
 
 from prompts import DIMENSIONS, Defect
 
+from .errors import one_line
+
 LOWEST, HIGHEST = 1.0, 5.0
 LARGEST_STD = (HIGHEST - LOWEST) / 2  # half of the mass at each end of the scale
 SCORE_FIELDS = ("overall", "technical", "motion", "semantic")
@@ -220,12 +222,6 @@ def _extras_of(row: Mapping[str, Any]) -> dict[str, Any]:
     except (AttributeError, TypeError) as error:
         raise ValueError(f"an explanation or contributions of another form: {error}") from None
     return found
-
-
-def one_line(text: object, *, limit: int = 300) -> str:
-    """Folds white space and caps the length, for reasons that go into a row or onto a terminal."""
-    folded = " ".join(str(text).split())
-    return folded if len(folded) <= limit else folded[: limit - 3] + "..."
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:

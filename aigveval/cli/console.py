@@ -21,7 +21,8 @@ from rich.text import Text
 
 from prompts import DIMENSIONS, render_defects
 
-from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, one_line
+from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score
+from ..errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..inference.timeline import Timeline
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 50
 _SHOWN_EXPLANATIONS = 10
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-# By name: their modules are heavy to import, and are loaded only where they can be raised.
-_USAGE_ERRORS = (
-    "InputError", "ModelError", "ResultsError", "LadderError", "FitError", "ManifestError",
-    "EncoderError", "FeaturesError", "CheckpointError",
-)
 
 
 def debugging() -> bool:
@@ -71,7 +67,8 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _is_usage(error: Exception) -> bool:
-    return type(error).__name__ in _USAGE_ERRORS
+    # `encoders.EncoderError` by its name: the package is heavy, and may not be imported yet.
+    return isinstance(error, UsageError) or type(error).__name__ == "EncoderError"
 
 
 def _explain(error: Exception) -> str:

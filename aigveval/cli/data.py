@@ -113,7 +113,7 @@ def check(
         from ..data.check import check as run
         from ..reports.data_plot import draw
         from ..data.scales import MOS, Scale
-        from ..data.readers import InputError
+        from ..errors import InputError
 
         from .data_report import print_report
 
@@ -231,7 +231,7 @@ def split(
 
 
 def _write_json(path: Path, findings: dict[str, Any]) -> None:
-    from ..data.readers import InputError
+    from ..errors import InputError
 
     text = json.dumps(findings, ensure_ascii=False, indent=1)
     try:

@@ -86,7 +86,7 @@ def features(
         silence_libraries()
         from ..inference.assessor import find_device
         from ..data.inputs import collect
-        from ..data.manifest import InputError
+        from ..errors import InputError
         from ..features.choice import parse_choice
         from ..features.folder import FeatureFolder
         from ..features.export import extract_features

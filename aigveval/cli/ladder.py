@@ -52,7 +52,7 @@ def ladder(
     with one_line_errors():
         silence_libraries()
         from ..distortion.ladder import TYPES, make_ladder
-        from ..data.manifest import InputError
+        from ..errors import InputError
 
         unknown = [name for name in types or [] if name not in TYPES]
         if unknown:

@@ -83,7 +83,7 @@ def leaderboard(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..data.readers import InputError
+        from ..errors import InputError
         from ..evaluation.bootstrap import Sampling
         from ..evaluation.ratings import read_predictions
         from ..reports.writing import (
@@ -133,7 +133,7 @@ def leaderboard(
 
 def _with_manifest(entries: Sequence[Entry], manifest: Path, source: Path) -> list[Entry]:
     """Entries with the generator and prompt that the manifest has for them."""
-    from ..data.readers import InputError
+    from ..errors import InputError
     from ..evaluation.ratings import match, read_predictions
 
     known = read_predictions(manifest)

@@ -34,7 +34,7 @@ def presets(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..data.manifest import InputError
+        from ..errors import InputError
         from ..presets import list_presets
 
         if name is None:

@@ -151,7 +151,7 @@ def score_into(
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`."""
     from ..data.inputs import collect
-    from ..data.manifest import InputError
+    from ..errors import InputError
     from ..reports.results import ResultsFile, take_earlier
 
     if not inputs and prompts is None:

@@ -72,7 +72,7 @@ def submit(
 ) -> None:
     with one_line_errors():
         from .. import __version__
-        from ..data.readers import InputError
+        from ..errors import InputError
         from ..evaluation.ratings import read_predictions
         from ..assessment import SCORE_FIELDS
         from ..evaluation.ntire import Readme, check, mean_seconds, read_names, write_zip

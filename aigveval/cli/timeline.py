@@ -15,7 +15,7 @@ from .console import (
 from .options import SCALE
 
 if TYPE_CHECKING:
-    from ..data.readers import InputError
+    from ..errors import InputError
 
 TIMELINE_HELP = f"""\
 Scores a video along its time.
@@ -107,6 +107,6 @@ def _check(window: float, step: float, plot: Path, csv: Path) -> None:
 
 
 def _wrong(reason: str) -> InputError:
-    from ..data.readers import InputError
+    from ..errors import InputError
 
     return InputError(reason)

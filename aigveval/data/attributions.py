@@ -28,8 +28,9 @@ from prompts.answer import MAX_DEFECTS, Defect, Problem
 from prompts.parsing import TIME_SLACK_SECONDS, read_defects
 from prompts.rubric import DIMENSIONS, MIN_SCORE, SCORES, Dimension, Score
 
-from ..assessment import one_line
-from .manifest import ManifestError, ManifestRow, as_text, iter_manifest
+from ..errors import one_line
+from .manifest import ManifestRow, iter_manifest
+from ..errors import ManifestError, as_text
 from .scales import MOS, Scale
 
 CLEAN_SCORE = 4.25  # MOS given to a ladder's undamaged clips, of which nothing is known

@@ -18,7 +18,8 @@ from .leaks import Leaks, Overlap, key_of, prompt_key, sorted_unique, video_key
 from .manifest import is_absolute, iter_manifest
 from .preference_pairs import PAIR_VIDEOS, is_pairs, parse_pair
 from .scales import MOS, Scale
-from .readers import RowFault, as_text, folder_of, part_names, read_rows
+from .readers import RowFault, folder_of, part_names, read_rows
+from ..errors import as_text
 
 BINS = 13  # centred on the ends of the scale; so means of three ratings lie in their middles
 LISTED = 50  # rows, files and copies that are named one by one

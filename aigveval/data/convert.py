@@ -17,7 +17,8 @@ from .manifest import parse_row, rebase
 from .preference_pairs import PAIR_VIDEOS, parse_pair
 from .scales import MOS, Scale
 from .writers import Columns, TableWriter, check_target
-from .readers import InputError, ManifestError, RowFault, as_text, folder_of, part_names
+from .readers import RowFault, folder_of, part_names
+from ..errors import InputError, ManifestError, as_text
 
 
 @dataclass(frozen=True, kw_only=True)

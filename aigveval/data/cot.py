@@ -34,9 +34,9 @@ from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
 
-from ..assessment import one_line
+from ..errors import one_line
 from .attributions import CLEAN_SCORE, Labelled, read_labels
-from .manifest import ManifestError, as_text
+from ..errors import ManifestError, as_text
 from .scales import MOS, Scale
 from .readers import read_rows
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ..assessment import one_line
+from ..errors import one_line
 from .leaks import video_key
 
 FileCheck = Literal["none", "open", "decode"]

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..assessment import one_line
-from .readers import HUB_ID, ManifestError, Row, as_text, is_saved_dataset
+from ..errors import one_line
+from .readers import HUB_ID, Row, is_saved_dataset
+from ..errors import ManifestError, as_text
 
 
 def rows_of_dataset(source: Path, required: Sequence[str]) -> Iterator[Row]:

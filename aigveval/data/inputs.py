@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .manifest import (
-    MANIFEST_SUFFIXES, Clip, InputError, as_text, check_exists, make_clip, read_manifest,
-)
+from .manifest import MANIFEST_SUFFIXES, Clip, check_exists, make_clip, read_manifest
+from ..errors import InputError, as_text
 from .prompt_matching import match_prompts
 from .readers import is_saved_dataset
 

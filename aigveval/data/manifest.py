@@ -31,14 +31,13 @@ from typing import Any
 from prompts.rubric import SCORES
 from prompts.template import clean
 
-from ..assessment import one_line
+from ..errors import one_line
 from .scales import MOS, Scale
-from .readers import (
-    MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, read_rows,
-)
+from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, read_rows
+from ..errors import ManifestError, as_text
 
 __all__ = [
-    "MANIFEST_SUFFIXES", "Clip", "InputError", "ManifestError", "ManifestRow", "as_text",
+    "MANIFEST_SUFFIXES", "Clip", "ManifestRow",
     "check_exists", "iter_manifest", "make_clip", "parse_row", "rater_column", "read_manifest",
     "read_rows",
 ]

@@ -25,9 +25,10 @@ from typing import Any, Literal
 
 from prompts.rubric import SCORES
 
-from ..assessment import one_line
+from ..errors import one_line
 from .manifest import locate, read_label, read_prompt, read_video, read_weight
-from .readers import ManifestError, RowFault, as_text, folder_of, read_rows
+from .readers import RowFault, folder_of, read_rows
+from ..errors import ManifestError, as_text
 
 Preference = Literal["A", "B", "same"]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..assessment import one_line
+from ..errors import ManifestError, as_text, one_line
 from .json_stream import elements
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
@@ -27,14 +27,6 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_dis
 _PARQUET_ROWS = 4096  # in memory at a time
 
 Row = tuple[int, dict[str, Any]]
-
-
-class InputError(Exception):
-    """The inputs or the manifest cannot be used; the message is one line."""
-
-
-class ManifestError(InputError, ValueError):
-    """A manifest cannot be used; the one-line message names the file, the row and the reason."""
 
 
 class RowFault(ValueError):
@@ -48,12 +40,6 @@ class RowFault(ValueError):
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(reason)
         self.number = number
-
-
-def as_text(text: str | os.PathLike[str]) -> str:
-    """Gives a path or a text as valid Unicode."""
-    # Names and arguments that are not UTF-8 arrive as lone surrogates, which no file takes.
-    return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_saved_dataset(path: str | os.PathLike[str]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
-from .readers import InputError
+from ..errors import InputError
 
 _SLACK = 1e-6  # of the span: the rounding of a mean
 

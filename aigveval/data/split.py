@@ -24,9 +24,8 @@ from .leaks import Leaks, Overlap, key_of, prompt_key, video_key
 from .manifest import read_label, read_prompt, read_video, rebase
 from .preference_pairs import PAIR_VIDEOS, is_pairs
 from .writers import Columns, TableWriter, check_target
-from .readers import (
-    MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, read_rows,
-)
+from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, read_rows
+from ..errors import InputError, ManifestError, as_text
 
 By = Literal["random", "prompt", "generator", "group"]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from .readers import MANIFEST_SUFFIXES, InputError, as_text
+from .readers import MANIFEST_SUFFIXES
+from ..errors import InputError, as_text
 
 Kind = Literal["nothing", "whole", "number", "text"]
 

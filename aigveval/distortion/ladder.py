@@ -40,7 +40,8 @@ import cv2
 from .registry import DISTORTIONS, SEVERITIES
 from ..data.inputs import collect
 from .worker import Job, Settings, render, write_atomic
-from ..data.manifest import Clip, InputError, make_clip
+from ..data.manifest import Clip, make_clip
+from ..errors import InputError, UsageError
 from .prompts import content_words, mismatch, wrong_object
 
 PROMPT_TYPES = ("prompt_mismatch", "wrong_object")
@@ -52,7 +53,7 @@ State = dict[str, Any]  # what `render` knows of a source, see there
 OnError = Callable[[str, str], None]
 
 
-class LadderError(Exception):
+class LadderError(UsageError):
     """The ladder can't be made; the message is one line."""
 
 

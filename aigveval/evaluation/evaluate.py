@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..data.scales import MOS, Scale
-from ..data.readers import InputError, as_text
-from ..assessment import SCORE_FIELDS, one_line
+from ..errors import InputError, as_text
+from ..assessment import SCORE_FIELDS
+from ..errors import one_line
 from .agreement import Agreement, Columns, agree, check
 from .bootstrap import Floats, Progress, Rows, Sampling, number
 from .ratings import Entry, match, read_predictions, read_ratings

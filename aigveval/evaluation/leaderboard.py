@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.readers import InputError
+from ..errors import InputError
 from .bootstrap import (
     Estimate, Floats, Measures, Rows, Sampling, bootstrap, estimate, number,
 )

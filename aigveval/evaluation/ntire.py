@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 
-from ..data.readers import InputError, as_text, read_rows
+from ..data.readers import read_rows
+from ..errors import InputError, as_text
 from .ratings import Entry
-from ..assessment import one_line
+from ..errors import one_line
 
 SCORES_FILE, README_FILE = "output.json", "readme.txt"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: equal content, equal bytes

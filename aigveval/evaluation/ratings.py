@@ -14,8 +14,10 @@ from prompts.rubric import SCORES
 
 from ..data.manifest import ManifestRow, iter_manifest, locate
 from ..data.scales import MOS, Scale
-from ..data.readers import InputError, as_text, folder_of, read_rows
-from ..assessment import SCORE_FIELDS, one_line
+from ..data.readers import folder_of, read_rows
+from ..errors import InputError, as_text
+from ..assessment import SCORE_FIELDS
+from ..errors import one_line
 
 _MANIFEST_COLUMNS = ("video", "prompt", "generator", "group", "split", "weight")
 # What others call the one score of a clip: NTIRE's submissions, and plain use.

@@ -11,7 +11,7 @@ from encoders.base import Encoder
 from encoders.video import VideoError
 from encoders.views import read_views
 
-from ..inference.assessor import reason_of
+from ..errors import reason_of
 from ..inference.batching import run_batches
 from ..data.manifest import Clip, check_exists
 from .folder import FeatureFolder, FeatureRow, Tokens

@@ -29,7 +29,7 @@ from torch import Tensor
 from encoders.base import Encoder
 
 from .. import __version__
-from ..assessment import one_line
+from ..errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,7 +41,7 @@ Key = tuple[str, str | None]  # video, prompt
 _SHARD_BYTES = 64 << 20
 
 
-class FeaturesError(Exception):
+class FeaturesError(UsageError):
     """A folder of features can't be used; the message is one line."""
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from prompts import SCORES
 
-from ..data.readers import HUB_ID, MANIFEST_SUFFIXES, InputError, as_text
+from ..data.readers import HUB_ID, MANIFEST_SUFFIXES
+from ..errors import InputError, as_text
 from ..reports.tables import LABELS
 
 _VALIDATION = re.compile(rf"eval_(.+)_(srocc|plcc|accuracy)_({'|'.join(SCORES)})")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model.checkpoint import WEIGHTS
 from .model_card import make_card
-from ..assessment import one_line
+from ..errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -30,7 +30,7 @@ class HubError(Exception):
     """The Hub doesn't take an upload; the message is one line."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UsageError, ValueError):
     """A folder can't be published as it is; the message is one line."""
 
 
@@ -186,7 +186,8 @@ def local_checkpoint(name: str | Path) -> Path:
     Raises:
         aigveval.inference.assessor.ModelError: There is none of that name on this machine.
     """
-    from ..inference.assessor import ModelError, find_model
+    from ..inference.assessor import find_model
+    from ..errors import ModelError
 
     folder = Path(find_model(name))
     if not folder.is_dir():

@@ -20,7 +20,8 @@ from .. import __version__
 from .batching import run_batches
 from ..data.manifest import Clip, check_exists, make_clip
 from ..presets import list_presets
-from ..assessment import Assessment, Score, one_line
+from ..assessment import Assessment, Score
+from ..errors import ModelError, one_line, reason_of
 
 if TYPE_CHECKING:
     from ..model.modeling import AIGVEvalOutput
@@ -32,10 +33,6 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Scores = dict[str, Any]
 Views = Mapping[str, Tensor]  # encoder name -> view of one clip, without batch axis
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
-
-
-class ModelError(Exception):
-    """A model cannot be loaded; the message is one line."""
 
 
 class Engine(Protocol):
@@ -349,14 +346,6 @@ def as_clip(item: Item) -> Clip:
         return make_clip(*item)
     kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
-
-
-def reason_of(error: BaseException | None) -> str:
-    """Gives one line that says what went wrong, for the field `error` of a row."""
-    if isinstance(error, VideoError):
-        return one_line(error.reason) or "cannot be read"
-    text = one_line(error or "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def find_device(device: str | torch.device | None) -> torch.device:

@@ -25,12 +25,14 @@ from prompts import DIMENSIONS, SCORES, Answer, check, parse
 from prompts.answer import TENTHS, Problem
 from prompts.rubric import Score as ScoreName
 
-from .assessor import Assessor, ModelEngine, ModelError, NoEngine, Scores, Views, name_scores
+from .assessor import Assessor, ModelEngine, NoEngine, Scores, Views, name_scores
+from ..errors import ModelError
 from ..model.projector import unpack_features
 from ..model.generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
 from ..model.library_internals import cache_of
 from ..model.modeling import AIGVEvalModel
-from ..assessment import Contributions, one_line
+from ..assessment import Contributions
+from ..errors import one_line
 from ..model.base import AIGVEvalOutput
 
 ATTEMPTS = 3

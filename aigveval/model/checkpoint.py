@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 _KINDS = {
     "aigveval": (
-        ("modeling", "AIGVEvalModel"), ("processing", "AIGVEvalProcessor"),
-        ("assess", "ModelEngine"),
+        ("model.modeling", "AIGVEvalModel"), ("model.processing", "AIGVEvalProcessor"),
+        ("inference.assessor", "ModelEngine"),
     ),
     "qsave": (
-        ("vlm", "QSaveModel"), ("vlm_processing", "QSaveProcessor"), ("vlm_engine", "VisionEngine"),
+        ("model.modeling_vlm", "QSaveModel"), ("model.processing_vlm", "QSaveProcessor"),
+        ("inference.engine_vlm", "VisionEngine"),
     ),
 }
 _ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with
@@ -103,7 +104,7 @@ def kind_of(name_or_path: str | Path) -> Kind:
             f"{path} is of a model of type {found!r}; aigveval's are {', '.join(_KINDS)}"
         )
     model, processor, engine = (
-        getattr(import_module(f".{module}", __package__), name) for module, name in _KINDS[found]
+        getattr(import_module(f"..{module}", __package__), name) for module, name in _KINDS[found]
     )
     return Kind(model=model, processor=processor, engine=engine)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..assessment import one_line
+from ..errors import one_line
 from ..data.check import BINS, Report, bin_edges
-from ..data.readers import InputError, as_text
+from ..errors import InputError, as_text
 
 _WIDTH, _PANEL_HEIGHT = 10.0, 2.8  # inches
 _DPI = 110

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from ..assessment import Assessment, one_line
+from ..assessment import Assessment
+from ..errors import UsageError, one_line
 from .result_columns import csv_columns, csv_extras, from_flat, parquet_schema, to_flat
 
 Key = tuple[str, str | None, str, str]  # Assessment.key()
 
 
-class ResultsError(Exception):
+class ResultsError(UsageError):
     """A results file cannot be read or written; the message is one line."""
 
 

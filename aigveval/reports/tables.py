@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..assessment import one_line
+from ..errors import one_line
 from ..evaluation.agreement import Difference, Group
 from ..evaluation.bootstrap import Estimate
 from ..evaluation.pairs import LISTED_CLIPS, MOST_PAIRS

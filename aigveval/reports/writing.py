@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ..data.readers import InputError, as_text
+from ..errors import InputError, as_text
 from .tables import WIDTH, Table, as_latex, as_markdown, as_rich
 
 TABLE_SUFFIXES = (".json", ".md", ".tex", ".txt")

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from ..model.config import LORA
 from ..data.scales import Scale
-from ..data.readers import InputError
+from ..errors import InputError, UsageError
 
 from ..model.modeling_vlm import FRAMES
 
 from .losses import LOSS_TERMS
 
 
-class FitError(ValueError):
+class FitError(UsageError, ValueError):
     """Training can't start or go on; the message is one line for the user."""
 
 

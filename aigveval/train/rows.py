@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.manifest import ManifestError, iter_manifest
+from ..data.manifest import iter_manifest
+from ..errors import ManifestError
 from ..data.scales import MOS, Scale
 
 __all__ = ["ManifestError", "TrainingRow", "read_training_manifest"]

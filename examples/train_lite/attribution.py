@@ -32,10 +32,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from aigveval.inference.assessor import ModelEngine, ModelError, Scores, find_device
+from aigveval.inference.assessor import ModelEngine, Scores, find_device
+from aigveval.errors import ModelError
 from aigveval.data.attributions import Labelled, read_labels
 from aigveval.features.cache import FeatureCache, extract
-from aigveval.data.manifest import ManifestError
+from aigveval.errors import ManifestError
 from aigveval.inference.explain import ATTEMPTS, ExplainingEngine, best_of
 from aigveval.model.projector import pack_features
 from aigveval.model.modeling import AIGVEvalModel

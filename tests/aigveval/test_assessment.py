@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from aigveval.assessment import SCORE_FIELDS, Assessment, Score, one_line
+from aigveval.assessment import SCORE_FIELDS, Assessment, Score
+from aigveval.errors import one_line
 from aigveval.reports.results import ResultsError, ResultsFile, read_results, take_earlier
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")

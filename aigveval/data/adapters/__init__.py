@@ -17,7 +17,8 @@ from pathlib import Path
 from prompts.rubric import Score
 
 from ..scales import Scale
-from ..readers import InputError, Row
+from ..readers import Row
+from ...errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..readers import ManifestError, Row, as_text, read_rows
+from ..readers import Row, read_rows
+from ...errors import ManifestError, as_text
 from . import Options
 from .piped import read_lines
 

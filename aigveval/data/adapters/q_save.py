@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...assessment import one_line
+from ...errors import one_line
 from ..readers import Row, RowFault, read_rows
 from . import Options
 

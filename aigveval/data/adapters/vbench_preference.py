@@ -15,7 +15,7 @@ from typing import Any
 
 from prompts.rubric import Score
 
-from ...assessment import one_line
+from ...errors import one_line
 from ..readers import Row, RowFault, read_rows
 from . import Options
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..inputs import VIDEO_SUFFIXES
-from ..readers import ManifestError, Row, as_text, read_rows
+from ..readers import Row, read_rows
+from ...errors import ManifestError, as_text
 from . import Options
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...metrics import Logistic4
-from ...assessment import one_line
+from ...errors import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...assessment import one_line
+from ...errors import one_line
 
 FRAMES = 4
 HEIGHT_PX = 72

@@ -195,11 +195,12 @@ class TestCommand:
     def test_a_subprocess_says_no_more_than_that(self, zoo):
         """Decoders that write to the standard error on their own are not heard."""
         script = (
-            "from aigveval import assess, cli\n"
+            "from aigveval.cli import app\n"
+            "from aigveval.inference import assessor as assess\n"
             "from tests.aigveval.engines import tiny_assessor\n"
             "assess.find_model = lambda model: model\n"
             "assess.load = lambda model, device: tiny_assessor()\n"
-            "cli.main()\n"
+            "app.main()\n"
         )
         bad = [str(zoo[kind]) for kind in KINDS if not KINDS[kind][2]]
         done = subprocess.run(

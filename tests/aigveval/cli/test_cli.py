@@ -314,7 +314,8 @@ class TestProcess:
             "import signal, sys, time\n"
             # a shell ignores it for what runs in its background, and children inherit that
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "from aigveval import assess, cli\n"
+            "from aigveval.cli import app\n"
+            "from aigveval.inference import assessor as assess\n"
             "class Slow:\n"
             "    def prepare(self, path):\n"
             "        if path.name == 'b.mp4':\n"
@@ -326,7 +327,7 @@ class TestProcess:
             "        return [{'overall': Score(x, 0.5)} for x in prepared]\n"
             "assess.load = lambda model, device: assess.Assessor(Slow(), name=model)\n"
             "sys.argv = ['aigveval', 'score', 'a.mp4', 'b.mp4', '--batch-size', '1']\n"
-            "cli.main()\n"
+            "app.main()\n"
         )
         for name in ("a.mp4", "b.mp4"):
             (tmp_path / name).touch()

@@ -7,7 +7,8 @@ import pytest
 
 from aigveval.data.adapters import ADAPTERS, find_adapter
 from aigveval.data.convert import convert
-from aigveval.data.manifest import InputError, ManifestError, iter_manifest
+from aigveval.data.manifest import iter_manifest
+from aigveval.errors import InputError, ManifestError
 from aigveval.data.preference_pairs import read_pairs
 from aigveval.data.scales import Scale
 from aigveval.data.readers import read_rows

@@ -9,7 +9,7 @@ from PIL import Image
 
 from aigveval.data.check import BINS, LISTED, check
 from aigveval.reports.data_plot import draw
-from aigveval.data.manifest import InputError, ManifestError
+from aigveval.errors import InputError, ManifestError
 from aigveval.data.scales import Scale
 from aigveval.data.writers import write_table
 

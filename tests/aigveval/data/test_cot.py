@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from aigveval.cli.app import app
 from aigveval.data.attributions import read_labels
 from aigveval.data.cot import VIDEO_TAG, make_row, read_cot, write_cot
-from aigveval.data.manifest import ManifestError
+from aigveval.errors import ManifestError
 from prompts import Answer, Defect, check, parse
 from prompts.consistency import mentioned
 from prompts.rubric import DEFECTS, SCORES

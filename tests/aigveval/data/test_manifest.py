@@ -7,7 +7,8 @@ import unicodedata
 import pytest
 
 from aigveval.data.inputs import collect
-from aigveval.data.manifest import InputError, make_clip, read_manifest, read_rows
+from aigveval.data.manifest import make_clip, read_manifest, read_rows
+from aigveval.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aigveval.data.manifest import InputError, ManifestError, iter_manifest
+from aigveval.data.manifest import iter_manifest
+from aigveval.errors import InputError, ManifestError
 from aigveval.data.scales import Scale
 
 

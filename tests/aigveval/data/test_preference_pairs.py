@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from aigveval.data.manifest import ManifestError
+from aigveval.errors import ManifestError
 from aigveval.data.preference_pairs import PreferencePair, iter_pairs, read_pairs
 
 HEADER = "video_a,video_b,prompt,technical,motion,semantic,overall,generator_a,generator_b,weight\n"

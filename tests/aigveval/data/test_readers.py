@@ -12,7 +12,8 @@ import pytest
 
 from aigveval.data import json_stream
 from aigveval.data.inputs import collect
-from aigveval.data.manifest import InputError, ManifestError, iter_manifest, read_manifest
+from aigveval.data.manifest import iter_manifest, read_manifest
+from aigveval.errors import InputError, ManifestError
 from aigveval.data.writers import Columns, TableWriter, write_table
 from aigveval.data.readers import part_names, read_rows
 

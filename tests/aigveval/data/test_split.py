@@ -7,7 +7,8 @@ import random
 import pytest
 
 from aigveval.data.leaks import Leaks, prompt_key, video_key
-from aigveval.data.manifest import InputError, iter_manifest
+from aigveval.data.manifest import iter_manifest
+from aigveval.errors import InputError
 from aigveval.data.preference_pairs import read_pairs
 from aigveval.data.split import parse_parts, split
 from aigveval.data.writers import write_table

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from aigveval.cli.app import app
 from aigveval.data.scales import Scale
-from aigveval.data.readers import InputError
+from aigveval.errors import InputError
 from aigveval.evaluation import evaluate
 from aigveval.evaluation.bootstrap import Estimate, Sampling
 from aigveval.evaluation.ratings import Entry, match, read_predictions

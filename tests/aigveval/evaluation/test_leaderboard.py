@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
 from aigveval.cli.app import app
-from aigveval.data.readers import InputError
+from aigveval.errors import InputError
 from aigveval.evaluation.bootstrap import Sampling
 from aigveval.evaluation.ratings import Entry
 from aigveval.evaluation.leaderboard import _letters, generators_of_folders, rank, tables

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aigveval.cli.app import app
-from aigveval.data.readers import InputError
+from aigveval.errors import InputError
 from aigveval.evaluation.ntire import Readme, read_names
 
 OPTIONS = ["--hardware", "gpu", "--no-extra-data", "--runtime", "1.25", "--description", "ours"]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from aigveval.hub import publish as hub, model_card
 from aigveval.inference.assessor import CHECKPOINTS
 from aigveval.cli.app import app
-from aigveval.data.readers import InputError
+from aigveval.errors import InputError
 from aigveval.evaluation.bootstrap import Sampling
 from aigveval.evaluation.evaluate import evaluate
 from aigveval.reports.writing import write_tables

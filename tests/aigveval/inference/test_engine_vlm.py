@@ -7,7 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 import aigveval
-from aigveval.inference.assessor import ModelError, load
+from aigveval.inference.assessor import load
+from aigveval.errors import ModelError
 from aigveval.cli.app import app
 from aigveval.inference.explain import ExplainingEngine
 from aigveval.model.generation import AnswerWriter

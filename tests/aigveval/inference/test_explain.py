@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from aigveval.inference import assessor as assess, explain
-from aigveval.inference.assessor import Assessor, ModelEngine, ModelError
+from aigveval.inference.assessor import Assessor, ModelEngine
+from aigveval.errors import ModelError
 from aigveval.cli.app import app
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.inference.explain import ExplainingEngine, add_explanations, read_answer

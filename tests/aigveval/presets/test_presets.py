@@ -10,7 +10,8 @@ from transformers import BertConfig, BertModel
 from transformers import BlipVisionConfig, BlipVisionModel, LlamaConfig
 from typer.testing import CliRunner
 
-from aigveval.inference.assessor import CHECKPOINTS, ModelError, find_model
+from aigveval.inference.assessor import CHECKPOINTS, find_model
+from aigveval.errors import ModelError
 from aigveval.cli.app import app
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
 from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, QSaveConfig

@@ -183,7 +183,7 @@ def test_names_in_plots_are_text_whatever_they_hold():
 
 
 def test_unwritable_reports_are_one_line(rated, tmp_path):
-    from aigveval.data.readers import InputError
+    from aigveval.errors import InputError
 
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="r.html: cannot be written"):
