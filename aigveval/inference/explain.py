@@ -28,6 +28,7 @@ from prompts.rubric import Score as ScoreName
 from .assessor import Assessor, ModelEngine, ModelError, NoEngine, Scores, Views, name_scores
 from ..model.projector import unpack_features
 from ..model.generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
+from ..model.library_internals import cache_of
 from ..model.modeling import AIGVEvalModel
 from ..assessment import Contributions, one_line
 from ..model.base import AIGVEvalOutput
@@ -140,7 +141,7 @@ class ExplainingEngine:
             for row in named
         ]
         writer = AnswerWriter(
-            model, self.plain.processor.tokenizer, batch=batch, cache=output.past_key_values,
+            model, self.plain.processor.tokenizer, batch=batch, cache=cache_of(output),
             heads=answer_heads(model, batch, scores),
         )
         tries: dict[int, list[Answer]] = {

@@ -12,33 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from encoders.bars import no_bars
 from .checkpoint import trained_keys
 from prompts.rubric import Score
 from .generation import AnswerWriter
+from .library_internals import CACHE, cache_of
 from .scores import score_levels
 
 
 @dataclass
-class AIGVEvalOutput(ModelOutput):
+class AIGVEvalOutput(CausalLMOutputWithPast):
     """What one forward pass gives; the four scores are in the order of `prompts.SCORES`.
+
+    The KV cache, if it was asked for or given, is the field that transformers has for it: `cache`
+    since 5.24, `past_key_values` before; `library_internals.cache_of` reads either. Its fields
+    `loss`, `hidden_states` and `attentions` stay None.
 
     Attributes:
         level_logits: (b, 4, 5), worst level first, float32.
         scores: (b, 4) on the 1-5 MOS scale; NaN where `slot_mask` is false.
         stds: (b, 4) standard deviation of the level distribution; NaN likewise.
         logits: (b, s, v) of the next token, float32, at the positions that were asked for.
-        past_key_values: The KV cache, if it was asked for or given.
         last_hidden_state: (b, s, h) if it was asked for.
     """
 
     level_logits: Tensor | None = None
     scores: Tensor | None = None
     stds: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
     last_hidden_state: Tensor | None = None
 
 
@@ -123,8 +125,8 @@ class ScorerModel(PreTrainedModel):
             scores=scores,
             stds=stds,
             logits=logits,
-            past_key_values=found.past_key_values if use_cache else None,
             last_hidden_state=hidden if output_last_hidden_state else None,
+            **{CACHE: cache_of(found) if use_cache else None},
         )
 
     def _level_logits(self, hidden: Tensor, slot_positions: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from transformers import (
 
 from prompts import ANSWER, SLOT, render_levels
 from prompts.rubric import Score
+from .library_internals import CACHE
 
 if TYPE_CHECKING:
     from .base import ScorerModel
@@ -35,7 +36,7 @@ _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 class FeatureGenerationMixin(GenerationMixin):
     """transformers' `generate` for a model whose forward takes `features`, or `pixel_values`."""
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(
         self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
         """Features on the first step only: after it they are in the cache."""
@@ -124,7 +125,7 @@ class AnswerWriter:
         model: In eval mode.
         tokenizer: The processor's.
         batch: What `model.score` was given, with `use_cache=True`.
-        cache: The `past_key_values` that it gave. It's taken over and cut; where it can't be cut,
+        cache: The KV cache that it gave. It's taken over and cut; where it can't be cut,
             as with LLMs that keep no keys and values, the question is computed again.
         heads: b beginnings of the answers, as of `answer_heads`, each ending its line.
 
@@ -215,8 +216,8 @@ class AnswerWriter:
                     value[row] for row in rows
                 ]
         else:
-            inputs["past_key_values"] = copy.deepcopy(self._cache)  # `generate` adds to it
-            inputs["past_key_values"].batch_select_indices(chosen)
+            inputs[CACHE] = copy.deepcopy(self._cache)  # `generate` adds to it
+            inputs[CACHE].batch_select_indices(chosen)
             if self._deltas is not None:
                 self.model.rope_deltas = self._deltas[chosen]
         ends = self._end_ids()

@@ -35,6 +35,7 @@ from .config import AIGVEvalConfig, check_encoder
 from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from ..hub.publish import HubMixin
+from .library_internals import cache_argument
 from .backbones import check_llm, inject_lora, load_llm
 from .base import AIGVEvalOutput, ScorerModel
 
@@ -115,11 +116,12 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         views: Mapping[str, Tensor] | None = None,
         text: Sequence[str | None] | None = None,
         output_last_hidden_state: bool = False,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool = False,
         logits_to_keep: int | None = None,
         pixel_values: Tensor | None = None,
         return_dict: bool = True,
+        past_key_values: Cache | None = None,
     ) -> AIGVEvalOutput:
         """Score a batch, or give the logits of the next tokens, as `generate` asks for.
 
@@ -137,18 +139,20 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
                 gradients, and take their place in the features.
             text: The b prompts, for encoders in `views` that read them.
             output_last_hidden_state: Return the hidden states too.
-            past_key_values: The cache to go on from; it's added to.
+            cache: The KV cache to go on from; it's added to.
             use_cache: Return the cache.
             logits_to_keep: At how many of the last positions logits are wanted, 0 for all. By
                 default none where there are slots, else all.
             pixel_values: `features`, under the name by which TRL carries them.
             return_dict: For `generate`; there's no other form.
+            past_key_values: `cache`, as transformers called it before 5.24.
 
         Raises:
             ValueError: Features are absent, or placeholders and features don't match.
         """
         features = pixel_values if features is None else features
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        cache = past_key_values if cache is None else cache
+        past = 0 if cache is None else cache.get_seq_length()
         if features is None and not past:
             raise ValueError("forward needs features, or the cache of a pass that had them")
         if features is not None and views:
@@ -159,9 +163,9 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             if position_ids is None:
                 position_ids = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
                 position_ids = position_ids[:, -input_ids.shape[1]:]
-        cached = {} if past_key_values is None else {"past_key_values": past_key_values}
         found = self.model(
-            input_ids, attention_mask, features, position_ids, use_cache=use_cache, **cached
+            input_ids, attention_mask, features, position_ids, use_cache=use_cache,
+            **cache_argument(self.model.language_model, cache),
         )
         return self._output(
             found, slot_positions=slot_positions, slot_mask=slot_mask,

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from .checkpoint import load_trained, model_folder, read_trained
 from .config import LORA, ScorerConfig
 from .generation import generation_config_of
+from .library_internals import cache_argument
 from .backbones import check_llm, inject_lora, load_vlm
 from .base import AIGVEvalOutput, ScorerModel
 
@@ -205,10 +206,11 @@ class QSaveModel(ScorerModel):
         slot_positions: Tensor | None = None,
         slot_mask: Tensor | None = None,
         output_last_hidden_state: bool = False,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool = False,
         logits_to_keep: int | None = None,
         return_dict: bool = True,
+        past_key_values: Cache | None = None,
     ) -> AIGVEvalOutput:
         """Score a batch, or give the logits of the next tokens.
 
@@ -217,16 +219,19 @@ class QSaveModel(ScorerModel):
             attention_mask: (b, s), 1 for what counts, 0 for padding anywhere.
             visuals: Of each row, the frames as `QSaveProcessor.encode_video` gives them. Not with
                 a cache, which has them already.
-            slot_positions, slot_mask, output_last_hidden_state, past_key_values, use_cache,
-                logits_to_keep, return_dict: See `AIGVEvalModel.forward`.
+            slot_positions, slot_mask, output_last_hidden_state, cache, use_cache, logits_to_keep,
+                return_dict, past_key_values: See `AIGVEvalModel.forward`.
 
         Raises:
             ValueError: Frames are absent, or don't match the placeholders.
         """
-        if visuals is None and past_key_values is None:
+        cache = past_key_values if cache is None else cache
+        if visuals is None and cache is None:
             raise ValueError("forward needs visuals, or the cache of a pass that had them")
-        cached = {} if past_key_values is None else {"past_key_values": past_key_values}
-        found = self.model(input_ids, attention_mask, visuals, use_cache=use_cache, **cached)
+        found = self.model(
+            input_ids, attention_mask, visuals, use_cache=use_cache,
+            **cache_argument(self.vlm.base_model, cache),
+        )
         return self._output(
             found, slot_positions=slot_positions, slot_mask=slot_mask,
             logits_to_keep=logits_to_keep, use_cache=use_cache,

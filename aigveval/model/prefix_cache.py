@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from .library_internals import cache_of
 from .modeling import AIGVEvalModel
 from .base import AIGVEvalOutput
 
@@ -40,7 +41,7 @@ class QuestionStart:
         start = self._start(input_ids, attention_mask) if self._usable else []
         cache = self._cache(start, input_ids) if start else None
         if cache is not None:
-            rest["past_key_values"] = cache
+            rest["cache"] = cache
             input_ids, slot_positions = input_ids[:, len(start):], slot_positions - len(start)
         return self.model(
             input_ids=input_ids, attention_mask=attention_mask, slot_positions=slot_positions,
@@ -61,7 +62,7 @@ class QuestionStart:
         kept = self._kept
         if kept is None or kept[0] != start:
             found = self.model.model(input_ids[:1, :len(start)], use_cache=True)
-            cache: Any = getattr(found, "past_key_values", None)
+            cache: Any = cache_of(found)
             if not _is_plain(cache):
                 self._usable = False
                 return None

@@ -20,6 +20,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..inference.assessor import name_scores
 from ..model.generation import answer_heads
+from ..model.library_internals import cache_of
 from prompts import SCORES
 
 from .rejection_sampling import COMPLETIONS, Completion, append_completions, weighted_reward
@@ -134,7 +135,7 @@ class Rollouts:
             known.append({name: scores[name].score for name in SCORES if scores.get(name)})
         heads = answer_heads(model, batch, known)
         writer = model.answer_writer(
-            self.tokenizer, batch=batch, cache=output.past_key_values, heads=heads
+            self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
         )
         numbers = [unique.index(row) for row in rows]
         state = (self.seed, trainer.state.global_step, trainer.accelerator.process_index)

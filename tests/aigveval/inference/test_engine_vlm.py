@@ -11,6 +11,7 @@ from aigveval.inference.assessor import ModelError, load
 from aigveval.cli.app import app
 from aigveval.inference.explain import ExplainingEngine
 from aigveval.model.generation import AnswerWriter
+from aigveval.model.library_internals import cache_of
 from aigveval.inference.timeline import make_timeline
 from prompts import render_levels
 from tests.aigveval.tiny_vlm import FRAMES, make_qsave, save_vlm
@@ -108,7 +109,7 @@ def test_an_answer_goes_on_from_the_cache_of_the_scoring_pass(clips):
     for use_cache in (True, False):
         output = model.score(**batch, use_cache=True)
         writer = AnswerWriter(
-            model, processor.tokenizer, batch=batch, cache=output.past_key_values, heads=heads
+            model, processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads
         )
         assert writer._cache is not None
         if not use_cache:

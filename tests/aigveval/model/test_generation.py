@@ -7,6 +7,7 @@ import torch
 
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.generation import AnswerWriter
+from aigveval.model.library_internals import cache_of
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from prompts import SCORES, render_levels
@@ -60,7 +61,7 @@ def make_writer(made, batch, given=None):
     model, processor = made
     output = model.score(**batch, use_cache=True)
     return AnswerWriter(
-        model, processor.tokenizer, batch=batch, cache=output.past_key_values,
+        model, processor.tokenizer, batch=batch, cache=cache_of(output),
         heads=heads() if given is None else given,
     )
 
@@ -70,9 +71,9 @@ def make_writer(made, batch, given=None):
 
 def test_a_cache_does_not_change_the_scores(model, batch):
     plain, cached = model.score(**batch), model.score(**batch, use_cache=True)
-    assert plain.past_key_values is None and plain.logits is None
+    assert cache_of(plain) is None and plain.logits is None
     assert torch.equal(plain.level_logits, cached.level_logits)
-    assert cached.past_key_values.get_seq_length() == batch["input_ids"].shape[1]
+    assert cache_of(cached).get_seq_length() == batch["input_ids"].shape[1]
 
 
 def test_logits_are_those_of_the_slots_and_as_many_as_wanted(model, batch):
@@ -165,9 +166,9 @@ def test_a_cache_without_mask_and_positions(model, batch):
         input_ids=row["input_ids"][:, :-3], features=row["features"], use_cache=True,
         logits_to_keep=1,
     )
-    rest = model(input_ids=row["input_ids"][:, -3:], past_key_values=first.past_key_values)
+    rest = model(input_ids=row["input_ids"][:, -3:], past_key_values=cache_of(first))
     torch.testing.assert_close(rest.logits, whole, atol=1e-4, rtol=1e-4)
-    assert rest.past_key_values is None  # it wasn't asked for
+    assert cache_of(rest) is None  # it wasn't asked for
 
 
 def test_the_llms_end_is_taken_over_but_not_its_sampling(tmp_path):

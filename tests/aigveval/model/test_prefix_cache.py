@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, Mamba2Config, MistralConfig, Qwen3NextConfig
 
 from aigveval.inference.assessor import ModelEngine
+from aigveval.model.library_internals import cache_of
 from aigveval.model.prefix_cache import QuestionStart
 from encoders.onednn import OneDnnLinear, has_onednn
 
@@ -91,9 +92,9 @@ def test_scores_and_cache_of_a_batch(made, batch, use_cache):
     for name in ("level_logits", "scores", "stds"):
         torch.testing.assert_close(found[name], plain[name], atol=2e-5, rtol=2e-5, equal_nan=True)
     if not use_cache:
-        assert found.past_key_values is plain.past_key_values is None
+        assert cache_of(found) is cache_of(plain) is None
         return
-    for layer, expected in zip(found.past_key_values.layers, plain.past_key_values.layers):
+    for layer, expected in zip(cache_of(found).layers, cache_of(plain).layers):
         torch.testing.assert_close(layer.keys, expected.keys, atol=2e-5, rtol=2e-5)
         torch.testing.assert_close(layer.values, expected.values, atol=2e-5, rtol=2e-5)
 
@@ -156,7 +157,7 @@ def test_answers_are_written_on_from_its_cache(made, batch):
     with torch.inference_mode():
         output = QuestionStart(model)(**batch, use_cache=True)
     writer = model.answer_writer(
-        processor.tokenizer, batch=batch, cache=output.past_key_values, heads=heads()
+        processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads()
     )
     assert writer.write(range(len(PROMPTS)), max_new_tokens=NEW) == expected
     assert writer._cache is not None

@@ -8,6 +8,7 @@ from transformers import (
 )
 
 from aigveval.model.generation import AnswerWriter
+from aigveval.model.library_internals import cache_of
 from aigveval.model.modeling_vlm import QSaveConfig, QSaveModel
 from aigveval.model.processing_vlm import QSaveProcessor
 from tests.aigveval.tiny_llm import make_tokenizer
@@ -67,7 +68,7 @@ def test_it_scores_and_writes_with_fast_frames_as_pictures(llava, tmp_path):
     heads = ["Overall quality: fair\n"] * 2
     texts = {}
     for use_cache in (True, False):
-        cache = model.score(**batch, use_cache=True).past_key_values
+        cache = cache_of(model.score(**batch, use_cache=True))
         writer = AnswerWriter(model, processor.tokenizer, batch=batch, cache=cache, heads=heads)
         writer._cache = writer._cache if use_cache else None
         texts[use_cache] = [one.text for one in writer.write([0, 1], max_new_tokens=6)]
