@@ -20,13 +20,14 @@ from .container import (
     MAX_LOST, VideoError, VideoIndex, check_size, open_file, quarter_turns, read_packets,
     video_stream,
 )
+from .cpu import available_cpus
 
 Backend = Literal["auto", "decord", "av"]
 
 _MIN_JUMP = 48  # frames; a seek refills the decoder, which costs about that many
 _MAX_SKIP = 64  # frames; decord gives 128 signs of the end, and loops for ever behind them
 _LOG_ERROR = 16  # AV_LOG_ERROR; worse is lower
-_THREADS = min(4, os.cpu_count() or 1)  # a frame-threaded decoder holds a frame per thread
+_THREADS = min(4, available_cpus())  # a frame-threaded decoder holds a frame per thread
 
 
 class Recount(Exception):

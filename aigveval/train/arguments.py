@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.integrations import (
     TensorBoardCallback, get_available_reporting_integrations,
 )
+from transformers.utils import is_torch_bf16_gpu_available
 
 from .config import FitConfig, FitError
 
@@ -30,6 +31,11 @@ def training_arguments(
     Raises:
         FitError: The machine can't do what the config asks for.
     """
+    if config.bf16 and config.device != "cpu" and not is_torch_bf16_gpu_available():
+        raise FitError(
+            "bf16: true needs a GPU that computes in bfloat16, and there is none here; set bf16: "
+            "false, or device: cpu to train in bfloat16 on the CPU, which is slow on most"
+        )
     options: dict[str, Any] = {}
     # TRL's classes do it by default. The first name is the newer one.
     names = ("activation_checkpointing", "gradient_checkpointing")

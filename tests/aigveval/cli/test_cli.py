@@ -28,8 +28,8 @@ def engine(monkeypatch, tmp_path) -> TextEngine:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(engine, name=model))
-    monkeypatch.setattr(assess, "find_model", lambda model: model)
+    monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(engine, name=model))
+    monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
     os.mkdir("v")
     for number, name in enumerate("abc", start=2):
         Path(f"v/{name}.mp4").write_text(str(number))
@@ -243,7 +243,7 @@ def test_wrong_options(engine, option):
 
 
 def test_unexpected_error_is_one_line(engine, monkeypatch):
-    def load(model, device):
+    def load(model, **options):
         raise TypeError("first line\nsecond line")
 
     monkeypatch.setattr(assess, "load", load)
@@ -350,7 +350,7 @@ class TestProcess:
             "    def score(self, prepared, prompts):\n"
             "        from aigveval.assessment import Score\n"
             "        return [{'overall': Score(x, 0.5)} for x in prepared]\n"
-            "assess.load = lambda model, device: assess.Assessor(Slow(), name=model)\n"
+            "assess.load = lambda model, **options: assess.Assessor(Slow(), name=model)\n"
             "sys.argv = ['aigveval', 'score', 'a.mp4', 'b.mp4', '--batch-size', '1']\n"
             "app.main()\n"
         )

@@ -219,7 +219,7 @@ def test_a_model_that_explains(videos, monkeypatch):
 def folder(tmp_path, monkeypatch, videos):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor())
+    monkeypatch.setattr(assess, "load", lambda model, **options: tiny_assessor())
     os.mkdir("v")
     Path("v/even.mp4").write_bytes(videos["even"].read_bytes())
     Path("text.mp4").write_text("no video")
