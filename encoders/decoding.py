@@ -4,7 +4,7 @@ import ctypes
 import glob
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -16,11 +16,10 @@ from torch import Tensor
 
 from .animation import webp_frames
 from .base import Stream
-from .container import (
-    MAX_LOST, VideoError, VideoIndex, check_size, open_file, quarter_turns, read_packets,
-    video_stream,
-)
+from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .cpu import available_cpus
+from .display import deinterlaced, flattened, to_rgb
+from .packets import read_packets
 
 Backend = Literal["auto", "decord", "av"]
 
@@ -44,6 +43,7 @@ class Sink:
     def __init__(self, path: str, slow_max_side_px: int, fast_short_side_px: int) -> None:
         self.path = path
         self.width = self.height = 0
+        self.warnings: set[str] = set()
         self._limits = {"slow": slow_max_side_px, "fast": fast_short_side_px}
         self._arrays: dict[tuple[Stream, bytes], np.ndarray | None] = {}
         self._slots: dict[int, list[tuple[tuple[Stream, bytes], int]]] = {}
@@ -57,6 +57,11 @@ class Sink:
 
     def positions(self) -> list[int]:
         return sorted(self._slots)
+
+    def warned(self, rgb: np.ndarray, warnings: Iterable[str]) -> np.ndarray:
+        """The picture; what is to be said of it is kept."""
+        self.warnings.update(warnings)
+        return rgb
 
     def put(self, position: int, rgb: np.ndarray) -> None:
         """Store one frame, (h, w, 3) uint8; a second time replaces the first."""
@@ -101,8 +106,8 @@ def decode(
     """
     wanted = sink.positions()
     if index.webp and backend == "auto":
-        for position, rgb in zip(wanted, webp_frames(path, wanted), strict=True):
-            sink.put(position, rgb)
+        for position, rgba in zip(wanted, webp_frames(path, wanted), strict=True):
+            sink.put(position, sink.warned(*flattened(rgba)))
         return "pillow"
     jumps = _jumps(wanted, index)
     if backend == "decord" and index.objection:
@@ -125,6 +130,10 @@ def decode(
         raise VideoError(
             path, f"corrupt: {lost} of the {len(wanted)} wanted frames can't be decoded"
         )
+    if lost:
+        sink.warnings.add(
+            f"damaged: {lost} of the {len(wanted)} wanted frames replaced by the one before"
+        )
     return "av"
 
 
@@ -134,7 +143,9 @@ def _jumps(wanted: list[int], index: VideoIndex) -> dict[int, int]:
         return {}
     jumps, position = {}, 0
     for frame in wanted:
-        key = int(np.searchsorted(index.keys, frame, "right")) - 1
+        # bwdif also wants the frame before
+        start = frame - 1 if index.look.interlaced else frame
+        key = int(np.searchsorted(index.keys, start, "right")) - 1
         if key >= 0 and index.keys[key] - position >= _MIN_JUMP:
             jumps[frame] = int(index.keys[key])
         position = frame + 1
@@ -222,25 +233,35 @@ def _decode_av(
     lost, damaged, seen, shown = 0, False, 0, None
     with open_file(path) as container:
         stream = video_stream(path, container)
-        stream.thread_type = "AUTO" if threads > 1 else "NONE"
-        stream.codec_context.thread_count = threads
+        codec = _decoder(stream, index.look.alpha)
+        codec.thread_type = "AUTO" if threads > 1 else "NONE"
+        codec.thread_count = threads
         while pending:
             if pending[0] in jumps:
                 assert index.pts is not None
                 container.seek(int(index.pts[jumps[pending[0]]]), stream=stream)
+                if codec.is_open:
+                    codec.flush_buffers()  # one that isn't the stream's own isn't told of the jump
             first = pending[0]
-            for frame in _frames(container, stream):
+            for frame in deinterlaced(_frames(container, stream, codec), sink.warnings):
                 if frame is None:
                     damaged = True
                     continue
-                position = seen if index.pts is None else index.position(frame.pts)
+                if index.pts is None:
+                    if index.skipped and not seen and frame.is_corrupt:
+                        continue
+                    position = seen
+                elif frame.pts is not None and frame.pts < index.pts[0]:
+                    continue  # before the first frame that can be shown
+                else:
+                    position = index.position(frame.pts)
                 seen += 1
                 damaged = damaged or frame.is_corrupt
                 while pending and pending[0] < position:
                     lost += 1
-                    _put_av(path, pending.popleft(), shown or frame, sink)
+                    _put_av(path, pending.popleft(), shown or frame, index, sink)
                 if pending and pending[0] == position:
-                    _put_av(path, pending.popleft(), frame, sink)
+                    _put_av(path, pending.popleft(), frame, index, sink)
                 shown = frame
                 if not pending or (pending[0] in jumps and pending[0] != first):
                     break
@@ -252,20 +273,28 @@ def _decode_av(
         raise VideoError(path, "none of its frames can be decoded")
     lost += len(pending)
     for position in pending:
-        _put_av(path, position, shown, sink)
+        _put_av(path, position, shown, index, sink)
     return lost, damaged or lost > 0
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
+def _decoder(stream: Any, alpha: str | None) -> Any:
+    """The stream's own decoder, or the one that also decodes its transparency."""
+    if alpha is None:
+        return stream.codec_context
+    codec: Any = av.CodecContext.create(alpha, "r")
+    codec.extradata = stream.codec_context.extradata
+    return codec
+
+
+def _frames(container: Any, stream: Any, codec: Any) -> Iterator[Any]:
     """Decoded frames in display order; None in place of damage."""
     for packet in read_packets(container, stream):
         try:
-            yield from stream.decode(packet)
+            yield from codec.decode(packet)
         except av.FFmpegError:
             yield None
 
 
-def _put_av(path: str, position: int, frame: Any, sink: Sink) -> None:
-    check_size(path, frame.width, frame.height)
-    rgb = frame.to_ndarray(format="rgb24")
-    sink.put(position, np.rot90(rgb, quarter_turns(frame)))
+def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink) -> None:
+    check_size(path, *index.look.size(frame.width, frame.height))
+    sink.put(position, sink.warned(*to_rgb(frame, index.look)))

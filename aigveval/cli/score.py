@@ -52,7 +52,7 @@ Examples:
 - `aigveval score clip.mp4 --prompt "a dog runs on the beach" --explain`
 
 A row of the results holds video, prompt, overall, technical, motion, semantic, model, version,
-seconds and error.
+seconds, error and warnings.
 
 `--contributions` adds how far the evidence on each dimension moves the overall score: the score,
 less what it is with that evidence replaced by the average of the training clips. `baseline` is the

@@ -21,6 +21,7 @@ from .batching import run_batches
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..model.precision import DtypeName, choose_dtype, has_bfloat16, label
+from .prepared import PreparedClip, with_warnings
 from ..presets import list_presets
 from ..assessment import Assessment, Score
 from ..errors import ModelError, one_line, reason_of
@@ -102,24 +103,29 @@ class ModelEngine:
         info, frames = read_frames(path, self.requests, **self.sizes)
         return self.view(frames, path), info
 
-    def prepare(self, path: Path) -> Views:
-        return self.read(path)[0]
+    def prepare(self, path: Path) -> PreparedClip:
+        views, info = self.read(path)
+        return PreparedClip(views, info.duration_seconds, info.warnings)
+
+    def score(
+        self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        return with_warnings(self.score_views([clip.views for clip in prepared], prompts), prepared)
 
     @torch.inference_mode()
-    def score(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
+    def score_views(
+        self, clips: Sequence[Views], prompts: Sequence[str | None]
     ) -> list[Scores | Exception]:
-        batch = self.batch(prepared, prompts)
+        """Scores what `view` gave of a batch of clips, or of parts of them."""
+        batch = self.batch(clips, prompts)
         return name_scores(self.run(**batch), batch["slot_mask"])
 
     @torch.inference_mode()
-    def batch(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
-    ) -> dict[str, Any]:
+    def batch(self, clips: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
         """What the model takes: text and features."""
         views = {
-            name: torch.stack([clip[name] for clip in prepared]).to(self.device)
-            for name in prepared[0]
+            name: torch.stack([clip[name] for clip in clips]).to(self.device)
+            for name in clips[0]
         }
         text = self.processor.encode_prompts(list(prompts)).to(self.device)
         return {"features": self.model.encode(views, list(prompts)), **text}

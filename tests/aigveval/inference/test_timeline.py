@@ -97,7 +97,7 @@ def by_hand(path, spans):
             name: e.preprocess(frames.pixels[own[e.frame_indices(len(own), 0.0)]])
             for name, e in encoders.items()
         })
-    return tiny_assessor().engine.score(views, ["a dog"] * len(views))
+    return tiny_assessor().engine.score_views(views, ["a dog"] * len(views))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
