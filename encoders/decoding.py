@@ -1,11 +1,8 @@
 """The two decoders behind `encoders.video`: decord, and PyAV where decord fails."""
 
-import ctypes
-import glob
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any, Literal
 
 import av
@@ -19,13 +16,13 @@ from .base import Stream
 from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .cpu import available_cpus
 from .display import deinterlaced, flattened, to_rgb
+from .library_internals import decord_errors
 from .packets import read_packets
 
 Backend = Literal["auto", "decord", "av"]
 
 _MIN_JUMP = 48  # frames; a seek refills the decoder, which costs about that many
 _MAX_SKIP = 64  # frames; decord gives 128 signs of the end, and loops for ever behind them
-_LOG_ERROR = 16  # AV_LOG_ERROR; worse is lower
 _THREADS = min(4, available_cpus())  # a frame-threaded decoder holds a frame per thread
 
 
@@ -160,7 +157,7 @@ def _decode_decord(path: str, num_frames: int, wanted: list[int], sink: Sink) ->
     """
     import decord
 
-    errors, _ = _decord_errors(os.path.dirname(decord.__file__))
+    errors, _ = decord_errors(os.path.dirname(decord.__file__))
     before = len(errors)
     reader = decord.VideoReader(os.path.abspath(path), num_threads=_THREADS)
     try:
@@ -193,32 +190,6 @@ def _decode_decord(path: str, num_frames: int, wanted: list[int], sink: Sink) ->
 def _check_heard(errors: list[int], before: int) -> None:
     if len(errors) > before:
         raise ValueError("decord met damage")
-
-
-@cache  # which also keeps the callback alive: C holds no reference to it
-def _decord_errors(folder: str) -> tuple[list[int], Any]:
-    """A list that grows whenever decord's own copy of FFmpeg reports an error.
-
-    decord hides damage: it returns repaired frames, which differ from run to run, and takes the
-    next frame for one that is lost. Listening to its FFmpeg's log is the only way to know. It
-    also keeps that log off stderr. The second value is the listener.
-
-    Raises:
-        OSError: The wheel has another layout; decord then counts as unable to read anything.
-    """
-    libraries = glob.glob(os.path.join(f"{folder}.libs", "libavutil*"))
-    if not libraries:
-        raise OSError("decord's FFmpeg is not where its wheels keep it")
-    errors: list[int] = []
-
-    # av_log_set_callback(void (*)(void *owner, int level, const char *format, va_list values))
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    def listen(owner: int, level: int, text: int, values: int) -> None:
-        if level & 255 <= _LOG_ERROR:
-            errors.append(level)
-
-    ctypes.CDLL(libraries[0]).av_log_set_callback(listen)
-    return errors, listen
 
 
 def _decode_av(

@@ -12,6 +12,8 @@ from transformers.integrations import (
 )
 from transformers.utils import is_torch_bf16_gpu_available
 
+from ..model.library_internals import checkpointing_option, use_one_gpu
+
 from .config import FitConfig, FitError
 
 TENSORBOARD = "tensorboard"
@@ -37,10 +39,8 @@ def training_arguments(
             "false, or device: cpu to train in bfloat16 on the CPU, which is slow on most"
         )
     options: dict[str, Any] = {}
-    # TRL's classes do it by default. The first name is the newer one.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    name = next(name for name in names if name in kind.__dataclass_fields__)
-    options[name] = config.gradient_checkpointing
+    # TRL's classes do it by default.
+    options[checkpointing_option(kind)] = config.gradient_checkpointing
     if config.fsdp:
         options |= {"fsdp": True, "fsdp_config": dict(config.fsdp_config)}
     if config.train_encoders:
@@ -84,8 +84,7 @@ def training_arguments(
     except (ImportError, ValueError) as error:
         raise FitError(" ".join(str(error).split())) from error
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
-    # Without torchrun, several GPUs would each get a copy for every batch; torchrun is faster.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    use_one_gpu(arguments)  # several are for torchrun
     return arguments
 
 
