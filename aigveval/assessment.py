@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from prompts import DIMENSIONS, Defect
+from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .errors import one_line
 
-LOWEST, HIGHEST = 1.0, 5.0
-LARGEST_STD = (HIGHEST - LOWEST) / 2  # half of the mass at each end of the scale
-SCORE_FIELDS = ("overall", "technical", "motion", "semantic")
+LARGEST_STD = (MAX_SCORE - MIN_SCORE) / 2  # half of the mass at each end of the scale
+SCORE_FIELDS = ("overall", *DIMENSIONS)  # in the order in which rows and tables show them
 EXPLANATION_FIELDS = ("explanation", "defects", "problems")
 DEFECT_FIELDS = ("name", "dimension", "severity", "start_seconds", "end_seconds")
 CONTRIBUTION_FIELDS = (*DIMENSIONS, "sum", "residue", "baseline")
@@ -41,7 +41,7 @@ class Score:
     std: float
 
     def __post_init__(self) -> None:
-        _check_range("score", self.score, LOWEST, HIGHEST)
+        _check_range("score", self.score, MIN_SCORE, MAX_SCORE)
         _check_range("std", self.std, 0.0, LARGEST_STD)
 
 
@@ -71,8 +71,8 @@ class Contributions:
     semantic: float | None = None
 
     def __post_init__(self) -> None:
-        span = HIGHEST - LOWEST
-        _check_range("baseline", self.baseline, LOWEST, HIGHEST)
+        span = MAX_SCORE - MIN_SCORE
+        _check_range("baseline", self.baseline, MIN_SCORE, MAX_SCORE)
         _check_range("residue", self.residue, -4 * span, 4 * span)
         for name in DIMENSIONS:
             if (value := getattr(self, name)) is not None:

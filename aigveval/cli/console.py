@@ -8,14 +8,16 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -148,6 +150,18 @@ def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
         TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal,
         transient=True,
     )
+
+
+@contextlib.contextmanager
+def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that shows how many of how many steps are done, on standard error."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=console, disable=quiet or not console.is_terminal, transient=True,
+    ) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_results(rows: Sequence[Assessment]) -> None:

@@ -8,10 +8,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, say, silence_libraries
+from .console import (
+    native_stderr_silenced, one_line_errors, say, silence_libraries, step_progress,
+)
 
 EVALUATE_HELP = """\
-Tells how well predicted scores agree with human ones.
+Measures how well predicted scores agree with human ones.
 
 PREDICTIONS are results of `aigveval score`, or any `.csv`, `.json`, `.jsonl` or `.parquet` with
 `video` and scores (`overall`, `technical`, `motion`, `semantic`; NTIRE's `predict_score` counts as
@@ -111,15 +113,12 @@ def evaluate(
     with one_line_errors():
         silence_libraries()
         from ..data.scales import Scale
-        from ..evaluation.bootstrap import Sampling
         from ..evaluation.evaluate import evaluate as run
-        from ..reports.tables import tables
-        from ..reports.writing import (
-            check_outputs, print_tables, sample_progress, write_tables,
-        )
+        from ..evaluation.figures import Sampling
+        from ..reports.tables import check_outputs, print_tables, tables, write_tables
 
         check_outputs(out or [], report)
-        with sample_progress(quiet=quiet) as advance:
+        with step_progress("resampling", quiet=quiet) as advance:
             found = run(
                 predictions, manifest, against=against, scores=score or (), column=column,
                 against_column=against_column, where=where or (), scale=Scale.parse(scale),
@@ -132,7 +131,8 @@ def evaluate(
         if report is not None:
             from ..reports.html.evaluation import write_report
 
-            write_report(report, found, quiet=quiet)
+            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+                write_report(report, found, progress=advance)
         if not quiet:
             print_tables(shown)
             for note in found.notes:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..model.precision import DtypeName
-from .console import one_line_errors, print_errors, say, silence_libraries
+from .console import (
+    native_stderr_silenced, one_line_errors, print_errors, say, silence_libraries, step_progress,
+)
 
 if TYPE_CHECKING:
-    from ..evaluation.ratings import Entry
+    from ..evaluation.ratings import RatedClip
 
 LEADERBOARD_HELP = """\
 Ranks generators by the mean score of their clips.
@@ -87,15 +89,12 @@ def leaderboard(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..errors import InputError
-        from ..evaluation.bootstrap import Sampling
-        from ..evaluation.ratings import read_predictions
-        from ..reports.writing import (
-            check_outputs, print_tables, sample_progress, write_tables,
-        )
-        from ..evaluation.leaderboard import generators_of_folders, rank, tables
         from ..assessment import SCORE_FIELDS
-
+        from ..errors import InputError
+        from ..evaluation.figures import Sampling
+        from ..evaluation.leaderboard import generators_of_folders, rank
+        from ..evaluation.ratings import read_predictions
+        from ..reports.tables import board_tables, check_outputs, print_tables, write_tables
         from .score import score_into, stop_if_interrupted
 
         if by not in SCORE_FIELDS:
@@ -110,46 +109,47 @@ def leaderboard(
             print_errors(done.rows)
             stop_if_interrupted(done, results)
             wanted = {(row.video, row.prompt) for row in done.rows}
-            entries = [e for e in read_predictions(results) if (e.video, e.prompt) in wanted]
+            clips = [e for e in read_predictions(results) if (e.video, e.prompt) in wanted]
         else:
-            entries = read_predictions(source)
+            clips = read_predictions(source)
         if manifest is not None:
-            entries = _with_manifest(entries, manifest, source)
-        entries = generators_of_folders(entries)
-        with sample_progress(quiet=quiet) as advance:
+            clips = _with_manifest(clips, manifest, source)
+        clips = generators_of_folders(clips)
+        with step_progress("resampling", quiet=quiet) as advance:
             board = rank(
-                entries, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance
+                clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance
             )
-        shown = tables(board)
+        shown = board_tables(board)
         for path in out or []:
             write_tables(path, shown, board.to_dict())
         if report is not None:
             from ..reports.html.ranking import write_report
 
-            write_report(report, board, quiet=quiet)
+            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+                write_report(report, board, progress=advance)
         if not quiet:
             print_tables(shown)
             for note in board.notes:
                 say(f"note: {note}", style="yellow")
             for path in [*(out or []), *([report] if report else [])]:
                 typer.echo(f"written: {path}")
-        raise typer.Exit(int(any(by not in entry.scores for entry in entries)))
+        raise typer.Exit(int(any(by not in clip.scores for clip in clips)))
 
 
-def _with_manifest(entries: Sequence[Entry], manifest: Path, source: Path) -> list[Entry]:
-    """Entries with the generator and prompt that the manifest has for them."""
+def _with_manifest(clips: Sequence[RatedClip], manifest: Path, source: Path) -> list[RatedClip]:
+    """The clips with the generator and prompt that the manifest has for them."""
     from ..errors import InputError
     from ..evaluation.ratings import match, read_predictions
 
     known = read_predictions(manifest)
-    partners, _ = match(entries, known, wanted_folder=source.parent, path=manifest)
-    lost = [entry.video for entry, partner in zip(entries, partners) if partner is None]
+    partners, _ = match(clips, known, wanted_folder=source.parent, path=manifest)
+    lost = [clip.video for clip, partner in zip(clips, partners) if partner is None]
     if lost:
         raise InputError(f"{manifest}: has no row for {lost[0]} and {len(lost) - 1} others")
     return [
         replace(
-            entry, generator=partner.generator or entry.generator,
-            prompt=partner.prompt or entry.prompt,
+            clip, generator=partner.generator or clip.generator,
+            prompt=partner.prompt or clip.prompt,
         )
-        for entry, partner in zip(entries, partners) if partner is not None
+        for clip, partner in zip(clips, partners) if partner is not None
     ]

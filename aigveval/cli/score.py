@@ -14,7 +14,7 @@ from .. import __version__
 from ..model.precision import DtypeName
 from .console import (
     INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
-    print_results, say, silence_libraries, video_progress,
+    print_results, say, silence_libraries, step_progress, video_progress,
 )
 
 from .column_names import COLUMN_NAMES
@@ -133,7 +133,7 @@ def score(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..reports.writing import check_outputs
+        from ..reports.tables import check_outputs
 
         check_outputs([], report)
         done = score_into(
@@ -150,7 +150,8 @@ def score(
         if report is not None:
             from ..reports.html.scores import write_report
 
-            write_report(report, done.rows, quiet=quiet)
+            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+                write_report(report, done.rows, progress=advance)
             if not quiet:
                 typer.echo(f"the report is {report}")
         raise typer.Exit(int(any(row.error is not None for row in done.rows)))

@@ -19,7 +19,7 @@ PREDICTIONS are results of `aigveval score`, or any table with `video` and `over
 the videos that have to be scored: the organisers' `.txt` (`name|prompt` a line), or a manifest.
 
 The zip holds `output.json`, a list of `{video, predict_score}` in the order of NAMES, and
-`readme.txt` with what the organisers ask for. Videos are told by their file names. Names that are
+`readme.txt` with what the organisers ask for. Videos are matched by their file names. Names that are
 missing, extra or there twice are listed, and there is no zip then.
 
 Example:
@@ -51,7 +51,7 @@ def submit(
     runtime: Annotated[
         Optional[float],
         typer.Option(
-            metavar="SECONDS", show_default="the mean that PREDICTIONS tell",
+            metavar="SECONDS", show_default="the mean of PREDICTIONS",
             help="For one video.",
         ),
     ] = None,
@@ -72,28 +72,28 @@ def submit(
 ) -> None:
     with one_line_errors():
         from .. import __version__
-        from ..errors import InputError
-        from ..evaluation.ratings import read_predictions
         from ..assessment import SCORE_FIELDS
+        from ..errors import InputError
         from ..evaluation.ntire import Readme, check, mean_seconds, read_names, write_zip
+        from ..evaluation.ratings import read_predictions
 
         if score not in SCORE_FIELDS:
             raise InputError(f"{score!r} is no score; there are {', '.join(SCORE_FIELDS)}")
         if out.suffix.lower() != ".zip":
             raise InputError(f"{out}: a submission is a .zip")
-        entries = read_predictions(predictions, column=column)
-        found = check(entries, read_names(names), score=score)
-        seconds = runtime if runtime is not None else mean_seconds(entries)
+        rated = read_predictions(predictions, column=column)
+        found = check(rated, read_names(names), score=score)
+        seconds = runtime if runtime is not None else mean_seconds(rated)
         if seconds is None:
             raise InputError(f"{predictions}: does not tell the runtime; give it with --runtime")
-        models = ", ".join(sorted({entry.model for entry in entries if entry.model}))
+        models = ", ".join(sorted({clip.model for clip in rated if clip.model}))
         if description is None and not models:
             raise InputError(f"{predictions}: does not tell the model; give a --description")
         readme = Readme(
             runtime_seconds=seconds, cpu=hardware == "cpu", extra_data=extra_data, llm=llm,
             description=description or f"aigveval {__version__}, model {models}",
         )
-        if not _told(found, dropping=drop_extra):
+        if not _list_problems(found, dropping=drop_extra):
             say(f"no submission: see above what is wrong with {predictions}", style="red")
             raise typer.Exit(1)
         write_zip(out, found.scores, readme)
@@ -101,7 +101,7 @@ def submit(
         typer.echo(str(readme), nl=False)
 
 
-def _told(found: Check, *, dropping: bool) -> bool:
+def _list_problems(found: Check, *, dropping: bool) -> bool:
     """Lists what is wrong with the names; whether it can be submitted all the same."""
     for problem, listed in (
         ("missing", found.missing), ("extra", found.extra), ("duplicate", found.duplicates),

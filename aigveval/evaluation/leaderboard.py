@@ -1,4 +1,4 @@
-"""Ranks generators by the mean score of their clips, and tells which differences could be chance.
+"""Ranks generators by the mean score of their clips, and tests which differences could be chance.
 
 Where generators share prompts, whole prompts are drawn for the bootstrap, so that generators are
 compared on the same prompts. A difference of means is tested by its bootstrap standard error and
@@ -19,14 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .bootstrap import (
-    Estimate, Floats, Measures, Rows, Sampling, bootstrap, estimate, number,
-)
-from .ratings import Entry
-from .evaluate import FEW_UNITS
-from ..reports.tables import Cell, Table
 from ..assessment import SCORE_FIELDS
+from ..errors import InputError
+from ..metrics import Estimate, number
+from .evaluate import FEW_UNITS
+from .figures import Floats, Measures, Rows, Sampling, estimate, measured
+from .ratings import RatedClip
 
 ALPHA = 0.05
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -65,7 +63,7 @@ class Leaderboard:
         p_values: generators, first better, and the corrected p-value of their difference.
         settings: what the figures depend on, as plain values.
         notes: lines for the reader.
-        entries: the clips by generator.
+        ratings: the clips by generator.
     """
 
     by: str
@@ -73,31 +71,31 @@ class Leaderboard:
     p_values: list[tuple[str, str, float]]
     settings: dict[str, Any]
     notes: list[str]
-    entries: dict[str, list[Entry]] = field(repr=False)
+    ratings: dict[str, list[RatedClip]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON, without the single clips."""
-        plain = asdict(replace(self, entries={}))
-        plain.pop("entries")
+        plain = asdict(replace(self, ratings={}))
+        plain.pop("ratings")
         return plain
 
 
-def generators_of_folders(entries: Sequence[Entry]) -> list[Entry]:
-    """Gives entries without a generator the name of the topmost folder that tells them apart.
+def generators_of_folders(clips: Sequence[RatedClip]) -> list[RatedClip]:
+    """Gives clips without a generator the name of the topmost folder in which they differ.
 
     Raises:
         InputError: all are in one folder.
     """
-    parts = [PurePath(entry.video.replace("\\", "/")).parts[:-1] for entry in entries]
+    parts = [PurePath(clip.video.replace("\\", "/")).parts[:-1] for clip in clips]
     depth = 0
     while all(len(p) > depth for p in parts) and len({p[depth] for p in parts}) == 1:
         depth += 1
     named = [
-        entry if entry.generator else replace(entry, generator=p[depth] if len(p) > depth else None)
-        for entry, p in zip(entries, parts)
+        clip if clip.generator else replace(clip, generator=p[depth] if len(p) > depth else None)
+        for clip, p in zip(clips, parts)
     ]
-    if any(entry.generator is None for entry in named):
-        lost = next(entry for entry in named if entry.generator is None)
+    if any(clip.generator is None for clip in named):
+        lost = next(clip for clip in named if clip.generator is None)
         raise InputError(
             f"{lost.video}: of which generator? There is neither a column 'generator' nor a folder "
             "per generator"
@@ -106,13 +104,13 @@ def generators_of_folders(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def rank(
-    entries: Sequence[Entry], *, by: str = "overall", sampling: Sampling = Sampling(draws=2000),
+    clips: Sequence[RatedClip], *, by: str = "overall", sampling: Sampling = Sampling(draws=2000),
     progress: Callable[[int, int], None] | None = None,
 ) -> Leaderboard:
     """Ranks generators.
 
     Args:
-        entries: clips, each with its generator; those without scores count as failed.
+        clips: each with its generator; those without scores count as failed.
         by: the score that ranks.
         sampling: of the bootstrap; without samples there are no intervals and no groups.
         progress: called with how many of how many samples are done.
@@ -120,32 +118,38 @@ def rank(
     Raises:
         InputError: fewer than two generators, or no such score.
     """
-    numbers, names = number([entry.generator for entry in entries])
+    numbers, names = number([clip.generator for clip in clips])
     if len(names) < 2:
         raise InputError(f"a leaderboard needs two generators, got {', '.join(names) or 'none'}")
-    scores = [n for n in SCORE_FIELDS if any(n in entry.scores for entry in entries)]
+    scores = [n for n in SCORE_FIELDS if any(n in clip.scores for clip in clips)]
     if by not in scores:
         raise InputError(f"no clip has the score {by!r}, there are {', '.join(scores) or 'none'}")
-    values = np.array([[entry.scores.get(n, np.nan) for n in scores] for entry in entries])
+    values = np.array([[clip.scores.get(n, np.nan) for n in scores] for clip in clips])
     for index, name in enumerate(names):
         if not np.isfinite(values[numbers == index, scores.index(by)]).any():
             raise InputError(f"no clip of {name} has the score {by!r}")
-    units, unit = _units(entries, numbers)
+    units, unit = _units(clips, numbers)
+    known = np.isfinite(values)
+    members = (numbers[:, None] == np.arange(len(names))).astype(np.float64)  # (n, generators)
     done = 0
 
-    def measure(rows: Rows) -> Measures:
-        found = _means(values[rows], numbers[rows], len(names))
-        return {f"{g}/{s}": v for (g, s), v in np.ndenumerate(found) if math.isfinite(v)}
+    def measure(times: Floats) -> Measures:
+        """Means by generator and score, NaN left out."""
+        found: Measures = {}
+        for s in range(len(scores)):
+            counts = times @ (members * known[:, [s]])
+            with np.errstate(invalid="ignore"):
+                means = times @ (members * np.nan_to_num(values[:, [s]])) / counts
+            found |= {f"{g}/{s}": column for g, column in enumerate(means.T)}
+        return found
 
-    def advance() -> None:
+    def advance(samples: int) -> None:
         nonlocal done
-        done += 1
+        done += samples
         if progress is not None:
             progress(done, sampling.draws)
 
-    point = measure(np.arange(len(entries)))
-    keys = [f"{g}/{s}" for g in range(len(names)) for s in range(len(scores))]
-    drawn = bootstrap(measure, units, sampling, keys, progress=advance)
+    point, drawn = measured(measure, units, sampling, progress=advance)
     column = scores.index(by)
     order = sorted(range(len(names)), key=lambda g: -point[f"{g}/{column}"])
     means = np.stack([drawn[f"{g}/{column}"] for g in order], axis=1)  # (draws, generators)
@@ -157,43 +161,32 @@ def rank(
         letters = _letters(len(order), {pair for pair, p in corrected.items() if p < ALPHA})
     places = []
     for position, g in enumerate(order):
-        mine = [entry for entry in entries if entry.generator == names[g]]
+        mine = [clip for clip in clips if clip.generator == names[g]]
         places.append(Place(
             rank=position + 1, generator=names[g], clips=sum(by in e.scores for e in mine),
             failed=sum(by not in e.scores for e in mine), groups=letters[position],
             ranks=estimate(position + 1.0, _ranks(means, position), sampling),
             scores={
-                name: estimate(point.get(f"{g}/{s}"), drawn[f"{g}/{s}"], sampling)
+                name: estimate(point.get(f"{g}/{s}"), drawn.get(f"{g}/{s}"), sampling)
                 for s, name in enumerate(scores)
             },
         ))
     return Leaderboard(
-        by=by, places=places, notes=_notes(entries, names) + _few(min(counts), unit),
+        by=by, places=places, notes=_notes(clips, names) + _few(min(counts), unit),
         p_values=[
             (places[i].generator, places[j].generator, p) for (i, j), p in corrected.items()
         ],
         settings={"draws": sampling.draws, "seed": sampling.seed, "level": sampling.level,
                   "resampled": unit, "alpha": ALPHA},
-        entries={name: [e for e in entries if e.generator == name] for name in names},
+        ratings={name: [e for e in clips if e.generator == name] for name in names},
     )
 
 
-def _units(entries: Sequence[Entry], numbers: Rows) -> tuple[Rows, str]:
+def _units(clips: Sequence[RatedClip], numbers: Rows) -> tuple[Rows, str]:
     """Prompts where they repeat, else clips."""
-    labels = [index if e.prompt is None else e.prompt for index, e in enumerate(entries)]
+    labels = [index if e.prompt is None else e.prompt for index, e in enumerate(clips)]
     units, names = number(labels)
-    return (units, "prompts") if len(names) < len(entries) else (np.arange(len(entries)), "clips")
-
-
-def _means(values: Floats, groups: Rows, count: int) -> Floats:
-    """(g, s) means of (n, s) values by group, NaN left out; NaN where nothing is left."""
-    columns = []
-    for column in values.T:
-        known = np.isfinite(column)
-        total = np.bincount(groups[known], weights=column[known], minlength=count)
-        times = np.bincount(groups[known], minlength=count)
-        columns.append(np.where(times > 0, total / np.maximum(times, 1), np.nan))
-    return np.stack(columns, axis=1)
+    return (units, "prompts") if len(names) < len(clips) else (np.arange(len(clips)), "clips")
 
 
 def _ranks(means: Floats, position: int) -> Floats:
@@ -264,49 +257,19 @@ def _letter(index: int) -> str:
     return _LETTERS[rest] + ("" if not times else str(times + 1))
 
 
-def _notes(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
+def _notes(clips: Sequence[RatedClip], names: Sequence[str]) -> list[str]:
     notes = []
     prompts: dict[str, set[str]] = {name: set() for name in names}
-    for entry in entries:
-        if entry.prompt is not None and entry.generator is not None:
-            prompts[entry.generator].add(entry.prompt)
+    for clip in clips:
+        if clip.prompt is not None and clip.generator is not None:
+            prompts[clip.generator].add(clip.prompt)
     if any(prompts.values()) and len({frozenset(found) for found in prompts.values()}) > 1:
         common = len(set.intersection(*prompts.values()))
         notes.append(
             f"generators have different prompts ({common} in common): a higher mean may be due to "
             "easier prompts"
         )
-    failed = sum(not entry.scores for entry in entries)
+    failed = sum(not clip.scores for clip in clips)
     if failed:
-        notes.append(f"{failed} of {len(entries)} clips could not be scored and are in no mean")
+        notes.append(f"{failed} of {len(clips)} clips could not be scored and are in no mean")
     return notes
-
-
-def tables(board: Leaderboard) -> list[Table]:
-    """The leaderboard as a table, the ranking score first."""
-    scores = [board.by, *(name for name in board.places[0].scores if name != board.by)]
-    rows: list[list[Cell]] = [
-        [
-            place.generator, _rank(place), place.groups, place.clips,
-            *(place.scores[name] for name in scores),
-        ]
-        for place in board.places
-    ]
-    settings = board.settings
-    note = f"Ranked by the mean of {board.by}."
-    if settings["draws"]:
-        note += (
-            f" Brackets: {settings['level']:.0%} bootstrap intervals, {settings['draws']} samples "
-            f"of {settings['resampled']}. Generators that share a letter do not differ "
-            f"significantly in {board.by} (t-test on the bootstrap's standard error, Holm, alpha "
-            f"{settings['alpha']:g})."
-        )
-    header = ["generator", "rank", "group", "clips", *scores]
-    return [Table(title="Leaderboard", header=header, rows=rows, note=note)]
-
-
-def _rank(place: Place) -> str:
-    low, high = place.ranks.low, place.ranks.high
-    if low is None or high is None:
-        return str(place.rank)
-    return f"{place.rank} [{math.floor(low)}, {math.ceil(high)}]"

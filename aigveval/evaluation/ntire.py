@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import zipfile
 from collections import Counter
@@ -19,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean
 
 from ..data.readers import read_rows
-from ..errors import InputError, as_text
-from .ratings import Entry
-from ..errors import one_line
+from ..errors import InputError, as_text, one_line
+from ..files import replaced
+from .ratings import RatedClip
 
 SCORES_FILE, README_FILE = "output.json", "readme.txt"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: equal content, equal bytes
@@ -115,31 +114,31 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 
-def check(predictions: Sequence[Entry], names: Sequence[str], *, score: str = "overall") -> Check:
+def check(predictions: Sequence[RatedClip], names: Sequence[str], *, score: str = "overall") -> Check:
     """Looks for names that are missing, extra or there twice."""
-    found: dict[str, list[Entry]] = {}
-    for entry in predictions:
-        found.setdefault(_name(entry.video), []).append(entry)
+    found: dict[str, list[RatedClip]] = {}
+    for clip in predictions:
+        found.setdefault(_name(clip.video), []).append(clip)
     wanted = dict.fromkeys(names)
     scores: dict[str, float] = {}
     missing = []
     for name in wanted:
-        values = [entry.scores[score] for entry in found.get(name, []) if score in entry.scores]
+        values = [clip.scores[score] for clip in found.get(name, []) if score in clip.scores]
         if values:
             scores[name] = values[0]
         else:
-            reasons = [entry.error for entry in found.get(name, []) if entry.error]
+            reasons = [clip.error for clip in found.get(name, []) if clip.error]
             missing.append(f"{name} ({reasons[0]})" if reasons else name)
     return Check(
         scores=scores, missing=missing, extra=[name for name in found if name not in wanted],
-        duplicates=[name for name, entries in found.items() if len(entries) > 1],
+        duplicates=[name for name, clips in found.items() if len(clips) > 1],
         repeated=[name for name, times in Counter(names).items() if times > 1],
     )
 
 
-def mean_seconds(predictions: Iterable[Entry]) -> float | None:
-    """The mean time that a video took, where the predictions tell it."""
-    seconds = [entry.seconds for entry in predictions if entry.seconds]
+def mean_seconds(predictions: Iterable[RatedClip]) -> float | None:
+    """The mean time that a video took, where the predictions state it."""
+    seconds = [clip.seconds for clip in predictions if clip.seconds]
     return fmean(seconds) if seconds else None
 
 
@@ -154,16 +153,14 @@ def write_zip(path: str | Path, scores: dict[str, float], readme: Readme) -> Non
         SCORES_FILE: json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
         README_FILE: str(readme),
     }
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with replaced(path) as temporary, zipfile.ZipFile(
+            temporary, "w", zipfile.ZIP_DEFLATED
+        ) as archive:
             for name, text in files.items():
-                entry = zipfile.ZipInfo(name, date_time=_DATE)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, text)
-        os.replace(temporary, target)
+                member = zipfile.ZipInfo(name, date_time=_DATE)
+                member.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(member, text)
     except OSError as error:
         raise InputError(f"{as_text(path)}: cannot be written: {error.strerror or error}") from None
 

@@ -12,12 +12,11 @@ from typing import Any
 
 from prompts.rubric import SCORES
 
-from ..data.manifest import ManifestRow, iter_manifest, locate
-from ..data.scales import MOS, Scale
-from ..data.readers import folder_of, read_rows
-from ..errors import InputError, as_text
 from ..assessment import SCORE_FIELDS
-from ..errors import one_line
+from ..data.manifest import ManifestRow, iter_manifest, locate
+from ..data.readers import folder_of, read_rows
+from ..data.scales import MOS, Scale
+from ..errors import InputError, as_text, one_line
 
 _MANIFEST_COLUMNS = ("video", "prompt", "generator", "group", "split", "weight")
 # What others call the one score of a clip: NTIRE's submissions, and plain use.
@@ -25,7 +24,7 @@ _OVERALL = ("overall", "predict_score", "prediction", "score")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class RatedClip:
     """What one row of a file says of a video.
 
     Args:
@@ -54,7 +53,7 @@ class Entry:
     model: str | None = None
 
 
-def read_predictions(path: str | Path, *, column: str | None = None) -> list[Entry]:
+def read_predictions(path: str | Path, *, column: str | None = None) -> list[RatedClip]:
     """Reads results of `aigveval score`, or another table of `video` and scores.
 
     Scores are in `overall`, `technical`, `motion`, `semantic`, as numbers or as
@@ -67,19 +66,19 @@ def read_predictions(path: str | Path, *, column: str | None = None) -> list[Ent
     Raises:
         InputError: it cannot be read, or a row is wrong, which is named.
     """
-    entries = []
+    clips = []
     columns: dict[str, None] = {}
     for number, row in read_rows(path):
         columns.update(dict.fromkeys(map(str, row)))
-        entries.append(_prediction(path, number, row, column))
+        clips.append(_prediction(path, number, row, column))
     if column is not None and column not in columns:
         raise _no_column(path, column, columns)
-    return entries
+    return clips
 
 
 def read_ratings(
     path: str | Path, *, scale: Scale = MOS, where: Sequence[str] = ()
-) -> list[Entry]:
+) -> list[RatedClip]:
     """Reads a manifest with human scores; they come back on 1-5.
 
     Args:
@@ -92,13 +91,13 @@ def read_ratings(
         InputError: it cannot be read, or no row is kept.
     """
     conditions = [_condition(text) for text in where]
-    entries = []
+    clips = []
     columns: dict[str, None] = {}
     for row in iter_manifest(path, scale=scale):
         columns.update(dict.fromkeys((*_MANIFEST_COLUMNS, *row.extra)))
         if all(_holds(row, *condition) for condition in conditions):
             scores = dict(zip(SCORES, row.scores, strict=True))
-            entries.append(Entry(
+            clips.append(RatedClip(
                 row=row.number, video=row.video, path=Path(row.path), prompt=row.prompt,
                 generator=row.generator, raters=row.raters,
                 scores={name: score for name, score in scores.items() if not math.isnan(score)},
@@ -106,14 +105,14 @@ def read_ratings(
     for name, _, _ in conditions:
         if name not in columns:
             raise _no_column(path, name, columns)
-    if not entries:
+    if not clips:
         raise InputError(f"{as_text(path)}: no row has {' and '.join(where)}")
-    return entries
+    return clips
 
 
 def _prediction(
     path: str | Path, number: int, row: Mapping[str, Any], column: str | None
-) -> Entry:
+) -> RatedClip:
     where = f"{as_text(path)}: row {number}"
     video = row.get("video")
     if not isinstance(video, str) or not video.strip():
@@ -133,7 +132,7 @@ def _prediction(
         if std not in (None, ""):
             stds[name] = _number(where, f"{alias}_std", std)
     seconds = row.get("seconds")
-    return Entry(
+    return RatedClip(
         row=number, video=video, path=locate(video, folder_of(path)), scores=scores, stds=stds,
         prompt=_text(row.get("prompt")), generator=_text(row.get("generator")),
         error=_text(row.get("error")), model=_text(row.get("model")),
@@ -186,8 +185,8 @@ def _no_column(path: str | Path, name: str, columns: Mapping[str, None]) -> Inpu
 
 
 def match(
-    wanted: Sequence[Entry], offered: Sequence[Entry], *, wanted_folder: Path, path: str | Path
-) -> tuple[list[Entry | None], list[Entry]]:
+    wanted: Sequence[RatedClip], offered: Sequence[RatedClip], *, wanted_folder: Path, path: str | Path
+) -> tuple[list[RatedClip | None], list[RatedClip]]:
     """Finds for each wanted video its row among the offered ones.
 
     A video is the same where its text is the same, or its path, or where the longest end of its
@@ -205,11 +204,11 @@ def match(
     Raises:
         InputError: a video occurs twice on one side with different scores.
     """
-    by_key: dict[str, list[Entry]] = defaultdict(list)
-    for entry in offered:
-        by_key[_key(entry.video)].append(entry)
-    found: dict[str, list[Entry]] = {}
-    for key in dict.fromkeys(_key(entry.video) for entry in wanted):
+    by_key: dict[str, list[RatedClip]] = defaultdict(list)
+    for clip in offered:
+        by_key[_key(clip.video)].append(clip)
+    found: dict[str, list[RatedClip]] = {}
+    for key in dict.fromkeys(_key(clip.video) for clip in wanted):
         same = by_key.get(key) or by_key.get(_key(str(wanted_folder / key)))
         if same:
             found[key] = same
@@ -219,7 +218,7 @@ def match(
     for left, right in _same_ends(lost, spare):
         found[left] = by_key[right]
         taken.add(right)
-    partners = [_choose(entry, found.get(_key(entry.video), []), path) for entry in wanted]
+    partners = [_choose(clip, found.get(_key(clip.video), []), path) for clip in wanted]
     return partners, [e for key, rows in by_key.items() if key not in taken for e in rows]
 
 
@@ -251,11 +250,11 @@ def _same_ends(lefts: Sequence[str], rights: Sequence[str]) -> list[tuple[str, s
     return pairs
 
 
-def _choose(entry: Entry, rows: Sequence[Entry], path: str | Path) -> Entry | None:
-    if len(rows) > 1 and entry.prompt is not None:  # scored with several prompts
-        rows = [row for row in rows if row.prompt == entry.prompt] or rows
+def _choose(clip: RatedClip, rows: Sequence[RatedClip], path: str | Path) -> RatedClip | None:
+    if len(rows) > 1 and clip.prompt is not None:  # scored with several prompts
+        rows = [row for row in rows if row.prompt == clip.prompt] or rows
     usable = [row for row in rows if row.scores] or list(rows)
     if len({tuple(sorted(row.scores.items())) for row in usable}) > 1:
         numbers = ", ".join(str(row.row) for row in usable[:5])
-        raise InputError(f"{as_text(path)}: {entry.video} has different scores in rows {numbers}")
+        raise InputError(f"{as_text(path)}: {clip.video} has different scores in rows {numbers}")
     return usable[0] if usable else None

@@ -28,9 +28,11 @@ from prompts import Defect, render_defects
 
 from .assessor import Assessor, ModelEngine, Scores, Views
 from .batching import run_batches
-from ..reports.writing import write_whole
+from ..files import write_text
 from .explain import ExplainingEngine
-from ..assessment import HIGHEST, LOWEST, SCORE_FIELDS, Assessment, Score
+from prompts.rubric import MAX_SCORE, MIN_SCORE
+
+from ..assessment import SCORE_FIELDS, Assessment, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -238,7 +240,7 @@ def write_csv(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         if explained:
             cells.append(render_defects(timeline.defects_within(start, end)))
         writer.writerow(cells)
-    write_whole(Path(path), buffer.getvalue())
+    write_text(Path(path), buffer.getvalue())
 
 
 def write_plot(timeline: Timeline, path: str | os.PathLike[str]) -> None:
@@ -285,7 +287,7 @@ def _draw_scores(axes: Axes, timeline: Timeline) -> None:
             times, values, color=colour, label=name, marker="o", markersize=3,
             linewidth=2.2 if main else 1.2, zorder=4 if main else 3,
         )
-    axes.set_ylim(LOWEST - 0.1, HIGHEST + 0.1)
+    axes.set_ylim(MIN_SCORE - 0.1, MAX_SCORE + 0.1)
     axes.set_ylabel("score, 1 to 5")
     axes.grid(color="#e2e8f0")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

@@ -17,16 +17,35 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ..assessment import Assessment
+from prompts import DIMENSIONS, render_defects
+from prompts.parsing import read_defects
+
+from ..assessment import (
+    CONTRIBUTION_FIELDS, DEFECT_FIELDS, EXPLANATION_FIELDS, ROW_FIELDS, SCORE_FIELDS, Assessment,
+    defect_to_dict,
+)
 from ..errors import UsageError, one_line
-from .result_columns import csv_columns, csv_extras, from_flat, parquet_schema, to_flat
+from ..files import replaced
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Key = tuple[str, str | None, str, str]  # Assessment.key()
+_PLAIN = tuple(
+    column
+    for name in ROW_FIELDS
+    for column in ([name] + ([f"{name}_std"] if name in SCORE_FIELDS else []))
+)
+_EXTRAS = {
+    "explanation": (*(f"explanation_{name}" for name in DIMENSIONS), "defects", "problems"),
+    "contributions": tuple(f"contribution_{name}" for name in CONTRIBUTION_FIELDS),
+}
+_NONE = "none"  # no defect, no problem; an empty cell is an unknown
 
 
 class ResultsError(UsageError):
@@ -203,20 +222,19 @@ class ResultsFile:
                 self.rows = list(rows)
                 self._rewrite()
             if self._parquet:
-                finished = self._target.with_name(f".{self._target.name}.tmp")
-                _write_parquet(finished, self.rows, self._extras)
-                os.replace(finished, self._target)
+                with replaced(self._target) as finished:
+                    _write_parquet(finished, self.rows, self._extras)
                 self._stream_path.unlink()
         except OSError as error:
             raise self._cannot_write(error) from None
 
     def _rewrite(self) -> None:
         """Replaces the file at once, so that a kill leaves the old rows or the new ones."""
-        whole = self._stream_path.with_name(f".{self._stream_path.name}.tmp")
         self._extras = {extra for row in self.rows for extra in row.extras}
-        with open(whole, "w", encoding="utf-8", newline="") as file:
+        with replaced(self._stream_path) as whole, open(
+            whole, "w", encoding="utf-8", newline=""
+        ) as file:
             self._append(file, self.rows, self._extras)
-        os.replace(whole, self._stream_path)
 
     def _open(self) -> None:
         self._file = open(self._stream_path, "a", encoding="utf-8", newline="")
@@ -303,3 +321,84 @@ def take_earlier(
     with ResultsFile(old, keep=rows):
         pass
     return Earlier(done={}, others=[], note=f"{path}: earlier results kept as {old}")
+
+
+# ---- columns ------------------------------------------------------------------------------------
+# Those of explanations and contributions are there where any row has them.
+
+
+def csv_columns(extras: Collection[str] = ()) -> tuple[str, ...]:
+    """The columns of a CSV file whose rows have these extras, see `Assessment.extras`."""
+    return _PLAIN + tuple(c for name in _EXTRAS if name in extras for c in _EXTRAS[name])
+
+
+def csv_extras(columns: Collection[str]) -> list[str]:
+    """The extras of a CSV file with these columns."""
+    return [name for name, own in _EXTRAS.items() if own[0] in columns]
+
+
+def to_flat(row: Assessment) -> dict[str, Any]:
+    """The cells of a row by column, without the columns that it has nothing for."""
+    nested = row.to_dict()
+    flat = {name: nested[name] for name in ROW_FIELDS}
+    for name in SCORE_FIELDS:
+        score = flat[name] or {"score": None, "std": None}
+        flat[name], flat[f"{name}_std"] = score["score"], score["std"]
+    flat["warnings"] = "\n".join(row.warnings)
+    if row.explanation is not None:
+        flat |= {f"explanation_{name}": text for name, text in row.explanation.items()}
+        flat["defects"] = None if row.defects is None else render_defects(row.defects)
+        flat["problems"] = "\n".join(row.problems or ()) or _NONE
+    if row.contributions is not None:
+        numbers = row.contributions.to_dict()
+        flat |= {f"contribution_{name}": value for name, value in numbers.items()}
+    return flat
+
+
+def from_flat(cells: Mapping[str, str]) -> Assessment:
+    """The row of cells that `to_flat` gave, read from a file.
+
+    Raises:
+        ValueError: when they are none.
+    """
+    nested: dict[str, Any] = {name: cells[name] for name in ("video", "model", "version")}
+    nested.update({name: cells[name] or None for name in ("prompt", "error")})
+    nested["seconds"] = float(cells["seconds"])
+    nested["warnings"] = cells.get("warnings", "").splitlines()
+    for name in SCORE_FIELDS:
+        score, std = cells[name], cells[f"{name}_std"]
+        nested[name] = {"score": float(score), "std": float(std)} if score else None
+    if problems := cells.get("problems"):  # never empty where there is an explanation
+        nested["explanation"] = {n: cells[f"explanation_{n}"] or None for n in DIMENSIONS}
+        nested["problems"] = [] if problems == _NONE else problems.split("\n")
+        defects = read_defects(cells["defects"], []) if cells["defects"] else None
+        nested["defects"] = None if defects is None else list(map(defect_to_dict, defects))
+    if cells.get("contribution_baseline"):
+        nested["contributions"] = {
+            name: float(value) if (value := cells[f"contribution_{name}"]) else None
+            for name in CONTRIBUTION_FIELDS
+        }
+    return Assessment.from_dict(nested)
+
+
+def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
+    """The schema of a Parquet file whose rows have these extras."""
+    import pyarrow
+
+    number, text, whole = pyarrow.float64(), pyarrow.string(), pyarrow.int64()
+    score = pyarrow.struct([("score", number), ("std", number)])
+    kinds = {"name": text, "dimension": text, "severity": whole}
+    defect = pyarrow.struct([(name, kinds.get(name, number)) for name in DEFECT_FIELDS])
+    types = {
+        **{name: score for name in SCORE_FIELDS},
+        "seconds": number,
+        "warnings": pyarrow.list_(text),
+        "explanation": pyarrow.struct([(name, text) for name in DIMENSIONS]),
+        "defects": pyarrow.list_(defect),
+        "problems": pyarrow.list_(text),
+        "contributions": pyarrow.struct([(name, number) for name in CONTRIBUTION_FIELDS]),
+    }
+    names = [*ROW_FIELDS]
+    names += EXPLANATION_FIELDS if "explanation" in extras else ()
+    names += ["contributions"] if "contributions" in extras else ()
+    return pyarrow.schema([(name, types.get(name, text)) for name in names])

@@ -1,35 +1,42 @@
-"""Tables of an evaluation or a leaderboard, as text, Markdown and LaTeX."""
+"""Tables of an evaluation or a leaderboard, for the terminal and as text, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import one_line
-from ..evaluation.agreement import Difference, Group
-from ..evaluation.bootstrap import Estimate
-from ..evaluation.pairs import LISTED_CLIPS, MOST_PAIRS
+from ..errors import InputError, as_text, one_line
+from ..files import write_text
+from ..metrics import LISTED_CLIPS, METRICS, MOST_PAIRS, Estimate
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as RichTable
 
     from ..evaluation.evaluate import Evaluation
+    from ..evaluation.figures import Difference, Group
+    from ..evaluation.leaderboard import Leaderboard, Place
 
 Cell = str | int | float | Estimate | None
 
 LABELS = {
-    "srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "main": "(SROCC + PLCC) / 2",
-    "rmse": "RMSE", "plcc_fitted": "PLCC, logistic", "rmse_fitted": "RMSE, logistic",
+    **{name: metric.label for name, metric in METRICS.items()},
+    "plcc_fitted": "PLCC, logistic", "rmse_fitted": "RMSE, logistic",
     "pair_accuracy": "pair accuracy", "pair_accuracy_ties": "pair accuracy, ties",
     "within_generators": "inside generators", "between_generators": "generators' means",
     "within_prompts": "inside prompts",
 }
+TABLE_SUFFIXES = (".json", ".md", ".tex", ".txt")
 _PROMPT_CHARS = 60
 WIDTH = 150  # where there is no terminal: four scores with their intervals fit
-_GROUP_FIGURES = ("srocc", "plcc", "krocc", "rmse")
+_GROUP_FIGURES = tuple(name for name in METRICS if name != "main")
 _HUMAN = (
-    "srocc", "plcc", "krocc", "rmse", "pair_accuracy", "within_generators/srocc",
+    *_GROUP_FIGURES, "pair_accuracy", "within_generators/srocc",
     "within_prompts/srocc", "within_prompts/pair_accuracy",
 )
 
@@ -174,6 +181,36 @@ def group_table(
     return Table(title=title, header=header, rows=rows)
 
 
+def board_tables(board: Leaderboard) -> list[Table]:
+    """The leaderboard as a table, the ranking score first."""
+    scores = [board.by, *(name for name in board.places[0].scores if name != board.by)]
+    rows: list[list[Cell]] = [
+        [
+            place.generator, _rank(place), place.groups, place.clips,
+            *(place.scores[name] for name in scores),
+        ]
+        for place in board.places
+    ]
+    settings = board.settings
+    note = f"Ranked by the mean of {board.by}."
+    if settings["draws"]:
+        note += (
+            f" Brackets: {settings['level']:.0%} bootstrap intervals, {settings['draws']} samples "
+            f"of {settings['resampled']}. Generators that share a letter do not differ "
+            f"significantly in {board.by} (t-test on the bootstrap's standard error, Holm, alpha "
+            f"{settings['alpha']:g})."
+        )
+    header = ["generator", "rank", "group", "clips", *scores]
+    return [Table(title="Leaderboard", header=header, rows=rows, note=note)]
+
+
+def _rank(place: Place) -> str:
+    low, high = place.ranks.low, place.ranks.high
+    if low is None or high is None:
+        return str(place.rank)
+    return f"{place.rank} [{math.floor(low)}, {math.ceil(high)}]"
+
+
 # ---- as text ------------------------------------------------------------------------------------
 
 
@@ -201,6 +238,33 @@ def as_rich(table: Table) -> RichTable:
     for row in table.rows:
         rich.add_row(*(Text(show(cell)) for cell in row))
     return rich
+
+
+def as_plain(found: Sequence[Table]) -> str:
+    """Tables as text of fixed width."""
+    from rich.console import Console
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = Console(
+            file=nowhere, width=WIDTH, color_system=None, record=True, force_jupyter=False
+        )
+        _print(console, found)
+        return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
+
+
+def print_tables(found: Sequence[Table]) -> None:
+    """Prints tables on standard output."""
+    from rich.console import Console
+
+    console = Console()
+    _print(console if console.is_terminal else Console(width=WIDTH), found)
+
+
+def _print(console: Console, found: Sequence[Table]) -> None:
+    for index, table in enumerate(found):
+        if index:
+            console.print()
+        console.print(as_rich(table))
 
 
 def as_markdown(found: Sequence[Table]) -> str:
@@ -255,3 +319,46 @@ def _latex(text: str) -> str:
         "<": "$<$", ">": "$>$", **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     }
     return "".join(special.get(character, character) for character in text)
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def check_outputs(paths: Sequence[Path], report: Path | None = None) -> None:
+    """Fails before the work is done rather than after it.
+
+    Raises:
+        InputError: a file has a suffix that says nothing, or cannot be written.
+    """
+    for path in paths:
+        if path.suffix.lower() not in TABLE_SUFFIXES:
+            known = ", ".join(TABLE_SUFFIXES)
+            raise InputError(f"{as_text(path)}: tables are written as {known}")
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{as_text(report)}: a report is an .html file")
+    for path in [*paths, *([report] if report else [])]:
+        folder = path.parent
+        if path.is_dir():
+            raise InputError(f"{as_text(path)}: is a folder")
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise InputError(f"{as_text(path)}: cannot be written, see the folder {folder}")
+
+
+def write_tables(path: Path, found: Sequence[Table], plain: dict[str, Any]) -> None:
+    """Writes the tables as Markdown, LaTeX or text, or `plain` as JSON, by the suffix.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        text = json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    elif suffix == ".md":
+        text = as_markdown(found)
+    elif suffix == ".tex":
+        text = as_latex(found)
+    else:
+        text = as_plain(found)
+    write_text(path, text)

@@ -11,12 +11,12 @@ from ...data.scales import Scale
 from ...evaluation.evaluate import Clips, Evaluation
 from ..tables import group_table, tables
 from . import figures
-from .page import MOST_ROWS, ClipRow, ScoreCell, add_strips, write_page
+from .page import MOST_ROWS, ClipRow, Progress, ScoreCell, add_strips, write_page
 
 WORST = 6  # clips shown per score
 
 
-def write_report(path: Path, evaluation: Evaluation, *, quiet: bool = False) -> None:
+def write_report(path: Path, evaluation: Evaluation, *, progress: Progress | None = None) -> None:
     """Writes the page; the videos are looked for where the manifest or the predictions say.
 
     Raises:
@@ -30,7 +30,7 @@ def write_report(path: Path, evaluation: Evaluation, *, quiet: bool = False) -> 
         for score, clips in evaluation.clips.items()
     ]
     worst = [row for section in sections for row in section["worst"]]
-    add_strips(shown, first=worst, quiet=quiet)
+    add_strips(shown, first=worst, progress=progress)
     details = [
         table for table in tables(evaluation) if not table.title.endswith(", by generator")
     ]

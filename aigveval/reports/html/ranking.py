@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ...evaluation.ratings import Entry
-from ...evaluation.leaderboard import Leaderboard, tables
-from ...assessment import HIGHEST, LOWEST
+from prompts.rubric import MAX_SCORE, MIN_SCORE
+
+from ...evaluation.leaderboard import Leaderboard
+from ...evaluation.ratings import RatedClip
+from ..tables import board_tables
 from . import figures
-from .page import MOST_ROWS, ClipRow, ScoreCell, add_strips, write_page
+from .page import MOST_ROWS, ClipRow, Progress, ScoreCell, add_strips, write_page
 
 SHOWN = 3  # best and worst clips of each generator
 
 
-def write_report(path: Path, board: Leaderboard, *, quiet: bool = False) -> None:
+def write_report(path: Path, board: Leaderboard, *, progress: Progress | None = None) -> None:
     """Writes the page.
 
     Raises:
@@ -28,9 +30,9 @@ def write_report(path: Path, board: Leaderboard, *, quiet: bool = False) -> None
     sections: list[dict[str, Any]] = []
     rows: list[ClipRow] = []
     for name in names:
-        scored = [entry for entry in board.entries[name] if board.by in entry.scores]
-        scored.sort(key=lambda entry: -entry.scores[board.by])
-        clips = [_clip(entry, low, high) for entry in scored]
+        scored = [clip for clip in board.ratings[name] if board.by in clip.scores]
+        scored.sort(key=lambda clip: -clip.scores[board.by])
+        clips = [_clip(clip, low, high) for clip in scored]
         rows += clips
         best = clips[:min(SHOWN, (len(clips) + 1) // 2)]
         worst = clips[max(len(best), len(clips) - SHOWN):][::-1]
@@ -38,9 +40,9 @@ def write_report(path: Path, board: Leaderboard, *, quiet: bool = False) -> None
     rows.sort(key=lambda row: row.cells[board.by].sort or 0.0)
     shown = rows[:MOST_ROWS]
     first = [clip for s in sections for clip in (*s["best"], *s["worst"])]
-    add_strips(shown, first=first, quiet=quiet)
+    add_strips(shown, first=first, progress=progress)
     write_page(
-        path, "leaderboard.html.j2", board=board, tables=tables(board), sections=sections,
+        path, "leaderboard.html.j2", board=board, tables=board_tables(board), sections=sections,
         rows=shown, total=len(rows), scores=scores,
         ranking=figures.means(
             names, [_interval(board, i) for i in range(len(names))],
@@ -61,14 +63,14 @@ def write_report(path: Path, board: Leaderboard, *, quiet: bool = False) -> None
 
 
 def _values(board: Leaderboard, name: str, score: str) -> figures.Floats:
-    return np.array([e.scores[score] for e in board.entries[name] if score in e.scores])
+    return np.array([e.scores[score] for e in board.ratings[name] if score in e.scores])
 
 
 def _ends(board: Leaderboard) -> tuple[float, float]:
     """1 and 5, or the range of the scores where they go beyond."""
-    values = [v for entries in board.entries.values() for e in entries for v in e.scores.values()]
+    values = [v for clips in board.ratings.values() for e in clips for v in e.scores.values()]
     low, high = min(values), max(values)
-    return (LOWEST, HIGHEST) if LOWEST <= low and high <= HIGHEST else (low, high)
+    return (MIN_SCORE, MAX_SCORE) if MIN_SCORE <= low and high <= MAX_SCORE else (low, high)
 
 
 def _interval(board: Leaderboard, index: int) -> tuple[float, float | None, float | None]:
@@ -77,12 +79,12 @@ def _interval(board: Leaderboard, index: int) -> tuple[float, float | None, floa
     return found.value, found.low, found.high
 
 
-def _clip(entry: Entry, low: float, high: float) -> ClipRow:
+def _clip(clip: RatedClip, low: float, high: float) -> ClipRow:
     cells = {
-        name: ScoreCell(value=value, std=entry.stds.get(name), low=low, high=high, sort=value)
-        for name, value in entry.scores.items()
+        name: ScoreCell(value=value, std=clip.stds.get(name), low=low, high=high, sort=value)
+        for name, value in clip.scores.items()
     }
     return ClipRow(
-        video=entry.video, path=entry.path, prompt=entry.prompt, generator=entry.generator,
+        video=clip.video, path=clip.path, prompt=clip.prompt, generator=clip.generator,
         cells=cells,
     )

@@ -7,12 +7,14 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from ...assessment import HIGHEST, LOWEST, SCORE_FIELDS, Assessment
+from prompts.rubric import MAX_SCORE, MIN_SCORE
+
+from ...assessment import SCORE_FIELDS, Assessment
 from . import figures
-from .page import MOST_ROWS, ClipRow, ScoreCell, add_strips, write_page
+from .page import MOST_ROWS, ClipRow, Progress, ScoreCell, add_strips, write_page
 
 
-def write_report(path: Path, rows: Sequence[Assessment], *, quiet: bool = False) -> None:
+def write_report(path: Path, rows: Sequence[Assessment], *, progress: Progress | None = None) -> None:
     """Writes the page, the worst clips first.
 
     Raises:
@@ -28,8 +30,8 @@ def write_report(path: Path, rows: Sequence[Assessment], *, quiet: bool = False)
     }
     values = {name: found for name, found in values.items() if len(found)}
     clips = [_clip(row) for row in scored[:MOST_ROWS]]
-    add_strips(clips, quiet=quiet)
-    ends = {"low": LOWEST, "high": HIGHEST}
+    add_strips(clips, progress=progress)
+    ends = {"low": MIN_SCORE, "high": MAX_SCORE}
     folders: dict[str, list[Assessment]] = {}
     for row in scored:
         folders.setdefault(PurePath(row.video).parent.name, []).append(row)

@@ -17,7 +17,7 @@ from aigveval.data.split import split
 from aigveval.data.writers import write_table
 from aigveval.data.readers import read_rows
 from aigveval.evaluation import evaluate
-from aigveval.evaluation.bootstrap import Sampling
+from aigveval.evaluation.figures import Sampling
 from aigveval.evaluation.ratings import read_predictions
 from aigveval.evaluation.ntire import read_names
 from aigveval.train.answers import read_answers

@@ -13,8 +13,9 @@ from aigveval.cli.app import app
 from aigveval.data.scales import Scale
 from aigveval.errors import InputError
 from aigveval.evaluation import evaluate
-from aigveval.evaluation.bootstrap import Estimate, Sampling
-from aigveval.evaluation.ratings import Entry, match, read_predictions
+from aigveval.evaluation.figures import Sampling
+from aigveval.evaluation.ratings import RatedClip, match, read_predictions
+from aigveval.metrics import Estimate
 from aigveval.reports.tables import Table, as_latex, as_markdown
 from aigveval.reports.results import ResultsFile
 from aigveval.assessment import Assessment, Score
@@ -193,7 +194,7 @@ def test_wrong_rows_are_named(files, row, message):
 
 
 def _entry(video, score=1.0, prompt=None):
-    return Entry(row=1, video=video, path=Path(video), scores={"overall": score}, prompt=prompt)
+    return RatedClip(row=1, video=video, path=Path(video), scores={"overall": score}, prompt=prompt)
 
 
 def test_videos_are_matched_by_the_end_of_the_path_that_is_unique():

@@ -13,18 +13,19 @@ from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
 from aigveval.cli.app import app
 from aigveval.errors import InputError
-from aigveval.evaluation.bootstrap import Sampling
-from aigveval.evaluation.ratings import Entry
-from aigveval.evaluation.leaderboard import _letters, generators_of_folders, rank, tables
+from aigveval.evaluation.figures import Sampling
+from aigveval.evaluation.ratings import RatedClip
+from aigveval.evaluation.leaderboard import _letters, generators_of_folders, rank
+from aigveval.reports.tables import board_tables
 
 from ..engines import TextEngine
 
 
-def _entries(prompts: int = 20, **shifts: float) -> list[Entry]:
+def _entries(prompts: int = 20, **shifts: float) -> list[RatedClip]:
     random = np.random.default_rng(0)
     easy = random.normal(0, 0.5, prompts)
     return [
-        Entry(
+        RatedClip(
             row=1, video=f"{name}/{p}.mp4", path=Path(f"{name}/{p}.mp4"), prompt=f"prompt {p}",
             generator=name, scores={"overall": 3.0 + shift + easy[p] + random.normal(0, 0.1)},
         )
@@ -37,7 +38,7 @@ def test_order_means_and_groups():
     assert {board.places[0].generator, board.places[1].generator} == {"good", "also"}
     assert [place.groups for place in board.places] == ["a", "a", "b"]
     best = board.places[0]
-    values = [e.scores["overall"] for e in board.entries[best.generator]]
+    values = [e.scores["overall"] for e in board.ratings[best.generator]]
     assert best.scores["overall"].value == pytest.approx(np.mean(values))
     assert best.scores["overall"].low < np.mean(values) < best.scores["overall"].high
     assert (best.ranks.low, board.places[2].ranks.low) == (1.0, 3.0)
@@ -46,7 +47,7 @@ def test_order_means_and_groups():
 
 def test_one_clip_a_prompt_is_the_paired_t_test():
     board = rank(_entries(a=0.03, b=0.0), sampling=Sampling(draws=4000))
-    values = [[e.scores["overall"] for e in board.entries[name]] for name in "ab"]
+    values = [[e.scores["overall"] for e in board.ratings[name]] for name in "ab"]
     assert board.p_values[0][2] == pytest.approx(stats.ttest_rel(*values).pvalue, rel=0.15)
 
 
@@ -71,7 +72,7 @@ def test_letters_are_shared_exactly_where_there_is_no_difference(differ):
 def test_no_samples_no_groups():
     board = rank(_entries(a=1.0, b=0.0), sampling=Sampling(draws=0))
     assert [place.groups for place in board.places] == ["", ""]
-    assert tables(board)[0].rows[0][1] == "1"
+    assert board_tables(board)[0].rows[0][1] == "1"
 
 
 def test_different_prompts_are_noted():
@@ -81,7 +82,7 @@ def test_different_prompts_are_noted():
 
 def test_folders_name_generators():
     def entry(video, generator=None):
-        return Entry(row=1, video=video, path=Path(video), scores={}, generator=generator)
+        return RatedClip(row=1, video=video, path=Path(video), scores={}, generator=generator)
 
     named = generators_of_folders([entry("x/a/1/c.mp4"), entry("x/b/2/c.mp4")])
     assert [e.generator for e in named] == ["a", "b"]

@@ -16,9 +16,9 @@ from aigveval.hub import publish as hub, model_card
 from aigveval.inference.assessor import CHECKPOINTS
 from aigveval.cli.app import app
 from aigveval.errors import InputError
-from aigveval.evaluation.bootstrap import Sampling
+from aigveval.evaluation.figures import Sampling
 from aigveval.evaluation.evaluate import evaluate
-from aigveval.reports.writing import write_tables
+from aigveval.reports.tables import write_tables
 from aigveval.hub.publish import CheckpointError, HubError, stage
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset

@@ -13,10 +13,10 @@ from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
 from aigveval.cli.app import app
 from aigveval.evaluation import evaluate
-from aigveval.evaluation.bootstrap import Sampling
-from aigveval.evaluation.ratings import Entry
+from aigveval.evaluation.figures import Sampling
+from aigveval.evaluation.ratings import RatedClip
 from aigveval.reports.html import evaluation, figures, page, ranking, scores
-from aigveval.reports.html.strips import HEIGHT_PX, make_strip
+from aigveval.reports.html.page import HEIGHT_PX, make_strip
 from aigveval.evaluation.leaderboard import rank
 from aigveval.assessment import Assessment, Score
 
@@ -78,7 +78,7 @@ def rated(tmp_path, monkeypatch):
 
 
 def test_report_of_an_evaluation(rated):
-    evaluation.write_report(Path("r.html"), rated, quiet=True)
+    evaluation.write_report(Path("r.html"), rated)
     text, reader = _checked(Path("r.html"))
     assert f"{rated.scores['overall'].figures['srocc'].value:.3f}" in text
     assert len(reader.all("svg")) == 2  # scatter and boxes
@@ -94,8 +94,8 @@ def test_report_of_an_evaluation(rated):
 
 
 def test_reports_are_reproducible(rated):
-    evaluation.write_report(Path("a.html"), rated, quiet=True)
-    evaluation.write_report(Path("b.html"), rated, quiet=True)
+    evaluation.write_report(Path("a.html"), rated)
+    evaluation.write_report(Path("b.html"), rated)
     assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
 
 
@@ -110,7 +110,7 @@ def test_report_of_scores(tmp_path):
         row("c/bad.mp4", 1.0, overall=None, technical=None, error="not a video <b>"),
     ]
     path = tmp_path / "deep" / "s.html"
-    scores.write_report(path, rows, quiet=True)
+    scores.write_report(path, rows)
     text, reader = _checked(path)
     assert "Scores of 3 videos" in text and "1 could not be scored" in text
     assert "not a video &lt;b&gt;" in text
@@ -133,7 +133,7 @@ def test_option_of_score(tmp_path, monkeypatch):
 
 def test_report_of_nothing_but_failures(tmp_path):
     bad = Assessment(video="x.mp4", model="m", version="0", seconds=0.0, error="broken")
-    scores.write_report(tmp_path / "s.html", [bad], quiet=True)
+    scores.write_report(tmp_path / "s.html", [bad])
     text, _ = _checked(tmp_path / "s.html")
     assert "Scores of 0 videos" in text and "broken" in text
 
@@ -141,11 +141,11 @@ def test_report_of_nothing_but_failures(tmp_path):
 def test_report_of_a_leaderboard(tmp_path):
     random = np.random.default_rng(0)
     entries = [
-        Entry(row=i, video=f"{name}/{i}.mp4", path=Path(f"{name}/{i}.mp4"), generator=name,
+        RatedClip(row=i, video=f"{name}/{i}.mp4", path=Path(f"{name}/{i}.mp4"), generator=name,
               scores={"overall": float(np.clip(mean + random.normal(0, 0.3), 1, 5))})
         for name, mean in (("good", 4.0), (HOSTILE, 2.5)) for i in range(12)
     ]
-    ranking.write_report(tmp_path / "l.html", rank(entries), quiet=True)
+    ranking.write_report(tmp_path / "l.html", rank(entries))
     text, reader = _checked(tmp_path / "l.html")
     assert text.index(">good</td>") < text.index("&lt;script&gt;alert(1)&lt;/script&gt;")
     assert len(reader.all("svg")) == 2
@@ -164,7 +164,7 @@ def test_strips_of_real_videos_and_of_others(tmp_path):
 def test_pictures_are_bounded(monkeypatch):
     monkeypatch.setattr(page, "MOST_STRIPS", 3)
     rows = [page.ClipRow(video=str(i), path=Path(f"{i}.mp4")) for i in range(9)]
-    page.add_strips(rows, first=[rows[7]], quiet=True)
+    page.add_strips(rows, first=[rows[7]])
     assert [i for i, row in enumerate(rows) if row.strip is not None] == [0, 1, 7]
 
 
@@ -187,4 +187,4 @@ def test_unwritable_reports_are_one_line(rated, tmp_path):
 
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="r.html: cannot be written"):
-        evaluation.write_report(tmp_path / "file" / "r.html", rated, quiet=True)
+        evaluation.write_report(tmp_path / "file" / "r.html", rated)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from aigveval.evaluation.agreement import Columns, agree, check
-from aigveval.evaluation.bootstrap import Sampling, bootstrap, estimate, p_value, samples
-from aigveval.evaluation.pairs import Pairs
-from aigveval.evaluation.predictor import Predictor
+from aigveval import metrics
+from aigveval.evaluation.figures import (
+    Columns, Pairs, Predictor, Sampling, agree, check, estimate, measured, p_value,
+)
+from aigveval.metrics import bootstrap_samples
 
 RANDOM = np.random.default_rng(0)
 N = 48
@@ -25,6 +26,18 @@ def _agree(**columns):
     assert check(made) is None
     units = columns.get("prompts", np.arange(len(made.ratings)))
     return agree(made, units=units, sampling=FEW, margin=0.5)
+
+
+def _samples(units, sampling):
+    """The row numbers of each sample."""
+    for times in bootstrap_samples(units, draws=sampling.draws, seed=sampling.seed):
+        for one in times.astype(int):
+            yield np.repeat(np.arange(len(units)), one)
+
+
+def _shares(counts):
+    """Accuracy, and accuracy with ties, of the first sample."""
+    return counts[0, 0] / counts[0, 1], counts[0, 2] / counts[0, 3]
 
 
 def _logistic(x, high, low, centre, scale):
@@ -54,14 +67,14 @@ def test_logistic_figures_equal_curve_fit():
 
 
 def test_intervals_equal_a_plain_loop_over_the_same_samples():
-    drawn = [stats.spearmanr(X[rows], Y[rows]).statistic for rows in samples(PROMPTS, FEW)]
+    drawn = [stats.spearmanr(X[rows], Y[rows]).statistic for rows in _samples(PROMPTS, FEW)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     found = _agree(prompts=PROMPTS).figures["srocc"]
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_samples_draw_whole_units():
-    for rows in samples(PROMPTS, FEW):
+    for rows in _samples(PROMPTS, FEW):
         assert len(rows) == N
         times = np.bincount(rows, minlength=N).reshape(-1, 4)
         assert (times == times[:, :1]).all()
@@ -74,9 +87,11 @@ def test_pair_accuracy_equals_a_loop(margin):
         if abs(Y[i] - Y[j]) > margin + 1e-9:
             different += 1
             right += 0.5 if X[i] == X[j] else float((X[i] > X[j]) == (Y[i] > Y[j]))
-    counts = Pairs(X, Y, margin=margin).count_rows(np.arange(N), N)
-    assert counts.accuracy == pytest.approx(right / different)
-    assert counts.pairs == N * (N - 1) / 2
+    counts = Pairs(X, Y, margin=margin).count(np.ones((1, N)))
+    assert _shares(counts)[0] == pytest.approx(right / different)
+    assert counts[0, 3] == N * (N - 1) / 2
+    if not margin:
+        assert metrics.pair_accuracy(X, Y, min_difference=1e-9) == pytest.approx(right / different)
 
 
 def test_accuracy_with_ties_takes_the_best_threshold():
@@ -95,21 +110,22 @@ def test_accuracy_with_ties_takes_the_best_threshold():
 
     best = max(accuracy(threshold) for threshold in [-1.0, *distances])
     pairs = Pairs(x, y, margin=0.5)
-    assert pairs.count().accuracy_with_ties == pytest.approx(best, abs=1e-6)
+    assert _shares(pairs.count(np.ones((1, 20))))[1] == pytest.approx(best, abs=1e-6)
     assert accuracy(pairs.threshold) == pytest.approx(best)
 
 
 def test_a_clip_drawn_twice_is_no_pair_with_itself():
-    rows = np.array([0, 0, 1, 1])
-    counts = Pairs(X[:3], np.array([1.0, 3.0, 5.0]), margin=0.5).count_rows(rows, 3)
-    assert counts.pairs == counts.different == 4.0
+    times = np.array([[2.0, 2.0, 0.0]])
+    counts = Pairs(X[:3], np.array([1.0, 3.0, 5.0]), margin=0.5).count(times)
+    assert counts[0, 3] == counts[0, 1] == 4.0
 
 
 def test_many_pairs_are_drawn_at_random():
-    listed = Pairs(X, Y, margin=0.5).count()
+    listed = Pairs(X, Y, margin=0.5).count(np.ones((1, N)))
     drawn = Pairs(X, Y, margin=0.5, most=1000, threshold=0.1)
     assert len(drawn.first) == 1000 and (drawn.first != drawn.second).all()
-    assert drawn.count().accuracy == pytest.approx(listed.accuracy, abs=0.05)
+    found = _shares(drawn.count(np.ones((1, N))))[0]
+    assert found == pytest.approx(_shares(listed)[0], abs=0.05)
 
 
 def test_parts_equal_plain_means():
@@ -172,7 +188,7 @@ def test_p_value_of_no_difference_is_uniform_enough():
     for seed in range(200):
         random = np.random.default_rng(seed)
         differences = random.normal(size=60)
-        rows = samples(np.arange(60), Sampling(draws=200, seed=seed))
+        rows = _samples(np.arange(60), Sampling(draws=200, seed=seed))
         values.append(p_value(np.array([differences[r].mean() for r in rows])))
     assert 0.02 <= np.mean(np.array(values) < 0.05) <= 0.10
 
@@ -211,7 +227,7 @@ def test_other_units_give_no_rmse():
 def test_predictions_that_fall_are_fitted_too():
     found = Predictor(
         -X, Y, generators=None, prompts=None, comparable=False, margin=0.5
-    ).measure(np.arange(N))
+    ).measure(np.ones((1, N)))
     assert found["srocc"] < 0
     assert found["plcc_fitted"] == pytest.approx(_agree().figures["plcc_fitted"].value, abs=1e-4)
 
@@ -222,5 +238,75 @@ def test_memory_and_time_stay_bounded_on_many_clips():
     x = y + random.normal(0, 1, 10_000)
     predictor = Predictor(x, y, generators=None, prompts=None, comparable=True, margin=0.5)
     assert len(predictor.pairs.first) < 500_000
-    found = bootstrap(predictor.measure, np.arange(10_000), Sampling(draws=3), ["srocc"])
-    assert np.isfinite(found["srocc"]).all()
+    _, found = measured(predictor.measure, np.arange(10_000), Sampling(draws=3))
+    assert len(found["srocc"]) == 3 and np.isfinite(found["srocc"]).all()
+
+
+def test_parts_are_those_of_the_plain_functions():
+    found = _agree(generators=GENERATORS, prompts=PROMPTS).parts
+    within = metrics.within_group_srocc(X, Y, GENERATORS)
+    assert found["within_generators"]["srocc"].value == pytest.approx(within)
+    pairs = metrics.pair_accuracy(X, Y, PROMPTS, min_difference=0.5 + 1e-9)
+    assert found["within_prompts"]["pair_accuracy"].value == pytest.approx(pairs)
+
+
+def test_every_sample_equals_a_plain_loop():
+    """All statistics of all parts, on every sample, by SciPy on the sample's own rows."""
+    x, y = np.round(X * 2) / 2, Y  # many ties
+    predictor = Predictor(
+        x, y, generators=GENERATORS, prompts=PROMPTS, comparable=True, margin=0.5
+    )
+    for batch in bootstrap_samples(PROMPTS, draws=20):
+        found = predictor.measure(batch, each_generator=True)
+        for sample, times in enumerate(batch.astype(int)):
+            rows = np.repeat(np.arange(N), times)
+            a, b = x[rows], y[rows]
+            expected = {
+                "srocc": stats.spearmanr(a, b).statistic, "plcc": stats.pearsonr(a, b).statistic,
+                "krocc": stats.kendalltau(a, b).statistic,
+                "rmse": np.sqrt(np.mean((a - b) ** 2)),
+                "within_generators/srocc": metrics.within_group_srocc(a, b, GENERATORS[rows]),
+            }
+            means = [
+                [v[GENERATORS[rows] == g].mean() for g in range(4)] for v in (a, b)
+            ]
+            expected["between_generators/krocc"] = stats.kendalltau(*means).statistic
+            expected["between_generators/srocc"] = stats.spearmanr(*means).statistic
+            expected["generator/2/prediction"] = means[0][2]
+            inside = GENERATORS[rows] == 2
+            expected["generator/2/krocc"] = stats.kendalltau(a[inside], b[inside]).statistic
+            for name, value in expected.items():
+                assert found[name][sample] == pytest.approx(value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("x", [X, -X, np.round(X), np.exp(2 * X)])
+def test_the_logistic_of_every_sample_is_that_of_curve_fit(x):
+    start = metrics.fit_logistic4(x, Y)
+    times = next(bootstrap_samples(PROMPTS, draws=40))
+    ours = metrics.sampled_rmse(metrics.sampled_logistic4(x, Y, times, start=start), Y, times)
+    theirs = []
+    for one in times.astype(int):
+        rows = np.repeat(np.arange(N), one)
+        fit = metrics.fit_logistic4(x[rows], Y[rows], start=start)
+        theirs.append(metrics.rmse(fit(x[rows]), Y[rows]))
+    assert (ours < np.array(theirs) + 2e-3).all()
+    assert np.median(ours - theirs) < 1e-6
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_an_undefined_sample_is_nan(name):
+    times = np.array([[1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], [2.0, 2.0, 0.0, 0.0]])
+    x, y = np.array([1.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.5, 4.0])
+    found = metrics.METRICS[name].sampled(x, y, times)
+    if name == "rmse":
+        assert found == pytest.approx([np.sqrt(2.25 / 4), 0.0, np.sqrt(0.5)])
+    else:
+        assert np.isfinite(found).tolist() == [True, False, False]
+
+
+def test_kendalls_tau_of_many_clips_is_that_of_few():
+    x, y = np.tile(X, 25), np.tile(Y, 25) + np.repeat(np.arange(25), N) % 3
+    times = next(bootstrap_samples(np.arange(1200), draws=2))
+    rows = np.repeat(np.arange(1200), times[0].astype(int))
+    expected = stats.kendalltau(x[rows], y[rows]).statistic
+    assert metrics.sampled_krocc(x, y, times)[0] == pytest.approx(expected, abs=1e-12)
