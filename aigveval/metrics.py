@@ -381,8 +381,8 @@ def sampled_logistic4(
 
     middle, spread = float(x.mean()), float(x.std())
     z = (x - middle) / spread
-    # The curve is that of offset + slope * z. Each sample is searched from the fit of all clips, and
-    # from nearer the middle: from far out on one side a search would not come to the other side.
+    # The curve is that of offset + slope * z. A sample's search begins at the fit of all clips, and
+    # also nearer the middle: from far out on one side it would not come to the other side.
     all_clips = np.array([middle - start.centre, spread]) / start.scale
     at = np.repeat([all_clips, np.clip(all_clips, [-2.0, 0.5], [2.0, 20.0])], len(times), axis=0)
     twice = np.tile(times, (2, 1))

@@ -15,7 +15,7 @@ Publishes a trained model on the Hugging Face Hub, with a model card.
 
 MODEL is a folder that `aigveval fit` or `save_pretrained` wrote, such as `runs/mine/model`, or
 `lite`. What was trained is uploaded, a few MB: `config.json` and `model.safetensors` (and the
-frozen weights, if they are merged into it). The card `README.md` tells of the LLM and the encoders
+frozen weights, if they are merged into it). The card `README.md` states the LLM and the encoders
 with their licences, the LoRA, the data, the figures, limits, and how to load and cite it. Data and
 figures come from what `aigveval fit` left beside the folder, from `evaluation*.json` and a
 `README.md` of yours inside of it, and from the options below.

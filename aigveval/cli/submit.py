@@ -19,8 +19,8 @@ PREDICTIONS are results of `aigveval score`, or any table with `video` and `over
 the videos that have to be scored: the organisers' `.txt` (`name|prompt` a line), or a manifest.
 
 The zip holds `output.json`, a list of `{video, predict_score}` in the order of NAMES, and
-`readme.txt` with what the organisers ask for. Videos are matched by their file names. Names that are
-missing, extra or there twice are listed, and there is no zip then.
+`readme.txt` with what the organisers ask for. Videos are matched by their file names. Names that
+are missing, extra or there twice are listed, and there is no zip then.
 
 Example:
 

@@ -313,7 +313,8 @@ def _names(
 
 
 def _coverage(
-    path: str | Path, rated: Sequence[RatedClip], found: Sequence[RatedClip | None], spare: Sequence[RatedClip]
+    path: str | Path, rated: Sequence[RatedClip], found: Sequence[RatedClip | None],
+    spare: Sequence[RatedClip],
 ) -> list[str]:
     notes = []
     missing = [clip.video for clip, partner in zip(rated, found) if partner is None]

@@ -114,7 +114,9 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 
-def check(predictions: Sequence[RatedClip], names: Sequence[str], *, score: str = "overall") -> Check:
+def check(
+    predictions: Sequence[RatedClip], names: Sequence[str], *, score: str = "overall"
+) -> Check:
     """Looks for names that are missing, extra or there twice."""
     found: dict[str, list[RatedClip]] = {}
     for clip in predictions:

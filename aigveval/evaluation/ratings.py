@@ -185,7 +185,8 @@ def _no_column(path: str | Path, name: str, columns: Mapping[str, None]) -> Inpu
 
 
 def match(
-    wanted: Sequence[RatedClip], offered: Sequence[RatedClip], *, wanted_folder: Path, path: str | Path
+    wanted: Sequence[RatedClip], offered: Sequence[RatedClip], *, wanted_folder: Path,
+    path: str | Path,
 ) -> tuple[list[RatedClip | None], list[RatedClip]]:
     """Finds for each wanted video its row among the offered ones.
 

@@ -22,7 +22,8 @@ from typing import Any
 import manifests
 import numpy as np
 import torch
-from baselines import argument_parser, figures_of, out_of_fold, pooled, publish
+from agreement import figures_of
+from baselines import argument_parser, out_of_fold, pooled, publish
 from rich.progress import track
 
 from aigveval.features.cache import FeatureCache

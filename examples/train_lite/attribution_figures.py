@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from measure import cell, share
+from agreement import cell, share
 from numpy.typing import ArrayLike, NDArray
 
 from aigveval.metrics import bootstrap_interval

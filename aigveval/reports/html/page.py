@@ -1,4 +1,4 @@
-"""Fills a template into one HTML file that needs nothing beside it, with contact strips of clips."""
+"""Fills a template into one HTML file that needs nothing beside it; contact strips of clips."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from . import figures
 from .page import MOST_ROWS, ClipRow, Progress, ScoreCell, add_strips, write_page
 
 
-def write_report(path: Path, rows: Sequence[Assessment], *, progress: Progress | None = None) -> None:
+def write_report(
+    path: Path, rows: Sequence[Assessment], *, progress: Progress | None = None
+) -> None:
     """Writes the page, the worst clips first.
 
     Raises:
