@@ -1,6 +1,6 @@
 """Agreement of predicted scores with human ratings, leaderboards, and NTIRE's submissions.
 
-May import `data`, `prompts` and the leaves of the root; reports are made in `reports`.
+May import `data`, `prompts` and the leaves of the root.
 """
 
 from .evaluate import Evaluation, evaluate

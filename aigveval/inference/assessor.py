@@ -17,14 +17,14 @@ from encoders.views import requests_of
 from prompts.rubric import SCORES
 
 from .. import __version__
-from .batching import run_batches
+from .batching import run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
-from ..model.precision import DtypeName, choose_dtype, has_bfloat16, label
+from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
+from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
 from .prepared import PreparedClip, with_warnings
 from ..presets import list_presets
 from ..assessment import Assessment, Score
-from ..errors import ModelError, one_line, reason_of
 
 if TYPE_CHECKING:
     from ..model.modeling import AIGVEvalOutput
@@ -200,15 +200,16 @@ class Assessor:
         name, chosen = os.fspath(model), find_device(device)
         source = find_model(model)
         number = _dtype_of(source, name=name, dtype=dtype, device=chosen)
-        from ..model.checkpoint import kind_of  # transformers: seconds to import
-
         try:
+            from ..model.checkpoint import kind_of  # transformers: seconds to import
             kind = kind_of(source)
             processor = kind.processor.from_pretrained(source)
             loaded = kind.model.from_pretrained(source, dtype=number)
             engine = kind.engine(loaded, processor, device=chosen)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
+        except Exception as error:
+            if is_ours(error):
+                raise
+            raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
         assessor = cls(engine, name=label(name, number), batch_size=batch_size, workers=workers)
         if explain or contributions:
             from .explain import add_explanations
@@ -226,12 +227,18 @@ class Assessor:
 
         Raises:
             VideoError: when the file cannot be assessed; the message names it and the reason.
+            AssessmentError: when something else failed, see `score_many`.
         """
         start = time.perf_counter()
         clip = make_clip(video, prompt)
-        scores = self.engine.score([self._prepare(clip)], [clip.prompt])[0]
-        if isinstance(scores, Exception):
-            raise VideoError(clip.video, one_line(scores))
+        try:
+            scores = self.engine.score([self._prepare(clip)], [clip.prompt])[0]
+            if isinstance(scores, Exception):
+                raise scores
+        except Exception as error:
+            if isinstance(error, VideoError):
+                raise
+            raise our_fault(error, f"{clip.video} could not be assessed") from error
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
 
     def score_many(
@@ -249,20 +256,17 @@ class Assessor:
 
         Raises:
             TypeError: when an item is none of these.
+            AssessmentError: when each video of the first batch, of the first four at least, fails
+                by another error than `VideoError`: they get no rows. One alone is a row.
         """
+        size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
-            map(as_clip, items),
-            prepare=self._prepare,
-            compute=self._compute,
-            batch_size=self.batch_size if batch_size is None else batch_size,
+            map(as_clip, items), prepare=self._prepare, compute=self._compute, batch_size=size,
             workers=self.workers if workers is None else workers,
         )
-        for outcome in outcomes:
-            if outcome.result is None:
-                reason = reason_of(outcome.error)
-                yield self._assessment(outcome.item, outcome.seconds, error=reason)
-            else:
-                yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result)
+        for outcome in stop_at_our_fault(outcomes, batch_size=size):
+            why = None if outcome.error is None else reason_of(outcome.error)
+            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> Any:
         problem = clip.problem or check_exists(clip).problem
@@ -394,20 +398,3 @@ def as_clip(item: Item) -> Clip:
         return make_clip(*item)
     kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
-
-    Raises:
-        ModelError: when there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
-        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
-    return chosen

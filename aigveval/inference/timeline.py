@@ -28,6 +28,7 @@ from prompts import Defect, render_defects
 
 from .assessor import Assessor, ModelEngine, Scores, Views
 from .batching import run_batches
+from ..errors import our_fault
 from ..files import write_text
 from .explain import ExplainingEngine
 from prompts.rubric import MAX_SCORE, MIN_SCORE
@@ -118,6 +119,7 @@ def make_timeline(
 
     Raises:
         VideoError: when the file cannot be assessed.
+        AssessmentError: when something else failed, see `Assessor.score`.
         ValueError: when window or step are out of range.
     """
     engine = assessor.engine
@@ -169,10 +171,14 @@ def _score(
     for outcome in outcomes:
         if outcome.result is None:
             assert outcome.error is not None
-            raise outcome.error
+            if isinstance(outcome.error, VideoError):
+                raise outcome.error
+            what = f"{os.fspath(path)} could not be assessed"
+            raise our_fault(outcome.error, what) from outcome.error
         for (start, end), scores in zip(outcome.item, outcome.result):
             if isinstance(scores, Exception):
-                raise VideoError(os.fspath(path), f"{start:g} to {end:g} s: {scores}")
+                what = f"{os.fspath(path)} could not be assessed from {start:g} to {end:g} s"
+                raise our_fault(scores, what) from scores
             known = dict(scores) | ({} if prompt else {"semantic": None})
             yield Window(start_seconds=start, end_seconds=end, scores=known)
 

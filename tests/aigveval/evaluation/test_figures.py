@@ -8,8 +8,9 @@ from scipy import optimize, stats
 
 from aigveval import metrics
 from aigveval.evaluation.figures import (
-    Columns, Pairs, Predictor, Sampling, agree, check, estimate, measured, p_value,
+    Columns, Predictor, Sampling, agree, check, estimate, measured, p_value,
 )
+from aigveval.evaluation.pairs import Pairs
 from aigveval.metrics import bootstrap_samples
 
 RANDOM = np.random.default_rng(0)

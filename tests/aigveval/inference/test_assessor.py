@@ -146,15 +146,12 @@ class TestScore:
         assert [getattr(row, name) for name in SCORE_FIELDS] == [Score(1.3, 0.5)] * 4
         assert row.prompt == "a dog"
 
-    @pytest.mark.parametrize(
-        ("content", "message"), [("unreadable", "not a video"), ("single poison", "only this one")]
-    )
-    def test_bad_file_raises(self, assessor, folder, content, message):
+    def test_bad_file_raises(self, assessor, folder):
         path = clips(folder)[0]
-        path.write_text(content)
+        path.write_text("unreadable")
         with pytest.raises(VideoError) as caught:
             assessor.score(path)
-        assert str(caught.value) == f"{path}: {message}"
+        assert str(caught.value) == f"{path}: not a video"
 
     def test_missing_file_raises(self, assessor):
         with pytest.raises(VideoError, match="^gone.mp4: no such file$"):
