@@ -122,7 +122,7 @@ class Logistic4:
     def __call__(self, predictions: ArrayLike) -> Floats:
         """Map (n,) predictions onto the scale of the human scores."""
         z = (np.asarray(predictions, dtype=np.float64) - self.centre) / self.scale
-        # tanh form of the same curve: it can't overflow
+        # tanh form of the same curve: it cannot overflow
         return self.low + (self.high - self.low) * 0.5 * (1.0 + np.tanh(0.5 * z))
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..metrics import (
     METRICS, Estimate, Logistic4, bootstrap_samples, fit_logistic4, sampled_logistic4,
@@ -74,8 +74,8 @@ class Columns:
 
     predictions: Floats
     ratings: Floats
-    generators: NDArray[np.int64] | None = None
-    prompts: NDArray[np.int64] | None = None
+    generators: Rows | None = None
+    prompts: Rows | None = None
     raters: Floats | None = None
     comparable: bool = True
     other: Floats | None = None
@@ -180,14 +180,12 @@ def agree(
 
     point, drawn = measured(measure, units, sampling, progress=progress)
     for kind, several in predictors.items():
-        if (tables := [one.prompts for one in several]) and tables[0] is not None:
-            def inside(times: Floats, kind: str = kind, tables: list[Floats] = tables) -> Measures:
-                return _mean(kind, [_inside_prompts(table, times) for table in tables])
-
-            for found, own in zip(
-                (point, drawn), measured(inside, np.arange(len(tables[0])), sampling)
-            ):
-                found.update(own)
+        tables = [one.prompts for one in several if one.prompts is not None]
+        if tables:
+            inside = partial(_inside_prompts, kind, tables)
+            own_point, own_drawn = measured(inside, np.arange(len(tables[0])), sampling)
+            point.update(own_point)
+            drawn.update(own_drawn)
     return _report(columns, predictors["first"][0], _Figures(point, drawn, sampling))
 
 
@@ -485,15 +483,16 @@ class Predictor:
         return np.concatenate([sroccs, pairs.by_group(prompts, count)], axis=1)
 
 
-def _inside_prompts(table: Floats, times: Floats) -> Measures:
+def _inside_prompts(kind: str, tables: list[Floats], times: Floats) -> Measures:
     """Figures inside prompts, of samples of the prompts, whatever the units of other figures.
 
     Args:
-        table: of `Predictor.prompts`.
+        kind: of the predictors.
+        tables: `Predictor.prompts` of each.
         times: (b, p) how often each prompt is in each sample.
     """
-    found = zip(("srocc", *PAIRWISE), shares(times @ table).T)
-    return {join("within_prompts", name): values for name, values in found}
+    names = [join("within_prompts", name) for name in ("srocc", *PAIRWISE)]
+    return _mean(kind, [dict(zip(names, shares(times @ table).T)) for table in tables])
 
 
 def _fit(x: Floats, y: Floats) -> Logistic4 | None:

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 WIDTH_IN = 4.2  # 300 points, a phone's width; on a wide page two stand side by side
 HUMAN, PREDICTED, CURVE = "#64748b", "#2563eb", "#dc2626"
-# Okabe and Ito's colours, which the colour-blind can tell apart, and a grey for the rest.
+# Okabe and Ito's colours, which the colour-blind can distinguish, and a grey for the rest.
 GROUP_COLOURS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a7a00", "#000000",
 )
