@@ -1,4 +1,4 @@
-"""Pairwise accuracy, with and without ties, on a list of pairs that serves all bootstrap samples."""
+"""Pairwise accuracy, with and without ties, on a list of pairs that serves all samples."""
 
 from __future__ import annotations
 
