@@ -70,8 +70,7 @@ def fit(
     with one_line_errors():
         silence_libraries()
         from ..features.choice import apply_choices, parse_choice
-        from ..train.fit_yaml import write_fit_config
-        from ..train.stages import read_stages, run_stages
+        from ..train.stages import read_stages, run_stages, write_fit_config
 
         first, *others = read_stages(config, changes=changes or (), base=base)
         if encoder:

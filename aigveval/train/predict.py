@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..features.cache import FeatureCache, extract
-from ..model.projector import pack_features
-from ..model.modeling import AIGVEvalModel
-from ..model.processing import AIGVEvalProcessor
 from encoders.base import Encoder
 from prompts.rubric import SCORES
 
-from .rows import TrainingRow
+from ..features.cache import FeatureCache, extract
+from ..model.modeling import AIGVEvalModel
+from ..model.processing import AIGVEvalProcessor
+from ..model.projector import pack_features
 from .dataset import Collator, QualityDataset
+from .rows import TrainingRow
 
 
 def predict(
@@ -36,7 +36,7 @@ def predict(
 
     Args:
         model_folder: As `FitResult.model`.
-        rows: The clips; their own scores are not looked at.
+        rows: The clips; their own scores are not used.
         cache: Where the features are.
         batch_size: Rows per forward pass.
         workers: Threads that decode videos.
@@ -44,7 +44,7 @@ def predict(
         progress: Show a bar while videos are encoded.
 
     Returns:
-        (n, 4) on 1-5, columns by ``prompts.rubric.SCORES``. NaN for videos that can't be read,
+        (n, 4) on 1-5, columns by ``prompts.rubric.SCORES``. NaN for videos that cannot be read,
         and in the semantic column for rows without a prompt.
     """
     processor = AIGVEvalProcessor.from_pretrained(os.fspath(model_folder))

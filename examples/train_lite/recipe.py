@@ -41,11 +41,11 @@ from aigveval.distortion.ladder import make_ladder
 from aigveval.model.projector import MIDDLE, pack_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.train.projector_pretraining import align
-from aigveval.train.rows import TrainingRow
+from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
-from aigveval.train.config import FitConfig
+from aigveval.train.projector_pretraining import pretrain_projectors
+from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
@@ -64,7 +64,7 @@ COMMON: dict[str, Any] = {
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
     "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
-    "projector_hidden": 256, "align_epochs": 10, "learn": "reading",
+    "projector_hidden": 256, "align_epochs": 10, "learn": "distill",
     "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
@@ -75,7 +75,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
+    "learn": "distill", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
     "mismatch_probability": 0.0, "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2,
     "save_steps": 10,
 }
@@ -214,7 +214,7 @@ def rated_model(
         mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,
     )
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    align(model.model, dataset, collate, config, Console(stderr=True))
+    pretrain_projectors(model.model, dataset, collate, config, Console(stderr=True))
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 

@@ -13,9 +13,9 @@ from aigveval.model import backbones as llm
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.train import fit
-from aigveval.train.arguments import training_arguments
 from aigveval.train.build import build_model
 from aigveval.train.config import FitError
+from aigveval.train.trainer import training_arguments
 
 from ..fit_case import losses
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from aigveval.cli.app import app
 from aigveval.train.config import FitError
-from aigveval.train.fit_yaml import read_fit_config, write_fit_config
+from aigveval.train.stages import read_fit_config, write_fit_config
 from encoders.registry import dimension_of, resolve_name
 
 YAML = "train: a.jsonl\noutput_dir: run\ncache_dir: $CACHE_ROOM/x\nlearning_rate: 1e-3\n"
