@@ -20,8 +20,9 @@ from torch import Tensor
 
 from encoders.base import Encoder
 
-from .config import AIGVEvalConfig
 from .backbones import save_llm
+from .config import AIGVEvalConfig
+from .old_names import rename_weights
 
 if TYPE_CHECKING:
     from .modeling import AIGVEvalModel
@@ -131,7 +132,9 @@ def read_trained(folder: Path) -> dict[str, Tensor]:
         others = sorted(file.name for pattern in _OTHER_WEIGHTS for file in folder.glob(pattern))
         hint = f"; of weights, only safetensors are read, not {', '.join(others)}" if others else ""
         raise ValueError(f"{folder} has no {WEIGHTS}{hint}")
-    return _read(path)
+    weights = _read(path)
+    rename_weights(weights)
+    return weights
 
 
 def split_encoders(

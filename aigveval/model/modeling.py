@@ -36,6 +36,7 @@ from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_feat
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from ..hub.publish import HubMixin
 from .library_internals import cache_argument
+from .old_names import rename_weights
 from .backbones import check_llm, inject_lora, load_llm
 from .base import AIGVEvalOutput, ScorerModel
 
@@ -70,6 +71,8 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         self.generation_config = generation_config_of(llm)
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
+        # Also of a training run that goes on, where the Trainer loads its checkpoint.
+        self.register_load_state_dict_pre_hook(_rename_weights)
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
         self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
@@ -336,6 +339,10 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         model.encoder_weights = folder / "encoders"
         load_trained(model, state, source=folder)
         return model.eval()
+
+
+def _rename_weights(model: nn.Module, weights: dict[str, Tensor], *_: Any) -> None:
+    rename_weights(weights)
 
 
 def _bounded(sign: Sign, scores: Mapping[Score, float]) -> Sign:

@@ -157,7 +157,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         tokenizer: The LLM's. The placeholder token is added to it.
         entries: Encoders as in `AIGVEvalConfig.encoders`.
         chat_template: Instead of the tokenizer's.
-        impressions: As in `AIGVEvalConfig`.
+        score_hints: As in `AIGVEvalConfig`.
     """
 
     def __init__(
@@ -165,11 +165,11 @@ class AIGVEvalProcessor(QuestionProcessor):
         tokenizer: PreTrainedTokenizerBase,
         entries: Sequence[Mapping[str, Any]] = (),
         chat_template: str | None = None,
-        impressions: bool = True,
+        score_hints: bool = True,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
         self.entries = [dict(entry) for entry in entries]
-        self.impressions = impressions
+        self.score_hints = score_hints
         tokenizer.add_tokens([FEATURE_TOKEN], special_tokens=True)
         self.feature_token_id = tokenizer.convert_tokens_to_ids(FEATURE_TOKEN)
         self._encoders: dict[str, Encoder] = {}
@@ -192,7 +192,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             ValueError: The tokenizer has no distinct level words, or isn't the config's.
         """
         tokenizer = tokenizer or load_tokenizer(config.llm)
-        processor = cls(tokenizer, config.encoders, impressions=config.impressions)
+        processor = cls(tokenizer, config.encoders, score_hints=config.score_hints)
         found = {
             "level_token_ids": level_token_ids(processor.tokenizer),
             "feature_token_id": processor.feature_token_id,
@@ -304,7 +304,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         end = self._own(tail)
         found = (begin + end).count(self.feature_token_id)
         expected = sum(entry["num_tokens"] for entry in self.entries)
-        expected += len(SCORES) * self.impressions
+        expected += len(SCORES) * self.score_hints
         if found != expected:
             raise ValueError(f"the question has {found} placeholders, {expected} are needed")
         return begin, end
@@ -319,7 +319,7 @@ class AIGVEvalProcessor(QuestionProcessor):
     def _render(self, placeholders: Mapping[str, str], prompt: str | None) -> str:
         messages = build_messages(
             placeholders, prompt,  # type: ignore[arg-type]
-            impression=FEATURE_TOKEN if self.impressions else None,
+            score_hint=FEATURE_TOKEN if self.score_hints else None,
         )
         if self.chat_template is None:
             return "\n".join(message["content"] for message in messages) + "\n"

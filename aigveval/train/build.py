@@ -97,8 +97,8 @@ def build_model(config: FitConfig) -> Built:
         if type(error) not in (OSError, ValueError):  # our own tell what they are
             raise
         raise FitError(" ".join(str(error).split())) from error
-    if not model.config.impressions and (config.align_epochs or config.learn == "reading"):
-        raise FitError("align_epochs and learn: reading need impressions, and the model has none")
+    if not model.config.score_hints and (config.align_epochs or config.learn == "reading"):
+        raise FitError("align_epochs and learn: reading need score_hints, and the model has none")
     if config.learn == "reading" and model.config.lora is None:
         raise FitError("learn: reading trains the LoRA, and the model has none")
     names = [encoder.spec.name for encoder in encoders]
@@ -130,7 +130,7 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
-        projector_hidden=config.projector_hidden, impressions=config.impressions, **_noise(config),
+        projector_hidden=config.projector_hidden, score_hints=config.score_hints, **_noise(config),
     )
     by_name = {encoder.spec.name: encoder for encoder in made}
     processor = AIGVEvalProcessor.from_config(model_config)

@@ -23,9 +23,9 @@ class FitError(UsageError, ValueError):
 
 
 FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
-             "impressions")
+             "score_hints")
 _NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs",
-                   "feature_dropout", "feature_noise", "projector_hidden", "impressions")
+                   "feature_dropout", "feature_noise", "projector_hidden", "score_hints")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class FitConfig:
             stopped goes on when it's started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
         base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
-            `encoders`, `lora`, `projector_hidden` and `impressions`.
+            `encoders`, `lora`, `projector_hidden` and `score_hints`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
         vlm: In place of `llm` and `encoders`: a folder or a Hub id of an image-text-to-text model,
             which sees the frames itself, see `aigveval.model.modeling_vlm`. Videos are decoded in
@@ -66,13 +66,13 @@ class FitConfig:
         lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
             `aigveval.model.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
-        impressions: Show the LLM what the projectors tell of each score, as mixed level words, see
+        score_hints: Show the LLM the score heads' hint of each score, as mixed level words, see
             `aigveval.model.projector.AIGVEvalBackbone`. AIGVEval doesn't; a small LLM learns from
             fewer clips with it.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
         align_epochs: Passes over the training rows in which the projectors alone learn to give an
-            impression of the scores, see `aigveval.train.projector_pretraining`: seconds each,
+            score hints, see `aigveval.train.projector_pretraining`: seconds each,
             and the LLM then learns much faster.
         align_learning_rate: Peak, of the projectors in these passes.
         signs: Before stage sft, fit a head that finds signs of the defects which the answers name,
@@ -160,7 +160,7 @@ class FitConfig:
     train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
-    impressions: bool = True
+    score_hints: bool = True
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
     align_epochs: int = 0

@@ -137,7 +137,7 @@ def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDAr
     found = []
     for start in range(0, len(rows), 64):
         items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
-        found.append(model.model.impressions(collate.features(items)[0]))
+        found.append(model.model.score_hints(collate.features(items)[0]))
     return torch.cat(found).numpy()
 
 
@@ -200,7 +200,7 @@ def rated_model(
     weights, bias = linear.with_overall()
     torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
-        projector.forget()
+        projector.reset_parameters()
         projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
 
     clean = manifests.clean_numbers(records)

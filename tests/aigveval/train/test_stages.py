@@ -97,8 +97,8 @@ def test_only_projectors_and_lora_get_gradients(room):
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     batch = make_batch(model, processor, answers)
     for projector in model.model.projectors.values():  # what is told within 1-5: no end is reached
-        torch.nn.init.normal_(projector.told.weight, std=0.02)
-        torch.nn.init.zeros_(projector.told.bias)
+        torch.nn.init.normal_(projector.score_head.weight, std=0.02)
+        torch.nn.init.zeros_(projector.score_head.bias)
     targets = batch.pop("targets")
     logits = model.train()(**batch, logits_to_keep=targets.shape[1] + 1).logits
     answer_loss(logits, targets).backward()
