@@ -111,10 +111,10 @@ def kind_of(name_or_path: str | Path) -> Kind:
 
 
 def trained_keys(model: "ScorerModel") -> set[str]:
-    """Keys of the state dict that training changes: projectors (with statistics), the head that
-    finds signs, LoRA, and those of trained encoders as far as they are in the model."""
+    """Keys of the state dict that training changes: projectors (with statistics), the defect
+    detector, LoRA, and those of trained encoders as far as they are in the model."""
     own = [f"{_ENCODERS}{name}." for name in model.config.trained_encoders]
-    prefixes = ["model.projectors.", "model.signs.", *own]
+    prefixes = ["model.projectors.", "model.detector.", *own]
     return {
         key for key in model.state_dict()
         if key.startswith(tuple(prefixes)) or (".lora_" in key and not key.startswith(_ENCODERS))

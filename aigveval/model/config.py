@@ -161,8 +161,9 @@ class AIGVEvalConfig(ScorerConfig):
             clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
             that a freak clip can't throw the LLM off.
-        signs: Names of the defects that a head looks for in the features; what it finds is told to
-            the LLM before it writes an answer (see `signs.SignFinder`). None by default.
+        detector: Names of the defects that a detector looks for in the features; the LLM reads its
+            detections before it writes an answer (see `defect_detector.DefectDetector`). None by
+            default.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
@@ -192,7 +193,7 @@ class AIGVEvalConfig(ScorerConfig):
         feature_noise: float = 0.0,
         feature_clip: float = 10.0,
         score_hints: bool = True,
-        signs: Sequence[str] = (),
+        detector: Sequence[str] = (),
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -224,7 +225,7 @@ class AIGVEvalConfig(ScorerConfig):
             raise ValueError(f"feature_clip must be positive, got {feature_clip}")
         self.feature_clip = feature_clip
         self.score_hints = bool(score_hints)
-        self.signs = check_names(signs)
+        self.detector = check_names(detector)
         self.feature_token_id = feature_token_id
         super().__init__(
             lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,

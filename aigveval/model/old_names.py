@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 # Options of the model's config and of `aigveval fit`.
-OPTIONS = {"impressions": "score_hints"}
+OPTIONS = {"impressions": "score_hints", "signs": "detector"}
 # Option (by its new name) -> old value -> new value.
 VALUES: dict[str, dict[Any, Any]] = {}
 # Parts of the keys of a model's weights.
-WEIGHTS = {".told.": ".score_head."}
+WEIGHTS = {
+    ".told.": ".score_head.", "model.signs.whether.": "model.detector.presence.",
+    "model.signs.degree.": "model.detector.severity.",
+    "model.signs.when.": "model.detector.timing.",
+}
 
 _log = logging.getLogger(__name__)
 

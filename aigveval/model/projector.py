@@ -19,7 +19,7 @@ from prompts import SCORES, clean
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .config import AIGVEvalConfig
-from .defect_detector import SignFinder
+from .defect_detector import DefectDetector
 
 MIDDLE = 3.0  # the score hint of features without any evidence
 _BEND = 0.5  # points before the ends of the scale
@@ -216,9 +216,9 @@ class AIGVEvalBackbone(nn.Module):
         for name, parameter in self.projectors.named_parameters():
             if ".score_head." in name:  # DDP would wait for the gradient of what isn't used
                 parameter.requires_grad_(config.score_hints)
-        self.signs: SignFinder | None = None
-        if config.signs:
-            self.look_for(config.signs)
+        self.detector: DefectDetector | None = None
+        if config.detector:
+            self.add_detector(config.detector)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -270,12 +270,12 @@ class AIGVEvalBackbone(nn.Module):
         """Features (b, K, D) to the score hints (b, 4), unbounded."""
         return _score_hints(self._outputs(features))
 
-    def look_for(self, names: Sequence[str]) -> None:
-        """Begin anew with a head that looks for signs of these defects."""
-        self.config.signs = list(names)
-        self.signs = SignFinder(self.config.encoders, names)
-        # No gradients: see `train.signs`.
-        self.signs.requires_grad_(False).eval().to(self.language_model.device)
+    def add_detector(self, names: Sequence[str]) -> None:
+        """Add a new, untrained detector of these defects."""
+        self.config.detector = list(names)
+        self.detector = DefectDetector(self.config.encoders, names)
+        # No gradients: see `train.detector_fit`.
+        self.detector.requires_grad_(False).eval().to(self.language_model.device)
 
     def standardised(self, features: Tensor) -> list[Tensor]:
         """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""

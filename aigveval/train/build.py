@@ -139,7 +139,7 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
 
 
 def _seeing(config: FitConfig) -> Built:
-    for name in ("align_epochs", "signs", "train_encoders"):
+    for name in ("align_epochs", "detector", "train_encoders"):
         if getattr(config, name):
             raise FitError(f"{name} has no place with a vision-language model")
     if config.learn == "reading":

@@ -24,7 +24,7 @@ class FitError(UsageError, ValueError):
 
 FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
              "score_hints")
-_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs",
+_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "detector",
                    "feature_dropout", "feature_noise", "projector_hidden", "score_hints")
 
 
@@ -75,13 +75,13 @@ class FitConfig:
             score hints, see `aigveval.train.projector_pretraining`: seconds each,
             and the LLM then learns much faster.
         align_learning_rate: Peak, of the projectors in these passes.
-        signs: Before stage sft, fit a head that finds signs of the defects which the answers name,
+        detector: Before stage sft, fit a detector of the defects which the answers name,
             and is told to the LLM, see `aigveval.model.defect_detector`. Else there's none, or the
             base model's.
         learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
             LoRA learns to say what it's shown, see
             `aigveval.train.projector_pretraining.ReadingTrainer`; in stage sft, also to put the
-            signs that it's told into words, see `aigveval.train.answer_targets`.
+            detections into words, see `aigveval.train.answer_targets`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
@@ -165,7 +165,7 @@ class FitConfig:
     feature_noise: float = 0.0
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
-    signs: bool = False
+    detector: bool = False
     learn: Literal["scores", "reading"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
@@ -316,8 +316,8 @@ class FitConfig:
         options = GrpoOptions(**self.grpo)
         if not 0 <= self.best_threshold <= 1:
             raise FitError(f"best_threshold must lie in [0, 1], got {self.best_threshold}")
-        if self.signs and (self.stage != "sft" or self.answer_times != "tenths"):
-            raise FitError("signs: true is for stage sft, with answer_times: tenths")
+        if self.detector and (self.stage != "sft" or self.answer_times != "tenths"):
+            raise FitError("detector: true is for stage sft, with answer_times: tenths")
         if self.stage == "regression":
             return
         if self.train_encoders:

@@ -40,8 +40,8 @@ from .resume import (
     best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
 )
 from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
-from .detector_fit import fit_signs, names_in
-from .answer_targets import FromLabels, FromSigns, Telling
+from .detector_fit import fit_detector, names_in
+from .answer_targets import FromLabels, FromDetections, Telling
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
@@ -142,8 +142,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    if config.signs:
-        cast(AIGVEvalModel, model).look_for(names_in(train_set))
+    if config.detector:
+        cast(AIGVEvalModel, model).add_detector(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
@@ -171,12 +171,12 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         loss = align(model.model, train_set, collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.stage != "regression":
-        if checkpoint is None and config.signs:
-            fit_signs(model.model, train_set, collate, console, seed=config.seed)
-            console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
+        if checkpoint is None and config.detector:
+            fit_detector(model.model, train_set, collate, console, seed=config.seed)
+            console.print(f"Detects {', '.join(model.config.detector)}", highlight=False)
         tell: Telling = FromLabels(model=model, noise=config.feature_noise)
         if config.learn == "reading" and config.stage == "sft":
-            tell = FromSigns(names=model.config.signs, variants=config.answer_variants)
+            tell = FromDetections(names=model.config.detector, variants=config.answer_variants)
         collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer, tell=tell)
 
     progress = ProgressCallback(console, metrics.names, main=metrics.main)

@@ -7,7 +7,7 @@ Every step leaves its result in WORK and is skipped when that is there; a killed
 where it stopped. The steps:
 
 1. ladder: damaged versions of the clips; the sources left out of training at all severities. And of
-   the rated clips, at one severity: more undamaged clips, to find signs of defects by.
+   the rated clips, at one severity: more undamaged clips for the detector.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
@@ -70,7 +70,7 @@ BASE: dict[str, Any] = {
 }
 RATED: dict[str, Any] = {"align_epochs": 2}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 800, "lora_learning_rate": 1e-3},
+    "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
