@@ -1,4 +1,4 @@
-"""What drives a `QSaveModel`, as `ModelEngine` does the other one."""
+"""What drives a `VlmModel`, as `ModelEngine` does the other one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from encoders.video import FrameRequest, Frames
 from .assessor import ModelEngine, Views
 
 
-class VisionEngine(ModelEngine):
-    """Drives a `QSaveModel` and its processor on one device."""
+class VlmEngine(ModelEngine):
+    """Drives a `VlmModel` and its processor on one device."""
 
     tells_apart = False
 

@@ -35,8 +35,8 @@ _KINDS = {
         ("inference.assessor", "ModelEngine"),
     ),
     "qsave": (
-        ("model.modeling_vlm", "QSaveModel"), ("model.processing_vlm", "QSaveProcessor"),
-        ("inference.engine_vlm", "VisionEngine"),
+        ("model.modeling_vlm", "VlmModel"), ("model.processing_vlm", "VlmProcessor"),
+        ("inference.engine_vlm", "VlmEngine"),
     ),
 }
 _ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with

@@ -120,7 +120,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     set_seed(config.seed)  # before the projectors are initialised
     built = build_model(_without_noise(config) if config.stage == "grpo" else config)
     model = built.model
-    if built.sees:  # see `arguments` on encoders in training
+    if built.is_vlm:  # see `arguments` on encoders in training
         arguments.dataloader_num_workers = config.workers
     _set_answers(config, model)
 
