@@ -17,7 +17,7 @@ from .assessor import ModelEngine, Views
 class VlmEngine(ModelEngine):
     """Drives a `VlmModel` and its processor on one device."""
 
-    tells_apart = False
+    supports_contributions = False
 
     def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
         self.model = model.eval().to(device)

@@ -73,8 +73,8 @@ def prompt_order() -> list[str]:
     return sorted(DIMENSIONS, key=lambda name: text.index(f"@{name}@"))
 
 
-def blind_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The dimensions that no encoder of a config looks at, and that hence get no score."""
+def unscored_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dimensions that no encoder of a config is for, and that hence get no score."""
     seen = {entry["dimension"] for entry in entries}
     return [dimension for dimension in DIMENSIONS if dimension not in seen]
 
@@ -132,8 +132,8 @@ class ScorerConfig(PretrainedConfig):
         raise NotImplementedError
 
     @property
-    def blind(self) -> list[str]:
-        """The dimensions that nothing in the model looks at, and that hence get no score."""
+    def unscored(self) -> list[str]:
+        """The dimensions that the model gives no score for."""
         return []
 
 
@@ -242,8 +242,8 @@ class AIGVEvalConfig(ScorerConfig):
         return self.llm
 
     @property
-    def blind(self) -> list[str]:
-        return blind_dimensions(self.encoders)
+    def unscored(self) -> list[str]:
+        return unscored_dimensions(self.encoders)
 
     @property
     def feature_shapes(self) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 # Options of the model's config and of `aigveval fit`.
 OPTIONS = {"impressions": "score_hints", "signs": "detector"}
 # Option (by its new name) -> old value -> new value.
-VALUES: dict[str, dict[Any, Any]] = {}
+VALUES = {"learn": {"reading": "distill"}}
 # Parts of the keys of a model's weights.
 WEIGHTS = {
     ".told.": ".score_head.", "model.signs.whether.": "model.detector.presence.",

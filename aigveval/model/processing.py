@@ -16,7 +16,7 @@ from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
 from .checkpoint import frozen_llm, model_folder
-from .config import AIGVEvalConfig, ScorerConfig, blind_dimensions, prompt_order
+from .config import AIGVEvalConfig, ScorerConfig, unscored_dimensions, prompt_order
 from .backbones import load_tokenizer
 
 FEATURE_TOKEN = "<|feature|>"
@@ -69,14 +69,14 @@ class QuestionProcessor(ProcessorMixin):
 
     def _encode(
         self, prompts: Sequence[str | None], heads: Sequence[Sequence[int]] | None,
-        blind: Sequence[str],
+        unscored: Sequence[str],
     ) -> BatchFeature:
         """See `AIGVEvalProcessor.encode_prompts`.
 
         Args:
             prompts: b prompts.
             heads: Tokens that each row begins with.
-            blind: Dimensions without a score.
+            unscored: Dimensions without a score.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list with one prompt per clip, got a string")
@@ -94,7 +94,7 @@ class QuestionProcessor(ProcessorMixin):
         slot_mask[:, SCORES.index("semantic")] = torch.tensor(
             [bool(prompt) for prompt in known], dtype=torch.bool
         )
-        for dimension in blind:
+        for dimension in unscored:
             slot_mask[:, SCORES.index(dimension)] = False
         return BatchFeature(
             {
@@ -239,7 +239,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             input_ids and attention_mask (b, s), slot_positions (b, 4) int64, and slot_mask (b, 4)
             bool, the four in the order of `prompts.SCORES`.
         """
-        return self._encode(prompts, None, blind_dimensions(self.entries))
+        return self._encode(prompts, None, unscored_dimensions(self.entries))
 
     def encode_video(self, path: str | Path, *, seed: int = 0) -> dict[str, Tensor]:
         """Each encoder's view of a video, without batch axis: decoded once, in one pass.

@@ -1,6 +1,6 @@
 """The text of answers in stage sft: from the rows' labels, or made of what the LLM is told.
 
-`FromLabels` is for any model. `FromDetections`, with `learn: reading`, is for a small LLM: it reads
+`FromLabels` is for any model. `FromDetections`, with `learn: distill`, is for a small LLM: it reads
 scores and detections at random, beside the evidence of any clip, and learns to put them into words,
 so that one LoRA can explain whatever the projectors and the detector find.
 """

@@ -97,10 +97,10 @@ def build_model(config: FitConfig) -> Built:
         if type(error) not in (OSError, ValueError):  # our own tell what they are
             raise
         raise FitError(" ".join(str(error).split())) from error
-    if not model.config.score_hints and (config.align_epochs or config.learn == "reading"):
-        raise FitError("align_epochs and learn: reading need score_hints, and the model has none")
-    if config.learn == "reading" and model.config.lora is None:
-        raise FitError("learn: reading trains the LoRA, and the model has none")
+    if not model.config.score_hints and (config.align_epochs or config.learn == "distill"):
+        raise FitError("align_epochs and learn: distill need score_hints, and the model has none")
+    if config.learn == "distill" and model.config.lora is None:
+        raise FitError("learn: distill trains the LoRA, and the model has none")
     names = [encoder.spec.name for encoder in encoders]
     trained = [resolve_name(name) if name not in names else name for name in config.train_encoders]
     for name in trained:
@@ -142,8 +142,8 @@ def _build_vlm(config: FitConfig) -> Built:
     for name in ("align_epochs", "detector", "train_encoders"):
         if getattr(config, name):
             raise FitError(f"{name} has no place with a vision-language model")
-    if config.learn == "reading":
-        raise FitError("learn: reading needs projectors, which a vision-language model has none of")
+    if config.learn == "distill":
+        raise FitError("learn: distill needs projectors, which a vision-language model has none of")
     if config.base:
         base = find_model(config.base)
         saved = VlmConfig.from_pretrained(base)

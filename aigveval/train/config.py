@@ -78,9 +78,9 @@ class FitConfig:
         detector: Before stage sft, fit a detector of the defects which the answers name,
             and is told to the LLM, see `aigveval.model.defect_detector`. Else there's none, or the
             base model's.
-        learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
+        learn: `scores` from the rows' labels; `distill`: with the projectors left as they are, the
             LoRA learns to say what it's shown, see
-            `aigveval.train.projector_pretraining.ReadingTrainer`; in stage sft, also to put the
+            `aigveval.train.projector_pretraining.DistillTrainer`; in stage sft, also to put the
             detections into words, see `aigveval.train.answer_targets`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
@@ -166,7 +166,7 @@ class FitConfig:
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
     detector: bool = False
-    learn: Literal["scores", "reading"] = "scores"
+    learn: Literal["scores", "distill"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 16
@@ -299,10 +299,10 @@ class FitConfig:
                 raise FitError(f"{name} has no place beside vlm, which sees the frames itself")
         if self.train_encoders and self.align_epochs:
             raise FitError("align_epochs needs cached tokens, which train_encoders have none of")
-        if self.learn == "reading" and self.train_encoders:
-            raise FitError("learn: reading trains the LoRA alone, no train_encoders")
-        if self.learn == "reading" and self.fsdp:
-            raise FitError("learn: reading can't be combined with fsdp; use DDP (fsdp: false)")
+        if self.learn == "distill" and self.train_encoders:
+            raise FitError("learn: distill trains the LoRA alone, no train_encoders")
+        if self.learn == "distill" and self.fsdp:
+            raise FitError("learn: distill can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp and self.ema is not None:
             raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp_config and not self.fsdp:

@@ -1,7 +1,7 @@
 """Before the regression stage: the projectors learn to tell the scores, the LLM to read them.
 
 The projectors give a hint of each score (see `AIGVEvalBackbone`). `align` trains them by
-that, in minutes, where training through the LLM takes hours of a CPU. Then `ReadingTrainer` trains
+that, in minutes, where training through the LLM takes hours of a CPU. Then `DistillTrainer` trains
 the LLM's LoRA to answer what it's shown, which needs no rating at all, so that one LoRA can read
 projectors that were aligned on other ratings. LLaVA's first stage (arXiv 2304.08485) likewise
 trains the projector alone, but through the LLM.
@@ -84,7 +84,7 @@ def align(
     return mean
 
 
-class ReadingTrainer(QualityTrainer):
+class DistillTrainer(QualityTrainer):
     """The target of a score is the hint that the LLM is shown; the projectors stay.
 
     So that the LLM reads nothing else, the encoders' tokens come from different rows of a batch,

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from ..model.generation import question_ids
 from prompts import split_levels
 
-from .projector_pretraining import ReadingTrainer
+from .projector_pretraining import DistillTrainer
 from .answer_targets import Telling
 from .trainer import QualityTrainer
 
@@ -167,5 +167,5 @@ class AnswerTrainer(QualityTrainer):
         super().log(logs, *args, **kwargs)
 
 
-class ReadingAnswerTrainer(AnswerTrainer, ReadingTrainer):
+class DistillAnswerTrainer(AnswerTrainer, DistillTrainer):
     """Answers from the rows' labels; the scores are those that the LLM is shown."""

@@ -11,7 +11,7 @@ where it stopped. The steps:
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
-   still without any rating. It goes on reading what the projectors tell, which stay as they are.
+   still without any rating. It goes on distilling the score hints; the projectors stay as they are.
 5. shipped: the projectors begin anew from a ridge regression on all ratings and are aligned on
    ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
    stays as it is. This is what ships.
@@ -64,7 +64,7 @@ COMMON: dict[str, Any] = {
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
     "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
-    "projector_hidden": 256, "align_epochs": 10, "learn": "reading",
+    "projector_hidden": 256, "align_epochs": 10, "learn": "distill",
     "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
@@ -75,7 +75,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
+    "learn": "distill", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
     "mismatch_probability": 0.0, "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2,
     "save_steps": 10,
 }

@@ -353,7 +353,7 @@ def test_wrong_runs_end_with_one_line(room, tmp_path):
 
 def test_sft_fits_the_detector_and_the_model_reads_its_detections(room, tmp_path):
     result = fit.main(make_stage(
-        room["data"], room["llm"], tmp_path / "run", detector=True, epochs=2, learn="reading",
+        room["data"], room["llm"], tmp_path / "run", detector=True, epochs=2, learn="distill",
         answer_variants=2,
     ))
     model, processor = load(result)
