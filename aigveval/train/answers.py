@@ -140,7 +140,7 @@ def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_answers(
     batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, answers: Sequence[str],
-    signs: Sequence[str] | None = None,
+    detections: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A batch of questions, each with its answer in place of the slots.
 
@@ -148,7 +148,7 @@ def with_answers(
         batch: b questions, see `aigveval.model.generation.question_ids`.
         tokenizer: The processor's.
         answers: b texts as of `prompts.render`.
-        signs: b lines that are given after the levels; see `ScorerModel.sign_lines`.
+        detections: b lines that are given after the levels; see `ScorerModel.detection_lines`.
 
     Returns:
         What the model sees of the clips, `input_ids` and `attention_mask` (b, s), padded on the
@@ -159,7 +159,7 @@ def with_answers(
         raise ValueError("the tokenizer has no token that ends a text")
     rows: list[list[int]] = []
     written: list[list[int]] = []
-    lines = signs or [""] * len(answers)
+    lines = detections or [""] * len(answers)
     questions = question_ids(batch, tokenizer)
     for question, answer, line in zip(questions, answers, lines, strict=True):
         levels, text = split_levels(answer)

@@ -13,19 +13,18 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rich.console import Console
 
 from ..data.scales import Scale
 from ..errors import InputError, UsageError
 from ..model.config import LORA
 from ..model.modeling_vlm import FRAMES
+from ..model.old_names import new_options
 from .rewards import NAMES
 
 LOSS_TERMS = ("level", "plcc", "rank", "group_rank", "pair")
-FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden", "impressions")
-OLD_VALUES = {"learn": {"reading": "distill"}}  # of options; still accepted
-_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs",
-                   "feature_dropout", "feature_noise", "projector_hidden", "impressions")
+FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden", "score_hints")
+_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "detector",
+                   "feature_dropout", "feature_noise", "projector_hidden", "score_hints")
 _POSITIVE = """
     epochs max_steps batch_size eval_batch_size grad_accum group_size learning_rate save_steps
     early_stop threads workers encode_batch_size projector_hidden align_learning_rate save_minutes
@@ -143,7 +142,7 @@ class FitConfig:
             stopped resumes when it is started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
         base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
-            `encoders`, `lora`, `projector_hidden` and `impressions`.
+            `encoders`, `lora`, `projector_hidden` and `score_hints`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
         vlm: In place of `llm` and `encoders`: a folder or a Hub id of an image-text-to-text model,
             which sees the frames itself, see `aigveval.model.modeling_vlm`. Videos are decoded in
@@ -161,7 +160,7 @@ class FitConfig:
         lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
             `aigveval.model.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
-        impressions: Show the LLM the projectors' prediction of each score, as mixed level words,
+        score_hints: Show the LLM the projectors' prediction of each score, as mixed level words,
             see `aigveval.model.projector.AIGVEvalBackbone`. AIGVEval does not; a small LLM learns
             from fewer clips with it.
         feature_dropout: Probability that training hides all tokens of an encoder, in [0, 1).
@@ -170,13 +169,13 @@ class FitConfig:
             `aigveval.train.projector_pretraining`: seconds each, and the LLM then learns much
             faster.
         align_learning_rate: Peak, of the projectors in these epochs.
-        signs: Before stage sft, fit a detector of the defects which the answers name; the prompt
+        detector: Before stage sft, fit a detector of the defects which the answers name; the prompt
             then lists what it finds, see `aigveval.model.defect_detector`. Else there is none, or
             the base model's.
         learn: `scores` from the rows' labels; `distill`: the projectors are frozen, and the LoRA
             learns to say what their score heads predict, see
-            `aigveval.train.trainer.DistillTerm`; in stage sft, also to put the signs of defects in
-            its prompt into words, see `aigveval.train.answer_targets`. `reading` is its old name.
+            `aigveval.train.trainer.DistillTerm`; in stage sft, also to put the detections in its
+            prompt into words, see `aigveval.train.answer_targets`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
@@ -256,12 +255,12 @@ class FitConfig:
     train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
-    impressions: bool = True
+    score_hints: bool = True
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
-    signs: bool = False
+    detector: bool = False
     learn: Literal["scores", "distill"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
@@ -311,7 +310,8 @@ class FitConfig:
     encode_batch_size: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learn", current_value("learn", self.learn))
+        # the old name from Python; `stages` translates those in files
+        object.__setattr__(self, "learn", new_options({"learn": self.learn}, warn=True)["learn"])
         _require(self, _POSITIVE, lambda v: v > 0, "be above 0")
         _require(self, _NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "not be negative")
         _require(self, _SHARES, lambda v: 0 <= v < 1, "lie in [0, 1)")
@@ -379,8 +379,8 @@ class FitConfig:
             (self.fsdp and self.ema is not None,
              "ema can't be combined with fsdp; use DDP (fsdp: false)"),
             (self.fsdp_config and not self.fsdp, "fsdp_config needs fsdp: true"),
-            (self.signs and (self.stage != "sft" or self.answer_times != "tenths"),
-             "signs: true is for stage sft, with answer_times: tenths"),
+            (self.detector and (self.stage != "sft" or self.answer_times != "tenths"),
+             "detector: true is for stage sft, with answer_times: tenths"),
             (self.stage != "regression" and self.train_encoders,
              "train_encoders is for stage regression only"),
             (self.stage == "sft2" and not self.completions,
@@ -428,18 +428,6 @@ def check_known(what: str, name: Any, names: Collection[str]) -> None:
         near = difflib.get_close_matches(str(name), names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
         raise FitError(f"unknown {what} {name!r}; {hint}")
-
-
-def current_value(name: str, value: Any) -> Any:
-    """The value of an option by its present name, with a line for the user where it has changed."""
-    new = OLD_VALUES.get(name, {}).get(value) if isinstance(value, str) else None
-    if new is None:
-        return value
-    Console(stderr=True).print(
-        f"{name}: {value} is called {name}: {new} now", style="yellow", highlight=False,
-        soft_wrap=True,
-    )
-    return new
 
 
 def default_of(name: str) -> Any:

@@ -28,7 +28,7 @@ from prompts.rubric import SCORES
 
 from ..data.preference_pairs import PreferencePair
 from ..features.cache import FeatureCache
-from ..model.processing_vlm import QSaveProcessor
+from ..model.processing_vlm import VlmProcessor
 from ..model.projector import join_tokens
 from .rows import UNKNOWN, TrainingRow, answers_of, preference_targets, sides
 
@@ -256,7 +256,7 @@ class VlmDataset(QualityDataset):
 
     def __init__(
         self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
-        cache: FeatureCache, *, processor: QSaveProcessor, **options: Any,
+        cache: FeatureCache, *, processor: VlmProcessor, **options: Any,
     ) -> None:
         super().__init__(rows, digests, [], cache, **options)
         self.processor = processor
@@ -315,7 +315,7 @@ class VlmCollator:
     """Items of `VlmDataset` to the model's inputs plus ``labels`` (b, 13).
 
     Attributes:
-        encode_prompts: `QSaveProcessor.encode_prompts`.
+        encode_prompts: `VlmProcessor.encode_prompts`.
     """
 
     encode_prompts: Callable[..., Mapping[str, Any]]

@@ -28,13 +28,13 @@ from encoders.base import Encoder
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..model.base import AIGVEvalOutput, ScorerModel
 from ..model.modeling import AIGVEvalModel
-from .answer_targets import AnswerTargets, FromLabels, FromSigns
+from .answer_targets import AnswerTargets, FromLabels, FromDetections
 from .answers import AnswerCollator, read_answer_parts
 from .build import Built, build_model, set_stats
 from .callbacks import ProgressCallback, SaveCallback, print_best, print_metrics
 from .config import FitConfig, FitError
 from .dataset import QualityDataset
-from .detector_fit import fit_signs, names_in
+from .detector_fit import fit_detector, names_in
 from .projector_pretraining import pretrain_projectors
 from .rejection_sampling import add_best
 from .resume import (
@@ -115,20 +115,21 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     set_seed(config.seed)  # before the projectors are initialised
     built = build_model(_without_noise(config) if config.stage == "grpo" else config)
     model = built.model
-    if built.sees:  # as with encoders in training, see `training_arguments`
+    if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
     _set_answer_form(config, model)
 
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
-    blind = model.config.blind
+    unscored = model.config.unscored
     train, valid = (
-        [part.usable(report.digests, blind=blind) for part in parts] for parts in (train, valid)
+        [part.usable(report.digests, unscored=unscored) for part in parts]
+        for parts in (train, valid)
     )
-    if blind:
-        console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
-        train = [part.without_answers_on(blind) for part in train]
+    if unscored:
+        console.print(f"No encoder of {' or '.join(unscored)}: these scores are left out")
+        train = [part.without_answers_on(unscored) for part in train]
     _print_data(console, train, valid, built, report)
     train_set = built.dataset(
         [part.rows for part in train], report.digests, cache, answers=answers,
@@ -137,8 +138,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    if config.signs:
-        cast(AIGVEvalModel, model).look_for(names_in(train_set))
+    if config.detector:
+        cast(AIGVEvalModel, model).add_detector(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
@@ -167,7 +168,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if config.stage != "regression":
         targets: AnswerTargets = FromLabels(model=model, noise=config.feature_noise)
         if config.learn == "distill" and config.stage == "sft":
-            targets = FromSigns(names=model.config.signs, variants=config.answer_variants)
+            targets = FromDetections(names=model.config.detector, variants=config.answer_variants)
         collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer, targets=targets)
     if config.learn == "distill":
         cast(AIGVEvalModel, model).model.projectors.requires_grad_(False)
@@ -220,9 +221,9 @@ def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:
     if config.align_epochs:
         loss = pretrain_projectors(model.model, ready.train_set, ready.collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
-    if config.signs:
-        fit_signs(model.model, ready.train_set, ready.collate, console, seed=config.seed)
-        console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
+    if config.detector:
+        fit_detector(model.model, ready.train_set, ready.collate, console, seed=config.seed)
+        console.print(f"Detects {', '.join(model.config.detector)}", highlight=False)
 
 
 def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResult:

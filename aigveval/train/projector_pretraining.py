@@ -47,7 +47,8 @@ def pretrain_projectors(
     )
     parameters = [
         parameter for projector in backbone.projectors.values()
-        for name, parameter in projector.named_parameters() if name.startswith(("up.", "told."))
+        for name, parameter in projector.named_parameters()
+        if name.startswith(("up.", "score_head."))
     ]
     optimizer = torch.optim.AdamW(
         parameters, lr=config.align_learning_rate, weight_decay=config.weight_decay
@@ -65,7 +66,7 @@ def pretrain_projectors(
             sampler.set_epoch(epoch)
             total = 0.0
             for features, labels in loader:
-                loss = _loss(backbone.impressions(features), labels, config.rank_min_difference)
+                loss = _loss(backbone.score_hints(features), labels, config.rank_min_difference)
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from prompts import without_signs
+from prompts import without_detections
 
 from ..data.readers import read_rows
 from ..files import replaced
@@ -30,7 +30,7 @@ class Completion:
         row: Number of the training row; the answers of a group have the same `step` and `row`.
         video: Path of the file.
         prompt: That the video was made from, or None.
-        given: The answer's head: levels by the model's scores, and signs of defects.
+        given: The answer's head: levels by the model's scores, and detections.
         completion: What the model wrote after it.
         finished: Whether it ended the text itself.
         rewards: By name; None where there was nothing to judge.
@@ -50,7 +50,7 @@ class Completion:
     @property
     def text(self) -> str:
         """The whole answer."""
-        return without_signs(self.given) + self.completion
+        return without_detections(self.given) + self.completion
 
 
 def weighted_reward(rewards: Mapping[str, float | None], weights: Mapping[str, float]) -> float:

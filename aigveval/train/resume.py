@@ -12,7 +12,8 @@ from pathlib import Path
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..files import write_text
-from .config import OLD_VALUES, FitConfig, FitError, default_of
+from ..model.old_names import new_options
+from .config import FitConfig, FitError, default_of
 from .dataset import QualityDataset
 from .validation import METRICS
 
@@ -95,10 +96,9 @@ def check_same_run(
     now = json.loads(json.dumps(now))
     path = output / "fit.json"
     if resuming and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = new_options(json.loads(path.read_text(encoding="utf-8")))
         # An option that did not exist yet had what is now its default.
         before = {**{name: default_of(name) for name in now.keys() - before.keys()}, **before}
-        before |= {name: new.get(before[name], before[name]) for name, new in OLD_VALUES.items()}
         changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
         if changed:
             raise FitError(

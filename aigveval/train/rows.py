@@ -164,17 +164,17 @@ class Part:
         of_pairs = {clip_key(side): side for pair in self.pairs for side in sides(pair)}
         return sorted([*self.rows, *of_pairs.values()], key=lambda row: len(row.prompt or ""))
 
-    def usable(self, digests: Mapping[str, str], *, blind: Collection[str] = ()) -> Part:
+    def usable(self, digests: Mapping[str, str], *, unscored: Collection[str] = ()) -> Part:
         """Without unreadable videos, and without rows and pairs that have nothing to learn.
 
         Args:
             digests: Has all videos that can be read.
-            blind: Dimensions without an encoder; ratings of them are left out.
+            unscored: Dimensions without an encoder; ratings of them are left out.
 
         Raises:
             FitError: Nothing is left.
         """
-        hidden = [column for column, name in enumerate(SCORES) if name in blind]
+        hidden = [column for column, name in enumerate(SCORES) if name in unscored]
         rows = [
             replace(row, scores=_without(row.scores, hidden, math.nan))
             for row in self.rows if row.video in digests

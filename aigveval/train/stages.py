@@ -28,10 +28,9 @@ import yaml
 from rich.console import Console
 
 from ..data.readers import HUB_ID, MANIFEST_SUFFIXES
+from ..model.old_names import new_options
 from ..presets import list_presets, read_preset
-from .config import (
-    FROM_BASE, FitConfig, FitError, check_known, convert, current_value, default_of,
-)
+from .config import FROM_BASE, FitConfig, FitError, check_known, convert, default_of
 from .rejection_sampling import COMPLETIONS
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def write_fit_config(config: FitConfig) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The options in a file, unchecked."""
+    """The options in a file by their present names, unchecked."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
@@ -185,7 +184,11 @@ def load(path: Path) -> dict[str, Any]:
         raise FitError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise FitError(f"{path}: expected options, one 'name: value' a line")
-    return values
+    if isinstance(stages := values.get("stages"), list):
+        values["stages"] = [
+            new_options(entry, warn=True) if isinstance(entry, dict) else entry for entry in stages
+        ]
+    return new_options(values, warn=True)
 
 
 def change(values: dict[str, Any], wanted: str) -> None:
@@ -194,11 +197,13 @@ def change(values: dict[str, Any], wanted: str) -> None:
     name, *fields = target.strip().split(".")
     if not equals or not name:
         raise FitError(f"expected NAME=VALUE, got {wanted!r}")
-    check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise FitError(f"{wanted!r}: the value is not YAML") from None
+    if not fields:
+        ((name, value),) = new_options({name: value}, warn=True).items()
+    check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     if not fields:
         values[name] = value
         return
@@ -230,10 +235,7 @@ def make_config(values: dict[str, Any], *, folder: Path) -> FitConfig:
     for name in hints:
         if name not in values and default_of(name) is dataclasses.MISSING:
             raise FitError(f"option {name!r} is missing")
-    given = {
-        name: convert(name, current_value(name, value), hints[name])
-        for name, value in values.items()
-    }
+    given = {name: convert(name, value, hints[name]) for name, value in values.items()}
     for name in ("train", "valid"):
         given[name] = [_source(entry, folder) for entry in given.get(name, [])]
     given["completions"] = [_path(entry, folder) for entry in given.get("completions", [])]

@@ -134,7 +134,7 @@ class DistillTerm:
         backbone.projectors.eval()  # no noise: targets and tokens must be of one kind
         with self._shifted():
             with torch.no_grad():
-                targets = backbone.impressions(features).clamp(1.0, 5.0)
+                targets = backbone.score_hints(features).clamp(1.0, 5.0)
             labels = batch["labels"].clone()
             labels[:, : len(SCORES)], labels[:, WEIGHT] = targets, 1.0
             labels[:, GROUP] = labels[:, PAIR] = -1
@@ -143,7 +143,7 @@ class DistillTerm:
     @contextmanager
     def _shifted(self) -> Iterator[None]:
         first = cast(FeatureProjector, next(iter(self.model.model.projectors.values())))
-        bias = first.told.bias.data
+        bias = first.score_head.bias.data
         kept = bias.clone()
         bias += self.SHIFT * torch.randn(len(SCORES), device=bias.device)
         try:

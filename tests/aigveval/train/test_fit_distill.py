@@ -35,7 +35,7 @@ def test_the_target_is_what_the_llm_is_shown(distilling, monkeypatch):
 
     def watched(self, model, batch):
         with torch.no_grad():
-            shown = model.model.impressions(batch["features"])
+            shown = model.model.score_hints(batch["features"])
         seen.append((shown.clamp(1.0, 5.0), batch["labels"].clone()))
         return made(self, model, batch)
 
@@ -60,7 +60,7 @@ def test_the_shipped_checkpoint_says_what_it_is_shown():
     views = {name: torch.stack([view[name] for view in views]) for name in views[0]}
     with torch.inference_mode():
         features = model.encode(views, list(prompts.values()))
-        shown = model.model.impressions(features).clamp(1.0, 5.0)
+        shown = model.model.score_hints(features).clamp(1.0, 5.0)
     said = model.score(**processor.encode_prompts(list(prompts.values())), features=features).scores
     assert (said - shown).abs().max() < 0.5 and shown.std() > 0.5
     for column in range(3):
@@ -89,8 +89,8 @@ def test_projectors_stay_and_a_stopped_run_goes_on(distilling, tmp_path, monkeyp
         ({"fsdp": True}, "learn: distill can't be combined with fsdp; use DDP (fsdp: false)"),
         ({"train_encoders": ["motion_mixed"], "align_epochs": 0},
          "learn: distill trains the LoRA alone, no train_encoders"),
-        ({"impressions": False},
-         "align_epochs and learn: distill need impressions, and the model has none"),
+        ({"score_hints": False},
+         "align_epochs and learn: distill need score_hints, and the model has none"),
         ({"lora": None}, "learn: distill trains the LoRA, and the model has none"),
     ],
 )
