@@ -37,6 +37,12 @@ from .losses import IGNORED, ScoreLoss, answer_loss, gather_rows, global_loss
 TENSORBOARD = "tensorboard"
 _DAY = 24 * 3600
 _KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the optimizer's groups
+# Arguments of transformers' Trainer without effect here: optimizer, order of rows, loss and the
+# steps of checkpoints are our own.
+_UNUSED = {
+    "optim", "optim_args", "data_seed", "label_smoothing_factor", "save_steps", "eval_steps",
+    "gradient_checkpointing", "activation_checkpointing",
+}
 
 
 # ---- loss terms ---------------------------------------------------------------------------------
@@ -206,6 +212,7 @@ class TrainerParts:
 
     config: FitConfig
     scorer: ScorerModel
+    args: TrainingArguments
     optimizer: Any
 
     def note(self, name: str, value: Tensor) -> None:
@@ -220,7 +227,7 @@ class TrainerParts:
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = make_optimizer(model or self.scorer, self.config)
+            self.optimizer = make_optimizer(model or self.scorer, self.config, self.args)
         return self.optimizer
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -334,7 +341,9 @@ class _Hooks(TrainerCallback):
             self.trainer.average.update()
 
 
-def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: FitConfig, arguments: TrainingArguments
+) -> torch.optim.Optimizer:
     """AdamW with a learning rate for each kind of parameter; only matrices decay."""
     rates = {
         "encoder": config.encoder_learning_rate, "lora": config.lora_learning_rate,
@@ -349,7 +358,7 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
         {"params": groups[kind, decays], "lr": rates[kind],
          "weight_decay": config.weight_decay if decays else 0.0}
         for kind in _KINDS for decays in (False, True) if (kind, decays) in groups
-    ])
+    ], betas=(arguments.adam_beta1, arguments.adam_beta2), eps=arguments.adam_epsilon)
 
 
 def _kind(name: str) -> str:
@@ -417,7 +426,7 @@ def training_arguments(
         }
     for name in config.trainer:
         check_known("argument of trainer", name, TrainingArguments.__dataclass_fields__)
-        if name in options:
+        if name in options or name in _UNUSED:
             raise FitError(f"trainer: {name} follows from the other options; leave it out")
     free = {
         "lr_scheduler_type": "cosine",

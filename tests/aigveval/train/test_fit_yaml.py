@@ -1,6 +1,7 @@
 """The YAML file of a training, changes on the command line, and the examples' files."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,6 @@ def test_options_may_have_their_old_names(tmp_path, caplog):
         "impressions is now called score_hints", "learn: reading is now called learn: distill",
         "impressions is now called score_hints",
     ]
+    caplog.clear()
+    assert replace(config, learn="reading").learn == "distill"  # from Python
+    assert caplog.messages == ["learn: reading is now called learn: distill"]

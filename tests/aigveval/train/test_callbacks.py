@@ -18,7 +18,7 @@ from aigveval.train.predict import predict
 from aigveval.train.resume import stale_validations
 from aigveval.train.rows import read_training_manifest
 
-from ..fit_case import history
+from ..fit_case import history, run_and_kill
 
 
 def weights(result) -> dict[str, torch.Tensor]:
@@ -114,6 +114,14 @@ def test_early_stop_ends_a_run_and_it_stays_ended(fit_config):
     assert again.steps == 12 and again.metrics == first.metrics and same(again, first)
     longer = fit.main(replace(config, early_stop=3))  # may be raised, and the run goes on
     assert longer.steps == 16
+
+
+def test_early_stop_counts_on_in_a_run_that_was_killed(fit_config, monkeypatch):
+    config = replace(
+        fit_config, learning_rate=1e-30, lora_learning_rate=0.0, early_stop=3, epochs=8
+    )
+    run_and_kill(config, monkeypatch, step=11)  # after one validation that was not better
+    assert fit.main(config).steps == 16
 
 
 # ---- the moving average ----
