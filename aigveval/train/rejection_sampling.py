@@ -94,7 +94,7 @@ def read_completions(path: str | Path) -> Iterator[Completion]:
         FitError: A line is not as stage grpo writes it.
         ManifestError: The file cannot be read.
     """
-    for number, row in read_rows(path, required=()):
+    for number, row in read_rows(path, required=(), aliases=False):
         try:
             completion = Completion(**row)
         except TypeError:
