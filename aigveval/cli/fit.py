@@ -21,7 +21,7 @@ preset; `aigveval presets` lists them. The folder `examples/configs` of the proj
 each public data set.
 
 `stage: sft` learns scores and answers together, from the files of `aigveval cot` or from manifests
-with labels of defects; `grpo` goes on from there by the rewards of answers that the model tries;
+with labels of defects; `grpo` goes on from there by reinforcement learning on sampled answers;
 `sft2` is sft with the best of these besides. A list `stages` in CONFIG runs them one after the
 other (`aigveval.train.stages`, `examples/stages/qsave_stages_lite.yaml`).
 

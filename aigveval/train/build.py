@@ -116,7 +116,7 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
     model = AIGVEvalModel.from_pretrained(base, config=saved, dtype=_dtype(config))
     model.load_encoders(processor.encoders)
     encoders = [model.encoders[entry["name"]] for entry in saved.encoders]
-    # The frozen ones were checked; optimizer and checkpoints don't need them.
+    # The frozen ones were checked; optimizer and checkpoints do not need them.
     model.encoders = nn.ModuleDict({name: model.encoders[name] for name in saved.trained_encoders})
     return model, processor, encoders  # type: ignore[return-value]
 

@@ -22,11 +22,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from .validation import metric_lines
 
-AVERAGE = "average.safetensors"  # in a checkpoint, beside the weights that training goes on with
+AVERAGE = "average.safetensors"  # in a checkpoint, beside the weights in training
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TITLES = {"srocc": "mean SROCC", "accuracy": "mean accuracy"}
@@ -68,9 +68,7 @@ class ProgressCallback(TrainerCallback):
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self._bar = steps_bar(self.console)
             self._task = self._bar.add_task(
@@ -78,18 +76,14 @@ class ProgressCallback(TrainerCallback):
             )
             self._bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._update(state)
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._update(state, "Validating")
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        self, args: Any, state: TrainerState, control: Any,
         logs: Mapping[str, float] | None = None, **kwargs: Any,
     ) -> None:
         if logs and logs.get(self.shown) is not None:
@@ -97,7 +91,7 @@ class ProgressCallback(TrainerCallback):
             self._update(state)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        self, args: Any, state: TrainerState, control: Any,
         metrics: Mapping[str, float] | None = None, **kwargs: Any,
     ) -> None:
         if not state.is_world_process_zero or metrics is None:
@@ -115,9 +109,7 @@ class ProgressCallback(TrainerCallback):
         found = {name.removeprefix("eval_"): number for name, number in metrics.items()}
         print_metrics(self.console, found, self.parts)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -170,16 +162,12 @@ class SaveCallback(TrainerCallback):
         self._saved = 0.0
         self._handlers: dict[int, Any] = {}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
             self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         step, epoch = state.global_step, state.epoch or 0.0
         minutes = (time.monotonic() - self._saved) / 60
         due = bool(self.steps and step % self.steps == 0) or (
@@ -190,16 +178,12 @@ class SaveCallback(TrainerCallback):
         if (due or self._stopping) and not last:
             control.should_save = True
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = time.monotonic()
         if self._stopping:
             raise KeyboardInterrupt
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -64,7 +64,7 @@ class Rows:
     Attributes:
         clips: (m, e), of `DefectDetector.averaged`.
         steps: (m, t, e), of `DefectDetector.stepwise`; half precision, as there are many.
-        severity: (m, n), 0 where a clip hasn't the defect.
+        severity: (m, n), 0 where a clip does not have the defect.
         shares: (m, t, n), how much of each step has it.
         weight: (m,), of a row; 0 for damage that hardly shows.
         groups: (m,), of the sources; all rows of a source are in one fold.

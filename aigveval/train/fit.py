@@ -19,7 +19,8 @@ import torch
 from rich.console import Console
 from torch import distributed as dist
 from transformers import (
-    EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed,
+    EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments,
+    set_seed,
 )
 
 from encoders.bars import no_bars
@@ -35,6 +36,7 @@ from .callbacks import ProgressCallback, SaveCallback, print_best, print_metrics
 from .config import FitConfig, FitError
 from .dataset import QualityDataset
 from .detector_fit import fit_detector, names_in
+from .predict import score_rows
 from .projector_pretraining import pretrain_projectors
 from .rejection_sampling import add_best
 from .resume import (
@@ -243,10 +245,11 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         model.eval().save_pretrained(output / "model")
         ready.built.processor.save_pretrained(output / "model")
         if config.valid:
-            found = grpo.measure(
-                model, ready.valid_set, ready.collate, ready.metrics,
-                batch_size=config.eval_batch_size, device=ready.arguments.device,
+            scores, labels = score_rows(
+                model, ready.valid_set, ready.collate, batch_size=config.eval_batch_size,
+                device=ready.arguments.device,
             )
+            found = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
     return _result(config, ready, found, steps=steps, console=console)
 
 

@@ -24,10 +24,10 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
-    BatchFeature, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback,
-    ProcessorMixin, TrainerCallback,
+    BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProcessorMixin,
+    TrainerCallback,
 )
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -41,6 +41,7 @@ from .answers import evidence_of
 from .callbacks import ProgressCallback, SaveCallback
 from .config import FitConfig, GrpoOptions
 from .dataset import QualityDataset
+from .predict import on_device
 from .rejection_sampling import (
     COMPLETIONS, Completion, append_completions, drop_completions, weighted_reward,
 )
@@ -48,7 +49,6 @@ from .resume import step_of
 from .rewards import RewardFunction, text_of, trl_rewards
 from .rows import AnswerRow, answers_of
 from .trainer import TrainerParts, score_loss, tensorboard, training_arguments
-from .validation import ValidationMetrics
 
 
 class GroupTrainer(TrainerParts, GRPOTrainer):
@@ -191,26 +191,6 @@ def _sequence(
     return Dataset.from_list(records)
 
 
-def measure(
-    model: Any, dataset: QualityDataset, collate: Any, metrics: ValidationMetrics, *,
-    batch_size: int, device: torch.device,
-) -> dict[str, float]:
-    """The metrics of a model on the validation rows."""
-    predictions, labels = [], []
-    for start in range(0, len(dataset), batch_size):
-        part = range(start, min(start + batch_size, len(dataset)))
-        batch = collate([dataset[i] for i in part])
-        labels.append(batch.pop("labels").numpy())
-        found = model.score(**{
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in batch.items()
-        })
-        predictions.append(found.scores.float().cpu().numpy())
-    return metrics(EvalPrediction(
-        predictions=np.concatenate(predictions), label_ids=np.concatenate(labels)
-    ))
-
-
 # ---- evidence, sampling and rewards --------------------------------------------------------------
 
 
@@ -231,11 +211,7 @@ class Evidence:
 
     def batch(self, rows: Sequence[int], *, device: torch.device) -> dict[str, Any]:
         """The batch of scores of some rows, with ``labels``."""
-        batch = self.collate([self._item(row) for row in rows])
-        return {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
+        return on_device(self.collate([self._item(row) for row in rows]), device)
 
     def attach(self, model: Any) -> None:
         """Make a model take the numbers of rows, as `pixel_values`, in place of their evidence."""

@@ -103,7 +103,7 @@ def rank_loss(
     """Mean hinge on pairs in the wrong order: relu(-(x_i - x_j) * sign(y_i - y_j)), rescaled.
 
     Source: ``rank_loss`` of FAST-VQA, whose division by (1 + largest hinge) is kept. Other than
-    there, tied targets are not counted as pairs, so many ties don't water the loss down.
+    there, tied targets are not counted as pairs, so many ties do not dilute the loss.
 
     Args:
         predictions: (n,).
@@ -185,7 +185,7 @@ def quality_loss(
         min_difference: see `rank_loss`.
 
     Raises:
-        ValueError: shapes don't fit or a term has an unknown name.
+        ValueError: Shapes do not fit, or a term has an unknown name.
     """
     unknown = set(terms) - set(LOSS_TERMS)
     if unknown:
@@ -231,7 +231,7 @@ def preference_loss(
     Args:
         level_logits: (b, 4, 5).
         pairs: (b,) number of the pair that a row is one side of, negative for none. The two sides
-            are neighbours, the first first; one without the other doesn't count.
+            are neighbours, the first first; one without the other is ignored.
         preferences: (b, 4) of the row's pair, see `pair_loss`.
         weights: (b,) of the row's pair.
         scale: See `pair_loss`.

@@ -239,7 +239,7 @@ def make_config(values: dict[str, Any], *, folder: Path) -> FitConfig:
     for name in ("train", "valid"):
         given[name] = [_source(entry, folder) for entry in given.get(name, [])]
     given["completions"] = [_path(entry, folder) for entry in given.get("completions", [])]
-    for name in ("output_dir", "cache_dir"):  # the same run, wherever it's started from
+    for name in ("output_dir", "cache_dir"):  # the same run, wherever it is started from
         given[name] = _path(given[name], folder)
     for name in ("base", "llm", "vlm"):
         local = _path(given[name], folder) if given.get(name) else None

@@ -1,28 +1,24 @@
 """The Trainer of the stages without reinforcement learning: loss terms, optimizer, arguments.
 
 A run's loss is a weighted sum of terms, each of which makes its own forward pass: `ScoreTerm` and,
-in its place, `DistillTerm`; in stages with answers, `AnswerTerm` besides. Their numerics are the
+in its place, `DistillTerm`; in stages with answers, `answer_term` besides. Their numerics are the
 pure functions of `losses`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments,
-)
-from transformers.integrations import (
-    TensorBoardCallback, get_available_reporting_integrations,
-)
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 
 from prompts.rubric import SCORES
 
@@ -49,11 +45,11 @@ _UNUSED = {
 
 
 class TermValue(NamedTuple):
-    """What a term gives for a batch.
+    """A term of the loss for one batch.
 
     Attributes:
         loss: Scalar, unweighted.
-        outputs: Of the model, where the term has scores.
+        outputs: Of the model, if the term is one of the scores.
         logged: Whether it is part of the mean that is logged.
     """
 
@@ -62,24 +58,19 @@ class TermValue(NamedTuple):
     logged: bool = True
 
 
-class LossTerm(Protocol):
-    """A term of the training loss."""
+class LossTerm(NamedTuple):
+    """A term of the training loss.
 
-    @property
-    def name(self) -> str:
-        """What its mean is logged as, where a run has several terms."""
+    Attributes:
+        name: What its mean is logged as, where a run has several terms.
+        weight: In the sum of the terms.
+        compute: Takes the model, as the Trainer has wrapped it, and a batch of the collator; gives
+            None where the batch has nothing for it.
+    """
 
-    @property
-    def weight(self) -> float:
-        """In the sum of the terms."""
-
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> TermValue | None:
-        """The term of a batch; None where the batch has nothing for it.
-
-        Args:
-            model: As the Trainer has wrapped it.
-            batch: Of the collator, with ``labels``.
-        """
+    name: str
+    weight: float
+    compute: Callable[[nn.Module, Mapping[str, Any]], TermValue | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +79,9 @@ class ScoreTerm:
 
     Attributes:
         loss: Of the level logits.
-        weight: Of this term.
     """
 
     loss: ScoreLoss
-    weight: float = 1.0
-    name: str = "score_loss"
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> TermValue:
         outputs = model(**{k: v for k, v in batch.items() if k not in ("labels", "answers")})
@@ -123,14 +111,6 @@ class DistillTerm:
     scores: ScoreTerm
     model: AIGVEvalModel
 
-    @property
-    def name(self) -> str:
-        return self.scores.name
-
-    @property
-    def weight(self) -> float:
-        return self.scores.weight
-
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> TermValue:
         if not model.training:
             return self.scores(model, batch)
@@ -158,24 +138,14 @@ class DistillTerm:
             bias.copy_(kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswerTerm:
-    """The written answers, token by token; see `answers.AnswerCollator`.
-
-    Attributes:
-        weight: Of this term.
-    """
-
-    weight: float
-    name: str = "text_loss"
-
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> TermValue | None:
-        if "answers" not in batch:
-            return None
-        inputs = dict(batch["answers"])
-        targets = inputs.pop("targets")
-        logits = model(**inputs, logits_to_keep=targets.shape[1] + 1).logits
-        return TermValue(answer_loss(logits, targets), logged=bool((targets != IGNORED).any()))
+def answer_term(model: nn.Module, batch: Mapping[str, Any]) -> TermValue | None:
+    """The written answers, token by token; see `answers.AnswerCollator`."""
+    if "answers" not in batch:
+        return None
+    inputs = dict(batch["answers"])
+    targets = inputs.pop("targets")
+    logits = model(**inputs, logits_to_keep=targets.shape[1] + 1).logits
+    return TermValue(answer_loss(logits, targets), logged=bool((targets != IGNORED).any()))
 
 
 def score_loss(config: FitConfig) -> ScoreLoss:
@@ -189,14 +159,16 @@ def score_loss(config: FitConfig) -> ScoreLoss:
 
 def loss_terms(config: FitConfig, model: ScorerModel) -> list[LossTerm]:
     """The terms of a run's loss."""
-    answers = config.stage != "regression"
-    scores = ScoreTerm(
-        loss=score_loss(config), weight=config.score_weight if answers else 1.0
-    )
-    terms: list[LossTerm] = [scores]
+    rated = ScoreTerm(loss=score_loss(config))
+    scores: ScoreTerm | DistillTerm = rated
     if config.learn == "distill":
-        terms = [DistillTerm(scores=scores, model=cast(AIGVEvalModel, model))]
-    return [*terms, AnswerTerm(weight=config.text_weight)] if answers else terms
+        scores = DistillTerm(scores=rated, model=cast(AIGVEvalModel, model))
+    if config.stage == "regression":
+        return [LossTerm("score_loss", 1.0, scores)]
+    return [
+        LossTerm("score_loss", config.score_weight, scores),
+        LossTerm("text_loss", config.text_weight, answer_term),
+    ]
 
 
 # ---- the Trainer --------------------------------------------------------------------------------
@@ -270,7 +242,7 @@ class QualityTrainer(TrainerParts, Trainer):
         loss: Any = 0.0
         outputs = None
         for term in self.terms:
-            found = term(model, inputs)
+            found = term.compute(model, inputs)
             if found is None:
                 continue
             loss = loss + term.weight * found.loss
@@ -327,16 +299,12 @@ class _Hooks(TrainerCallback):
     def __init__(self, trainer: QualityTrainer) -> None:
         self.trainer = trainer
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         # In a run of several processes that resumes within an epoch, the Trainer does not do it.
         if self.trainer.sampler is not None:
             self.trainer.sampler.set_epoch(int(state.epoch or 0))
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer.average is not None:
             self.trainer.average.update()
 
@@ -467,7 +435,7 @@ def tensorboard(config: FitConfig, *, from_step: int) -> TensorBoardCallback | N
 
     Args:
         config: Of the run.
-        from_step: Step that it goes on from; what was logged of later ones is discarded.
+        from_step: Step that it resumes from; what was logged for later ones is discarded.
     """
     if TENSORBOARD not in _loggers(config):
         return None
