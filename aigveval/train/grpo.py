@@ -126,7 +126,7 @@ def train(
 
     Args:
         config: Of stage grpo.
-        model: Writes answers (`answer_writer`) and scores (`score`).
+        model: That writes answers and scores.
         processor: With its tokenizer.
         dataset: The training rows; those with answers are sampled for.
         collate: Makes a batch of scores of its items.
