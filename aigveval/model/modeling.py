@@ -36,7 +36,7 @@ from .library_internals import cache_argument
 from .old_names import rename_weights
 from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 
-# Options of `push_to_hub` that `save_pretrained(push_to_hub=True)` takes too, as transformers' does.
+# Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.
 _PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "token", "revision",
                  "create_pr", "tags")
 

@@ -78,5 +78,5 @@ def tiny_assessor(
 
 
 def fake_load(**options):
-    """Stands in for `load`: a `tiny_assessor` as it was asked for, of a model with these options."""
+    """Stands in for `load`: a `tiny_assessor` as asked for, of a model with these options."""
     return lambda model, *, device=None, **asked: tiny_assessor(**{**options, **asked})
