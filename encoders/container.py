@@ -4,6 +4,7 @@ Nothing is decoded here but the first frame, so this costs milliseconds (reading
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ MAX_LOST = 0.1  # share of frames that may be missing before the file counts as 
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
 _DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpeg assumes
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
+NO_FILE = "a URL, and files are needed: download it and give its path"
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg plays text files, by their suffix
 
 
@@ -145,6 +148,17 @@ def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | Non
     return "a stored rotation" if quarter_turns(frame) else None
 
 
+def as_url(path: str) -> str | None:
+    """The address that stands in place of a file's path; None for a path.
+
+    `Path` makes one slash of the two, which are given back.
+    """
+    found = _URL.match(path)
+    if found is None or os.path.lexists(path):
+        return None
+    return f"{found['scheme']}://{path[found.end():]}"
+
+
 def _check_file(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
@@ -156,6 +170,8 @@ def _check_file(path: str) -> None:
             if not file.read(1):
                 raise VideoError(path, "an empty file")
     except FileNotFoundError:
+        if url := as_url(path):
+            raise VideoError(url, NO_FILE) from None
         reason = "a broken link" if os.path.islink(path) else "no such file"
         raise VideoError(path, reason) from None
     except PermissionError:

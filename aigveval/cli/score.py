@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -17,6 +17,7 @@ from .console import (
     INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
     print_results, say, silence_libraries, video_progress,
 )
+from .column_names import COLUMN_NAMES
 from .options import SCALE
 
 if TYPE_CHECKING:
@@ -28,7 +29,15 @@ SCORE_HELP = f"""\
 Scores videos.
 
 INPUTS are video files, folders (searched with all folders inside), patterns such as
-`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`) that list videos.
+`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos.
+
+`--prompts` takes
+
+- a manifest with columns `video` and `prompt`, or JSON `{{path: prompt}}` or
+  `{{path: {{"prompt": ...}}}}`; paths are relative to it. {COLUMN_NAMES}
+- a list of prompts without videos, such as VBench's `VBench_full_info.json`, for videos named
+  `PROMPT-N.mp4` in the folders of INPUTS;
+- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`.
 
 {SCALE}
 Examples:
@@ -36,6 +45,8 @@ Examples:
 - `aigveval score clip.mp4 --prompt "a dog runs on the beach"`
 - `aigveval score clips --prompts prompts.csv --out results.csv`
 - `aigveval score clips --prompts prompts.csv --out results.csv --resume`
+- `aigveval score videos --prompts VBench_full_info.json`
+- `aigveval score videos --prompts names`
 - `aigveval score clip.mp4 --contributions`
 - `aigveval score clip.mp4 --prompt "a dog runs on the beach" --explain`
 
@@ -68,9 +79,8 @@ def score(
     prompts: Annotated[
         Optional[Path],
         typer.Option(
-            metavar="FILE",
-            help="Prompts of the videos: JSON `{path: prompt}` or a list of `{video, prompt}`, or "
-            "CSV or JSON Lines with `video` and `prompt`. Paths are relative to the file.",
+            metavar="FILE|names",
+            help="Prompts of the videos, from a file or from the videos' names; see above.",
         ),
     ] = None,
     model: Annotated[
@@ -166,8 +176,8 @@ def score_into(
             say(f"note: {note}", style="yellow")
         if resume:
             say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-    options = {"batch_size": batch_size, "workers": workers, "explain": explain,
-               "contributions": contributions}
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "explain": explain,
+                               "contributions": contributions}
     if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
         assessor = stand_in(model, **options)
     else:

@@ -12,6 +12,7 @@ import torch
 from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
+from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, one_line, reason_of
 from ..model.checkpoint import open_checkpoint
@@ -91,7 +92,8 @@ class Assessor:
         A video that cannot be assessed yields an assessment with `error` set and no scores.
 
         Args:
-            items: paths, pairs (path, prompt), or mappings with `video` and maybe `prompt`.
+            items: paths, pairs (path, prompt), or mappings with `video` and maybe `prompt`, or with
+                another name of these; see `data.columns`.
             batch_size: videos that go through the model together; does not change the scores.
             workers: threads that decode and preprocess meanwhile.
 
@@ -199,8 +201,13 @@ def as_clip(item: Item) -> Clip:
         return item
     if isinstance(item, (str, os.PathLike)):
         return make_clip(item)
-    if isinstance(item, Mapping) and "video" in item:
-        return make_clip(item["video"], item.get("prompt"))
+    if isinstance(item, Mapping):
+        try:
+            named = in_our_names(item)
+        except ValueError as error:
+            raise TypeError(f"an item has {error}") from None
+        if "video" in named:
+            return make_clip(named["video"], named.get("prompt"))
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return make_clip(*item)
     kinds = "a path, a pair (path, prompt) or a mapping with 'video'"

@@ -99,6 +99,31 @@ class TestScore:
         assert run("gone.mp4", code=1).stderr == "failed: gone.mp4: no such file\n"
         assert overall() == {"gone.mp4": None}
 
+    def test_a_url_is_told_to_be_none(self, engine):
+        url = "https://example.com/a.mp4?x=1"
+        result = run("v/a.mp4", url, code=1)
+        assert result.stderr == (
+            f"failed: {url}: a URL, and files are needed: download it and give its path\n"
+        )
+        assert overall() == {"v/a.mp4": 2.0, url: None}
+        assert run("v", "--prompts", "s3://bucket/p.csv", code=2).stderr == (
+            "error: s3://bucket/p.csv: a URL, and files are needed: download it and give its path\n"
+        )
+
+    def test_prompts_of_names(self, engine):
+        for name in ("v/a.mp4", "v/b.mp4", "v/c.mp4"):
+            os.rename(name, name.replace(".mp4", " dog-0.mp4"))
+        run("v", "--prompts", "names")
+        assert engine.prompts == ["a dog", "b dog", "c dog"]
+        Path("full.json").write_text('[{"prompt_en": "b dog", "dimension": ["color"]}]')
+        run("v", "--prompts", "full.json")
+        assert engine.prompts[3:] == [None, "b dog", None]
+
+    def test_help_tells_of_prompts(self):
+        text = " ".join(run("--help").stdout.replace("│", " ").split())
+        for told in ("FILE|names", "VBench_full_info.json", "video_path, file_path", "prompt_en"):
+            assert told in text
+
     def test_quiet(self, engine):
         Path("v/b.mp4").write_text("bug")
         result = run("v", "--quiet", "--prompts", "v/prompts.json", code=1)

@@ -253,6 +253,8 @@ def test_command(folder):
     ("arguments", "code", "message"),
     [
         (["gone.mp4"], 1, "gone.mp4: no such file"),
+        (["https://x.org/a.mp4"], 1, "https://x.org/a.mp4: a URL, and files are needed: download "
+         "it and give its path"),
         (["text.mp4"], 1, "text.mp4: not a readable video (Invalid data found when processing "
          "input)"),
         (["v/even.mp4", "--step", "3"], 2, "--step (3) must be above 0 and at most --window (2)"),
