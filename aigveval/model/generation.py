@@ -12,7 +12,7 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,9 @@ from transformers import (
 
 from prompts import ANSWER, SLOT, render_levels
 from prompts.rubric import Score
-from .library_internals import CACHE
 
-if TYPE_CHECKING:
-    from .base import ScorerModel
+from .base import ScorerModel
+from .library_internals import CACHE
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
 _TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
@@ -105,7 +104,7 @@ def question_ids(
 
 
 def answer_heads(
-    model: "ScorerModel", batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
+    model: ScorerModel, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
 ) -> list[str]:
     """What the LLM is given of each answer: the levels nearest to the scores, and the detections.
 
@@ -135,7 +134,7 @@ class AnswerWriter:
 
     def __init__(
         self,
-        model: "ScorerModel",
+        model: ScorerModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch: Mapping[str, Tensor],

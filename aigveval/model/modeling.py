@@ -10,10 +10,12 @@ Axis legend: b batch, K feature tokens, D their width, s sequence, h width of th
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -21,27 +23,25 @@ from encoders.base import Encoder
 from prompts import Detection, render_detections
 from prompts.consistency import highest_severity
 from prompts.rubric import MIN_SCORE, Score
+
+from .backbones import check_llm, inject_lora, load_llm, save_llm
+from .base import AIGVEvalOutput, ScorerModel
 from .checkpoint import (
-    frozen_llm,
-    load_trained,
-    model_folder,
-    read_trained,
-    save_frozen,
-    split_encoders,
-    with_saved_weights,
+    frozen_llm, open_checkpoint, read_trained, split_encoders, with_saved_weights,
     with_trained_weights,
 )
 from .config import AIGVEvalConfig, check_encoder
-from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
-from ..hub.publish import HubMixin
 from .library_internals import cache_argument
 from .old_names import rename_weights
-from .backbones import check_llm, inject_lora, load_llm
-from .base import AIGVEvalOutput, ScorerModel
+from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
+
+# Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.
+_PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "token", "revision",
+                 "create_pr", "tags")
 
 
-class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
+class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
@@ -282,7 +282,8 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         )
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, merge: bool = False, **kwargs: Any
+        self, save_directory: str | Path, *, merge: bool = False, push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Write config, projectors, LoRA, and encoders that were trained.
 
@@ -290,15 +291,39 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             save_directory: Folder to write into.
             merge: Also write the LLM with its tokenizer (into `llm`) and the encoders' weights
                 (into `encoders`), and use those when the folder is loaded.
-            **kwargs: Options of `PreTrainedModel.save_pretrained`.
+            push_to_hub: Then upload it, see `push_to_hub`.
+            **kwargs: Options of `PreTrainedModel.save_pretrained`, and of `push_to_hub`.
         """
+        push_options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if name in kwargs}
         if self.encoder_states and not self.encoders:
             self.load_encoders()
-        super().save_pretrained(save_directory, merge=merge, **kwargs)
+        super().save_pretrained(save_directory, **kwargs)
         if merge and kwargs.get("is_main_process", True):
             if not self.encoders:
                 self.load_encoders()
-            save_frozen(self, Path(save_directory))
+            self._save_frozen(Path(save_directory))
+        if push_to_hub:
+            repo_id = push_options.pop("repo_id", Path(save_directory).name)
+            self.push_to_hub(repo_id, merge=merge, **push_options)
+
+    def _save_frozen(self, folder: Path) -> None:
+        """Write the LLM, its tokenizer and the encoders' weights beside the trained weights."""
+        save_llm(self.model.language_model, self.lm_head, self.config.llm, folder / "llm")
+        (folder / "encoders").mkdir(exist_ok=True)
+        for name, encoder in self.encoders.items():
+            # Copies, because safetensors refuses tensors that share memory.
+            state = {key: value.clone().contiguous() for key, value in encoder.state_dict().items()}
+            save_file(state, folder / "encoders" / f"{name}.safetensors")
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:  # type: ignore[override]
+        """Upload the trained weights, the config and a model card to the Hugging Face Hub.
+
+        Args:
+            repo_id: `OWNER/NAME`, or `NAME` in your own namespace; made if it isn't there.
+            **options: Of `aigveval.hub.publish.push_model`, which also has what it raises.
+        """
+        # By name, as `aigveval.hub` lies above the models: its cards describe them.
+        return import_module("aigveval.hub.publish").push_model(self, repo_id, **options)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -323,11 +348,12 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
 
         Raises:
             ValueError: Weights are not safetensors, or not exactly those that the model trains.
-            OSError: There's no such folder, and the Hub doesn't give it.
+            OSError: The Hub doesn't give it.
+            ModelError: There's no such folder.
         """
-        folder = model_folder(
+        folder = open_checkpoint(
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
-        )
+        ).folder
         config = AIGVEvalConfig.from_pretrained(folder) if config is None else config
         state, encoder_states = split_encoders(read_trained(folder), config, source=folder)
         if llm is None:
@@ -337,7 +363,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         model.encoder_states = encoder_states
         model.name_or_path = str(pretrained_model_name_or_path)
         model.encoder_weights = folder / "encoders"
-        load_trained(model, state, source=folder)
+        model.load_trained(state, source=folder)
         return model.eval()
 
 

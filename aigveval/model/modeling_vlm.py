@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, Cache, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .checkpoint import load_trained, model_folder, read_trained
+from .backbones import check_llm, inject_lora, load_vlm
+from .base import AIGVEvalOutput, ScorerModel
+from .checkpoint import open_checkpoint, read_trained
 from .config import LORA, ScorerConfig
 from .generation import generation_config_of
 from .library_internals import cache_argument
-from .backbones import check_llm, inject_lora, load_vlm
-from .base import AIGVEvalOutput, ScorerModel
 
 DEFAULT_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 # Frames and their sizes; Q-Save's own are not public in what we could read.
@@ -274,11 +274,12 @@ class VlmModel(ScorerModel):
 
         Raises:
             ValueError: Weights are not safetensors, or not exactly those that the model trains.
-            OSError: There's no such folder, and the Hub doesn't give it.
+            OSError: The Hub doesn't give it.
+            ModelError: There's no such folder.
         """
-        folder = model_folder(
+        folder = open_checkpoint(
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
-        )
+        ).folder
         config = VlmConfig.from_pretrained(folder) if config is None else config
         state = read_trained(folder)
         if vlm is None:
@@ -286,7 +287,7 @@ class VlmModel(ScorerModel):
             vlm = load_vlm(config.vlm, dtype=dtype, four_bit=four_bit)
         model = cls(config, vlm=vlm)
         model.name_or_path = str(pretrained_model_name_or_path)
-        load_trained(model, state, source=folder)
+        model.load_trained(state, source=folder)
         return model.eval()
 
 

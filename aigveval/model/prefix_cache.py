@@ -1,7 +1,8 @@
-"""Scoring without computing the question's beginning anew for every clip.
+"""Reusing the KV cache of the prefix that the questions about all clips share.
 
 Up to the first placeholder the question is the same for all clips, and a causal LM's keys and
-values there depend on nothing that comes after. So they are computed once and gone on from.
+values there depend on nothing that comes after. So they are computed once, and every batch starts
+from a copy of them.
 
 Axis legend: b batch, s sequence.
 """
@@ -14,16 +15,16 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from .base import AIGVEvalOutput
 from .library_internals import cache_of
 from .modeling import AIGVEvalModel
-from .base import AIGVEvalOutput
 
 
 class PrefixCache:
-    """Calls a model; where all rows begin alike, from the KV cache of their beginning.
+    """Calls a model, with the KV cache of the prefix where all rows share one.
 
-    What comes out is what `model(**batch)` gives but for rounding, the cache included if it was
-    asked for. LLMs that keep anything but keys and values, as state space models do, read it all.
+    The output is that of `model(**batch)` but for rounding, the cache included if it was asked for.
+    LLMs that keep anything but keys and values, as state space models do, compute the prefix too.
 
     Args:
         model: In eval mode. Its weights must not change any more.

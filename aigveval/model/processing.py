@@ -15,9 +15,9 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
-from .checkpoint import frozen_llm, model_folder
-from .config import AIGVEvalConfig, ScorerConfig, unscored_dimensions, prompt_order
 from .backbones import load_tokenizer
+from .checkpoint import frozen_llm, open_checkpoint
+from .config import AIGVEvalConfig, ScorerConfig, prompt_order, unscored_dimensions
 
 FEATURE_TOKEN = "<|feature|>"
 # Stands for the user's prompt while the chat is rendered; `clean` and chat templates keep it.
@@ -210,7 +210,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             pretrained_model_name_or_path: Folder or Hub id.
             **kwargs: `revision`, `token`, `cache_dir`.
         """
-        folder = model_folder(pretrained_model_name_or_path, **kwargs)
+        folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = AIGVEvalConfig.from_pretrained(folder)
         source = folder if (folder / "tokenizer_config.json").is_file() else None
         tokenizer = load_tokenizer(str(source or frozen_llm(folder, config)))

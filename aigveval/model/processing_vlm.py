@@ -22,10 +22,10 @@ from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, VideoError, read_frames
 from prompts import build_messages
 
-from .checkpoint import model_folder
 from .backbones import load_vlm_processor
-from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
+from .checkpoint import open_checkpoint
 from .modeling_vlm import VlmConfig
+from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
 
 # Stand in the question for the frames, and for where they end; chat templates keep them.
 _SLOW, _FAST, _END = "zqSLOWFRAMESqz", "zqFASTFRAMESqz", "zqFRAMESENDqz"
@@ -87,7 +87,7 @@ class VlmProcessor(QuestionProcessor):
             pretrained_model_name_or_path: Folder or Hub id.
             **kwargs: `revision`, `token`, `cache_dir`.
         """
-        folder = model_folder(pretrained_model_name_or_path, **kwargs)
+        folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = VlmConfig.from_pretrained(folder)
         source = folder if (folder / "processor_config.json").is_file() else None
         return cls.from_config(config, inner=load_vlm_processor(str(source or config.vlm)))

@@ -14,10 +14,9 @@ from encoders.base import Encoder
 from encoders.registry import resolve_name
 
 from ..features.cache import FeatureCache, extract
-from ..inference.assessor import find_model
 from ..model.backbones import check_four_bit, load_llm, load_vlm
 from ..model.base import ScorerModel
-from ..model.checkpoint import kind_of
+from ..model.checkpoint import open_checkpoint
 from ..model.config import AIGVEvalConfig
 from ..model.modeling import AIGVEvalModel
 from ..model.modeling_vlm import VlmConfig, VlmModel
@@ -85,7 +84,7 @@ def build_model(config: FitConfig) -> Built:
         ModelError: There is no such base model.
     """
     try:
-        kind = kind_of(find_model(config.base)).model if config.base else None
+        kind = open_checkpoint(config.base).model_class if config.base else None
         if config.vlm or kind is VlmModel:
             return _build_vlm(config)
         model, processor, encoders = _from_base(config) if config.base else _new(config)
@@ -107,7 +106,7 @@ def build_model(config: FitConfig) -> Built:
 
 
 def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    base = find_model(config.base or "")
+    base = open_checkpoint(config.base or "").source
     processor = AIGVEvalProcessor.from_pretrained(base)
     saved = AIGVEvalConfig.from_pretrained(base, **_noise(config))
     saved.llm_4bit = saved.llm_4bit or config.llm_4bit
@@ -141,7 +140,7 @@ def _build_vlm(config: FitConfig) -> Built:
     if config.learn == "distill":
         raise FitError("learn: distill needs projectors, which a vision-language model has none of")
     if config.base:
-        base = find_model(config.base)
+        base = open_checkpoint(config.base).source
         saved = VlmConfig.from_pretrained(base)
         saved.llm_4bit = saved.llm_4bit or config.llm_4bit
         if saved.llm_4bit:

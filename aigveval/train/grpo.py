@@ -34,8 +34,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from prompts import SCORES
 
-from ..inference.assessor import name_scores
-from ..model.generation import answer_heads
+from ..model.base import name_scores
+from ..model.generation import AnswerWriter, answer_heads
 from ..model.library_internals import cache_of
 from .answers import evidence_of
 from .callbacks import ProgressCallback, SaveCallback
@@ -106,7 +106,7 @@ def train(
 
     Args:
         config: Of stage grpo.
-        model: Writes answers (`answer_writer`) and scores (`score`).
+        model: That writes answers and scores.
         processor: With its tokenizer.
         dataset: The training rows; those with answers are sampled for.
         collate: Makes a batch of scores of its items.
@@ -294,8 +294,8 @@ class Rollouts:
                 raise RuntimeError(f"the model gives no scores any more: {scores}")
             known.append({name: scores[name].score for name in SCORES if scores.get(name)})
         heads = answer_heads(model, batch, known)
-        writer = model.answer_writer(
-            self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
+        writer = AnswerWriter(
+            model, self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
         )
         numbers = [unique.index(row) for row in rows]
         state = (self.seed, trainer.state.global_step, trainer.accelerator.process_index)

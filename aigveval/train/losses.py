@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from prompts.rubric import LEVEL_WEIGHTS, SCORES
 
-from ..model.scores import score_levels
+from ..model.base import score_levels
 from .config import LOSS_TERMS
 from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT
 

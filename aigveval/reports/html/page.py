@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
+from ...versions import __version__
 from ...evaluation.bootstrap import Estimate
 from ..tables import show
 from ..writing import write_whole

@@ -10,7 +10,6 @@ import aigveval
 from aigveval.inference.assessor import load
 from aigveval.errors import ModelError
 from aigveval.cli.app import app
-from aigveval.inference.explain import ExplainingEngine
 from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from aigveval.inference.timeline import make_timeline
@@ -133,12 +132,12 @@ def test_a_timeline_shows_each_window_with_times_of_its_own(folder, tmp_path):
     timeline = make_timeline(assessor, clip, prompt=PROMPT, window_seconds=1, step_seconds=1)
     assert [window.start_seconds for window in timeline.windows] == [0, 1, 2]
     engine = assessor.engine
-    from aigveval.inference.timeline import _times, _views
+    from aigveval.inference.timeline import _clips, _times
 
     info, times = _times(clip)
-    seen = _views(clip, engine, [(0.0, 1.0), (2.0, 3.0)], times)
+    seen = [one.views for one in _clips(clip, engine, [(0.0, 1.0), (2.0, 3.0)], times)]
     texts = [engine.processor.tokenizer.decode(view["input_ids"]) for view in seen]
     assert "<0.2 seconds>" in texts[1] and texts[0] == texts[1]
     assert not torch.equal(seen[0]["pixel_values"], seen[1]["pixel_values"])
-    assert isinstance(ExplainingEngine(engine, text=True).prepare(clip).views, dict)
+    assert isinstance(engine.prepare(clip).views, dict)
     assert engine.processor.frame_options == FRAMES

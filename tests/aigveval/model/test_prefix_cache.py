@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Mamba2Config, MistralConfig, Qwen3NextConfig
 
-from aigveval.inference.assessor import ModelEngine
+from aigveval.inference.engine import ModelEngine, PreparedClip
+from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from aigveval.model.prefix_cache import PrefixCache
 from encoders.onednn import OneDnnLinear, has_onednn
@@ -156,8 +157,8 @@ def test_answers_are_written_on_from_its_cache(made, batch):
     model, processor = made
     with torch.inference_mode():
         output = PrefixCache(model)(**batch, use_cache=True)
-    writer = model.answer_writer(
-        processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads()
+    writer = AnswerWriter(
+        model, processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads()
     )
     assert writer.write(range(len(PROMPTS)), max_new_tokens=NEW) == expected
     assert writer._cache is not None
@@ -178,7 +179,8 @@ def test_an_engine_scores_with_it(made, batch, lengths):
     with torch.no_grad():
         plain = model(**batch)
     engine = ModelEngine(model, processor, device=torch.device("cpu"))
-    clip = {name: torch.rand(e.spec.num_tokens, 3) for name, e in processor.encoders.items()}
+    views = {name: torch.rand(e.spec.num_tokens, 3) for name, e in processor.encoders.items()}
+    clip = PreparedClip(views=views, duration_seconds=2.0)
     lengths.clear()
     (alone,) = engine.score([clip], ["a cat"])
     pair = engine.score([clip, clip], ["a cat", None])

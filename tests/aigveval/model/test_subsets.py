@@ -8,7 +8,8 @@ import torch
 from typer.testing import CliRunner
 
 from aigveval.inference import assessor as assess
-from aigveval.inference.assessor import Assessor, ModelEngine
+from aigveval.inference.assessor import Assessor
+from aigveval.inference.engine import ModelEngine
 from aigveval.cli.app import app
 from aigveval.model.config import AIGVEvalConfig, unscored_dimensions
 from aigveval.model.modeling import AIGVEvalModel
@@ -80,7 +81,7 @@ def test_it_goes_through_a_folder(tmp_path):
 
 def test_the_command_line_writes_null(monkeypatch, tmp_path, clip):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assess, "load", lambda model, device: assessor({"technical"}))
+    monkeypatch.setattr(assess, "load", lambda model, **options: assessor({"technical"}))
     result = CliRunner().invoke(app, ["score", str(clip), "--prompt", "a cat"])
     assert result.exit_code == 0, result.output
     row = json.loads((tmp_path / "results.jsonl").read_text())
