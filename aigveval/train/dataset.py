@@ -56,14 +56,14 @@ class QualityDataset(Dataset[dict[str, Any]]):
         answers: Items have an ``answer``, another wording in each epoch; None where the row has
             none, or where the item shows another prompt than its row's, for which it was not
             written.
-        mismatch_probability: Chance that an epoch shows a row with a prompt of other rows. Its
-            semantic score is then drawn from `mismatch_scores`, its overall score is unknown, the
-            other two stay. So the model learns to read the prompt. A pair then becomes its first
-            video with its own prompt, preferred on `semantic` to itself with another's. Nothing
-            is swapped where no row (or pair) has a semantic score to learn from besides.
+        mismatch_probability: Probability that an epoch shows a row with a prompt of other rows.
+            Its semantic score is then drawn from `mismatch_scores`, its overall score is unknown,
+            the other two stay. So the model learns to read the prompt. A pair then becomes its
+            first video with its own prompt, preferred on `semantic` to itself with another's.
+            Nothing is swapped where no row (or pair) has a semantic score.
         mismatch_scores: Lowest and highest semantic score of a wrong prompt.
-        prompt_dropout: Chance that an epoch shows a row or pair without its prompt: semantic and
-            overall score are then unknown. So the model learns to do without.
+        prompt_dropout: Probability that an epoch shows a row or pair without its prompt: semantic
+            and overall score are then unknown. So the model learns to score without a prompt.
         seed: Of all draws.
     """
 

@@ -264,7 +264,8 @@ class ScoreLoss:
     pair_tie: float
 
     def __call__(self, level_logits: Tensor, labels: Tensor, slot_mask: Tensor) -> Tensor:
-        """
+        """The loss, a scalar.
+
         Args:
             level_logits: (b, 4, 5).
             labels: (b, 13), see `dataset`.

@@ -7,9 +7,11 @@ pure functions of `losses`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -187,14 +189,18 @@ class TrainerParts:
     args: TrainingArguments
     optimizer: Any
 
+    @cached_property
+    def _noted(self) -> dict[str, list[float]]:
+        return defaultdict(list)
+
     def note(self, name: str, value: Tensor) -> None:
         """Remember a value, of which the mean is logged with the next loss."""
-        self.__dict__.setdefault("_noted", {}).setdefault(name, []).append(value.detach().item())
+        self._noted[name].append(value.detach().item())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            noted = self.__dict__.pop("_noted", {})
-            logs = {**logs, **{name: fmean(values) for name, values in noted.items()}}
+            logs = {**logs, **{name: fmean(values) for name, values in self._noted.items()}}
+            self._noted.clear()
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

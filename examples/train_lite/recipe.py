@@ -108,7 +108,7 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
         lines = []
         for part, weight in ANSWER_WEIGHTS.items():
             rows, records = manifests.read_ladder(work / "ladder" / part)
-            scores = told(base, rows, cache)
+            scores = predicted_scores(base, rows, cache)
             lines += manifests.answer_lines(work / "ladder" / part, records, scores, weight=weight)
         (work / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
     for number, (stage, options) in enumerate(STAGES.items(), 1):
@@ -126,8 +126,10 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
 
 
 @torch.inference_mode()
-def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDArray[np.float32]:
-    """Scores (n, 4) as the projectors of a model tell them."""
+def predicted_scores(
+    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
+) -> NDArray[np.float32]:
+    """Scores (n, 4) as the score heads of a model's projectors predict them."""
     processor = AIGVEvalProcessor.from_pretrained(folder)
     model = AIGVEvalModel.from_pretrained(folder)
     encoders = list(processor.encoders.values())
