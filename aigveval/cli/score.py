@@ -17,8 +17,7 @@ from .console import (
     INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
     print_results, say, silence_libraries, video_progress,
 )
-from .column_names import COLUMN_NAMES
-from .options import SCALE
+from .options import COLUMN_NAMES, SCALE
 
 if TYPE_CHECKING:
     from ..data.manifest import Clip

@@ -18,8 +18,7 @@ from ..errors import ModelError, one_line, reason_of
 from ..model.checkpoint import open_checkpoint
 from ..versions import __version__
 from .batching import run_batches
-from .device import find_device
-from .engine import Engine, NoEngine, PreparedClip, load_engine
+from .engine import Engine, NoEngine, PreparedClip, find_device, load_engine
 
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
 

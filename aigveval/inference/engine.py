@@ -18,6 +18,7 @@ from encoders.video import FrameRequest, Frames, VideoError, read_frames
 from encoders.views import requests_of
 
 from ..assessment import Scores
+from ..errors import ModelError
 from ..model.base import name_scores
 from ..model.checkpoint import Checkpoint
 from ..model.prefix_cache import PrefixCache
@@ -213,3 +214,20 @@ def load_engine(checkpoint: Checkpoint, *, device: torch.device) -> ModelEngine:
     processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
     model = checkpoint.model_class.from_pretrained(checkpoint.source)
     return engine(model, processor, device=device)
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
+
+    Raises:
+        ModelError: when there is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
+    return chosen

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...versions import __version__
-from ...evaluation.bootstrap import Estimate
+from ...files import write_text
+from ...metrics import Estimate
 from ..tables import show
-from ..writing import write_whole
 from .strips import Strip, make_strips
 
 if TYPE_CHECKING:
@@ -98,4 +98,4 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_whole(path, _environment().get_template(template).render(values))
+    write_text(path, _environment().get_template(template).render(values))
