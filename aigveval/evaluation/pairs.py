@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics import LISTED_CLIPS, MOST_PAIRS
+from ..metrics import MOST_PAIRS
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
