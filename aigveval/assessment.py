@@ -1,4 +1,4 @@
-"""What is said of a video: `Score`, `Assessment` and `Timeline`, validated when they are built.
+"""The results for a video: `Score`, `Assessment` and `Timeline`, validated when they are built.
 
 A row is the same everywhere: `video, prompt, overall, technical, motion, semantic, model, version,
 seconds, error`, each score as `{"score", "std"}` or null. A run that explains adds `explanation`,

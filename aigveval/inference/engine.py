@@ -24,7 +24,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.prefix_cache import PrefixCache
 from .explain import Explainer
 
-Views = Mapping[str, Tensor]  # what the model sees of one clip, by name, without batch axis
+Views = Mapping[str, Tensor]  # the model's inputs from one clip, by name, without batch axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,9 @@ class Engine(Protocol):
         self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
         explain: bool = False, contributions: bool = False,
     ) -> Sequence[Scores | Exception]:
-        """Scores a batch, row by row in order, independent of each other; or says why not.
+        """Scores a batch, row by row in order, independent of each other.
+
+        A row that fails is an exception.
 
         Args:
             clips: b clips.
@@ -227,7 +229,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
+    except (RuntimeError, AssertionError):  # torch's own message lists every back end it knows
         here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
     return chosen

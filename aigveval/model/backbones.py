@@ -43,7 +43,7 @@ def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
     """What `from_pretrained` is given: the embedded LLM's converted folder, else the argument.
 
     Raises:
-        encoders.weights.WeightsError: The embedded LLM can't be fetched or converted.
+        encoders.weights.WeightsError: The embedded LLM cannot be fetched or converted.
     """
     if name_or_path != EMBEDDED_LLM:
         return name_or_path
@@ -120,7 +120,7 @@ def _four_bit(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def check_four_bit() -> None:
-    """Raise `ValueError` where an LLM can't be loaded in 4 bits."""
+    """Raise `ValueError` where an LLM cannot be loaded in 4 bits."""
     if not torch.cuda.is_available():
         raise ValueError("an LLM in 4 bits needs a CUDA GPU, and there is none")
     if find_spec("bitsandbytes") is None:
@@ -141,7 +141,7 @@ def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
-            message = f"{name}: can't be loaded as {kind} ({reason_of(error)})"
+            message = f"{name}: cannot be loaded as {kind} ({reason_of(error)})"
         elif is_repository(name) or not set(name) & {"/", "\\"}:
             message = (
                 f"{name}: the {what} is not on this machine, and the Hugging Face Hub doesn't give "
@@ -251,7 +251,7 @@ def save_llm(
     if getattr(language_model, "is_quantized", False) or getattr(
         language_model.config, "quantization_config", None
     ):
-        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM can't be written whole")
+        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM cannot be written whole")
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(language_model.config)
     prefix = whole.base_model_prefix

@@ -92,7 +92,7 @@ class ScorerModel(PreTrainedModel):
 
     @property
     def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for what the model sees, and that it must never write."""
+        """Placeholder tokens of features or pixels, which the model must never write."""
         raise NotImplementedError
 
     def trained_keys(self) -> set[str]:
@@ -169,7 +169,7 @@ class ScorerModel(PreTrainedModel):
         use_cache: bool,
         output_last_hidden_state: bool,
     ) -> AIGVEvalOutput:
-        """What the LLM gave, with the scores and logits that were asked for; see `forward`."""
+        """The LLM's output with the scores and logits that were asked for; see `forward`."""
         hidden = found.last_hidden_state
         level_logits = scores = stds = logits = None
         if slot_positions is not None:

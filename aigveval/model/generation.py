@@ -124,7 +124,7 @@ class AnswerWriter:
         model: In eval mode.
         tokenizer: The processor's.
         batch: What `model.score` was given, with `use_cache=True`.
-        cache: The KV cache that it gave. It's taken over and cut; where it can't be cut,
+        cache: The KV cache of that pass. It is taken over and cropped; where this is not possible,
             as with LLMs that keep no keys and values, the question is computed again.
         heads: b beginnings of the answers, as of `answer_heads`, each ending its line.
 
@@ -261,7 +261,7 @@ def _common(ids: Sequence[int], seen: Sequence[int]) -> int:
 
 
 def _cut(cache: Cache, count: int) -> bool:
-    """Take the last tokens off a cache; false where it can't be done."""
+    """Crop the last tokens off a cache; false where this is not possible."""
     try:
         cache.crop(-count)  # that a positive number is what's left holds for old versions only
     except (RuntimeError, ValueError, NotImplementedError, AttributeError):

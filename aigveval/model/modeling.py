@@ -1,4 +1,4 @@
-"""The model: encoder tokens, projected into the LLM's embeddings, and four scores out of one pass.
+"""The model: encoder tokens, projected into the LLM's embeddings; four scores in one forward pass.
 
 Laid out as transformers' LLaVA: `model` (projectors and language model) and `lm_head`. The LLM and
 the encoders are frozen; projectors and LoRA are what's trained and what `save_pretrained` writes,
@@ -71,7 +71,7 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
         self.generation_config = generation_config_of(llm)
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
-        # Also of a training run that goes on, where the Trainer loads its checkpoint.
+        # For a resumed training run too, whose checkpoint the Trainer loads.
         self.register_load_state_dict_pre_hook(_rename_weights)
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
@@ -142,7 +142,7 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
                 gradients, and take their place in the features.
             text: The b prompts, for encoders in `views` that read them.
             output_last_hidden_state: Return the hidden states too.
-            cache: The KV cache to go on from; it's added to.
+            cache: The KV cache of the tokens before; this pass extends it.
             use_cache: Return the cache.
             logits_to_keep: At how many of the last positions logits are wanted, 0 for all. By
                 default none where there are slots, else all.

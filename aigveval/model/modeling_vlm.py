@@ -1,4 +1,4 @@
-"""The other model: a vision-language model that sees the frames itself, as Q-Save does.
+"""The vision-language model, which reads the frames itself, as Q-Save does.
 
 Q-Save (arXiv 2511.18825) shows Qwen3-VL a few frames at high resolution and many small ones, and
 reads scores and explanation out of one answer. Here any image-text-to-text model of transformers
@@ -43,7 +43,7 @@ class VlmConfig(ScorerConfig):
             the language part.
         image_token_id: Id of the placeholder of pictures, by the name that TRL looks for. Filled in
             by the model.
-        answer_times: Likewise. The model is told the frames' times, so it can answer in seconds.
+        answer_times: Likewise. The question has the frames' times, so answers can be in seconds.
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -242,7 +242,7 @@ class VlmModel(ScorerModel):
         self, input_ids: Tensor, *, visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **options: Any,
     ) -> Any:
-        """`generate` of the vision-language model, which knows how its own cache goes on.
+        """`generate` of the vision-language model, which continues from its own cache.
 
         Args:
             input_ids: (b, s).

@@ -76,6 +76,6 @@ class PrefixCache:
 
 
 def _is_plain(cache: Any) -> bool:
-    """Whether it's nothing but keys and values, which can be copied and gone on from."""
+    """Whether it has nothing but keys and values, which can be copied."""
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
