@@ -13,7 +13,7 @@ from aigveval.inference import assessor as assess
 from aigveval.inference import timeline as module
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
-from aigveval.inference.engine import ModelEngine, PreparedClip
+from aigveval.inference.engine import ModelEngine
 from aigveval.inference.timeline import make_timeline, window_spans
 from aigveval.reports.plots import plot_timeline
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
@@ -80,17 +80,16 @@ def by_hand(path, spans):
     _, frames = read_frames(path, {"all": everything})
     frames = frames["all"]
     times, encoders = frames.timestamps_seconds, make_encoders()
-    clips = []
+    views = []
     for start, end in spans:
         inside = np.flatnonzero((times > start + 1e-6) & (times < end - 1e-6))
         first = np.flatnonzero(times <= start + 1e-6)[-1]
         own = np.unique(np.append(inside, first))
-        views = {
+        views.append({
             name: e.preprocess(frames.pixels[own[e.frame_indices(len(own), 0.0)]])
             for name, e in encoders.items()
-        }
-        clips.append(PreparedClip(views=views, duration_seconds=end - start))
-    return tiny_assessor().engine.score(clips, ["a dog"] * len(clips))
+        })
+    return tiny_assessor().engine.score_views(views, ["a dog"] * len(views))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
