@@ -22,6 +22,7 @@ def pytest_collection_modifyitems(items):
     if BESIDE_OTHERS:
         items.sort(key=lambda item: item.path.name not in LONG)  # keeps the order otherwise
 
+
 _DEPRECATIONS = Deprecations()
 _DEPRECATIONS.watch()
 
