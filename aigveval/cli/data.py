@@ -13,7 +13,7 @@ import typer
 from ..data.adapters import ADAPTERS
 from .console import one_line_errors, say, silence_libraries
 
-from .column_names import COLUMN_NAMES
+from .options import COLUMN_NAMES
 
 if TYPE_CHECKING:
     from ..data.leaks import Overlap

@@ -18,20 +18,28 @@ from encoders.video import FrameRequest, Frames, VideoError, read_frames
 from encoders.views import requests_of
 
 from ..assessment import Scores
+from ..errors import ModelError
 from ..model.base import name_scores
 from ..model.checkpoint import Checkpoint
 from ..model.prefix_cache import PrefixCache
 from .explain import Explainer
 
-Views = Mapping[str, Tensor]  # what the model sees of one clip, by name, without batch axis
+Views = Mapping[str, Tensor]  # the model's inputs from one clip, by name, without batch axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedClip:
-    """A clip as the model takes it, and its length."""
+    """A clip as the model takes it.
+
+    Args:
+        views: the model's inputs.
+        duration_seconds: the length that the times of its defects refer to.
+        warnings: what was noticed when it was read.
+    """
 
     views: Views
     duration_seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -69,11 +77,24 @@ class Engine(Protocol):
             start_seconds: when that part starts.
         """
 
+    def score_views(
+        self, views: Sequence[Views], prompts: Sequence[str | None]
+    ) -> Sequence[Scores | Exception]:
+        """Scores a batch of clips or parts of clips, in order and independent of each other.
+
+        Args:
+            views: b times what `view` gives.
+            prompts: b prompts; None for one that is unknown.
+
+        Returns:
+            The scores of each row, or what went wrong with it.
+        """
+
     def score(
         self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
         explain: bool = False, contributions: bool = False,
     ) -> Sequence[Scores | Exception]:
-        """Scores a batch, row by row in order, independent of each other; or says why not.
+        """Scores as `score_views` does, with the clips' warnings and what else is asked for.
 
         Args:
             clips: b clips.
@@ -128,20 +149,35 @@ class ModelEngine:
     def prepare(self, path: Path) -> PreparedClip:
         info, frames = read_frames(path, self.requests, **self.sizes)
         views = self.view(frames, path)
-        return PreparedClip(views=views, duration_seconds=info.duration_seconds)
+        return PreparedClip(
+            views=views, duration_seconds=info.duration_seconds, warnings=info.warnings
+        )
+
+    @torch.inference_mode()
+    def score_views(
+        self, views: Sequence[Views], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        batch = self.batch(views, prompts)
+        return name_scores(self.run(**batch), batch["slot_mask"])
 
     @torch.inference_mode()
     def score(
         self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
         explain: bool = False, contributions: bool = False,
     ) -> list[Scores | Exception]:
-        batch = self.batch([clip.views for clip in clips], prompts)
-        if not (explain or contributions):
-            return name_scores(self.run(**batch), batch["slot_mask"])
-        return self.explainer.explain(
-            batch, [clip.duration_seconds for clip in clips], text=explain,
-            contributions=self.supports_contributions,
-        )
+        views = [clip.views for clip in clips]
+        if explain or contributions:
+            rows = self.explainer.explain(
+                self.batch(views, prompts), [clip.duration_seconds for clip in clips],
+                text=explain, contributions=self.supports_contributions,
+            )
+        else:
+            rows = self.score_views(views, prompts)
+        pairs = zip(rows, clips, strict=True)
+        return [
+            row if isinstance(row, Exception) else row | {"warnings": clip.warnings}
+            for row, clip in pairs
+        ]
 
     @torch.inference_mode()
     def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
@@ -192,6 +228,11 @@ class NoEngine:
     def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
         return {}
 
+    def score_views(
+        self, views: Sequence[Views], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        return []
+
     def score(
         self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
         explain: bool = False, contributions: bool = False,
@@ -202,8 +243,10 @@ class NoEngine:
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
 
 
-def load_engine(checkpoint: Checkpoint, *, device: torch.device) -> ModelEngine:
-    """Loads the model and the processor of a checkpoint.
+def load_engine(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
+) -> ModelEngine:
+    """Loads the model, with its LLM in a number type, and the processor of a checkpoint.
 
     Raises:
         OSError, ValueError, RuntimeError: when they cannot be loaded.
@@ -211,5 +254,22 @@ def load_engine(checkpoint: Checkpoint, *, device: torch.device) -> ModelEngine:
     """
     engine = _ENGINES[checkpoint.model_type]
     processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
-    model = checkpoint.model_class.from_pretrained(checkpoint.source)
+    model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
     return engine(model, processor, device=device)
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
+
+    Raises:
+        ModelError: when there is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):  # torch's own message lists every back end it knows
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
+    return chosen

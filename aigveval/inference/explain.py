@@ -143,8 +143,8 @@ def read_answer(
 ) -> Answer:
     """Reads what the model wrote, times in seconds; all that is wrong is in `problems`.
 
-    What cannot be read is left out, and so are texts that repeat themselves, and whatever is
-    said of a dimension that has no score, as of the alignment with an unknown prompt.
+    What cannot be read is left out, and so are texts that repeat themselves, and statements about
+    a dimension that has no score, as about the alignment with an unknown prompt.
 
     Args:
         written: by the model.

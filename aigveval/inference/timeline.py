@@ -22,7 +22,7 @@ from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
 from ..assessment import Timeline, Window
 from .assessor import Assessor
 from .batching import run_batches
-from .engine import Engine, PreparedClip
+from .engine import Engine, Views
 
 WINDOW_SECONDS = 2.0
 STEP_SECONDS = 0.5
@@ -118,8 +118,10 @@ def _score(
     batches = [spans[start:start + size] for start in range(0, len(spans), size)]
     outcomes = run_batches(
         batches,
-        prepare=lambda batch: _clips(path, engine, batch, times),
-        compute=lambda work: [engine.score(clips, [prompt] * len(clips)) for _, clips in work],
+        prepare=lambda batch: _views(path, engine, batch, times),
+        compute=lambda work: [
+            engine.score_views(views, [prompt] * len(views)) for _, views in work
+        ],
         batch_size=1, workers=1,
     )
     for outcome in outcomes:
@@ -150,9 +152,9 @@ def _frames(times: np.ndarray, start: float, end: float) -> tuple[int, int]:
     return first, max(first + 1, int(np.searchsorted(times, end - 1e-6)))
 
 
-def _clips(
+def _views(
     path: Path, engine: Engine, spans: Sequence[tuple[float, float]], times: np.ndarray
-) -> list[PreparedClip]:
+) -> list[Views]:
     """Each stretch as a clip of its own, out of one decoding pass."""
     def within(wanted: FrameRequest, first: int, stop: int) -> FrameRequest:
         def indices(count: int, fps: float) -> np.ndarray:
@@ -168,9 +170,7 @@ def _clips(
         for number, span in enumerate(spans) for name, request in requests.items()
     }
     _, found = read_frames(path, wanted, **engine.sizes)
-    clips = []
-    for number, (start, end) in enumerate(spans):
-        frames = {name: found[f"{number} {name}"] for name in requests}
-        views = engine.view(frames, path, start)
-        clips.append(PreparedClip(views=views, duration_seconds=end - start))
-    return clips
+    return [
+        engine.view({name: found[f"{number} {name}"] for name in requests}, path, start)
+        for number, (start, _) in enumerate(spans)
+    ]

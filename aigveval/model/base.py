@@ -20,7 +20,7 @@ from prompts.rubric import Score as ScoreName
 
 from ..assessment import Score, Scores
 from .checkpoint import ENCODER_PREFIX, WEIGHTS
-from .library_internals import CACHE, cache_of
+from .library_internals import CACHE, cache_of, is_lora
 
 
 def level_probabilities(level_logits: Tensor) -> Tensor:
@@ -91,8 +91,13 @@ class ScorerModel(PreTrainedModel):
     rope_deltas: Tensor | None = None
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether a KV cache, with `rope_deltas`, is all that the model needs to go on."""
+        return True
+
+    @property
     def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for what the model sees, and that it must never write."""
+        """Placeholder tokens of features or pixels, which the model must never write."""
         raise NotImplementedError
 
     def trained_keys(self) -> set[str]:
@@ -106,7 +111,7 @@ class ScorerModel(PreTrainedModel):
         return {
             key for key in self.state_dict()
             if key.startswith(prefixes)
-            or (".lora_" in key and not key.startswith(ENCODER_PREFIX))
+            or (is_lora(key) and not key.startswith(ENCODER_PREFIX))
         }
 
     def load_trained(self, state: dict[str, Tensor], *, source: Path) -> None:
@@ -152,10 +157,6 @@ class ScorerModel(PreTrainedModel):
         """
         return [""] * len(batch["input_ids"])
 
-    def _note_frozen(self) -> None:
-        # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
-        self._keys_to_ignore_on_save = set(self.state_dict()) - self.trained_keys()
-
     def init_weights(self) -> None:
         """Nothing: the LLM comes with its weights, and what is trained initialises itself."""
 
@@ -169,7 +170,7 @@ class ScorerModel(PreTrainedModel):
         use_cache: bool,
         output_last_hidden_state: bool,
     ) -> AIGVEvalOutput:
-        """What the LLM gave, with the scores and logits that were asked for; see `forward`."""
+        """The LLM's output with the scores and logits that were asked for; see `forward`."""
         hidden = found.last_hidden_state
         level_logits = scores = stds = logits = None
         if slot_positions is not None:
@@ -230,6 +231,8 @@ class ScorerModel(PreTrainedModel):
             save_directory: Folder to write into.
             **kwargs: Options of `PreTrainedModel.save_pretrained`.
         """
+        state, trained = kwargs.pop("state_dict", None) or self.state_dict(), self.trained_keys()
+        kwargs["state_dict"] = {key: value for key, value in state.items() if key in trained}
         with no_bars():
             super().save_pretrained(save_directory, save_original_format=False, **kwargs)
         # The LLM's own, which is taken over when the model is made.

@@ -87,7 +87,7 @@ class Checkpoint:
         try:
             found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
         except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} can't be read ({' '.join(str(error).split())})") from error
+            raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
         if found not in _CLASSES:
             raise ValueError(
                 f"{path} is of a model of type {found!r}; aigveval's are {', '.join(_CLASSES)}"

@@ -163,7 +163,7 @@ class AIGVEvalConfig(ScorerConfig):
             `projector.AIGVEvalBackbone`). AIGVEval has no such thing; a small LLM learns from fewer
             clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
-            that a freak clip can't throw the LLM off.
+            that a freak clip cannot throw the LLM off.
         detector: Names of the defects that a detector looks for in the features; the LLM reads its
             detections before it writes an answer (see `defect_detector.DefectDetector`). None by
             default.

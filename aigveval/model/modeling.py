@@ -1,4 +1,4 @@
-"""The model: encoder tokens, projected into the LLM's embeddings, and four scores out of one pass.
+"""The model: encoder tokens, projected into the LLM's embeddings; four scores in one forward pass.
 
 Laid out as transformers' LLaVA: `model` (projectors and language model) and `lm_head`. The LLM and
 the encoders are frozen; projectors and LoRA are what's trained and what `save_pretrained` writes,
@@ -32,13 +32,14 @@ from .checkpoint import (
 )
 from .config import AIGVEvalConfig, check_encoder
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
-from .library_internals import cache_argument
+from .library_internals import cache_argument, expect_missing
 from .old_names import rename_weights
 from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 
 # Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.
 _PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "token", "revision",
                  "create_pr", "tags")
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
@@ -71,14 +72,14 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
         self.generation_config = generation_config_of(llm)
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
-        # Also of a training run that goes on, where the Trainer loads its checkpoint.
+        # For a resumed training run too, whose checkpoint the Trainer loads.
         self.register_load_state_dict_pre_hook(_rename_weights)
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
         self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
-        self._no_split_modules = llm._no_split_modules
+        self._no_split_modules = getattr(llm, "_no_split_modules", None)
         self.post_init()
-        self._note_frozen()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def placeholder_ids(self) -> list[int]:
@@ -90,7 +91,6 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
     def add_detector(self, names: Sequence[str]) -> None:
         """Add a new, untrained `DefectDetector` for these defects."""
         self.model.add_detector(names)
-        self._note_frozen()
 
     @torch.no_grad()
     def detection_lines(
@@ -142,7 +142,7 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
                 gradients, and take their place in the features.
             text: The b prompts, for encoders in `views` that read them.
             output_last_hidden_state: Return the hidden states too.
-            cache: The KV cache to go on from; it's added to.
+            cache: The KV cache of the tokens before; this pass extends it.
             use_cache: Return the cache.
             logits_to_keep: At how many of the last positions logits are wanted, 0 for all. By
                 default none where there are slots, else all.
@@ -199,7 +199,7 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
             if mode and any(parameter.requires_grad for parameter in encoder.parameters()):
                 encoder.train()
                 for module in encoder.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    if isinstance(module, _BATCH_NORMS):
                         module.eval()
         return self
 
@@ -211,7 +211,6 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
             e["name"] for e in self.config.encoders
             if e["name"] in {*self.config.trained_encoders, *encoders}
         ]
-        self._note_frozen()
 
     def set_feature_stats(self, encoder: str, mean: Tensor, std: Tensor) -> None:
         """Fix an encoder's standardisation; call it once, with statistics of the training data.
@@ -252,7 +251,6 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
             encoder = with_saved_weights(encoder, self.encoder_weights)
             encoder = with_trained_weights(encoder, self.encoder_states.get(name))
             self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
-        self._note_frozen()
 
     @torch.no_grad()
     def encode(

@@ -1,4 +1,4 @@
-"""The other model: a vision-language model that sees the frames itself, as Q-Save does.
+"""The vision-language model, which reads the frames itself, as Q-Save does.
 
 Q-Save (arXiv 2511.18825) shows Qwen3-VL a few frames at high resolution and many small ones, and
 reads scores and explanation out of one answer. Here any image-text-to-text model of transformers
@@ -23,7 +23,7 @@ from .base import AIGVEvalOutput, ScorerModel
 from .checkpoint import open_checkpoint, read_trained
 from .config import LORA, ScorerConfig
 from .generation import generation_config_of
-from .library_internals import cache_argument
+from .library_internals import cache_argument, can_go_on, expect_missing
 
 DEFAULT_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 # Frames and their sizes; Q-Save's own are not public in what we could read.
@@ -43,7 +43,7 @@ class VlmConfig(ScorerConfig):
             the language part.
         image_token_id: Id of the placeholder of pictures, by the name that TRL looks for. Filled in
             by the model.
-        answer_times: Likewise. The model is told the frames' times, so it can answer in seconds.
+        answer_times: Likewise. The question has the frames' times, so answers can be in seconds.
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -167,9 +167,9 @@ class VlmModel(ScorerModel):
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
             inject_lora(vlm.get_decoder(), config.lora, name=config.vlm)
-        self._no_split_modules = vlm._no_split_modules
+        self._no_split_modules = getattr(vlm, "_no_split_modules", None)
         self.post_init()
-        self._note_frozen()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def vlm(self) -> Any:
@@ -191,6 +191,10 @@ class VlmModel(ScorerModel):
     @rope_deltas.setter
     def rope_deltas(self, value: Tensor | None) -> None:
         self.vlm.base_model.rope_deltas = value
+
+    @property
+    def keeps_all(self) -> bool:
+        return can_go_on(self.vlm.base_model)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
@@ -242,7 +246,7 @@ class VlmModel(ScorerModel):
         self, input_ids: Tensor, *, visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **options: Any,
     ) -> Any:
-        """`generate` of the vision-language model, which knows how its own cache goes on.
+        """`generate` of the vision-language model, which continues from its own cache.
 
         Args:
             input_ids: (b, s).

@@ -28,7 +28,7 @@ def level_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """First token of each level word as it follows a colon, worst level first.
 
     Raises:
-        ValueError: Two words begin with the same token, so that their logits can't be told apart.
+        ValueError: Two words begin with the same token, so that their logits are the same.
     """
     # Tokenized after a colon: SentencePiece would begin a text of its own with a bare "\u2581".
     colon = tokenizer(":", add_special_tokens=False).input_ids
@@ -131,7 +131,7 @@ class QuestionProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _foreign(self, prompt: str) -> list[int]:
-        """Tokens of a clean prompt, none of them special whatever it says."""
+        """Tokens of a clean prompt, none of them special whatever its text is."""
         if not prompt:
             return []
         ids = self.tokenizer(
@@ -249,7 +249,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             seed: Seed of random crops; the same seed gives the same views.
 
         Raises:
-            encoders.VideoError: The file can't be read.
+            encoders.VideoError: The file cannot be read.
         """
         from encoders.views import read_views
 

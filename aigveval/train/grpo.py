@@ -30,13 +30,12 @@ from transformers import (
     TrainerCallback,
 )
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
 
 from prompts import SCORES
 
 from ..model.base import name_scores
 from ..model.generation import AnswerWriter, answer_heads
-from ..model.library_internals import cache_of
+from ..model.library_internals import add_reference, cache_of
 from .answers import evidence_of
 from .callbacks import ProgressCallback, SaveCallback
 from .config import FitConfig, GrpoOptions
@@ -72,9 +71,7 @@ class GroupTrainer(TrainerParts, GRPOTrainer):
         super().__init__(model=model, **options)
         # TRL would load a whole model; only what is trained differs from ours.
         if reference is not None:
-            self.beta = beta
-            add_fused_lm_head(reference, temperature=self.temperature)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+            add_reference(self, reference, beta=beta)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,

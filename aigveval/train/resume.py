@@ -9,14 +9,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
-
 from ..files import write_text
 from ..model.old_names import new_options
 from .config import FitConfig, FitError, default_of
 from .dataset import QualityDataset
 from .validation import METRICS
 
+TRAINER_STATE_NAME = "trainer_state.json"  # as the Trainer calls it
 # Options that may be changed when a run is resumed.
 _FREE = ("output_dir", "cache_dir", "save_steps", "save_minutes", "early_stop", "threads",
          "workers", "device", "encode_batch_size", "eval_batch_size", "gradient_checkpointing",

@@ -18,13 +18,18 @@ from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
+from transformers.utils import is_torch_bf16_gpu_available
 
 from prompts.rubric import SCORES
 
 from ..model.base import ScorerModel
+from ..model.checkpoint import WEIGHTS
+from ..model.library_internals import checkpointing_option, is_lora, use_one_gpu
 from ..model.modeling import AIGVEvalModel
 from ..model.projector import FeatureProjector
 from .callbacks import WeightAverage
@@ -182,10 +187,12 @@ class TrainerParts:
     Attributes:
         config: Options of the run.
         scorer: The model as it is before it is wrapped.
+        resumes_from: A checkpoint, or None.
     """
 
     config: FitConfig
     scorer: ScorerModel
+    resumes_from: Path | None = None
     args: TrainingArguments
     optimizer: Any
 
@@ -208,13 +215,15 @@ class TrainerParts:
             self.optimizer = make_optimizer(model or self.scorer, self.config, self.args)
         return self.optimizer
 
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **options: Any) -> Any:
+        """Train as the library does, from a checkpoint on if there is one (a path)."""
+        if resume_from_checkpoint is not None:
+            self.resumes_from = Path(resume_from_checkpoint)
+            check_checkpoint(self.scorer, self.resumes_from)
+        return super().train(resume_from_checkpoint, *args, **options)  # type: ignore[misc]
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        missing = self.scorer.trained_keys() & set(load_result.missing_keys)
-        if missing or load_result.unexpected_keys:
-            raise FitError(
-                f"a checkpoint doesn't fit the model: missing {sorted(missing)[:3]}, "
-                f"unexpected {sorted(load_result.unexpected_keys)[:3]}"
-            )
+        """None: what is frozen is not in a checkpoint, and the rest was checked."""
 
 
 class QualityTrainer(TrainerParts, Trainer):
@@ -260,6 +269,9 @@ class QualityTrainer(TrainerParts, Trainer):
     def save_trained(self, folder: Path) -> None:
         """Write the model, with its averaged weights if there are any; one process writes."""
         if self.average is not None:
+            best = self.state.best_model_checkpoint
+            if best is not None and self.args.load_best_model_at_end:
+                self.average.load(Path(best))
             self.average.copy_to_model()
         model, state = self.scorer, None
         if self.is_fsdp_enabled:
@@ -274,6 +286,18 @@ class QualityTrainer(TrainerParts, Trainer):
         with self.average.in_place():
             return super().evaluate(*args, **kwargs)
 
+    def get_train_dataloader(self) -> DataLoader:
+        self.sampler = None
+        loader = super().get_train_dataloader()
+        if self.sampler is not None:
+            return loader
+        # This version of transformers does not ask for our order of rows where others do.
+        return self.accelerator.prepare(DataLoader(
+            self.train_rows, batch_size=self.config.batch_size, sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator, num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        ))
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         config, rows = self.config, self.train_rows
         batch = config.batch_size * self.args.world_size
@@ -285,25 +309,19 @@ class QualityTrainer(TrainerParts, Trainer):
         )
         return self.sampler
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
         if self.average is not None and self.args.should_save:
-            self.average.save(Path(output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        if self.average is not None:
-            self.average.load(Path(self.state.best_model_checkpoint or ""))
+            self.average.save(Path(output_dir or str(self.args.output_dir)))
 
 
 class _Hooks(TrainerCallback):
     def __init__(self, trainer: QualityTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.average is not None and self.trainer.resumes_from is not None:
+            self.trainer.average.load(self.trainer.resumes_from)
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         # In a run of several processes that resumes within an epoch, the Trainer does not do it.
@@ -336,9 +354,29 @@ def make_optimizer(
 
 
 def _kind(name: str) -> str:
-    if "lora_" in name:
+    if is_lora(name):
         return "lora"
     return "encoder" if name.removeprefix("module.").startswith("encoders.") else "projector"
+
+
+def check_checkpoint(model: ScorerModel, folder: Path) -> None:
+    """Raise `FitError` where a checkpoint lacks what the model trains, or has more.
+
+    Args:
+        model: To be trained.
+        folder: The checkpoint; nothing is checked where its weights are sharded.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return
+    with safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+    missing, unexpected = sorted(model.trained_keys() - found), sorted(found - model.trained_keys())
+    if missing or unexpected:
+        raise FitError(
+            f"a checkpoint doesn't fit the model: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
+        )
 
 
 # ---- its arguments ------------------------------------------------------------------------------
@@ -358,10 +396,12 @@ def training_arguments(
         FitError: The machine cannot do what the config asks for, or `trainer` has an argument that
             is unknown or follows from other options.
     """
+    if config.bf16 and config.device != "cpu" and not is_torch_bf16_gpu_available():
+        raise FitError(
+            "bf16: true needs a GPU that computes in bfloat16, and there is none here; set bf16: "
+            "false, or device: cpu to train in bfloat16 on the CPU, which is slow on most"
+        )
     validates = bool(config.valid)
-    # TRL's classes do it by default. The first name is the newer one.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    checkpointing = next(name for name in names if name in kind.__dataclass_fields__)
     options: dict[str, Any] = {
         "output_dir": config.output_dir,
         "num_train_epochs": config.epochs,
@@ -374,7 +414,7 @@ def training_arguments(
         "warmup_steps": config.warmup,
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
-        checkpointing: config.gradient_checkpointing,
+        checkpointing_option(kind): config.gradient_checkpointing,  # on by default in TRL
         "eval_strategy": "epoch" if validates else "no",
         "save_strategy": "epoch",
         "load_best_model_at_end": validates,
@@ -414,8 +454,7 @@ def training_arguments(
     except (ImportError, TypeError, ValueError) as error:
         raise FitError(" ".join(str(error).split())) from error
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
-    # Without torchrun, several GPUs would each get a copy for every batch; torchrun is faster.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    use_one_gpu(arguments)  # several are for torchrun
     return arguments
 
 

@@ -11,7 +11,7 @@ from aigveval.inference.assessor import Assessor
 from aigveval.inference.engine import ModelEngine
 from encoders.video import VideoError
 
-from .tiny_llm import make_encoders, make_model
+from .tiny_llm import make_encoders, make_llm, make_model
 
 
 class TextEngine:
@@ -60,23 +60,27 @@ class TextEngine:
 
 
 def tiny_assessor(
-    *, name: str = "tiny", explain: bool = False, contributions: bool = False,
-    batch_size: int = 8, workers: int = 2, **options,
+    *, name: str = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32,
+    explain: bool = False, contributions: bool = False, batch_size: int = 8, workers: int = 2,
+    **options,
 ) -> Assessor:
     """A real model of random weights behind a real processor; decodes real videos.
 
     Further options are of the model's config.
     """
-    model, processor = make_model(**options)
+    model, processor = make_model(llm=make_llm().to(dtype), **options)
     for projector in model.model.projectors.values():
         size = projector.mean.shape
         projector.set_stats(torch.full(size, 0.3), torch.full(size, 0.5))
     processor._encoders = make_encoders()
-    engine = ModelEngine(model, processor, device=torch.device("cpu"))
+    engine = ModelEngine(model, processor, device=torch.device(device))
     return Assessor(engine, name=name, batch_size=batch_size, workers=workers, explain=explain,
                     contributions=contributions)
 
 
 def fake_load(**options):
     """Stands in for `load`: a `tiny_assessor` as asked for, of a model with these options."""
-    return lambda model, *, device=None, **asked: tiny_assessor(**{**options, **asked})
+    def load(model, *, device=None, dtype="auto", **asked):
+        return tiny_assessor(**{**options, **asked})
+
+    return load

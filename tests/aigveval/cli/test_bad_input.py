@@ -144,7 +144,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def inside(self, tmp_path, monkeypatch, tiny):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(assess, "open_checkpoint", lambda model: None)
+        monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
         monkeypatch.setattr(assess, "load", lambda model, **options: tiny)
 
     def run(self, *arguments: str, code: int) -> tuple[list[Assessment], str]:
@@ -199,7 +199,7 @@ class TestCommand:
             "from aigveval.cli import app\n"
             "from aigveval.inference import assessor as assess\n"
             "from tests.aigveval.engines import tiny_assessor\n"
-            "assess.open_checkpoint = lambda model: None\n"
+            "assess.row_name = lambda model, **options: model\n"
             "assess.load = lambda model, **options: tiny_assessor()\n"
             "app.main()\n"
         )

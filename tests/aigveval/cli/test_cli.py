@@ -28,9 +28,9 @@ def engine(monkeypatch, tmp_path) -> TextEngine:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, *, device, **options: Assessor(
+    monkeypatch.setattr(assess, "load", lambda model, *, device, dtype, **options: Assessor(
         engine, name=model, **options))
-    monkeypatch.setattr(assess, "open_checkpoint", lambda model: None)
+    monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
     os.mkdir("v")
     for number, name in enumerate("abc", start=2):
         Path(f"v/{name}.mp4").write_text(str(number))
@@ -352,7 +352,7 @@ class TestProcess:
             "    def score(self, prepared, prompts, **asked):\n"
             "        from aigveval.assessment import Score\n"
             "        return [{'overall': Score(x, 0.5)} for x in prepared]\n"
-            "assess.load = lambda model, *, device, **options: (\n"
+            "assess.load = lambda model, *, device, dtype, **options: (\n"
             "    assess.Assessor(Slow(), name=model, **options))\n"
             "sys.argv = ['aigveval', 'score', 'a.mp4', 'b.mp4', '--batch-size', '1']\n"
             "app.main()\n"

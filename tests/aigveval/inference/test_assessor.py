@@ -16,7 +16,7 @@ from aigveval.assessment import SCORE_FIELDS, Score
 from aigveval.errors import ModelError
 from aigveval.inference.assessor import Assessor, load
 from aigveval.inference.batching import run_batches
-from aigveval.inference.device import find_device
+from aigveval.inference.engine import find_device
 from aigveval.model import checkpoint
 from aigveval.model.checkpoint import open_checkpoint
 from encoders.video import VideoError

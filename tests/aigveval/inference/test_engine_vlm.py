@@ -41,7 +41,7 @@ def clips(tmp_path_factory):
 
 
 def test_load_finds_the_kind_of_model_by_its_config(folder, clips, tmp_path):
-    row = aigveval.load(folder).score(clips[0], prompt=PROMPT)
+    row = aigveval.load(folder, device="cpu").score(clips[0], prompt=PROMPT)
     model, processor = make_vlm_model()
     wanted = model.score(**processor(videos=[clips[0]], prompts=[PROMPT])).scores[0]
     found = [getattr(row, name).score for name in ("technical", "motion", "semantic", "overall")]
@@ -132,10 +132,10 @@ def test_a_timeline_shows_each_window_with_times_of_its_own(folder, tmp_path):
     timeline = make_timeline(assessor, clip, prompt=PROMPT, window_seconds=1, step_seconds=1)
     assert [window.start_seconds for window in timeline.windows] == [0, 1, 2]
     engine = assessor.engine
-    from aigveval.inference.timeline import _clips, _times
+    from aigveval.inference.timeline import _times, _views
 
     info, times = _times(clip)
-    seen = [one.views for one in _clips(clip, engine, [(0.0, 1.0), (2.0, 3.0)], times)]
+    seen = _views(clip, engine, [(0.0, 1.0), (2.0, 3.0)], times)
     texts = [engine.processor.tokenizer.decode(view["input_ids"]) for view in seen]
     assert "<0.2 seconds>" in texts[1] and texts[0] == texts[1]
     assert not torch.equal(seen[0]["pixel_values"], seen[1]["pixel_values"])

@@ -236,7 +236,7 @@ def test_loading_with_explanations(tmp_path, monkeypatch):
     config = AIGVEvalConfig.from_pretrained(tmp_path)
     assert config.explains
     engine = tiny_assessor(explains=True).engine
-    monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source: engine.model)
+    monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source, **options: engine.model)
     monkeypatch.setattr(AIGVEvalProcessor, "from_pretrained", lambda source: engine.processor)
     found = assess.load(tmp_path, explain=True, device="cpu")
     assert found.explain and found.engine.explains and found.engine.model is engine.model
@@ -308,11 +308,12 @@ def test_score_explain(folder, monkeypatch, writer):
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suffix):
     loaded = []
-    monkeypatch.setattr(
-        assess, "load",
-        lambda model, **asked: loaded.append(
-            fake_load(explains=True, name=model)(model, **asked)) or loaded[-1],
-    )
+
+    def load(model, **asked):
+        loaded.append(fake_load(explains=True, name=model)(model, **asked))
+        return loaded[-1]
+
+    monkeypatch.setattr(assess, "load", load)
     out = ["--out", f"r{suffix}"]
     run("0.mp4", *out)
     run("0.mp4", "1.mp4", "--explain", "--resume", *out)
