@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import Encoder
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 
 from ..errors import reason_of
 from ..inference.batching import run_batches

@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from encoders.base import Encoder
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 from prompts.rubric import SCORES
 
 from ..data.preference_pairs import PreferencePair

@@ -23,8 +23,8 @@ from transformers import (
     set_seed,
 )
 
-from encoders.bars import no_bars
 from encoders.base import Encoder
+from encoders.pretrained import no_bars
 
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..model.base import AIGVEvalOutput, ScorerModel
