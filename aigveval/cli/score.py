@@ -171,13 +171,15 @@ def score_into(
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`."""
     from ..data.inputs import collect
-    from ..inference.assessor import Assessor, load, row_name
-    from ..inference.engine import NoEngine
     from ..reports.results import ResultsFile, take_earlier
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
     found = collect(inputs, prompt=prompt, prompts=prompts)
+    # Here, as they bring transformers along: seconds.
+    from ..inference.assessor import Assessor, load, row_name
+    from ..inference.engine import NoEngine
+
     name = row_name(model, device=device, dtype=dtype)
     keys = [(clip.video, clip.prompt, name, __version__) for clip in found.clips]
     extras = ["explanation"] * explain + ["contributions"] * (explain or contributions)
