@@ -10,9 +10,9 @@ from torch import Tensor
 from encoders.base import Encoder
 from encoders.video import VideoError, read_views
 
-from ..errors import reason_of
-from ..inference.batching import run_batches
+from ..inference.batching import run_batches, stop_at_our_fault
 from ..data.manifest import Clip, check_exists
+from ..errors import reason_of
 from .folder import FeatureFolder, FeatureRow, Tokens
 from ..model.projector import join_tokens
 
@@ -42,6 +42,8 @@ def extract_features(
 
     Raises:
         FeaturesError: The folder can't be written.
+        AssessmentError: No clip of the first batch gets through, and not because of the clips; see
+            `Assessor.score_many`.
     """
     for encoder in encoders.values():
         encoder.eval().to(device)
@@ -66,7 +68,7 @@ def extract_features(
     outcomes = run_batches(
         clips, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers
     )
-    for outcome in outcomes:
+    for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
         error = None if outcome.error is None else reason_of(outcome.error)
         row = FeatureRow(
             video=outcome.item.video, prompt=outcome.item.prompt,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,12 +15,14 @@ from encoders.video import VideoError
 from ..assessment import Assessment, Scores
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
-from ..errors import ModelError, one_line, reason_of
-from ..model.checkpoint import Checkpoint, open_checkpoint
-from ..model.precision import DtypeName, choose_dtype, has_bfloat16, label
+from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
+from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
 from ..versions import __version__
-from .batching import run_batches
-from .engine import Engine, PreparedClip, find_device, load_engine
+from .batching import run_batches, stop_at_our_fault
+
+if TYPE_CHECKING:
+    from ..model.checkpoint import Checkpoint
+    from .engine import Engine, PreparedClip
 
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
 
@@ -76,12 +79,18 @@ class Assessor:
 
         Raises:
             VideoError: when the file cannot be assessed; the message names it and the reason.
+            AssessmentError: when something else failed, see `score_many`.
         """
         start = time.perf_counter()
         clip = make_clip(video, prompt)
-        scores = self._compute([(clip, self._prepare(clip))])[0]
-        if isinstance(scores, Exception):
-            raise VideoError(clip.video, one_line(scores))
+        try:
+            scores = self._compute([(clip, self._prepare(clip))])[0]
+            if isinstance(scores, Exception):
+                raise scores
+        except Exception as error:
+            if isinstance(error, VideoError):
+                raise
+            raise our_fault(error, f"{clip.video} could not be assessed") from error
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
 
     def score_many(
@@ -99,20 +108,17 @@ class Assessor:
 
         Raises:
             TypeError: when an item is none of these.
+            AssessmentError: when each video of the first batch, of the first four at least, fails
+                by another error than `VideoError`: they get no rows. One alone is a row.
         """
+        size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
-            map(as_clip, items),
-            prepare=self._prepare,
-            compute=self._compute,
-            batch_size=self.batch_size if batch_size is None else batch_size,
+            map(as_clip, items), prepare=self._prepare, compute=self._compute, batch_size=size,
             workers=self.workers if workers is None else workers,
         )
-        for outcome in outcomes:
-            if outcome.result is None:
-                reason = reason_of(outcome.error)
-                yield self._assessment(outcome.item, outcome.seconds, error=reason)
-            else:
-                yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result)
+        for outcome in stop_at_our_fault(outcomes, batch_size=size):
+            why = None if outcome.error is None else reason_of(outcome.error)
+            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> PreparedClip:
         problem = clip.problem or check_exists(clip).problem
@@ -171,12 +177,14 @@ def load(
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
     name, chosen = os.fspath(model), find_device(device)
-    checkpoint = open_checkpoint(model)
-    number = _dtype_of(checkpoint, name=name, dtype=dtype, device=chosen)
-    try:
+    with _one_line_errors(name):
+        # Here, as they bring transformers along, which may be what fails.
+        from ..model.checkpoint import open_checkpoint
+        from .engine import load_engine
+
+        checkpoint = open_checkpoint(model)
+        number = _dtype_of(checkpoint, dtype, chosen)
         engine = load_engine(checkpoint, device=chosen, dtype=number)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
     return Assessor(
         engine, name=label(name, number), batch_size=batch_size, workers=workers, explain=explain,
         contributions=contributions,
@@ -193,20 +201,28 @@ def row_name(
         ModelError: as `load`.
     """
     name, chosen = os.fspath(model), find_device(device)
-    return label(name, _dtype_of(open_checkpoint(model), name=name, dtype=dtype, device=chosen))
+    with _one_line_errors(name):
+        from ..model.checkpoint import open_checkpoint
+
+        return label(name, _dtype_of(open_checkpoint(model), dtype, chosen))
 
 
-def _dtype_of(
-    checkpoint: Checkpoint, *, name: str, dtype: DtypeName, device: torch.device
-) -> torch.dtype:
-    config = None
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
     try:
-        if dtype == "auto" and has_bfloat16(device):  # else the config isn't needed
-            kind = checkpoint.model_class.config_class
-            config = kind.from_pretrained(checkpoint.source).text_config
-        return choose_dtype(dtype, config, device)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
+        yield
+    except Exception as error:
+        if is_ours(error):
+            raise
+        raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
+
+
+def _dtype_of(checkpoint: Checkpoint, dtype: DtypeName, device: torch.device) -> torch.dtype:
+    config = None
+    if dtype == "auto" and has_bfloat16(device):  # else the config isn't needed
+        kind = checkpoint.model_class.config_class
+        config = kind.from_pretrained(checkpoint.source).text_config
+    return choose_dtype(dtype, config, device)
 
 
 def as_clip(item: Item) -> Clip:

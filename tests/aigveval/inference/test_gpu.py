@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from aigveval.inference.assessor import Assessor, load
-from aigveval.inference.engine import VlmEngine, find_device
+from aigveval.inference.engine import VlmEngine
+from aigveval.model.precision import find_device
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.data.manifest import make_clip
 from aigveval.features.folder import FeatureFolder
