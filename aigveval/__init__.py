@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from encoders.cpu import configure_openmp
 
+from .versions import __version__
+
 if TYPE_CHECKING:
-    from .inference.assessor import Assessor, load
     from .assessment import Assessment, Score
+    from .inference.assessor import Assessor, load
 
 configure_openmp()
 
-__version__ = "0.1.0"
 __all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
 
 _HOME_OF = {

@@ -1,4 +1,4 @@
-"""What an assessment of a video says: `Score` and `Assessment`, validated when they are built.
+"""The results for a video: `Score`, `Assessment` and `Timeline`, validated when they are built.
 
 A row is the same everywhere: `video, prompt, overall, technical, motion, semantic, model, version,
 seconds, error, warnings`, each score as `{"score", "std"}` or null. A run that explains adds
@@ -23,6 +23,10 @@ SCORE_FIELDS = ("overall", *DIMENSIONS)  # in the order in which rows and tables
 EXPLANATION_FIELDS = ("explanation", "defects", "problems")
 DEFECT_FIELDS = ("name", "dimension", "severity", "start_seconds", "end_seconds")
 CONTRIBUTION_FIELDS = (*DIMENSIONS, "sum", "residue", "baseline")
+
+# What an engine knows of a clip, as `Assessment` takes it: a `Score` or None by the name of each
+# score, and maybe the fields of an explanation and `contributions`.
+Scores = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,29 @@ class Assessment:
     def key(self) -> tuple[str, str | None, str, str]:
         """Identifies the work behind the row: equal keys give equal scores."""
         return (self.video, self.prompt, self.model, self.version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A stretch of a video, in seconds, and its scores; None for one that there is not."""
+
+    start_seconds: float
+    end_seconds: float
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Scores along a video: its windows in order, and the assessment of the whole clip."""
+
+    duration_seconds: float
+    windows: list[Window]
+    clip: Assessment
+
+    def defects_within(self, start_seconds: float, end_seconds: float) -> list[Defect]:
+        """The defects that a stretch has a part in."""
+        spans = ((d, d.span(self.duration_seconds)) for d in self.clip.defects or ())
+        return [d for d, (start, end) in spans if start < end_seconds and end >= start_seconds]
 
 
 ROW_FIELDS = tuple(

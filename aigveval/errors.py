@@ -11,7 +11,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from . import __version__
+from .versions import __version__
 
 DOCTOR = "run `aigveval doctor`"
 _NAMED = ("torch", "transformers")  # what most such faults hang on

@@ -10,7 +10,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -23,11 +22,8 @@ from rich.text import Text
 
 from prompts import DIMENSIONS, render_defects
 
-from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score
+from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, Timeline
 from ..errors import UsageError, one_line
-
-if TYPE_CHECKING:
-    from ..inference.timeline import Timeline
 
 SHOWN_ROWS = 50
 _SHOWN_EXPLANATIONS = 10

@@ -13,7 +13,7 @@ import typer
 from ..data.adapters import ADAPTERS
 from .console import one_line_errors, say, silence_libraries
 
-from .column_names import COLUMN_NAMES
+from .options import COLUMN_NAMES
 
 if TYPE_CHECKING:
     from ..data.leaks import Overlap
@@ -115,7 +115,7 @@ def check(
     with one_line_errors():
         silence_libraries()
         from ..data.check import check as run
-        from ..reports.data_plot import draw
+        from ..reports.plots import plot_check
         from ..data.scales import MOS, Scale
         from ..errors import InputError
 
@@ -133,7 +133,7 @@ def check(
         if json_file is not None:
             _write_json(json_file, report.to_dict())
         if not no_picture and report.rows:
-            draw(report, picture)
+            plot_check(report, picture)
             if not quiet:
                 say(f"the picture is in {picture}")
         raise typer.Exit(int(not report.sound))

@@ -84,7 +84,7 @@ def features(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..inference.assessor import find_device
+        from ..model.precision import find_device
         from ..data.inputs import collect
         from ..errors import InputError
         from ..features.choice import parse_choice

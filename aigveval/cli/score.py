@@ -8,24 +8,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .. import __version__
+from ..assessment import Assessment
+from ..errors import InputError
 from ..model.precision import DtypeName
+from ..versions import __version__
 from .console import (
     INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
     print_results, say, silence_libraries, step_progress, video_progress,
 )
-
-from .column_names import COLUMN_NAMES
-from .options import SCALE
+from .options import COLUMN_NAMES, SCALE
 
 if TYPE_CHECKING:
-    from ..inference.assessor import Assessor
     from ..data.manifest import Clip
-    from ..assessment import Assessment
+    from ..inference.assessor import Assessor
     from ..reports.results import ResultsFile
 
 SCORE_HELP = f"""\
@@ -175,14 +174,14 @@ def score_into(
     quiet: bool, explain: bool = False, contributions: bool = False,
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`."""
-    from ..inference.assessor import row_name
     from ..data.inputs import collect
-    from ..errors import InputError
     from ..reports.results import ResultsFile, take_earlier
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
     found = collect(inputs, prompt=prompt, prompts=prompts)
+    from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
+
     name = row_name(model, device=device, dtype=dtype)
     keys = [(clip.video, clip.prompt, name, __version__) for clip in found.clips]
     extras = ["explanation"] * explain + ["contributions"] * (explain or contributions)
@@ -193,12 +192,14 @@ def score_into(
             say(f"note: {note}", style="yellow")
         if resume:
             say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-    assessor = _load(todo, model=model, name=name, device=device, dtype=dtype)
-    if extras:
-        from ..inference.explain import add_explanations
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "explain": explain,
+                               "contributions": contributions}
+    if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
+        from ..inference.engine import NoEngine
 
-        add_explanations(assessor, text=explain)
-    assessor.batch_size, assessor.workers = batch_size, workers
+        assessor = Assessor(NoEngine(), name=name, **options)
+    else:
+        assessor = load(model, device=device, dtype=dtype, **options)
 
     def open_results() -> ResultsFile:
         keep = [*earlier.others, *earlier.done.values()]
@@ -224,21 +225,11 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
         raise typer.Exit(INTERRUPTED)
 
 
-def _load(
-    clips: list[Clip], *, model: str, name: str, device: str | None, dtype: DtypeName
-) -> Assessor:
-    from ..inference import assessor as assess
-
-    if all(clip.problem for clip in clips):  # also where there is none: nothing needs the model
-        return assess.Assessor(assess.NoEngine(), name=name)
-    return assess.load(model, device=device, dtype=dtype)
-
-
 def _score_all(
     assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
 ) -> tuple[list[Assessment], ResultsFile | None, bool]:
     """Scores the clips into a file that is opened for the first row, so that a run without any
-    leaves earlier results alone; also tells whether the user stopped it."""
+    leaves earlier results alone; and says whether the user stopped it."""
     rows: list[Assessment] = []
     results: ResultsFile | None = None
     scored = assessor.score_many(clips)

@@ -71,11 +71,11 @@ def submit(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The zip.")] = Path("submission.zip"),
 ) -> None:
     with one_line_errors():
-        from .. import __version__
         from ..assessment import SCORE_FIELDS
         from ..errors import InputError
         from ..evaluation.ntire import Readme, check, mean_seconds, read_names, write_zip
         from ..evaluation.ratings import read_predictions
+        from ..versions import __version__
 
         if score not in SCORE_FIELDS:
             raise InputError(f"{score!r} is no score; there are {', '.join(SCORE_FIELDS)}")

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import Encoder
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 
 from ..inference.batching import run_batches, stop_at_our_fault
 from ..data.manifest import Clip, check_exists

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from encoders.base import Encoder
 
-from .. import __version__
+from ..versions import __version__
 from ..errors import UsageError, one_line
 
 if TYPE_CHECKING:

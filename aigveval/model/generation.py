@@ -2,7 +2,7 @@
 
 A scoring pass reads the question and the answer's first lines with empty slots. The written answer
 has a level word in each slot, so the two are the same up to the first slot: the cache is cut
-there, the words and the signs of defects are filled in, and the model writes on. Nothing is
+there, the level words and the detected defects are filled in, and the model writes on. Nothing is
 computed twice but the dozen tokens of the levels.
 
 Axis legend: b batch, s sequence.
@@ -11,7 +11,7 @@ Axis legend: b batch, s sequence.
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,9 @@ from transformers import (
 
 from prompts import ANSWER, SLOT, render_levels
 from prompts.rubric import Score
-from .library_internals import CACHE, rows_of, shortened
 
-if TYPE_CHECKING:
-    from .base import ScorerModel
+from .base import ScorerModel
+from .library_internals import CACHE, rows_of, shortened
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
 _TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
@@ -104,17 +103,17 @@ def question_ids(
 
 
 def answer_heads(
-    model: "ScorerModel", batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
+    model: ScorerModel, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
 ) -> list[str]:
-    """What the LLM is given of each answer: the levels nearest to the scores, and the signs.
+    """What the LLM is given of each answer: the levels nearest to the scores, and the detections.
 
     Args:
-        model: Tells the signs, if it has a head that finds them.
+        model: Gives the line of detections, if it has a detector.
         batch: What it scored.
         scores: Of b clips; unknown ones are absent.
     """
-    signs = model.sign_lines(batch, scores)
-    return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, signs, strict=True)]
+    lines = model.detection_lines(batch, scores)
+    return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, lines, strict=True)]
 
 
 class AnswerWriter:
@@ -124,7 +123,7 @@ class AnswerWriter:
         model: In eval mode.
         tokenizer: The processor's.
         batch: What `model.score` was given, with `use_cache=True`.
-        cache: The KV cache that it gave. It's taken over and cut; where it can't be cut,
+        cache: The KV cache of that pass. It is taken over and cropped; where this is not possible,
             as with LLMs that keep no keys and values, the question is computed again.
         heads: b beginnings of the answers, as of `answer_heads`, each ending its line.
 
@@ -134,7 +133,7 @@ class AnswerWriter:
 
     def __init__(
         self,
-        model: "ScorerModel",
+        model: ScorerModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch: Mapping[str, Tensor],

@@ -57,7 +57,7 @@ def cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Cache]:
 
     Args:
         model: Of transformers, or of remote code that still has the older name.
-        cache: To go on from.
+        cache: Of the tokens before.
     """
     if cache is None:
         return {}

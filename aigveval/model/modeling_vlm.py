@@ -1,4 +1,4 @@
-"""The other model: a vision-language model that sees the frames itself, as Q-Save does.
+"""The vision-language model, which reads the frames itself, as Q-Save does.
 
 Q-Save (arXiv 2511.18825) shows Qwen3-VL a few frames at high resolution and many small ones, and
 reads scores and explanation out of one answer. Here any image-text-to-text model of transformers
@@ -18,20 +18,20 @@ from torch import Tensor, nn
 from transformers import AutoConfig, Cache, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .checkpoint import load_trained, model_folder, read_trained
+from .backbones import check_llm, inject_lora, load_vlm
+from .base import AIGVEvalOutput, ScorerModel
+from .checkpoint import open_checkpoint, read_trained
 from .config import LORA, ScorerConfig
 from .generation import generation_config_of
 from .library_internals import cache_argument, can_go_on, expect_missing
-from .backbones import check_llm, inject_lora, load_vlm
-from .base import AIGVEvalOutput, ScorerModel
 
 DEFAULT_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 # Frames and their sizes; Q-Save's own are not public in what we could read.
 FRAMES = {"num_slow": 8, "slow_side_px": 768, "num_fast": 32, "fast_side_px": 128}
 
 
-class QSaveConfig(ScorerConfig):
-    """Configuration of `QSaveModel`.
+class VlmConfig(ScorerConfig):
+    """Configuration of `VlmModel`.
 
     Args:
         vlm: A folder or a Hub id of an image-text-to-text model.
@@ -43,7 +43,7 @@ class QSaveConfig(ScorerConfig):
             the language part.
         image_token_id: Id of the placeholder of pictures, by the name that TRL looks for. Filled in
             by the model.
-        answer_times: Likewise. The model is told the frames' times, so it can answer in seconds.
+        answer_times: Likewise. The question has the frames' times, so answers can be in seconds.
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -93,7 +93,7 @@ class QSaveConfig(ScorerConfig):
         return self.vlm
 
 
-class VisionBackbone(nn.Module):
+class VlmBackbone(nn.Module):
     """A vision-language model without its head: token ids and frames to the last hidden state."""
 
     def __init__(self, vlm: PreTrainedModel) -> None:
@@ -117,7 +117,7 @@ class VisionBackbone(nn.Module):
         visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """See `QSaveModel.forward`; further arguments go to the vision-language model."""
+        """See `VlmModel.forward`; further arguments go to the vision-language model."""
         return self.vlm.base_model(
             input_ids=input_ids, attention_mask=attention_mask, **self.inputs(input_ids, visuals),
             **kwargs,
@@ -141,11 +141,11 @@ class VisionBackbone(nn.Module):
         return inputs
 
 
-class QSaveModel(ScorerModel):
+class VlmModel(ScorerModel):
     """Scores AI-generated videos by looking at frames, and writes about them.
 
     Args:
-        config: With `level_token_ids`, which `QSaveProcessor.from_config(config)` fills in.
+        config: With `level_token_ids`, which `VlmProcessor.from_config(config)` fills in.
         vlm: An image-text-to-text model to build upon, instead of loading `config.vlm`. It's taken
             over: frozen, and LoRA layers are put into its language part.
 
@@ -153,16 +153,16 @@ class QSaveModel(ScorerModel):
         ValueError: The config lacks the token ids, or doesn't fit the model.
     """
 
-    config_class = QSaveConfig
+    config_class = VlmConfig
     base_model_prefix = "model"
 
-    def __init__(self, config: QSaveConfig, vlm: PreTrainedModel | None = None) -> None:
+    def __init__(self, config: VlmConfig, vlm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if config.level_token_ids is None:
-            raise ValueError("no token ids; QSaveProcessor.from_config(config) fills them in")
+            raise ValueError("no token ids; VlmProcessor.from_config(config) fills them in")
         vlm = load_vlm(config.vlm) if vlm is None else vlm
         check_llm(vlm, config)
-        self.model = VisionBackbone(vlm.requires_grad_(False))
+        self.model = VlmBackbone(vlm.requires_grad_(False))
         config.image_token_id = getattr(vlm.config, "image_token_id", None)
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
@@ -221,7 +221,7 @@ class QSaveModel(ScorerModel):
         Args:
             input_ids: (b, s), with the placeholders of each row's frames.
             attention_mask: (b, s), 1 for what counts, 0 for padding anywhere.
-            visuals: Of each row, the frames as `QSaveProcessor.encode_video` gives them. Not with
+            visuals: Of each row, the frames as `VlmProcessor.encode_video` gives them. Not with
                 a cache, which has them already.
             slot_positions, slot_mask, output_last_hidden_state, cache, use_cache, logits_to_keep,
                 return_dict, past_key_values: See `AIGVEvalModel.forward`.
@@ -246,7 +246,7 @@ class QSaveModel(ScorerModel):
         self, input_ids: Tensor, *, visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **options: Any,
     ) -> Any:
-        """`generate` of the vision-language model, which knows how its own cache goes on.
+        """`generate` of the vision-language model, which continues from its own cache.
 
         Args:
             input_ids: (b, s).
@@ -260,13 +260,13 @@ class QSaveModel(ScorerModel):
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        config: QSaveConfig | None = None,
+        config: VlmConfig | None = None,
         vlm: PreTrainedModel | None = None,
         dtype: torch.dtype | None = None,
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | None = None,
-    ) -> "QSaveModel":
+    ) -> "VlmModel":
         """Load a model, in eval mode on the CPU.
 
         Args:
@@ -278,20 +278,21 @@ class QSaveModel(ScorerModel):
 
         Raises:
             ValueError: Weights are not safetensors, or not exactly those that the model trains.
-            OSError: There's no such folder, and the Hub doesn't give it.
+            OSError: The Hub doesn't give it.
+            ModelError: There's no such folder.
         """
-        folder = model_folder(
+        folder = open_checkpoint(
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
-        )
-        config = QSaveConfig.from_pretrained(folder) if config is None else config
+        ).folder
+        config = VlmConfig.from_pretrained(folder) if config is None else config
         state = read_trained(folder)
         if vlm is None:
             four_bit = config.llm_4bit and torch.cuda.is_available()
             vlm = load_vlm(config.vlm, dtype=dtype, four_bit=four_bit)
         model = cls(config, vlm=vlm)
         model.name_or_path = str(pretrained_model_name_or_path)
-        load_trained(model, state, source=folder)
+        model.load_trained(state, source=folder)
         return model.eval()
 
 
-AutoConfig.register(QSaveConfig.model_type, QSaveConfig, exist_ok=True)
+AutoConfig.register(VlmConfig.model_type, VlmConfig, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Scoring without computing the question's beginning anew for every clip.
+"""Reusing the KV cache of the prefix that the questions about all clips share.
 
 Up to the first placeholder the question is the same for all clips, and a causal LM's keys and
-values there depend on nothing that comes after. So they are computed once and gone on from.
+values there depend on nothing that comes after. So they are computed once, and every batch starts
+from a copy of them.
 
 Axis legend: b batch, s sequence.
 """
@@ -12,22 +13,21 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from .base import AIGVEvalOutput, ScorerModel
 from .library_internals import cache_of, repeated
-from .modeling import AIGVEvalModel
-from .base import AIGVEvalOutput
 
 
-class QuestionStart:
-    """Calls a model; where all rows begin alike, from the KV cache of their beginning.
+class PrefixCache:
+    """Calls a model, with the KV cache of the prefix where all rows share one.
 
-    What comes out is what `model(**batch)` gives but for rounding, the cache included if it was
-    asked for. LLMs that keep anything but keys and values, as state space models do, read it all.
+    The output is that of `model(**batch)` but for rounding, the cache included if it was asked for.
+    LLMs that keep anything but keys and values, as state space models do, compute the prefix too.
 
     Args:
-        model: In eval mode. Its weights must not change any more.
+        model: An `AIGVEvalModel` in eval mode. Its weights must not change any more.
     """
 
-    def __init__(self, model: AIGVEvalModel) -> None:
+    def __init__(self, model: ScorerModel) -> None:
         self.model = model
         self._kept: tuple[list[int], Cache] | None = None
         self._usable = True
@@ -48,7 +48,7 @@ class QuestionStart:
 
     def _start(self, input_ids: Tensor, attention_mask: Tensor) -> list[int]:
         """The tokens that all rows begin with; none where there is padding before them."""
-        is_feature = input_ids.eq(self.model.config.feature_token_id)  # type: ignore[arg-type]
+        is_feature = input_ids.eq(self.model.config.feature_token_id)
         length = int(is_feature.int().argmax(1).min()) if len(input_ids) else 0
         start = input_ids[:1, :length]
         shared = bool((input_ids[:, :length] == start).all() and attention_mask[:, :length].all())

@@ -1,8 +1,8 @@
-"""The text of answers in stage sft: from the rows' labels, or made of what the LLM is told.
+"""The text of answers in stage sft: from the rows' labels, or made from random hints.
 
-`FromLabels` is for any model. `FromSigns`, with `learn: reading`, is for a small LLM: it's told
-scores and signs at random, beside the evidence of any clip, and learns to put them into words -
-what is told decides, so that one LoRA can read whatever the projectors and `signs` find.
+`FromLabels` is for any model. `FromDetections`, with `learn: distill`, is for a small LLM: its
+prompt has random scores and detections of defects, beside the evidence of any clip, and it learns
+to put them into words. So one LoRA can explain whatever the projectors and the detector find.
 """
 
 from __future__ import annotations
@@ -14,33 +14,39 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..model.base import ScorerModel
-from ..model.defect_detector import NAMED_FROM
-from prompts import DIMENSIONS, SCORES, Answer, Defect, Sign, parse, render, render_signs
+from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection, parse, render, render_detections
 from prompts.consistency import highest_severity
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DEFECTS, Score
 
-_STEPS = 16  # of a clip, that a sign's times are multiples of
+from ..model.base import ScorerModel
+from ..model.defect_detector import NAMED_FROM
+
+_STEPS = 16  # of a clip, that a detection's times are multiples of
 _SHIFT = 1.0  # standard deviation of what is added to the scores, so that every score occurs
 
 
-class Telling(Protocol):
-    """Answers to learn, and what the LLM is given of each beside the levels."""
+class AnswerTargets(Protocol):
+    """Answers to learn, and the line of detections that the prompt gives for each."""
 
     def __call__(
         self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
     ) -> tuple[list[str], list[str]]:
-        """Texts as of `prompts.render`, and lines as of `ScorerModel.sign_lines`."""
+        """Texts as of `prompts.render`, and lines as of `ScorerModel.detection_lines`.
+
+        Args:
+            batch: Of the items, with what the model sees of the clips.
+            items: Of `dataset.QualityDataset` with answers.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromLabels:
-    """The rows' own answers; the signs are what the model finds.
+    """The rows' own answers; the detections are those of the model.
 
     Attributes:
-        model: Finds signs, or none.
-        noise: See `ScorerModel.sign_lines`.
+        model: With a detector, or without.
+        noise: See `ScorerModel.detection_lines`.
     """
 
     model: ScorerModel
@@ -51,18 +57,18 @@ class FromLabels:
     ) -> tuple[list[str], list[str]]:
         answers = [item["answer"] or "" for item in items]
         scores = [parse(answer).scores for answer in answers]
-        return answers, self.model.sign_lines(batch, scores, noise=self.noise)
+        return answers, self.model.detection_lines(batch, scores, noise=self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromSigns:
-    """Random scores around the rows' own and random signs, which the answer puts into words.
+class FromDetections:
+    """Random scores around the rows' own and random detections, which the answer puts into words.
 
-    But for severities: with their words among those to learn, `lite` took one at random, while it
-    copied the numbers into the list of defects.
+    Severities are left out of the words: with them among those to learn, `lite` took one at random,
+    while it copied the numbers into the list of defects.
 
     Attributes:
-        names: Of the defects that there may be signs of.
+        names: Defects that may be detected.
         variants: Wordings, see `prompts.reasoning.write_reasoning`.
     """
 
@@ -86,21 +92,21 @@ class FromSigns:
         names = [name for name in self.names if DEFECTS[name].dimension in scores]
         count = min(len(names), int(random.choice((0, 1, 1, 2, 2, 3, 3))))
         sure = sorted(random.integers(2, 10, count).tolist(), reverse=True)
-        signs = [
-            Sign(defect=_defect(names[number], scores, random), certainty=certainty)
+        detections = [
+            Detection(defect=_defect(names[number], scores, random), certainty=certainty)
             for number, certainty in zip(random.permutation(len(names)), sure)
         ]
-        named = _by_dimension(sign.defect for sign in signs if sign.certainty >= NAMED_FROM)
-        told = write_reasoning(
+        named = _by_dimension(one.defect for one in detections if one.certainty >= NAMED_FROM)
+        reasoning = write_reasoning(
             scores, named, split="train", variant=int(random.integers(self.variants)),
             degrees=False,
         )
-        answer = Answer(scores=scores, defects=named, reasoning=told)
-        return render(answer), render_signs(signs, scores) + "\n"
+        answer = Answer(scores=scores, defects=named, reasoning=reasoning)
+        return render(answer), render_detections(detections, scores) + "\n"
 
 
 def _by_dimension(defects: Iterable[Defect]) -> tuple[Defect, ...]:
-    """As they stand in the line of signs."""
+    """As they stand in the line of detections."""
     return tuple(sorted(defects, key=lambda defect: DIMENSIONS.index(defect.dimension)))
 
 

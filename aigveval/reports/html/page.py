@@ -15,10 +15,10 @@ import numpy as np
 
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
-from ... import __version__
 from ...errors import one_line
 from ...files import write_text
 from ...metrics import Estimate
+from ...versions import __version__
 from ..tables import show
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
+from aigveval.model.checkpoint import CHECKPOINTS
 from aigveval.cli.app import app
 from aigveval.assessment import SCORE_FIELDS, Assessment
 from aigveval.reports.results import read_results
@@ -219,7 +220,7 @@ class TestCommand:
 
 @pytest.mark.slow
 def test_all_kinds_with_the_shipped_model(zoo):
-    if not (assess.CHECKPOINTS / "lite" / "config.json").is_file():
+    if not (CHECKPOINTS / "lite" / "config.json").is_file():
         pytest.skip("the checkpoint of lite is not in the package yet")
     try:
         lite = assess.load("lite", device="cpu")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from aigveval.data.check import BINS, LISTED, check
-from aigveval.reports.data_plot import draw
+from aigveval.reports.plots import plot_check
 from aigveval.errors import InputError, ManifestError
 from aigveval.data.scales import Scale
 from aigveval.data.writers import write_table
@@ -191,7 +191,7 @@ class TestContent:
             "nothing": [{"video": "a"}],
         }[kind]
         report = check([table(rows)], files="none", scale=Scale(0, 100))
-        draw(report, "deep/check.png")
+        plot_check(report, "deep/check.png")
         with Image.open("deep/check.png") as image:
             assert image.width >= 1000 and image.height >= 300
             darkest, lightest = image.convert("L").getextrema()
@@ -201,7 +201,7 @@ class TestContent:
         report = check([table([{"video": "a"}])], files="none")
         os.mkdir("folder.png")
         with pytest.raises(InputError, match="^folder.png: cannot be written: "):
-            draw(report, "folder.png")
+            plot_check(report, "folder.png")
 
 
 def test_ntire_prompts(data_dir):

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from aigveval.features import export as features_module
 from aigveval.features import folder as feature_folder
-from aigveval.inference.assessor import find_device
+from aigveval.model.precision import find_device
 from aigveval.cli.app import app
 from encoders import create_encoder, registry
-from encoders.views import read_views
+from encoders.video import read_views
 from tests import media
 
 from ..tiny_llm import MeanColour

@@ -17,7 +17,7 @@ from aigveval.model.library_internals import (
     CACHE, add_reference, cache_argument, cache_of, can_go_on, checkpointing_option, is_lora,
     library, repeated, rows_of, shortened, use_one_gpu, without_lora,
 )
-from aigveval.model.prefix_cache import QuestionStart
+from aigveval.model.prefix_cache import PrefixCache
 from aigveval.model.base import AIGVEvalOutput
 
 from .test_generation import NEW, PROMPTS, make_writer
@@ -113,11 +113,11 @@ def test_scores_without_the_quick_copy_or_any(made, batch, monkeypatch):
     model.model.register_forward_pre_hook(lambda _, args, kwargs: lengths.append(
         (args[0] if args else kwargs["input_ids"]).shape[1]), with_kwargs=True)
     with torch.inference_mode():
-        quick = QuestionStart(model)(**batch).scores
+        quick = PrefixCache(model)(**batch).scores
         monkeypatch.setattr(library_internals, "_copied", lambda cache, count: None)
-        slow = QuestionStart(model)(**batch).scores
+        slow = PrefixCache(model)(**batch).scores
         monkeypatch.setattr(library_internals, "_PLAIN_LAYERS", ())
-        whole = QuestionStart(model)(**batch).scores
+        whole = PrefixCache(model)(**batch).scores
     start, width = lengths[0], batch["input_ids"].shape[1]
     assert lengths == [start, width - start, start, width - start, start, width], TRANSFORMERS
     assert torch.equal(quick.nan_to_num(), slow.nan_to_num()), TRANSFORMERS

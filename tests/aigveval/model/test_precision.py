@@ -12,7 +12,7 @@ from aigveval.inference import assessor as assess
 from aigveval.model import precision
 from aigveval.inference.assessor import load, row_name
 from aigveval.errors import ModelError
-from aigveval.model.checkpoint import kind_of
+from aigveval.model.checkpoint import open_checkpoint
 from aigveval.cli.app import app
 from aigveval.model.precision import choose_dtype, count, has_bfloat16, label
 from aigveval.presets import read_catalogue
@@ -49,8 +49,8 @@ def test_auto_is_bfloat16_for_large_llms_on_a_gpu(gpu, name):
 
 
 def test_auto_is_float32_for_lite_and_where_the_llm_is_unknown(gpu):
-    lite = assess.CHECKPOINTS / "lite"
-    config = kind_of(lite).model.config_class.from_pretrained(lite).text_config
+    lite = open_checkpoint("lite")
+    config = lite.model_class.config_class.from_pretrained(lite.folder).text_config
     assert count(config) == read_catalogue()["llms"]["smollm2-135m-instruct"]["parameters"]
     assert choose_dtype("auto", config, GPU) == torch.float32
     assert choose_dtype("auto", None, GPU) == torch.float32

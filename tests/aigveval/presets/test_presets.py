@@ -10,11 +10,11 @@ from transformers import BertConfig, BertModel
 from transformers import BlipVisionConfig, BlipVisionModel, LlamaConfig
 from typer.testing import CliRunner
 
-from aigveval.inference.assessor import CHECKPOINTS, find_model
+from aigveval.model.checkpoint import CHECKPOINTS, open_checkpoint
 from aigveval.errors import ModelError
 from aigveval.cli.app import app
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
-from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, QSaveConfig
+from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, VlmConfig
 from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.registry import dimension_of
@@ -65,7 +65,7 @@ def test_qsave_is_a_vision_language_model_alone():
     part, = parts_of("qsave")
     assert (part.role, part.name) == ("VLM", DEFAULT_VLM)
     assert read_preset("qsave")["vlm"] == part.name
-    assert read_preset("qsave")["frames"] == FRAMES == QSaveConfig().frames
+    assert read_preset("qsave")["frames"] == FRAMES == VlmConfig().frames
     assert part.licence == "Apache-2.0" and part.get == "hub" and not part.here
 
 
@@ -215,7 +215,7 @@ def test_a_missing_checkpoint_is_one_line_on_the_command_line(command, empty_hom
 
 def test_a_preset_without_a_checkpoint_is_no_model():
     with pytest.raises(ModelError) as caught:
-        find_model("clip-qwen")
+        open_checkpoint("clip-qwen")
     assert str(caught.value) == (
         "the preset clip-qwen comes without a trained checkpoint; train one by "
         "`preset: clip-qwen` in a config for `aigveval fit`, and give its folder"

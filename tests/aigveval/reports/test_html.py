@@ -121,7 +121,8 @@ def test_report_of_scores(tmp_path):
 
 def test_option_of_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(TextEngine(), name=model))
+    monkeypatch.setattr(assess, "load", lambda model, *, device, dtype, **options: Assessor(
+        TextEngine(), name=model, **options))
     Path("v").mkdir()
     for name in "23":
         Path(f"v/{name}.mp4").write_text(name)
@@ -141,8 +142,10 @@ def test_report_of_nothing_but_failures(tmp_path):
 def test_report_of_a_leaderboard(tmp_path):
     random = np.random.default_rng(0)
     entries = [
-        RatedClip(row=i, video=f"{name}/{i}.mp4", path=Path(f"{name}/{i}.mp4"), generator=name,
-              scores={"overall": float(np.clip(mean + random.normal(0, 0.3), 1, 5))})
+        RatedClip(
+            row=i, video=f"{name}/{i}.mp4", path=Path(f"{name}/{i}.mp4"), generator=name,
+            scores={"overall": float(np.clip(mean + random.normal(0, 0.3), 1, 5))},
+        )
         for name, mean in (("good", 4.0), (HOSTILE, 2.5)) for i in range(12)
     ]
     ranking.write_report(tmp_path / "l.html", rank(entries))

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from aigveval.inference.assessor import find_model
+from aigveval.model.checkpoint import open_checkpoint
 from aigveval.cli.app import app
 from aigveval.model.config import AIGVEvalConfig
+from aigveval.model.old_names import rename_weights
 
 VIDEOS = Path(__file__).parents[3] / "examples" / "videos"
 
@@ -34,14 +35,15 @@ def test_the_shipped_checkpoint_is_trained_on(make_encoder, tmp_path):
     assert result.exit_code == 0, result.output
 
     made = tmp_path / "run" / "model"
-    folders = (find_model("lite"), made)
+    folders = (open_checkpoint("lite").folder, made)
     before, after = (AIGVEvalConfig.from_pretrained(folder) for folder in folders)
     # LLM, encoders and LoRA are those of `lite`, not of the file
-    for name in ("llm", "encoders", "lora", "projector_hidden", "impressions"):
+    for name in ("llm", "encoders", "lora", "projector_hidden", "score_hints"):
         assert getattr(after, name) == getattr(before, name)
     old, new = (load_file(Path(folder) / "model.safetensors") for folder in folders)
+    rename_weights(old)
     assert old.keys() == new.keys()
     fixed = (".mean", ".std", ".probe")
     for name, value in old.items():
         same = torch.equal(value, new[name])
-        assert same == (name.endswith(fixed) or ".signs." in name), name
+        assert same == (name.endswith(fixed) or ".detector." in name), name

@@ -15,13 +15,14 @@ from aigveval.data.cot import write_cot
 from aigveval.model.projector import pack_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.train import fit, rollout
-from aigveval.train.answers import AnswerDataset, read_answers
+from aigveval.train import fit
+from aigveval.train.answer_targets import FromLabels, FromDetections
+from aigveval.train.answers import AnswerCollator, read_answers, with_answers
+from aigveval.train.config import FitError
+from aigveval.train.dataset import QualityDataset
+from aigveval.train.losses import IGNORED, answer_loss
 from aigveval.train.rejection_sampling import read_completions
-from aigveval.train.config import FitConfig, FitError
-from aigveval.train.sft import IGNORED, AnswerCollator, answer_loss, with_answers
-from aigveval.train.stages import read_stages, run_stages
-from aigveval.train.answer_targets import FromLabels, FromSigns
+from aigveval.train.stages import read_stages, run_stages, write_fit_config
 from prompts import SCORES, check, parse, render_defects, render_levels, split_levels
 from prompts.phrasings import DEGREES
 
@@ -48,7 +49,7 @@ def room(tmp_path_factory, fit_data):
     torch.set_num_threads(1)
     # the options of `make_stage` as a file, with one entry for each stage
     config = make_stage(fit_data, llm, folder / "run", epochs=25)
-    (folder / "sft.yaml").write_text(fit_yaml_of(config))
+    (folder / "sft.yaml").write_text(write_fit_config(config))
     common = yaml.safe_load((folder / "sft.yaml").read_text())
     for name in ("stage", "base", "completions"):
         del common[name]
@@ -65,12 +66,6 @@ def room(tmp_path_factory, fit_data):
     yield {"folder": folder, "data": fit_data, "llm": llm, "configs": configs, "results": results}
     torch.set_num_threads(threads)
     registry._registered = kept
-
-
-def fit_yaml_of(config: FitConfig) -> str:
-    from aigveval.train.fit_yaml import write_fit_config
-
-    return write_fit_config(config)
 
 
 def trained(result) -> dict[str, torch.Tensor]:
@@ -97,8 +92,8 @@ def test_only_projectors_and_lora_get_gradients(room):
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     batch = make_batch(model, processor, answers)
     for projector in model.model.projectors.values():  # what is told within 1-5: no end is reached
-        torch.nn.init.normal_(projector.told.weight, std=0.02)
-        torch.nn.init.zeros_(projector.told.bias)
+        torch.nn.init.normal_(projector.score_head.weight, std=0.02)
+        torch.nn.init.zeros_(projector.score_head.bias)
     targets = batch.pop("targets")
     logits = model.train()(**batch, logits_to_keep=targets.shape[1] + 1).logits
     answer_loss(logits, targets).backward()
@@ -160,7 +155,7 @@ def test_rows_without_answer_teach_scores_alone(room):
             "labels": torch.zeros(len(items), 13),
         },
         tokenizer=load(room["results"][0])[1].tokenizer,
-        tell=FromLabels(model=load(room["results"][0])[0], noise=0.0),
+        targets=FromLabels(model=load(room["results"][0])[0], noise=0.0),
     )
     batch = collate([{"answer": None}, {"answer": None}])
     assert (batch["answers"]["targets"] == IGNORED).all()
@@ -215,12 +210,14 @@ def test_answers_begin_with_the_levels_of_the_scoring_pass(room, tmp_path):
 
 
 def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
+    from aigveval.train import grpo
+
     half = len(AIGVEvalProcessor.from_pretrained(room["results"][0].model).tokenizer) // 2
 
     def format(completion_ids, **columns):  # a reward that a model of random weights can earn
         return [sum(token < half for token in ids) / len(ids) for ids in completion_ids]
 
-    monkeypatch.setattr(rollout, "trl_rewards", lambda names: [format])
+    monkeypatch.setattr(grpo, "trl_rewards", lambda names: [format])
     config = replace(
         room["configs"][1], output_dir=str(tmp_path), max_steps=24, batch_size=32, grad_accum=1,
         grpo={**GRPO, "group": 16, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
@@ -313,8 +310,9 @@ def test_an_epoch_shows_another_wording_and_none_beside_a_wrong_prompt(fit_data,
     rows = [replace(row, prompt=f"scene {i}") for i, row in enumerate(rows)]
     cache, encoders = FeatureCache(fit_data / "cache"), [make() for make in ENCODERS.values()]
     digests = extract([row.video for row in rows], encoders, cache, progress=False).digests
-    dataset = AnswerDataset(
-        [rows], digests, encoders, cache, mismatch_probability=0.5, prompt_dropout=0.2, seed=1
+    dataset = QualityDataset(
+        [rows], digests, encoders, cache, answers=True, mismatch_probability=0.5,
+        prompt_dropout=0.2, seed=1,
     )
     shown = {True: 0, False: 0}
     for epoch in range(20):
@@ -351,39 +349,40 @@ def test_wrong_runs_end_with_one_line(room, tmp_path):
         fit.main(replace(room["configs"][2], best_threshold=1.0, output_dir=str(tmp_path / "d")))
 
 
-def test_sft_fits_signs_and_the_model_is_told_them(room, tmp_path):
+def test_sft_fits_the_detector_and_the_model_reads_its_detections(room, tmp_path):
     result = fit.main(make_stage(
-        room["data"], room["llm"], tmp_path / "run", signs=True, epochs=2, learn="reading",
+        room["data"], room["llm"], tmp_path / "run", detector=True, epochs=2, learn="distill",
         answer_variants=2,
     ))
     model, processor = load(result)
-    assert model.config.signs == ["underexposure", "shake"]
-    assert all(linear.weight.any() for linear in (model.model.signs.whether,
-                                                  model.model.signs.degree))
+    assert model.config.detector == ["underexposure", "shake"]
+    assert all(linear.weight.any() for linear in (model.model.detector.presence,
+                                                  model.model.detector.severity))
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     told = make_batch(model, processor, answers)
-    signs = ["Signs: 8 shake 2 4.0-8.0\n"] * len(answers)
-    with_signs = with_answers(
+    lines = ["Signs: 8 shake 2 4.0-8.0\n"] * len(answers)
+    with_detections = with_answers(
         {**processor.encode_prompts(["a scene"] * len(answers)), "features": told["features"]},
-        processor.tokenizer, answers, signs,
+        processor.tokenizer, answers, lines,
     )
-    text = processor.tokenizer.decode(with_signs["input_ids"][0])
+    text = processor.tokenizer.decode(with_detections["input_ids"][0])
     assert "Overall quality: fair\nSigns: 8 shake 2 4.0-8.0\nTechnical:" in text
-    assert torch.equal(with_signs["targets"], told["targets"])  # they are given, not learned
+    assert torch.equal(with_detections["targets"], told["targets"])  # they are given, not learned
 
 
-def test_signs_need_undamaged_clips(room, tmp_path):
+def test_the_detector_needs_undamaged_clips(room, tmp_path):
     lines = (room["data"] / "labels.jsonl").read_text().splitlines()
     damaged = room["data"] / "damaged.jsonl"
     damaged.write_text("".join(line + "\n" for line in lines if '"name"' in line))
-    with pytest.raises(FitError, match="signs need some clips whose answer says that there are no"):
+    message = "detector needs some clips whose answer says that there are no"
+    with pytest.raises(FitError, match=message):
         fit.main(make_stage(
-            room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], signs=True
+            room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], detector=True
         ))
 
 
 def test_learning_to_read_makes_the_answer_of_what_is_told():
-    tell = FromSigns(names=["blur", "shake", "prompt_mismatch"], variants=1)
+    tell = FromDetections(names=["blur", "shake", "prompt_mismatch"], variants=1)
     known = {"answer": "Scores: 2.0 4.0 3.0 3.0"}
     torch.manual_seed(0)
     answers, lines = tell({}, [known, {"answer": "Scores: 2.0 4.0 - 3.0"}] * 50)
