@@ -21,7 +21,7 @@ from prompts.rubric import MAX_SCORE, MIN_SCORE
 from .config import AIGVEvalConfig
 from .defect_detector import DefectDetector
 
-MIDDLE = 3.0  # the score hint of features without any evidence
+MIDDLE = (MIN_SCORE + MAX_SCORE) / 2  # the score hint of features without any evidence
 _BEND = 0.5  # points before the ends of the scale
 
 

@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.utils import is_torch_bf16_gpu_available
 
-from prompts.rubric import SCORES
+from prompts.rubric import MAX_SCORE, MIN_SCORE, SCORES
 
 from ..model.base import ScorerModel
 from ..model.checkpoint import WEIGHTS
@@ -127,7 +127,7 @@ class DistillTerm:
         backbone.projectors.eval()  # no noise: targets and tokens must be of one kind
         with self._shifted():
             with torch.no_grad():
-                targets = backbone.score_hints(features).clamp(1.0, 5.0)
+                targets = backbone.score_hints(features).clamp(MIN_SCORE, MAX_SCORE)
             labels = batch["labels"].clone()
             labels[:, : len(SCORES)], labels[:, WEIGHT] = targets, 1.0
             labels[:, GROUP] = labels[:, PAIR] = -1
