@@ -6,8 +6,8 @@ make the texts to learn from.
 """
 
 from .answer import (
-    Answer, Defect, Problem, Sign, render, render_defects, render_explanation, render_levels,
-    render_numbers, render_signs, split_levels, without_signs,
+    Answer, Defect, Detection, Problem, render, render_defects, render_detections,
+    render_explanation, render_levels, render_numbers, split_levels, without_detections,
 )
 from .consistency import check
 from .parsing import parse
@@ -20,12 +20,12 @@ __all__ = [
     "DEFECTS",
     "DIMENSIONS",
     "Defect",
+    "Detection",
     "LEVELS",
     "LEVEL_WEIGHTS",
     "Problem",
     "SCORES",
     "SLOT",
-    "Sign",
     "build_messages",
     "check",
     "clean",
@@ -33,10 +33,10 @@ __all__ = [
     "parse",
     "render",
     "render_defects",
+    "render_detections",
     "render_explanation",
     "render_levels",
     "render_numbers",
-    "render_signs",
     "split_levels",
-    "without_signs",
+    "without_detections",
 ]

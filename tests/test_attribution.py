@@ -233,7 +233,7 @@ def work(tmp_path):
 def model(attribution, work, monkeypatch):
     """A folder of a model that explains, of random weights."""
     torch.manual_seed(0)
-    made, processor = make_model(explains=True, signs=["blur", "freeze"])
+    made, processor = make_model(explains=True, detector=["blur", "freeze"])
     for projector in made.model.projectors.values():
         projector.set_stats(torch.full(projector.mean.shape, 0.3), torch.ones_like(projector.std))
     processor._encoders = make_encoders()
@@ -319,4 +319,4 @@ def test_what_is_told(attribution, work):
     assert told.spoken == {"blur"}
     assert told.first.problems == ("missing_line",) and told.shown.problems == ()
     assert told.shown.numbers == {"overall": 3.0} and told.scores == {"overall": 3.2}
-    assert attribution.sign_clip(case, record).named == {"freeze": [(1.0, 2.0)]}
+    assert attribution.detected_clip(case, record).named == {"freeze": [(1.0, 2.0)]}

@@ -59,20 +59,20 @@ class ModelEngine:
     """
 
     sizes: Mapping[str, Any] = {}  # of frames, as options of `encoders.video.read_frames`
-    tells_apart = True  # whether what the model sees is told apart by dimension
+    supports_contributions = True  # whether the evidence is split by dimension
     # The model's forward, or what gives the same in less time.
     run: Callable[..., Any]
 
     def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
         from encoders.onednn import use_onednn
-        from ..model.prefix_cache import QuestionStart
+        from ..model.prefix_cache import PrefixCache
 
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once
         self.model = model.eval().to(device)
         self.processor = processor
         self.device = device
         use_onednn(model.model.language_model)
-        self.run = QuestionStart(model)
+        self.run = PrefixCache(model)
 
     @property
     def requests(self) -> dict[str, FrameRequest]:

@@ -1,4 +1,4 @@
-"""What drives a `QSaveModel`, as `ModelEngine` does the other one."""
+"""What drives a `VlmModel`, as `ModelEngine` does the other one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from encoders.video import FrameRequest, Frames
 from .assessor import ModelEngine, Views
 
 
-class VisionEngine(ModelEngine):
-    """Drives a `QSaveModel` and its processor on one device."""
+class VlmEngine(ModelEngine):
+    """Drives a `VlmModel` and its processor on one device."""
 
-    tells_apart = False
+    supports_contributions = False
 
     def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
         self.model = model.eval().to(device)

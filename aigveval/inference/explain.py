@@ -68,7 +68,7 @@ class ExplainingEngine:
                 "the model was not trained to explain its scores; contributions (--contributions) "
                 "can be had of any model"
             )
-        if not text and not engine.tells_apart:
+        if not text and not engine.supports_contributions:
             raise ModelError(
                 "a vision-language model has no contributions: what it sees is not told apart by "
                 "dimension"
@@ -101,7 +101,7 @@ class ExplainingEngine:
         output, named = self._score(batch)
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
-        if self.plain.tells_apart:
+        if self.plain.supports_contributions:
             scored = {name: value[good] for name, value in batch.items()}
             found = contributions(model, scored, output.scores[good], run=self.plain.run)
             for row, moved in zip(good, found):

@@ -68,19 +68,20 @@ class ScorerModel(PreTrainedModel):
         """Keys of the state dict that training changes, and that are saved."""
         return trained_keys(self)
 
-    def sign_lines(
+    def detection_lines(
         self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
         noise: float = 0.0,
     ) -> list[str]:
-        """What is told of each clip of a batch, beside its scores, before an answer is written.
+        """The line that the LLM reads of each clip's detected defects before it writes an answer.
 
         Args:
             batch: As `forward` takes it.
-            scores: Of the b clips; a sign is told no graver than its dimension's score allows.
+            scores: Of the b clips; no detection is graver than its dimension's score allows.
             noise: Standard deviation of noise on standardised features, as in training.
 
         Returns:
-            b lines as of `prompts.render_signs`, each with its end; empty where a model tells none.
+            b lines as of `prompts.render_detections`, each with its end; empty for a model without
+            a detector.
         """
         return [""] * len(batch["input_ids"])
 

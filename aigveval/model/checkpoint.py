@@ -20,8 +20,9 @@ from torch import Tensor
 
 from encoders.base import Encoder
 
-from .config import AIGVEvalConfig
 from .backbones import save_llm
+from .config import AIGVEvalConfig
+from .old_names import rename_weights
 
 if TYPE_CHECKING:
     from .modeling import AIGVEvalModel
@@ -34,8 +35,8 @@ _KINDS = {
         ("inference.assessor", "ModelEngine"),
     ),
     "qsave": (
-        ("model.modeling_vlm", "QSaveModel"), ("model.processing_vlm", "QSaveProcessor"),
-        ("inference.engine_vlm", "VisionEngine"),
+        ("model.modeling_vlm", "VlmModel"), ("model.processing_vlm", "VlmProcessor"),
+        ("inference.engine_vlm", "VlmEngine"),
     ),
 }
 _ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with
@@ -110,10 +111,10 @@ def kind_of(name_or_path: str | Path) -> Kind:
 
 
 def trained_keys(model: "ScorerModel") -> set[str]:
-    """Keys of the state dict that training changes: projectors (with statistics), the head that
-    finds signs, LoRA, and those of trained encoders as far as they are in the model."""
+    """Keys of the state dict that training changes: projectors (with statistics), the defect
+    detector, LoRA, and those of trained encoders as far as they are in the model."""
     own = [f"{_ENCODERS}{name}." for name in model.config.trained_encoders]
-    prefixes = ["model.projectors.", "model.signs.", *own]
+    prefixes = ["model.projectors.", "model.detector.", *own]
     return {
         key for key in model.state_dict()
         if key.startswith(tuple(prefixes)) or (".lora_" in key and not key.startswith(_ENCODERS))
@@ -131,7 +132,9 @@ def read_trained(folder: Path) -> dict[str, Tensor]:
         others = sorted(file.name for pattern in _OTHER_WEIGHTS for file in folder.glob(pattern))
         hint = f"; of weights, only safetensors are read, not {', '.join(others)}" if others else ""
         raise ValueError(f"{folder} has no {WEIGHTS}{hint}")
-    return _read(path)
+    weights = _read(path)
+    rename_weights(weights)
+    return weights
 
 
 def split_encoders(

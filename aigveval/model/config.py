@@ -13,6 +13,7 @@ from prompts import DIMENSIONS, LEVELS, build_messages
 
 from .backbones import ALL_LINEAR, EMBEDDED_LLM
 from .defect_detector import check_names
+from .old_names import OPTIONS, new_options
 
 LORA = {
     "r": 8, "alpha": 16, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"],
@@ -72,8 +73,8 @@ def prompt_order() -> list[str]:
     return sorted(DIMENSIONS, key=lambda name: text.index(f"@{name}@"))
 
 
-def blind_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The dimensions that no encoder of a config looks at, and that hence get no score."""
+def unscored_dimensions(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dimensions that no encoder of a config is for, and that hence get no score."""
     seen = {entry["dimension"] for entry in entries}
     return [dimension for dimension in DIMENSIONS if dimension not in seen]
 
@@ -99,6 +100,8 @@ class ScorerConfig(PretrainedConfig):
     ) -> None:
         options = [*(type(self).__init__.__kwdefaults__ or {})]
         for name in kwargs:
+            if name in OPTIONS:
+                raise TypeError(f"option {name!r} is now called {OPTIONS[name]!r}")
             # transformers keeps any option it doesn't know; a misspelt one would be lost silently.
             if near := difflib.get_close_matches(name, options, 1, cutoff=0.85):
                 raise TypeError(f"unknown option {name!r}; did you mean {near[0]!r}?")
@@ -118,14 +121,19 @@ class ScorerConfig(PretrainedConfig):
         self.answer_times = answer_times
         super().__init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; what was saved under an old name is found."""
+        return super().from_dict(new_options(config_dict), **kwargs)
+
     @property
     def backbone_name(self) -> str:
         """Name of what the model is built upon."""
         raise NotImplementedError
 
     @property
-    def blind(self) -> list[str]:
-        """The dimensions that nothing in the model looks at, and that hence get no score."""
+    def unscored(self) -> list[str]:
+        """The dimensions that the model gives no score for."""
         return []
 
 
@@ -147,13 +155,15 @@ class AIGVEvalConfig(ScorerConfig):
         projector_hidden: Width of the projectors' hidden layer.
         feature_dropout: Probability, in training, that all tokens of one encoder are set to zero.
         feature_noise: Standard deviation, in training, of Gaussian noise on standardised features.
-        impressions: Whether the question also shows, for each score, what the encoders' features
-            tell of it, as a mix of the level words' embeddings (see `fusion.AIGVEvalBackbone`).
-            AIGVEval has no such thing; a small LLM learns from fewer clips with it.
+        score_hints: Whether the question also shows a hint of each score, which the projectors'
+            score heads give, as a mix of the level words' embeddings (see
+            `projector.AIGVEvalBackbone`). AIGVEval has no such thing; a small LLM learns from fewer
+            clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
             that a freak clip can't throw the LLM off.
-        signs: Names of the defects that a head looks for in the features; what it finds is told to
-            the LLM before it writes an answer (see `signs.SignFinder`). None by default.
+        detector: Names of the defects that a detector looks for in the features; the LLM reads its
+            detections before it writes an answer (see `defect_detector.DefectDetector`). None by
+            default.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
@@ -182,8 +192,8 @@ class AIGVEvalConfig(ScorerConfig):
         feature_dropout: float = 0.0,
         feature_noise: float = 0.0,
         feature_clip: float = 10.0,
-        impressions: bool = True,
-        signs: Sequence[str] = (),
+        score_hints: bool = True,
+        detector: Sequence[str] = (),
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -214,8 +224,8 @@ class AIGVEvalConfig(ScorerConfig):
         if feature_clip <= 0:
             raise ValueError(f"feature_clip must be positive, got {feature_clip}")
         self.feature_clip = feature_clip
-        self.impressions = bool(impressions)
-        self.signs = check_names(signs)
+        self.score_hints = bool(score_hints)
+        self.detector = check_names(detector)
         self.feature_token_id = feature_token_id
         super().__init__(
             lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,
@@ -232,8 +242,8 @@ class AIGVEvalConfig(ScorerConfig):
         return self.llm
 
     @property
-    def blind(self) -> list[str]:
-        return blind_dimensions(self.encoders)
+    def unscored(self) -> list[str]:
+        return unscored_dimensions(self.encoders)
 
     @property
     def feature_shapes(self) -> list[tuple[int, int]]:

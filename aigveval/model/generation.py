@@ -2,7 +2,7 @@
 
 A scoring pass reads the question and the answer's first lines with empty slots. The written answer
 has a level word in each slot, so the two are the same up to the first slot: the cache is cut
-there, the words and the signs of defects are filled in, and the model writes on. Nothing is
+there, the level words and the detected defects are filled in, and the model writes on. Nothing is
 computed twice but the dozen tokens of the levels.
 
 Axis legend: b batch, s sequence.
@@ -107,15 +107,15 @@ def question_ids(
 def answer_heads(
     model: "ScorerModel", batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
 ) -> list[str]:
-    """What the LLM is given of each answer: the levels nearest to the scores, and the signs.
+    """What the LLM is given of each answer: the levels nearest to the scores, and the detections.
 
     Args:
-        model: Tells the signs, if it has a head that finds them.
+        model: Gives the line of detections, if it has a detector.
         batch: What it scored.
         scores: Of b clips; unknown ones are absent.
     """
-    signs = model.sign_lines(batch, scores)
-    return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, signs, strict=True)]
+    lines = model.detection_lines(batch, scores)
+    return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, lines, strict=True)]
 
 
 class AnswerWriter:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from encoders.base import Encoder
-from prompts import Sign, render_signs
+from prompts import Detection, render_detections
 from prompts.consistency import highest_severity
 from prompts.rubric import MIN_SCORE, Score
 from .checkpoint import (
@@ -36,6 +36,7 @@ from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_feat
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from ..hub.publish import HubMixin
 from .library_internals import cache_argument
+from .old_names import rename_weights
 from .backbones import check_llm, inject_lora, load_llm
 from .base import AIGVEvalOutput, ScorerModel
 
@@ -70,6 +71,8 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         self.generation_config = generation_config_of(llm)
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
+        # Also of a training run that goes on, where the Trainer loads its checkpoint.
+        self.register_load_state_dict_pre_hook(_rename_weights)
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
         self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
@@ -84,25 +87,25 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
     def get_input_embeddings(self) -> nn.Module:
         return self.model.language_model.get_input_embeddings()
 
-    def look_for(self, names: Sequence[str]) -> None:
-        """Put in a new, untrained head that looks for signs of these defects; see `signs`."""
-        self.model.look_for(names)
+    def add_detector(self, names: Sequence[str]) -> None:
+        """Add a new, untrained `DefectDetector` for these defects."""
+        self.model.add_detector(names)
         self._note_frozen()
 
     @torch.no_grad()
-    def sign_lines(
+    def detection_lines(
         self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
         noise: float = 0.0,
     ) -> list[str]:
-        if self.model.signs is None:
-            return super().sign_lines(batch, scores)
+        if self.model.detector is None:
+            return super().detection_lines(batch, scores)
         tokens = self.model.standardised(batch["features"].to(self.device))
         if noise:
             tokens = [part + noise * torch.randn_like(part) for part in tokens]
-        found = self.model.signs.signs(tokens, batch["slot_mask"])
+        found = self.model.detector.detect(tokens, batch["slot_mask"])
         return [
-            render_signs([_bounded(sign, known) for sign in signs], known) + "\n"
-            for signs, known in zip(found, scores, strict=True)
+            render_detections([_bounded(one, known) for one in detections], known) + "\n"
+            for detections, known in zip(found, scores, strict=True)
         ]
 
     def forward(
@@ -338,9 +341,13 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         return model.eval()
 
 
-def _bounded(sign: Sign, scores: Mapping[Score, float]) -> Sign:
-    """A sign whose severity doesn't contradict the score of its dimension."""
-    most = highest_severity(scores.get(sign.defect.dimension, MIN_SCORE))
-    if sign.defect.severity <= most:
-        return sign
-    return replace(sign, defect=replace(sign.defect, severity=most))
+def _rename_weights(model: nn.Module, weights: dict[str, Tensor], *_: Any) -> None:
+    rename_weights(weights)
+
+
+def _bounded(detection: Detection, scores: Mapping[Score, float]) -> Detection:
+    """A detection whose severity doesn't contradict the score of its dimension."""
+    most = highest_severity(scores.get(detection.defect.dimension, MIN_SCORE))
+    if detection.defect.severity <= most:
+        return detection
+    return replace(detection, defect=replace(detection.defect, severity=most))

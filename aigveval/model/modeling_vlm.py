@@ -30,8 +30,8 @@ DEFAULT_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 FRAMES = {"num_slow": 8, "slow_side_px": 768, "num_fast": 32, "fast_side_px": 128}
 
 
-class QSaveConfig(ScorerConfig):
-    """Configuration of `QSaveModel`.
+class VlmConfig(ScorerConfig):
+    """Configuration of `VlmModel`.
 
     Args:
         vlm: A folder or a Hub id of an image-text-to-text model.
@@ -93,7 +93,7 @@ class QSaveConfig(ScorerConfig):
         return self.vlm
 
 
-class VisionBackbone(nn.Module):
+class VlmBackbone(nn.Module):
     """A vision-language model without its head: token ids and frames to the last hidden state."""
 
     def __init__(self, vlm: PreTrainedModel) -> None:
@@ -117,7 +117,7 @@ class VisionBackbone(nn.Module):
         visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """See `QSaveModel.forward`; further arguments go to the vision-language model."""
+        """See `VlmModel.forward`; further arguments go to the vision-language model."""
         return self.vlm.base_model(
             input_ids=input_ids, attention_mask=attention_mask, **self.inputs(input_ids, visuals),
             **kwargs,
@@ -141,11 +141,11 @@ class VisionBackbone(nn.Module):
         return inputs
 
 
-class QSaveModel(ScorerModel):
+class VlmModel(ScorerModel):
     """Scores AI-generated videos by looking at frames, and writes about them.
 
     Args:
-        config: With `level_token_ids`, which `QSaveProcessor.from_config(config)` fills in.
+        config: With `level_token_ids`, which `VlmProcessor.from_config(config)` fills in.
         vlm: An image-text-to-text model to build upon, instead of loading `config.vlm`. It's taken
             over: frozen, and LoRA layers are put into its language part.
 
@@ -153,16 +153,16 @@ class QSaveModel(ScorerModel):
         ValueError: The config lacks the token ids, or doesn't fit the model.
     """
 
-    config_class = QSaveConfig
+    config_class = VlmConfig
     base_model_prefix = "model"
 
-    def __init__(self, config: QSaveConfig, vlm: PreTrainedModel | None = None) -> None:
+    def __init__(self, config: VlmConfig, vlm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if config.level_token_ids is None:
-            raise ValueError("no token ids; QSaveProcessor.from_config(config) fills them in")
+            raise ValueError("no token ids; VlmProcessor.from_config(config) fills them in")
         vlm = load_vlm(config.vlm) if vlm is None else vlm
         check_llm(vlm, config)
-        self.model = VisionBackbone(vlm.requires_grad_(False))
+        self.model = VlmBackbone(vlm.requires_grad_(False))
         config.image_token_id = getattr(vlm.config, "image_token_id", None)
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
@@ -217,7 +217,7 @@ class QSaveModel(ScorerModel):
         Args:
             input_ids: (b, s), with the placeholders of each row's frames.
             attention_mask: (b, s), 1 for what counts, 0 for padding anywhere.
-            visuals: Of each row, the frames as `QSaveProcessor.encode_video` gives them. Not with
+            visuals: Of each row, the frames as `VlmProcessor.encode_video` gives them. Not with
                 a cache, which has them already.
             slot_positions, slot_mask, output_last_hidden_state, cache, use_cache, logits_to_keep,
                 return_dict, past_key_values: See `AIGVEvalModel.forward`.
@@ -256,13 +256,13 @@ class QSaveModel(ScorerModel):
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        config: QSaveConfig | None = None,
+        config: VlmConfig | None = None,
         vlm: PreTrainedModel | None = None,
         dtype: torch.dtype | None = None,
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | None = None,
-    ) -> "QSaveModel":
+    ) -> "VlmModel":
         """Load a model, in eval mode on the CPU.
 
         Args:
@@ -279,7 +279,7 @@ class QSaveModel(ScorerModel):
         folder = model_folder(
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
         )
-        config = QSaveConfig.from_pretrained(folder) if config is None else config
+        config = VlmConfig.from_pretrained(folder) if config is None else config
         state = read_trained(folder)
         if vlm is None:
             four_bit = config.llm_4bit and torch.cuda.is_available()
@@ -290,4 +290,4 @@ class QSaveModel(ScorerModel):
         return model.eval()
 
 
-AutoConfig.register(QSaveConfig.model_type, QSaveConfig, exist_ok=True)
+AutoConfig.register(VlmConfig.model_type, VlmConfig, exist_ok=True)

@@ -19,7 +19,7 @@ from .modeling import AIGVEvalModel
 from .base import AIGVEvalOutput
 
 
-class QuestionStart:
+class PrefixCache:
     """Calls a model; where all rows begin alike, from the KV cache of their beginning.
 
     What comes out is what `model(**batch)` gives but for rounding, the cache included if it was

@@ -16,7 +16,7 @@ from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
 from .checkpoint import frozen_llm, model_folder
-from .config import AIGVEvalConfig, ScorerConfig, blind_dimensions, prompt_order
+from .config import AIGVEvalConfig, ScorerConfig, unscored_dimensions, prompt_order
 from .backbones import load_tokenizer
 
 FEATURE_TOKEN = "<|feature|>"
@@ -69,14 +69,14 @@ class QuestionProcessor(ProcessorMixin):
 
     def _encode(
         self, prompts: Sequence[str | None], heads: Sequence[Sequence[int]] | None,
-        blind: Sequence[str],
+        unscored: Sequence[str],
     ) -> BatchFeature:
         """See `AIGVEvalProcessor.encode_prompts`.
 
         Args:
             prompts: b prompts.
             heads: Tokens that each row begins with.
-            blind: Dimensions without a score.
+            unscored: Dimensions without a score.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list with one prompt per clip, got a string")
@@ -94,7 +94,7 @@ class QuestionProcessor(ProcessorMixin):
         slot_mask[:, SCORES.index("semantic")] = torch.tensor(
             [bool(prompt) for prompt in known], dtype=torch.bool
         )
-        for dimension in blind:
+        for dimension in unscored:
             slot_mask[:, SCORES.index(dimension)] = False
         return BatchFeature(
             {
@@ -157,7 +157,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         tokenizer: The LLM's. The placeholder token is added to it.
         entries: Encoders as in `AIGVEvalConfig.encoders`.
         chat_template: Instead of the tokenizer's.
-        impressions: As in `AIGVEvalConfig`.
+        score_hints: As in `AIGVEvalConfig`.
     """
 
     def __init__(
@@ -165,11 +165,11 @@ class AIGVEvalProcessor(QuestionProcessor):
         tokenizer: PreTrainedTokenizerBase,
         entries: Sequence[Mapping[str, Any]] = (),
         chat_template: str | None = None,
-        impressions: bool = True,
+        score_hints: bool = True,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
         self.entries = [dict(entry) for entry in entries]
-        self.impressions = impressions
+        self.score_hints = score_hints
         tokenizer.add_tokens([FEATURE_TOKEN], special_tokens=True)
         self.feature_token_id = tokenizer.convert_tokens_to_ids(FEATURE_TOKEN)
         self._encoders: dict[str, Encoder] = {}
@@ -192,7 +192,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             ValueError: The tokenizer has no distinct level words, or isn't the config's.
         """
         tokenizer = tokenizer or load_tokenizer(config.llm)
-        processor = cls(tokenizer, config.encoders, impressions=config.impressions)
+        processor = cls(tokenizer, config.encoders, score_hints=config.score_hints)
         found = {
             "level_token_ids": level_token_ids(processor.tokenizer),
             "feature_token_id": processor.feature_token_id,
@@ -239,7 +239,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             input_ids and attention_mask (b, s), slot_positions (b, 4) int64, and slot_mask (b, 4)
             bool, the four in the order of `prompts.SCORES`.
         """
-        return self._encode(prompts, None, blind_dimensions(self.entries))
+        return self._encode(prompts, None, unscored_dimensions(self.entries))
 
     def encode_video(self, path: str | Path, *, seed: int = 0) -> dict[str, Tensor]:
         """Each encoder's view of a video, without batch axis: decoded once, in one pass.
@@ -304,7 +304,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         end = self._own(tail)
         found = (begin + end).count(self.feature_token_id)
         expected = sum(entry["num_tokens"] for entry in self.entries)
-        expected += len(SCORES) * self.impressions
+        expected += len(SCORES) * self.score_hints
         if found != expected:
             raise ValueError(f"the question has {found} placeholders, {expected} are needed")
         return begin, end
@@ -319,7 +319,7 @@ class AIGVEvalProcessor(QuestionProcessor):
     def _render(self, placeholders: Mapping[str, str], prompt: str | None) -> str:
         messages = build_messages(
             placeholders, prompt,  # type: ignore[arg-type]
-            impression=FEATURE_TOKEN if self.impressions else None,
+            score_hint=FEATURE_TOKEN if self.score_hints else None,
         )
         if self.chat_template is None:
             return "\n".join(message["content"] for message in messages) + "\n"

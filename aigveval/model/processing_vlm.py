@@ -1,4 +1,4 @@
-"""The processor of `QSaveModel`: (video, prompt) to tokens and pixels.
+"""The processor of `VlmModel`: (video, prompt) to tokens and pixels.
 
 The question is that of `AIGVEvalProcessor`, with pictures and a video where that one has the
 encoders' placeholders, and the time in seconds before each picture. All that is seen comes before
@@ -25,13 +25,13 @@ from prompts import build_messages
 from .checkpoint import model_folder
 from .backbones import load_vlm_processor
 from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
-from .modeling_vlm import QSaveConfig
+from .modeling_vlm import VlmConfig
 
 # Stand in the question for the frames, and for where they end; chat templates keep them.
 _SLOW, _FAST, _END = "zqSLOWFRAMESqz", "zqFASTFRAMESqz", "zqFRAMESENDqz"
 
 
-class QSaveProcessor(QuestionProcessor):
+class VlmProcessor(QuestionProcessor):
     """A vision-language model's processor, asked our question.
 
     Make one with `from_config` or `from_pretrained`.
@@ -39,7 +39,7 @@ class QSaveProcessor(QuestionProcessor):
     Args:
         tokenizer: That of the processor.
         inner: The processor. Where it knows no videos, the fast frames are pictures too.
-        frames: Counts and sizes, as `QSaveConfig.frames`.
+        frames: Counts and sizes, as `VlmConfig.frames`.
 
     Raises:
         ValueError: There's no chat template.
@@ -61,8 +61,8 @@ class QSaveProcessor(QuestionProcessor):
 
     @classmethod
     def from_config(
-        cls, config: QSaveConfig, *, inner: ProcessorMixin | None = None
-    ) -> "QSaveProcessor":
+        cls, config: VlmConfig, *, inner: ProcessorMixin | None = None
+    ) -> "VlmProcessor":
         """The processor for a config, in which the token ids are filled in.
 
         Args:
@@ -80,7 +80,7 @@ class QSaveProcessor(QuestionProcessor):
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
-    ) -> "QSaveProcessor":
+    ) -> "VlmProcessor":
         """From a folder or Hub id of a model; its own processor files aren't needed.
 
         Args:
@@ -88,7 +88,7 @@ class QSaveProcessor(QuestionProcessor):
             **kwargs: `revision`, `token`, `cache_dir`.
         """
         folder = model_folder(pretrained_model_name_or_path, **kwargs)
-        config = QSaveConfig.from_pretrained(folder)
+        config = VlmConfig.from_pretrained(folder)
         source = folder if (folder / "processor_config.json").is_file() else None
         return cls.from_config(config, inner=load_vlm_processor(str(source or config.vlm)))
 

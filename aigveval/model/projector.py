@@ -19,9 +19,9 @@ from prompts import SCORES, clean
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .config import AIGVEvalConfig
-from .defect_detector import SignFinder
+from .defect_detector import DefectDetector
 
-MIDDLE = 3.0  # the score of which features that tell nothing leave an impression
+MIDDLE = 3.0  # the score hint of features without any evidence
 _BEND = 0.5  # points before the ends of the scale
 
 
@@ -91,13 +91,14 @@ def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
 
 
 class FeatureProjector(nn.Module):
-    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h), and what they tell of the scores.
+    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h), and score hints.
 
     Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
     token's position. It starts with the position alone, as large as the LLM's own embeddings
-    (`embedding_rms`): what a token says has to be learned.
+    (`embedding_rms`): the projection has to be learned.
 
-    A second head gives four numbers per token, which add to the scores (see `AIGVEvalBackbone`).
+    The score head gives four numbers per token, which add up to the score hints (see
+    `AIGVEvalBackbone`).
     `probe` (4, d) is a linear map onto them that is given, not trained: zero, unless `set_probe`
     was called.
     """
@@ -125,17 +126,17 @@ class FeatureProjector(nn.Module):
         self.register_buffer("probe", torch.zeros(len(SCORES), dim))
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, width)
-        self.told = nn.Linear(hidden, len(SCORES))
+        self.score_head = nn.Linear(hidden, len(SCORES))
         self.position = nn.Parameter(torch.empty(num_tokens, width))
         nn.init.normal_(self.position, std=embedding_rms)
-        self.forget()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def forget(self) -> None:
-        """Begin anew: what a token says, and what it tells. Positions and statistics stay."""
+    def reset_parameters(self) -> None:
+        """Reset the projection and the score head; positions and statistics stay."""
         nn.init.normal_(self.up.weight, std=1 / math.sqrt(self.up.in_features))
         nn.init.zeros_(self.up.bias)
-        for head in (self.down, self.told):
+        for head in (self.down, self.score_head):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.probe.zero_()
@@ -161,7 +162,7 @@ class FeatureProjector(nn.Module):
             bias: (4,), added to the trained bias once.
         """
         self.probe.copy_(weight)
-        self.told.bias.add_(bias.to(self.told.bias))
+        self.score_head.bias.add_(bias.to(self.score_head.bias))
 
     def standardise(self, tokens: Tensor) -> Tensor:
         """Tokens (..., d) by the fixed statistics, limited to `clip` standard deviations."""
@@ -169,26 +170,26 @@ class FeatureProjector(nn.Module):
         return x.clamp(-self.clip, self.clip)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (b, k, d) to embeddings (b, k, h) and what they tell, (b, k, 4) in points."""
+        """Tokens (b, k, d) to embeddings (b, k, h) and score offsets (b, k, 4) in points."""
         x = self.standardise(tokens)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.training and self.dropout:
             x = x * (torch.rand(len(x), 1, 1, device=x.device) >= self.dropout)
         hidden = nn.functional.gelu(self.up(x))
-        told = self.told(hidden) + nn.functional.linear(x, self.probe)
-        return self.down(hidden) + self.position, told
+        offsets = self.score_head(hidden) + nn.functional.linear(x, self.probe)
+        return self.down(hidden) + self.position, offsets
 
 
 class AIGVEvalBackbone(nn.Module):
     """Projectors and language model: token ids and features to the last hidden state.
 
-    With `config.impressions` the LLM is also shown what the projectors tell of the scores, as level
-    words: an impression of a score, `MIDDLE` plus the mean over each encoder's tokens, in the four
-    placeholders after the features'; and with each token what it tells of its encoder's dimension.
-    A word between "fair" and "good" is a mix of the two words' embeddings. LLMs copy words well, so
-    that little training makes one answer what the features say, where it has to learn a language
-    of their own from thousands of clips.
+    With `config.score_hints` the LLM also reads score hints, as level words. In the four
+    placeholders after the features' stands the hint of each score: `MIDDLE` plus the score heads'
+    outputs, averaged over each encoder's tokens and summed over the encoders. To each token's
+    embedding its own hint of its encoder's dimension is added. A value between "fair" and "good" is
+    a mix of the two words' embeddings. LLMs copy words well, so little training is enough, where
+    the meaning of projected features has to be learned from thousands of clips.
     """
 
     def __init__(self, config: AIGVEvalConfig, language_model: PreTrainedModel) -> None:
@@ -213,11 +214,11 @@ class AIGVEvalBackbone(nn.Module):
             }
         )
         for name, parameter in self.projectors.named_parameters():
-            if ".told." in name:  # DDP would wait for the gradient of what isn't used
-                parameter.requires_grad_(config.impressions)
-        self.signs: SignFinder | None = None
-        if config.signs:
-            self.look_for(config.signs)
+            if ".score_head." in name:  # DDP would wait for the gradient of what isn't used
+                parameter.requires_grad_(config.score_hints)
+        self.detector: DefectDetector | None = None
+        if config.detector:
+            self.add_detector(config.detector)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -236,7 +237,7 @@ class AIGVEvalBackbone(nn.Module):
         embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_feature, 0))
         if features is not None:
             counts = is_feature.sum(1).tolist()
-            needed = features.shape[1] + len(SCORES) * self.config.impressions
+            needed = features.shape[1] + len(SCORES) * self.config.score_hints
             if len(features) != len(input_ids) or set(counts) != {needed}:
                 raise ValueError(
                     f"placeholder counts per row are {counts}, "
@@ -255,26 +256,26 @@ class AIGVEvalBackbone(nn.Module):
     def project(self, features: Tensor) -> Tensor:
         """Features (b, K, D) to what stands in the placeholders, (b, K, h) or (b, K + 4, h)."""
         outputs = self._outputs(features)
-        if not self.config.impressions:
+        if not self.config.score_hints:
             return torch.cat([embeddings for embeddings, _ in outputs], dim=1)
         ids = torch.tensor(self.config.level_token_ids, device=features.device)
         levels = self.language_model.get_input_embeddings()(ids)
         shown = [
-            embeddings + mix_levels(MIDDLE + told[..., SCORES.index(entry["dimension"])], levels)
-            for (embeddings, told), entry in zip(outputs, self.config.encoders)
+            embeddings + mix_levels(MIDDLE + offsets[..., SCORES.index(entry["dimension"])], levels)
+            for (embeddings, offsets), entry in zip(outputs, self.config.encoders)
         ]
-        return torch.cat([*shown, mix_levels(_impressions(outputs), levels)], dim=1)
+        return torch.cat([*shown, mix_levels(_score_hints(outputs), levels)], dim=1)
 
-    def impressions(self, features: Tensor) -> Tensor:
-        """Scores (b, 4) as the projectors tell them of features (b, K, D), unbounded."""
-        return _impressions(self._outputs(features))
+    def score_hints(self, features: Tensor) -> Tensor:
+        """Features (b, K, D) to the score hints (b, 4), unbounded."""
+        return _score_hints(self._outputs(features))
 
-    def look_for(self, names: Sequence[str]) -> None:
-        """Begin anew with a head that looks for signs of these defects."""
-        self.config.signs = list(names)
-        self.signs = SignFinder(self.config.encoders, names)
-        # No gradients: see `train.signs`.
-        self.signs.requires_grad_(False).eval().to(self.language_model.device)
+    def add_detector(self, names: Sequence[str]) -> None:
+        """Add a new, untrained detector of these defects."""
+        self.config.detector = list(names)
+        self.detector = DefectDetector(self.config.encoders, names)
+        # No gradients: see `train.detector_fit`.
+        self.detector.requires_grad_(False).eval().to(self.language_model.device)
 
     def standardised(self, features: Tensor) -> list[Tensor]:
         """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""
@@ -287,5 +288,5 @@ class AIGVEvalBackbone(nn.Module):
         return [project(part) for project, part in zip(self.projectors.values(), parts)]
 
 
-def _impressions(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    return MIDDLE + torch.stack([told.mean(1) for _, told in outputs]).sum(0)
+def _score_hints(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return MIDDLE + torch.stack([offsets.mean(1) for _, offsets in outputs]).sum(0)

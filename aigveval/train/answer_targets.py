@@ -1,8 +1,8 @@
 """The text of answers in stage sft: from the rows' labels, or made of what the LLM is told.
 
-`FromLabels` is for any model. `FromSigns`, with `learn: reading`, is for a small LLM: it's told
-scores and signs at random, beside the evidence of any clip, and learns to put them into words -
-what is told decides, so that one LoRA can read whatever the projectors and `signs` find.
+`FromLabels` is for any model. `FromDetections`, with `learn: distill`, is for a small LLM: it reads
+scores and detections at random, beside the evidence of any clip, and learns to put them into words,
+so that one LoRA can explain whatever the projectors and the detector find.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 
 from ..model.base import ScorerModel
 from ..model.defect_detector import NAMED_FROM
-from prompts import DIMENSIONS, SCORES, Answer, Defect, Sign, parse, render, render_signs
+from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection, parse, render, render_detections
 from prompts.consistency import highest_severity
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DEFECTS, Score
 
-_STEPS = 16  # of a clip, that a sign's times are multiples of
+_STEPS = 16  # of a clip, that a detection's times are multiples of
 _SHIFT = 1.0  # standard deviation of what is added to the scores, so that every score occurs
 
 
@@ -31,16 +31,16 @@ class Telling(Protocol):
     def __call__(
         self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
     ) -> tuple[list[str], list[str]]:
-        """Texts as of `prompts.render`, and lines as of `ScorerModel.sign_lines`."""
+        """Texts as of `prompts.render`, and lines as of `ScorerModel.detection_lines`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromLabels:
-    """The rows' own answers; the signs are what the model finds.
+    """The rows' own answers; the detections are those of the model.
 
     Attributes:
-        model: Finds signs, or none.
-        noise: See `ScorerModel.sign_lines`.
+        model: With a detector, or without.
+        noise: See `ScorerModel.detection_lines`.
     """
 
     model: ScorerModel
@@ -51,18 +51,18 @@ class FromLabels:
     ) -> tuple[list[str], list[str]]:
         answers = [item["answer"] or "" for item in items]
         scores = [parse(answer).scores for answer in answers]
-        return answers, self.model.sign_lines(batch, scores, noise=self.noise)
+        return answers, self.model.detection_lines(batch, scores, noise=self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromSigns:
-    """Random scores around the rows' own and random signs, which the answer puts into words.
+class FromDetections:
+    """Random scores around the rows' own and random detections, which the answer puts into words.
 
     But for severities: with their words among those to learn, `lite` took one at random, while it
     copied the numbers into the list of defects.
 
     Attributes:
-        names: Of the defects that there may be signs of.
+        names: Of the defects that may be detected.
         variants: Wordings, see `prompts.reasoning.write_reasoning`.
     """
 
@@ -86,21 +86,21 @@ class FromSigns:
         names = [name for name in self.names if DEFECTS[name].dimension in scores]
         count = min(len(names), int(random.choice((0, 1, 1, 2, 2, 3, 3))))
         sure = sorted(random.integers(2, 10, count).tolist(), reverse=True)
-        signs = [
-            Sign(defect=_defect(names[number], scores, random), certainty=certainty)
+        detections = [
+            Detection(defect=_defect(names[number], scores, random), certainty=certainty)
             for number, certainty in zip(random.permutation(len(names)), sure)
         ]
-        named = _by_dimension(sign.defect for sign in signs if sign.certainty >= NAMED_FROM)
+        named = _by_dimension(one.defect for one in detections if one.certainty >= NAMED_FROM)
         told = write_reasoning(
             scores, named, split="train", variant=int(random.integers(self.variants)),
             degrees=False,
         )
         answer = Answer(scores=scores, defects=named, reasoning=told)
-        return render(answer), render_signs(signs, scores) + "\n"
+        return render(answer), render_detections(detections, scores) + "\n"
 
 
 def _by_dimension(defects: Iterable[Defect]) -> tuple[Defect, ...]:
-    """As they stand in the line of signs."""
+    """As they stand in the line of detections."""
     return tuple(sorted(defects, key=lambda defect: DIMENSIONS.index(defect.dimension)))
 
 

@@ -132,11 +132,11 @@ def answers_of(row: TrainingRow) -> tuple[str, ...]:
     return row.answers if isinstance(row, AnswerRow) else ()
 
 
-def without_blind(parts: Sequence[Part], blind: Collection[str]) -> list[Part]:
+def without_unscored(parts: Sequence[Part], unscored: Collection[str]) -> list[Part]:
     """Parts whose answers say nothing of dimensions that no encoder looks at."""
     return [
         replace(part, rows=[
-            row.without(blind) if isinstance(row, AnswerRow) else row for row in part.rows
+            row.without(unscored) if isinstance(row, AnswerRow) else row for row in part.rows
         ])
         for part in parts
     ]

@@ -18,8 +18,8 @@ from ..model.backbones import check_four_bit, load_llm, load_vlm
 from ..model.modeling import AIGVEvalModel
 from ..model.processing import AIGVEvalProcessor
 from ..model.base import ScorerModel
-from ..model.modeling_vlm import QSaveConfig, QSaveModel
-from ..model.processing_vlm import QSaveProcessor
+from ..model.modeling_vlm import VlmConfig, VlmModel
+from ..model.processing_vlm import VlmProcessor
 from encoders import create_encoder
 from encoders.base import Encoder
 from encoders.registry import resolve_name
@@ -28,7 +28,7 @@ from .answers import AnswerDataset
 from .rows import TrainingRow
 from .dataset import Collator, QualityDataset
 from .config import FitConfig, FitError
-from .pixels import PixelAnswerDataset, PixelCollator, PixelDataset
+from .pixels import VlmAnswerDataset, VlmCollator, VlmDataset
 
 # Rows that the statistics of an encoder in training are taken from; they change anyway.
 STATS_ROWS = 256
@@ -56,16 +56,16 @@ class Built:
         return [e for e in self.encoders if e.spec.name not in self.trained]
 
     @property
-    def sees(self) -> bool:
+    def is_vlm(self) -> bool:
         """Whether the model sees frames itself, and there are no encoders."""
-        return isinstance(self.model, QSaveModel)
+        return isinstance(self.model, VlmModel)
 
     @property
     def collate(self) -> Any:
         """What makes batches of the items of `dataset`."""
         encode = self.processor.encode_prompts
-        if self.sees:
-            return PixelCollator(encode_prompts=encode)
+        if self.is_vlm:
+            return VlmCollator(encode_prompts=encode)
         return Collator(encode_prompts=encode, pack_features=pack_features)
 
     def dataset(
@@ -73,8 +73,8 @@ class Built:
         cache: FeatureCache, *, answers: bool = False, **options: Any,
     ) -> QualityDataset:
         """Rows as this model takes them, with answers to learn or without; see the classes."""
-        if self.sees:
-            pixels = PixelAnswerDataset if answers else PixelDataset
+        if self.is_vlm:
+            pixels = VlmAnswerDataset if answers else VlmDataset
             return pixels(rows, digests, cache, processor=self.processor, **options)
         features = AnswerDataset if answers else QualityDataset
         return features(rows, digests, self.encoders, cache, trained=self.trained, **options)
@@ -90,17 +90,17 @@ def build_model(config: FitConfig) -> Built:
     """
     try:
         kind = kind_of(find_model(config.base)).model if config.base else None
-        if config.vlm or kind is QSaveModel:
-            return _seeing(config)
+        if config.vlm or kind is VlmModel:
+            return _build_vlm(config)
         model, processor, encoders = _from_base(config) if config.base else _new(config)
     except (OSError, ValueError) as error:
         if type(error) not in (OSError, ValueError):  # our own tell what they are
             raise
         raise FitError(" ".join(str(error).split())) from error
-    if not model.config.impressions and (config.align_epochs or config.learn == "reading"):
-        raise FitError("align_epochs and learn: reading need impressions, and the model has none")
-    if config.learn == "reading" and model.config.lora is None:
-        raise FitError("learn: reading trains the LoRA, and the model has none")
+    if not model.config.score_hints and (config.align_epochs or config.learn == "distill"):
+        raise FitError("align_epochs and learn: distill need score_hints, and the model has none")
+    if config.learn == "distill" and model.config.lora is None:
+        raise FitError("learn: distill trains the LoRA, and the model has none")
     names = [encoder.spec.name for encoder in encoders]
     trained = [resolve_name(name) if name not in names else name for name in config.train_encoders]
     for name in trained:
@@ -130,7 +130,7 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
-        projector_hidden=config.projector_hidden, impressions=config.impressions, **_noise(config),
+        projector_hidden=config.projector_hidden, score_hints=config.score_hints, **_noise(config),
     )
     by_name = {encoder.spec.name: encoder for encoder in made}
     processor = AIGVEvalProcessor.from_config(model_config)
@@ -138,29 +138,29 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     return AIGVEvalModel(model_config, llm=llm), processor, encoders
 
 
-def _seeing(config: FitConfig) -> Built:
-    for name in ("align_epochs", "signs", "train_encoders"):
+def _build_vlm(config: FitConfig) -> Built:
+    for name in ("align_epochs", "detector", "train_encoders"):
         if getattr(config, name):
             raise FitError(f"{name} has no place with a vision-language model")
-    if config.learn == "reading":
-        raise FitError("learn: reading needs projectors, which a vision-language model has none of")
+    if config.learn == "distill":
+        raise FitError("learn: distill needs projectors, which a vision-language model has none of")
     if config.base:
         base = find_model(config.base)
-        saved = QSaveConfig.from_pretrained(base)
+        saved = VlmConfig.from_pretrained(base)
         saved.llm_4bit = saved.llm_4bit or config.llm_4bit
         if saved.llm_4bit:
             check_four_bit()
-        model = QSaveModel.from_pretrained(base, config=saved, dtype=_dtype(config))
+        model = VlmModel.from_pretrained(base, config=saved, dtype=_dtype(config))
         return Built(
-            model=model, processor=QSaveProcessor.from_pretrained(base), encoders=[], trained=[]
+            model=model, processor=VlmProcessor.from_pretrained(base), encoders=[], trained=[]
         )
     assert config.vlm is not None
     vlm = load_vlm(config.vlm, dtype=_dtype(config), four_bit=config.llm_4bit)
-    made = QSaveConfig(
+    made = VlmConfig(
         vlm=config.vlm, lora=config.lora, llm_4bit=config.llm_4bit, **config.frames
     )
-    processor = QSaveProcessor.from_config(made)
-    return Built(model=QSaveModel(made, vlm=vlm), processor=processor, encoders=[], trained=[])
+    processor = VlmProcessor.from_config(made)
+    return Built(model=VlmModel(made, vlm=vlm), processor=processor, encoders=[], trained=[])
 
 
 def _make_encoder(entry: str | Mapping[str, Any]) -> Encoder:

@@ -23,9 +23,9 @@ class FitError(UsageError, ValueError):
 
 
 FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden",
-             "impressions")
-_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "signs",
-                   "feature_dropout", "feature_noise", "projector_hidden", "impressions")
+             "score_hints")
+_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "detector",
+                   "feature_dropout", "feature_noise", "projector_hidden", "score_hints")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class FitConfig:
             stopped goes on when it's started again with the same folder.
         cache_dir: Feature cache; may be shared by many runs.
         base: A model to go on training: `lite`, a folder or a Hub id. It brings its own `llm`,
-            `encoders`, `lora`, `projector_hidden` and `impressions`.
+            `encoders`, `lora`, `projector_hidden` and `score_hints`.
         llm: `smollm2-135m-instruct`, a folder or a Hub id of a causal LM.
         vlm: In place of `llm` and `encoders`: a folder or a Hub id of an image-text-to-text model,
             which sees the frames itself, see `aigveval.model.modeling_vlm`. Videos are decoded in
@@ -66,22 +66,22 @@ class FitConfig:
         lora: r, alpha, dropout, target_modules (or `all-linear`), use_dora, use_rslora, see
             `aigveval.model.config.AIGVEvalConfig`; null for projectors only.
         projector_hidden: Width of the projectors' hidden layer.
-        impressions: Show the LLM what the projectors tell of each score, as mixed level words, see
+        score_hints: Show the LLM the score heads' hint of each score, as mixed level words, see
             `aigveval.model.projector.AIGVEvalBackbone`. AIGVEval doesn't; a small LLM learns from
             fewer clips with it.
         feature_dropout: Chance that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
         align_epochs: Passes over the training rows in which the projectors alone learn to give an
-            impression of the scores, see `aigveval.train.projector_pretraining`: seconds each,
+            score hints, see `aigveval.train.projector_pretraining`: seconds each,
             and the LLM then learns much faster.
         align_learning_rate: Peak, of the projectors in these passes.
-        signs: Before stage sft, fit a head that finds signs of the defects which the answers name,
+        detector: Before stage sft, fit a detector of the defects which the answers name,
             and is told to the LLM, see `aigveval.model.defect_detector`. Else there's none, or the
             base model's.
-        learn: `scores` from the rows' labels; `reading`: with the projectors left as they are, the
+        learn: `scores` from the rows' labels; `distill`: with the projectors left as they are, the
             LoRA learns to say what it's shown, see
-            `aigveval.train.projector_pretraining.ReadingTrainer`; in stage sft, also to put the
-            signs that it's told into words, see `aigveval.train.answer_targets`.
+            `aigveval.train.projector_pretraining.DistillTrainer`; in stage sft, also to put the
+            detections into words, see `aigveval.train.answer_targets`.
         epochs: Passes over the training rows.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
@@ -160,13 +160,13 @@ class FitConfig:
     train_encoders: list[str] = field(default_factory=list)
     lora: dict[str, Any] | None = field(default_factory=lambda: dict(LORA))
     projector_hidden: int = 512
-    impressions: bool = True
+    score_hints: bool = True
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
-    signs: bool = False
-    learn: Literal["scores", "reading"] = "scores"
+    detector: bool = False
+    learn: Literal["scores", "distill"] = "scores"
     epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 16
@@ -299,10 +299,10 @@ class FitConfig:
                 raise FitError(f"{name} has no place beside vlm, which sees the frames itself")
         if self.train_encoders and self.align_epochs:
             raise FitError("align_epochs needs cached tokens, which train_encoders have none of")
-        if self.learn == "reading" and self.train_encoders:
-            raise FitError("learn: reading trains the LoRA alone, no train_encoders")
-        if self.learn == "reading" and self.fsdp:
-            raise FitError("learn: reading can't be combined with fsdp; use DDP (fsdp: false)")
+        if self.learn == "distill" and self.train_encoders:
+            raise FitError("learn: distill trains the LoRA alone, no train_encoders")
+        if self.learn == "distill" and self.fsdp:
+            raise FitError("learn: distill can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp and self.ema is not None:
             raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp_config and not self.fsdp:
@@ -316,8 +316,8 @@ class FitConfig:
         options = GrpoOptions(**self.grpo)
         if not 0 <= self.best_threshold <= 1:
             raise FitError(f"best_threshold must lie in [0, 1], got {self.best_threshold}")
-        if self.signs and (self.stage != "sft" or self.answer_times != "tenths"):
-            raise FitError("signs: true is for stage sft, with answer_times: tenths")
+        if self.detector and (self.stage != "sft" or self.answer_times != "tenths"):
+            raise FitError("detector: true is for stage sft, with answer_times: tenths")
         if self.stage == "regression":
             return
         if self.train_encoders:

@@ -1,4 +1,4 @@
-"""Before stage sft: linear maps are fitted that find signs of the defects which the answers name.
+"""Before stage sft: the linear maps of the detector are fitted to the defects that answers name.
 
 See `aigveval.model.defect_detector`. Ridge regression in closed form: seconds, where a network
 trained by gradients took minutes and found less (macro-F1 on ladder sources left out: .72 instead
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model.projector import AIGVEvalBackbone
-from ..model.defect_detector import MIDDLE_SEVERITY, SignFinder
+from ..model.defect_detector import MIDDLE_SEVERITY, DefectDetector
 from prompts import DEFECTS, Defect, parse
 from prompts.answer import TENTHS
 
@@ -63,8 +63,8 @@ class Rows:
     """What the maps are fitted to.
 
     Attributes:
-        clips: (m, e), of `SignFinder.averaged`.
-        steps: (m, t, e), of `SignFinder.stepwise`; half precision, as there are many.
+        clips: (m, e), of `DefectDetector.averaged`.
+        steps: (m, t, e), of `DefectDetector.stepwise`; half precision, as there are many.
         severity: (m, n), 0 where a clip hasn't the defect.
         shares: (m, t, n), how much of each step has it.
         weight: (m,), of a row; 0 for damage that hardly shows. A row of the data set has its own.
@@ -79,7 +79,7 @@ class Rows:
     groups: Tensor
 
 
-def fit_signs(
+def fit_detector(
     backbone: AIGVEvalBackbone, dataset: QualityDataset, collate: Collator, console: Console, *,
     seed: int = 0,
 ) -> None:
@@ -90,23 +90,24 @@ def fit_signs(
     Raises:
         FitError: No row is undamaged, so that there'd be an alarm for every clip.
     """
-    finder = backbone.signs
-    assert finder is not None
-    rows = _read(backbone, finder, dataset, collate, console, seed=seed)
+    detector = backbone.detector
+    assert detector is not None
+    rows = _read(backbone, detector, dataset, collate, console, seed=seed)
     if not (rows.severity.sum(1) == 0).any():
-        raise FitError("signs need some clips whose answer says that there are no defects")
-    fit(finder, rows)
+        raise FitError("detector needs some clips whose answer says that there are no defects")
+    fit(detector, rows)
 
 
 def _read(
-    backbone: AIGVEvalBackbone, finder: SignFinder, dataset: QualityDataset, collate: Collator,
+    backbone: AIGVEvalBackbone, detector: DefectDetector, dataset: QualityDataset,
+    collate: Collator,
     console: Console, *, seed: int,
 ) -> Rows:
-    shown = _shown(dataset, mismatches=_MISMATCH in finder.names, seed=seed)
+    shown = _shown(dataset, mismatches=_MISMATCH in detector.names, seed=seed)
     clips, steps, severity, shares, weight = [], [], [], [], []
-    device = next(finder.parameters()).device
+    device = next(detector.parameters()).device
     with steps_bar(console) as bar:
-        task = bar.add_task("Signs", total=len(shown), note="")
+        task = bar.add_task("Detector", total=len(shown), note="")
         for start in range(0, len(shown), _BATCH):
             part = shown[start: start + _BATCH]
             features = collate.pack_features([
@@ -114,10 +115,10 @@ def _read(
                 for tokens in zip(*(dataset.tokens(row, prompt) for row, prompt, _ in part))
             ])
             tokens = backbone.standardised(features.to(device))
-            clips.append(finder.averaged(tokens).cpu())
-            steps.append(finder.stepwise(tokens).half().cpu())
+            clips.append(detector.averaged(tokens).cpu())
+            steps.append(detector.stepwise(tokens).half().cpu())
             for row, prompt, defects in part:
-                degrees, share = _labels(finder, defects)
+                degrees, share = _labels(detector, defects)
                 severity.append(degrees)
                 shares.append(share)
                 slight = bool(defects) and max(d.severity for d in defects) < 2
@@ -153,49 +154,49 @@ def _shown(
     return shown
 
 
-def _labels(finder: SignFinder, defects: Sequence[Defect]) -> tuple[Tensor, Tensor]:
-    severity = torch.zeros(len(finder.names))
-    shares = torch.zeros(finder.steps, len(finder.names))
-    edges = torch.arange(finder.steps + 1) * (TENTHS / finder.steps)
+def _labels(detector: DefectDetector, defects: Sequence[Defect]) -> tuple[Tensor, Tensor]:
+    severity = torch.zeros(len(detector.names))
+    shares = torch.zeros(detector.steps, len(detector.names))
+    edges = torch.arange(detector.steps + 1) * (TENTHS / detector.steps)
     for defect in defects:
-        column = finder.names.index(defect.name)
+        column = detector.names.index(defect.name)
         severity[column] = defect.severity
         start, end = defect.span(TENTHS)
         overlap = edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)
-        shares[:, column] = (overlap * finder.steps / TENTHS).clamp(min=0)
+        shares[:, column] = (overlap * detector.steps / TENTHS).clamp(min=0)
     return severity, shares
 
 
 @torch.no_grad()
-def fit(finder: SignFinder, rows: Rows) -> None:
+def fit(detector: DefectDetector, rows: Rows) -> None:
     """Set the weights of a head."""
-    for none, group in enumerate((finder.picture, finder.prompt)):
+    for none, group in enumerate((detector.picture, detector.prompt)):
         if group:
-            _fit_whether(finder, rows, group, len(finder.names) + none)
-    for column in range(len(finder.names)):
+            _fit_presence(detector, rows, group, len(detector.names) + none)
+    for column in range(len(detector.names)):
         has = rows.severity[:, column] > 0
-        _set(finder.degree, column, *_ridge(
+        _set(detector.severity, column, *_ridge(
             rows.clips[has], rows.severity[has, column] - MIDDLE_SEVERITY
         ))
         shares = rows.shares[has, :, column]
         if (shares > 0.5).all():  # it always lasts the whole clip
-            finder.when.weight[column], finder.when.bias[column] = 0.0, 1.0
+            detector.timing.weight[column], detector.timing.bias[column] = 0.0, 1.0
         else:
             steps = rows.steps[has].flatten(0, 1).float()
-            _set(finder.when, column, *_ridge(steps, 2 * shares.flatten() - 1))
+            _set(detector.timing, column, *_ridge(steps, 2 * shares.flatten() - 1))
 
 
-def _fit_whether(finder: SignFinder, rows: Rows, group: Sequence[int], none: int) -> None:
+def _fit_presence(detector: DefectDetector, rows: Rows, group: Sequence[int], none: int) -> None:
     """The maps to some defects and to the output that tells there's none of them."""
     here = rows.severity[:, group] > 0
     damaged = (rows.severity > 0).any(1) & ~here.any(1)
     weight = rows.weight.clone()
-    if group == finder.picture:
+    if group == detector.picture:
         weight[damaged] = 0  # a wrong prompt changes no picture
         counts, alarms = [PICTURE_COLUMNS] * (len(group) + 1), PICTURE_ALARMS
     else:
         weight[damaged] *= DAMAGED_WEIGHT
-        simple = [finder.names[number] == _MISMATCH for number in group] + [True]
+        simple = [detector.names[number] == _MISMATCH for number in group] + [True]
         counts = [MISMATCH_COLUMNS if alone else PROMPT_COLUMNS for alone in simple]
         alarms = PROMPT_ALARMS
     used = weight > 0
@@ -212,8 +213,8 @@ def _fit_whether(finder: SignFinder, rows: Rows, group: Sequence[int], none: int
     scale, bias = _how_sure(unseen, present, weight, clean, alarms)
     maps, offset = _screened(x, present, weight, counts)
     outputs = [*group, none]
-    finder.whether.weight[outputs] = scale * maps.T
-    finder.whether.bias[outputs] = scale * offset + bias
+    detector.presence.weight[outputs] = scale * maps.T
+    detector.presence.bias[outputs] = scale * offset + bias
 
 
 def _screened(

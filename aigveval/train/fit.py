@@ -25,8 +25,8 @@ from ..model.base import AIGVEvalOutput, ScorerModel
 from encoders.bars import no_bars
 from encoders.base import Encoder
 
-from .projector_pretraining import ReadingTrainer, align
-from .answers import read_answer_parts, without_blind
+from .projector_pretraining import DistillTrainer, align
+from .answers import read_answer_parts, without_unscored
 from .arguments import tensorboard, training_arguments
 from .rejection_sampling import add_best
 from .build import Built, build_model, set_stats
@@ -39,14 +39,14 @@ from .progress import ProgressCallback, title
 from .resume import (
     best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
 )
-from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
-from .detector_fit import fit_signs, names_in
-from .answer_targets import FromLabels, FromSigns, Telling
+from .sft import AnswerCollator, AnswerTrainer, DistillAnswerTrainer
+from .detector_fit import fit_detector, names_in
+from .answer_targets import FromLabels, FromDetections, Telling
 from .trainer import QualityTrainer
 from .validation import ValidationMetrics, metric_lines
 
-_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer, "answers": AnswerTrainer,
-             "reading answers": ReadingAnswerTrainer}
+_TRAINERS = {"scores": QualityTrainer, "distill": DistillTrainer, "answers": AnswerTrainer,
+             "distill answers": DistillAnswerTrainer}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +120,21 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     set_seed(config.seed)  # before the projectors are initialised
     built = build_model(_without_noise(config) if config.stage == "grpo" else config)
     model = built.model
-    if built.sees:  # see `arguments` on encoders in training
+    if built.is_vlm:  # see `arguments` on encoders in training
         arguments.dataloader_num_workers = config.workers
     _set_answers(config, model)
 
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
-    blind = model.config.blind
+    unscored = model.config.unscored
     train, valid = (
-        [part.usable(report.digests, blind=blind) for part in parts] for parts in (train, valid)
+        [part.usable(report.digests, unscored=unscored) for part in parts]
+        for parts in (train, valid)
     )
-    if blind:
-        console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
-        train = without_blind(train, blind)
+    if unscored:
+        console.print(f"No encoder of {' or '.join(unscored)}: these scores are left out")
+        train = without_unscored(train, unscored)
     _tell(console, train, valid, built, report)
     train_set = built.dataset(
         [part.rows for part in train], report.digests, cache, answers=answers,
@@ -142,8 +143,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    if config.signs:
-        cast(AIGVEvalModel, model).look_for(names_in(train_set))
+    if config.detector:
+        cast(AIGVEvalModel, model).add_detector(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
@@ -171,12 +172,12 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         loss = align(model.model, train_set, collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.stage != "regression":
-        if checkpoint is None and config.signs:
-            fit_signs(model.model, train_set, collate, console, seed=config.seed)
-            console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
+        if checkpoint is None and config.detector:
+            fit_detector(model.model, train_set, collate, console, seed=config.seed)
+            console.print(f"Detects {', '.join(model.config.detector)}", highlight=False)
         tell: Telling = FromLabels(model=model, noise=config.feature_noise)
-        if config.learn == "reading" and config.stage == "sft":
-            tell = FromSigns(names=model.config.signs, variants=config.answer_variants)
+        if config.learn == "distill" and config.stage == "sft":
+            tell = FromDetections(names=model.config.detector, variants=config.answer_variants)
         collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer, tell=tell)
 
     progress = ProgressCallback(console, metrics.names, main=metrics.main)
@@ -193,7 +194,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if _is_first(arguments) and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     learns = config.learn if config.stage == "regression" else (
-        "reading answers" if config.learn == "reading" else "answers"
+        "distill answers" if config.learn == "distill" else "answers"
     )
     trainer_class: Any = _TRAINERS[learns]
     trainer = trainer_class(

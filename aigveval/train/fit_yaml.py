@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from ..data.readers import HUB_ID, MANIFEST_SUFFIXES, url_of
+from ..model.old_names import new_options
 from ..presets import list_presets, read_preset
 
 from .config import FROM_BASE, FitConfig, FitError, check_known, default_of
@@ -81,7 +82,12 @@ def load(path: Path) -> dict[str, Any]:
         raise FitError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise FitError(f"{path}: expected options, one 'name: value' a line")
-    return values
+    stages = values.get("stages")
+    if isinstance(stages, list):
+        values["stages"] = [
+            new_options(entry, warn=True) if isinstance(entry, dict) else entry for entry in stages
+        ]
+    return new_options(values, warn=True)
 
 
 def _parse(text: str) -> Any:
@@ -94,11 +100,13 @@ def change(values: dict[str, Any], wanted: str) -> None:
     name, *fields = target.strip().split(".")
     if not equals or not name:
         raise FitError(f"expected NAME=VALUE, got {wanted!r}")
-    check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     try:
         value = _parse(text)
     except yaml.YAMLError:
         raise FitError(f"{wanted!r}: the value is not YAML") from None
+    if not fields:
+        (name, value), = new_options({name: value}, warn=True).items()
+    check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
     if not fields:
         values[name] = value
         return

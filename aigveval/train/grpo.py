@@ -145,7 +145,7 @@ def train(
         loss_type=options.loss, beta=0.0, reward_weights=list(options.weights.values()),
         disable_dropout=True, shuffle_dataset=False, log_completions=False,
     ))
-    if config.learn == "reading":
+    if config.learn == "distill":
         model.model.projectors.requires_grad_(False)
     step = 0 if checkpoint is None else step_of(checkpoint)
     evidence = Evidence(dataset, collate)

@@ -51,17 +51,17 @@ class Part:
         clips = self.rows + distinct_sides(self.pairs)
         return sorted(clips, key=lambda row: len(row.prompt or ""))
 
-    def usable(self, digests: Mapping[str, str], *, blind: Collection[str] = ()) -> Part:
+    def usable(self, digests: Mapping[str, str], *, unscored: Collection[str] = ()) -> Part:
         """Without rows and pairs of videos that can't be read, and that nothing is known of.
 
         Args:
             digests: Has all videos that can be read.
-            blind: Dimensions that no encoder looks at; what people said of them is left out.
+            unscored: Dimensions that no encoder looks at; what people said of them is left out.
 
         Raises:
             FitError: Nothing is left.
         """
-        hidden = [column for column, name in enumerate(SCORES) if name in blind]
+        hidden = [column for column, name in enumerate(SCORES) if name in unscored]
         rows = [
             replace(row, scores=_without(row.scores, hidden, math.nan))
             for row in self.rows if row.video in digests

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..features.cache import FeatureCache
-from ..model.processing_vlm import QSaveProcessor
+from ..model.processing_vlm import VlmProcessor
 
 from .answers import WithAnswers
 from .rows import TrainingRow
 from .dataset import QualityDataset, labels_of
 
 
-class PixelDataset(QualityDataset):
+class VlmDataset(QualityDataset):
     """`QualityDataset` whose items have ``views``, what the model sees of a clip, and no tokens.
 
     Args:
@@ -35,7 +35,7 @@ class PixelDataset(QualityDataset):
 
     def __init__(
         self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
-        cache: FeatureCache, *, processor: QSaveProcessor, **options: Any,
+        cache: FeatureCache, *, processor: VlmProcessor, **options: Any,
     ) -> None:
         super().__init__(rows, digests, [], cache, **options)
         self.processor = processor
@@ -47,16 +47,16 @@ class PixelDataset(QualityDataset):
         return self.processor.blank()
 
 
-class PixelAnswerDataset(WithAnswers, PixelDataset):
-    """`PixelDataset` whose items have answers."""
+class VlmAnswerDataset(WithAnswers, VlmDataset):
+    """`VlmDataset` whose items have answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelCollator:
-    """Items of `PixelDataset` to the model's inputs plus ``labels`` (b, 13).
+class VlmCollator:
+    """Items of `VlmDataset` to the model's inputs plus ``labels`` (b, 13).
 
     Attributes:
-        encode_prompts: `QSaveProcessor.encode_prompts`.
+        encode_prompts: `VlmProcessor.encode_prompts`.
     """
 
     encode_prompts: Callable[..., Mapping[str, Any]]

@@ -1,7 +1,7 @@
 """Before the regression stage: the projectors learn to tell the scores, the LLM to read them.
 
-The projectors give an impression of each score (see `AIGVEvalBackbone`). `align` trains them by
-that, in minutes, where training through the LLM takes hours of a CPU. Then `ReadingTrainer` trains
+The projectors give a hint of each score (see `AIGVEvalBackbone`). `align` trains them by
+that, in minutes, where training through the LLM takes hours of a CPU. Then `DistillTrainer` trains
 the LLM's LoRA to answer what it's shown, which needs no rating at all, so that one LoRA can read
 projectors that were aligned on other ratings. LLaVA's first stage (arXiv 2304.08485) likewise
 trains the projector alone, but through the LLM.
@@ -52,7 +52,8 @@ def align(
     )
     parameters = [
         parameter for projector in backbone.projectors.values()
-        for name, parameter in projector.named_parameters() if name.startswith(("up.", "told."))
+        for name, parameter in projector.named_parameters()
+        if name.startswith(("up.", "score_head."))
     ]
     optimizer = torch.optim.AdamW(
         parameters, lr=config.align_learning_rate, weight_decay=config.weight_decay
@@ -70,7 +71,7 @@ def align(
             sampler.set_epoch(epoch)
             total = 0.0
             for features, labels in loader:
-                loss = _loss(backbone.impressions(features), labels, config.rank_min_difference)
+                loss = _loss(backbone.score_hints(features), labels, config.rank_min_difference)
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
@@ -83,8 +84,8 @@ def align(
     return mean
 
 
-class ReadingTrainer(QualityTrainer):
-    """The target of a score is the impression that the LLM is shown; the projectors stay.
+class DistillTrainer(QualityTrainer):
+    """The target of a score is the hint that the LLM is shown; the projectors stay.
 
     So that the LLM reads nothing else, the encoders' tokens come from different rows of a batch,
     beside the prompt of a third; and a random shift of all that is told, of a standard deviation
@@ -107,12 +108,12 @@ class ReadingTrainer(QualityTrainer):
         parts = inputs["features"].split([k for k, _ in backbone.config.feature_shapes], dim=1)
         features = torch.cat([part[torch.randperm(len(part))] for part in parts], dim=1)
         backbone.projectors.eval()  # no noise: target and tokens must be of one kind
-        bias = cast(FeatureProjector, next(iter(backbone.projectors.values()))).told.bias.data
+        bias = cast(FeatureProjector, next(iter(backbone.projectors.values()))).score_head.bias.data
         kept = bias.clone()
         try:
             bias += self.SHIFT * torch.randn(len(SCORES), device=kept.device)
             with torch.no_grad():
-                told = backbone.impressions(features).clamp(1.0, 5.0)
+                told = backbone.score_hints(features).clamp(1.0, 5.0)
             labels = inputs["labels"].clone()
             labels[:, : len(SCORES)], labels[:, WEIGHT] = told, 1.0
             labels[:, GROUP] = labels[:, PAIR] = -1

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from ..data.readers import read_rows
-from prompts import without_signs
+from prompts import without_detections
 
 from .answers import AnswerRow
 from .rows import TrainingRow
@@ -31,7 +31,7 @@ class Completion:
         row: Number of the training row; with `step`, the answers of a group have the same.
         video: Path of the file.
         prompt: That the video was made from, or None.
-        given: The answer's head: levels by the scores that the model gave, and signs.
+        given: The answer's head: levels by the scores that the model gave, and detections.
         completion: What the model wrote after it.
         finished: Whether it ended the text itself.
         rewards: By name; None where there was nothing to judge.
@@ -51,7 +51,7 @@ class Completion:
     @property
     def text(self) -> str:
         """The whole answer."""
-        return without_signs(self.given) + self.completion
+        return without_detections(self.given) + self.completion
 
 
 def weighted_reward(rewards: Mapping[str, float | None], weights: Mapping[str, float]) -> float:

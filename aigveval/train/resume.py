@@ -11,6 +11,8 @@ from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
 
+from ..model.old_names import new_options
+
 from .dataset import QualityDataset
 from .config import FitConfig, FitError, default_of
 from .parallel import world_size
@@ -82,7 +84,7 @@ def check_same_run(
     now = json.loads(json.dumps(now))
     path = output / "fit.json"
     if resuming and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = new_options(json.loads(path.read_text(encoding="utf-8")))
         # An option that wasn't there yet had what is now its default.
         before = {**{name: default_of(name) for name in now.keys() - before.keys()}, **before}
         changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from ..model.generation import question_ids
 from prompts import split_levels
 
-from .projector_pretraining import ReadingTrainer
+from .projector_pretraining import DistillTrainer
 from .answer_targets import Telling
 from .trainer import QualityTrainer
 
@@ -39,7 +39,7 @@ def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_answers(
     batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, answers: Sequence[str],
-    signs: Sequence[str] | None = None,
+    detections: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A batch of questions, each with its answer in place of the slots.
 
@@ -47,7 +47,7 @@ def with_answers(
         batch: b questions, see `aigveval.model.generation.question_ids`.
         tokenizer: The processor's.
         answers: b texts as of `prompts.render`.
-        signs: b lines that are given after the levels; see `ScorerModel.sign_lines`.
+        detections: b lines that are given after the levels; see `ScorerModel.detection_lines`.
 
     Returns:
         What the model sees of the clips, `input_ids` and `attention_mask` (b, s), padded on the
@@ -58,7 +58,7 @@ def with_answers(
         raise ValueError("the tokenizer has no token that ends a text")
     rows: list[list[int]] = []
     written: list[list[int]] = []
-    lines = signs or [""] * len(answers)
+    lines = detections or [""] * len(answers)
     questions = question_ids(batch, tokenizer)
     for question, answer, line in zip(questions, answers, lines, strict=True):
         levels, text = split_levels(answer)
@@ -115,8 +115,8 @@ class AnswerCollator:
             return batch
         chosen = [item for item in items if item["answer"]]
         questions = self.collate(chosen or items[:1])
-        answers, signs = self.tell(questions, chosen or items[:1])
-        told = with_answers(questions, self.tokenizer, answers, signs)
+        answers, detections = self.tell(questions, chosen or items[:1])
+        told = with_answers(questions, self.tokenizer, answers, detections)
         if not chosen:
             told["targets"].fill_(IGNORED)
         return {**batch, "answers": told}
@@ -167,5 +167,5 @@ class AnswerTrainer(QualityTrainer):
         super().log(logs, *args, **kwargs)
 
 
-class ReadingAnswerTrainer(AnswerTrainer, ReadingTrainer):
+class DistillAnswerTrainer(AnswerTrainer, DistillTrainer):
     """Answers from the rows' labels; the scores are those that the LLM is shown."""

@@ -47,7 +47,7 @@ from aigveval.train.rows import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
 from encoders.video import VideoError
 from encoders.wheels import sha256
-from prompts import SCORES, Answer, Sign
+from prompts import SCORES, Answer, Detection
 from prompts.answer import TENTHS
 from prompts.consistency import mentioned
 
@@ -161,32 +161,32 @@ def write_answers(
         batch = collate([dataset[start + n] for n in range(len(part))])
         del batch["labels"]
         batch = {key: value.to(device) for key, value in batch.items()}
-        signs = signs_of(model, batch, part)
+        detections = detections_of(model, batch, part)
         told = engine.tries(batch, [case.truth.duration for case in part])
-        for case, found, own in zip(part, told, signs, strict=True):
+        for case, found, own in zip(part, told, detections, strict=True):
             if isinstance(found, Exception):
                 raise VideoError(case.path, str(found))
-            yield record_of(case, *found, signs=own)
+            yield record_of(case, *found, detections=own)
 
 
 @torch.inference_mode()
-def signs_of(
+def detections_of(
     model: AIGVEvalModel, batch: Mapping[str, Tensor], cases: Sequence[Case]
 ) -> list[list[Record] | None]:
-    """The signs of each clip, times in seconds; None where the model has no head for them."""
-    if model.model.signs is None:
+    """The detections of each clip, times in seconds; None where the model has no detector."""
+    if model.model.detector is None:
         return [None] * len(cases)
-    found = model.model.signs.signs(
+    found = model.model.detector.detect(
         model.model.standardised(batch["features"]), batch["slot_mask"]
     )
     return [
-        [_in_seconds(sign, case.truth.duration / TENTHS) for sign in signs]
-        for case, signs in zip(cases, found, strict=True)
+        [_in_seconds(one, case.truth.duration / TENTHS) for one in detections]
+        for case, detections in zip(cases, found, strict=True)
     ]
 
 
-def _in_seconds(sign: Sign, factor: float) -> Record:
-    record = asdict(sign.defect) | {"certainty": sign.certainty}
+def _in_seconds(detection: Detection, factor: float) -> Record:
+    record = asdict(detection.defect) | {"certainty": detection.certainty}
     for name in ("start_seconds", "end_seconds"):
         if record[name] is not None:
             record[name] = round(record[name] * factor, 3)
@@ -194,7 +194,7 @@ def _in_seconds(sign: Sign, factor: float) -> Record:
 
 
 def record_of(
-    case: Case, scores: Scores, tries: Sequence[Answer], *, signs: list[Record] | None
+    case: Case, scores: Scores, tries: Sequence[Answer], *, detections: list[Record] | None
 ) -> Record:
     """A line of the log."""
     return {
@@ -211,7 +211,7 @@ def record_of(
             }
             for answer in tries
         ],
-        "shown": list(tries).index(best_of(tries)), "signs": signs,
+        "shown": list(tries).index(best_of(tries)), "signs": detections,
     }
 
 
@@ -266,9 +266,9 @@ def told_clip(case: Case, record: Record) -> Clip:
     )
 
 
-def sign_clip(case: Case, record: Record) -> Clip:
-    """The case with the signs that are likely, as if they were told."""
-    likely = [sign for sign in record["signs"] if sign["certainty"] >= NAMED_FROM]
+def detected_clip(case: Case, record: Record) -> Clip:
+    """The case with the detections that are likely, as if an answer named them."""
+    likely = [one for one in record["signs"] if one["certainty"] >= NAMED_FROM]
     return replace(case.truth, named=_named(likely, case))
 
 
@@ -296,7 +296,7 @@ def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> d
     seen: list[dict[str, Any]] = []
     for name, own in records.items():
         if all(record["signs"] is not None for record in own):
-            clips = [sign_clip(*pair) for pair in zip(cases, own, strict=True)]
+            clips = [detected_clip(*pair) for pair in zip(cases, own, strict=True)]
             alone = figures_of(clips, text=False)
             if alone not in seen:  # stages that leave the head as it is share a column
                 label = f"signs alone, of {name}" if seen else "signs alone"

@@ -7,11 +7,11 @@ Every step leaves its result in WORK and is skipped when that is there; a killed
 where it stopped. The steps:
 
 1. ladder: damaged versions of the clips; the sources left out of training at all severities. And of
-   the rated clips, at one severity: more undamaged clips, to find signs of defects by.
+   the rated clips, at one severity: more undamaged clips for the detector.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
-   still without any rating. It goes on reading what the projectors tell, which stay as they are.
+   still without any rating. It goes on distilling the score hints; the projectors stay as they are.
 5. shipped: the projectors begin anew from a ridge regression on all ratings and are aligned on
    ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
    stays as it is. This is what ships.
@@ -64,18 +64,18 @@ COMMON: dict[str, Any] = {
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
     "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
-    "projector_hidden": 256, "align_epochs": 10, "learn": "reading",
+    "projector_hidden": 256, "align_epochs": 10, "learn": "distill",
     "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 2}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 800, "lora_learning_rate": 1e-3},
+    "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
+    "learn": "distill", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
     "mismatch_probability": 0.0, "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2,
     "save_steps": 10,
 }
@@ -137,7 +137,7 @@ def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDAr
     found = []
     for start in range(0, len(rows), 64):
         items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
-        found.append(model.model.impressions(collate.features(items)[0]))
+        found.append(model.model.score_hints(collate.features(items)[0]))
     return torch.cat(found).numpy()
 
 
@@ -200,7 +200,7 @@ def rated_model(
     weights, bias = linear.with_overall()
     torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
-        projector.forget()
+        projector.reset_parameters()
         projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
 
     clean = manifests.clean_numbers(records)

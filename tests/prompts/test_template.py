@@ -18,8 +18,8 @@ def test_evidence_comes_in_order_and_before_the_prompt():
     ]
 
 
-def test_impressions_follow_the_evidence_with_the_labels_of_the_answer():
-    user = template.build_messages(PLACEHOLDERS, "A cat.", impression="<I>")[1]["content"]
+def test_score_hints_follow_the_evidence_with_the_labels_of_the_answer():
+    user = template.build_messages(PLACEHOLDERS, "A cat.", score_hint="<I>")[1]["content"]
     assert user.split("\n")[3:7] == template.ANSWER.replace(template.SLOT, "<I>").split("\n")
     assert user.split("\n")[7] == "Prompt: A cat."
 

@@ -15,7 +15,7 @@ from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from aigveval.inference.timeline import make_timeline
 from prompts import render_levels
-from tests.aigveval.tiny_vlm import FRAMES, make_qsave, save_vlm
+from tests.aigveval.tiny_vlm import FRAMES, make_vlm_model, save_vlm
 from tests.media import write_video
 
 PROMPT = "a dog runs on the beach"
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     """A saved model that explains, which names its vision-language model by path."""
     folder = tmp_path_factory.mktemp("qsave")
     vlm = save_vlm(folder / "vlm")
-    model, processor = make_qsave(vlm=vlm, explains=True)
+    model, processor = make_vlm_model(vlm=vlm, explains=True)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     return folder / "model"
@@ -43,7 +43,7 @@ def clips(tmp_path_factory):
 
 def test_load_finds_the_kind_of_model_by_its_config(folder, clips, tmp_path):
     row = aigveval.load(folder).score(clips[0], prompt=PROMPT)
-    model, processor = make_qsave()
+    model, processor = make_vlm_model()
     wanted = model.score(**processor(videos=[clips[0]], prompts=[PROMPT])).scores[0]
     found = [getattr(row, name).score for name in ("technical", "motion", "semantic", "overall")]
     torch.testing.assert_close(torch.tensor(found), wanted, atol=1e-4, rtol=0)
@@ -103,7 +103,7 @@ def test_a_missing_vision_language_model_is_one_line(folder, clips, tmp_path, mo
 
 def test_an_answer_goes_on_from_the_cache_of_the_scoring_pass(clips):
     """The same texts as without it, for any choice of the rows."""
-    model, processor = make_qsave()
+    model, processor = make_vlm_model()
     batch = processor(videos=clips, prompts=[PROMPT, None, "two cats and a boat"])
     heads = [render_levels({"technical": 2.0 + n, "overall": 3.0}) + "\n" for n in range(3)]
     texts = {}

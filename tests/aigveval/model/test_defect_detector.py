@@ -1,4 +1,4 @@
-"""Signs: what is fitted is found, told before the answer, saved, and no graver than the score."""
+"""Detector: what is fitted is found, given before the answer, saved, no graver than the score."""
 
 import math
 
@@ -8,9 +8,9 @@ import torch
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.generation import answer_heads
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.defect_detector import SignFinder, certainty
+from aigveval.model.defect_detector import DefectDetector, certainty
 from aigveval.train import detector_fit as fitting
-from prompts import parse, without_signs
+from prompts import parse, without_detections
 
 from ..tiny_llm import make_batch, make_llm, make_model
 
@@ -33,7 +33,7 @@ def make_tokens(*, defect=None, source=0, start=0, end=8):
     return [timed, whole]
 
 
-def make_rows(finder):
+def make_rows(detector):
     """A clean clip, and one of each defect, of many sources."""
     clips, steps, severity, shares, groups = [], [], [], [], []
     for source in range(SOURCES):
@@ -44,8 +44,8 @@ def make_rows(finder):
             if defect:
                 degrees[NAMES.index(defect)] = 4
                 share[start:end, NAMES.index(defect)] = 1
-            clips.append(finder.averaged(tokens))
-            steps.append(finder.stepwise(tokens).half())
+            clips.append(detector.averaged(tokens))
+            steps.append(detector.stepwise(tokens).half())
             severity.append(degrees)
             shares.append(share)
             groups.append(source)
@@ -56,56 +56,57 @@ def make_rows(finder):
 
 
 @pytest.fixture(scope="module")
-def finder():
-    made = SignFinder(ENTRIES, NAMES).requires_grad_(False)
+def detector():
+    made = DefectDetector(ENTRIES, NAMES).requires_grad_(False)
     fitting.fit(made, make_rows(made))
     return made
 
 
-def found(finder, scored=(True,) * 4, **clip):
-    return finder.signs(make_tokens(source=99, **clip), torch.tensor([scored]))[0]
+def found(detector, scored=(True,) * 4, **clip):
+    return detector.detect(make_tokens(source=99, **clip), torch.tensor([scored]))[0]
 
 
 @pytest.mark.parametrize("defect", NAMES)
-def test_a_defect_of_a_new_source_is_found_and_nothing_else(finder, defect):
-    signs = [sign for sign in found(finder, defect=defect) if sign.certainty >= 5]
-    assert [sign.defect.name for sign in signs] == [defect]
-    assert signs[0].defect.severity == 4
+def test_a_defect_of_a_new_source_is_found_and_nothing_else(detector, defect):
+    sure = [one for one in found(detector, defect=defect) if one.certainty >= 5]
+    assert [one.defect.name for one in sure] == [defect]
+    assert sure[0].defect.severity == 4
 
 
-def test_a_clean_clip_has_no_sign_to_speak_of(finder):
-    assert all(sign.certainty < 5 for sign in found(finder))
+def test_a_clean_clip_has_no_certain_detection(detector):
+    assert all(sign.certainty < 5 for sign in found(detector))
 
 
-def test_the_stretch_of_the_clip_that_has_it(finder):
-    shake = found(finder, defect="shake", start=2, end=5)[0].defect
+def test_the_stretch_of_the_clip_that_has_it(detector):
+    shake = found(detector, defect="shake", start=2, end=5)[0].defect
     assert (shake.start_seconds, shake.end_seconds) == (2.5, pytest.approx(6.2, abs=0.1))
-    blur = found(finder, defect="blur")[0].defect
+    blur = found(detector, defect="blur")[0].defect
     assert blur.start_seconds is None  # it never lasted a part of a clip
 
 
-def test_a_dimension_without_a_score_has_no_sign(finder):
+def test_a_dimension_without_a_score_has_no_detection(detector):
     clip = {"defect": "prompt_mismatch"}
-    assert [sign.defect.name for sign in found(finder, **clip)] == ["prompt_mismatch"]
+    assert [sign.defect.name for sign in found(detector, **clip)] == ["prompt_mismatch"]
     assert "prompt_mismatch" not in {
-        sign.defect.name for sign in found(finder, (True, True, False, True), **clip)
+        sign.defect.name for sign in found(detector, (True, True, False, True), **clip)
     }
 
 
 @pytest.mark.parametrize(("of_prompt", "named"), [(3.0, "blur"), (5.0, "prompt_mismatch")])
 def test_of_a_damaged_picture_the_prompts_defect_counts_if_it_is_surer(of_prompt, named):
-    made = SignFinder(ENTRIES, NAMES).requires_grad_(False)
-    made.whether.bias.copy_(torch.tensor([4.0, -40.0, of_prompt, 0.0, 0.0]))
-    blind = torch.tensor([[False] * 3, [True, False, False], [True] * 3])
-    both, of_picture_blind, neither = (made.certainties(torch.zeros(3, 11), blind) >= 0.5).tolist()
+    made = DefectDetector(ENTRIES, NAMES).requires_grad_(False)
+    made.presence.bias.copy_(torch.tensor([4.0, -40.0, of_prompt, 0.0, 0.0]))
+    excluded = torch.tensor([[False] * 3, [True, False, False], [True] * 3])
+    found = made.certainties(torch.zeros(3, 11), excluded) >= 0.5
+    both, without_picture, neither = found.tolist()
     assert both == [True, False, named == "prompt_mismatch"]
-    assert of_picture_blind == [False, False, True]
+    assert without_picture == [False, False, True]
     assert neither == [False] * 3
 
 
-def test_features_that_are_no_numbers_have_no_signs(finder):
+def test_features_that_are_no_numbers_have_no_detections(detector):
     tokens = [torch.full((1, 8, 6), math.nan), torch.full((1, 3, 5), math.nan)]
-    assert finder.signs(tokens, torch.ones(1, 4, dtype=torch.bool)) == [[]]
+    assert detector.detect(tokens, torch.ones(1, 4, dtype=torch.bool)) == [[]]
 
 
 def test_certainty_is_against_none_and_against_the_likeliest():
@@ -113,18 +114,18 @@ def test_certainty_is_against_none_and_against_the_likeliest():
     sure = certainty(logits, torch.zeros(1, 3, dtype=torch.bool))[0]
     first = math.exp(2) / (math.exp(2) + 1)
     assert sure.tolist() == pytest.approx([first, first, 0.5 * math.exp(-2)])
-    blind = torch.tensor([[True, False, False]])
-    assert certainty(logits, blind)[0, 0] == 0
+    excluded = torch.tensor([[True, False, False]])
+    assert certainty(logits, excluded)[0, 0] == 0
 
 
-def test_fitting_leaves_slight_damage_out(finder):
-    rows = make_rows(finder)
+def test_fitting_leaves_slight_damage_out(detector):
+    rows = make_rows(detector)
     kept = fitting.Rows(**{
         **vars(rows), "weight": torch.where(rows.severity[:, 0] > 0, 0.0, 1.0)
     })
-    other = SignFinder(ENTRIES, NAMES).requires_grad_(False)
+    other = DefectDetector(ENTRIES, NAMES).requires_grad_(False)
     fitting.fit(other, kept)
-    assert found(finder, defect="blur")[0].certainty >= 5
+    assert found(detector, defect="blur")[0].certainty >= 5
     assert all(sign.defect.name != "blur" or sign.certainty < 5
                for sign in found(other, defect="blur"))
 
@@ -132,15 +133,15 @@ def test_fitting_leaves_slight_damage_out(finder):
 @pytest.fixture
 def telling():
     """A model whose head sees a blur in anything."""
-    model, processor = make_model(signs=["blur", "prompt_mismatch"])
+    model, processor = make_model(detector=["blur", "prompt_mismatch"])
     with torch.no_grad():
-        model.model.signs.whether.bias.copy_(torch.tensor([5.0, 4.0, 0.0, 0.0]))
-        model.model.signs.degree.bias.fill_(2.0)
-        model.model.signs.when.bias.fill_(1.0)
+        model.model.detector.presence.bias.copy_(torch.tensor([5.0, 4.0, 0.0, 0.0]))
+        model.model.detector.severity.bias.fill_(2.0)
+        model.model.detector.timing.bias.fill_(1.0)
     return model, processor
 
 
-def test_the_head_of_an_answer_tells_the_signs(telling):
+def test_the_head_of_an_answer_has_the_detections(telling):
     model, processor = telling
     batch = make_batch(processor, model.config, ["a cat", None])
     scores = [{"technical": 1.2, "semantic": 3.4}, {"technical": 4.1}]
@@ -152,18 +153,18 @@ def test_the_head_of_an_answer_tells_the_signs(telling):
     assert second.endswith("Technical quality: good\nSigns: 4.1 - - -; Technical 9 blur 2\n")
 
 
-def test_a_sign_is_no_graver_than_its_score_allows(telling):
+def test_a_detection_is_no_graver_than_its_score_allows(telling):
     model, processor = telling
-    model.model.signs.whether.bias[0].data.fill_(-5)
+    model.model.detector.presence.bias[0].data.fill_(-5)
     batch = make_batch(processor, model.config, ["a cat"])
-    line = model.sign_lines(batch, [{"technical": 4.6, "semantic": 3.4}])
+    line = model.detection_lines(batch, [{"technical": 4.6, "semantic": 3.4}])
     assert line == ["Signs: 4.6 - 3.4 -; Technical none; Semantic 9 prompt mismatch 3\n"]
 
 
-def test_signs_are_no_part_of_the_answer(telling):
+def test_detections_are_no_part_of_the_answer(telling):
     answer = "Technical quality: bad\nTechnical: it is soft.\nDefects: blur 5\nScores: 1.2 - - -"
     given = answer.replace("bad\n", "bad\nSigns: 1.2 - - -; 9 blur 5; 2 noise 1\n")
-    assert without_signs(given) == answer
+    assert without_detections(given) == answer
     assert parse(given) == parse(answer)
     assert not parse(given, expected_scores=["technical"]).problems
     again = given.replace("Defects", "Signs: none\nDefects")
@@ -175,7 +176,7 @@ def test_scores_dont_depend_on_the_head(telling):
     batch = make_batch(processor, model.config, ["a cat"])
     plain, _ = make_model()
     plain.load_state_dict(
-        {k: v for k, v in model.state_dict().items() if ".signs." not in k}
+        {k: v for k, v in model.state_dict().items() if ".detector." not in k}
     )
     assert torch.equal(plain.score(**batch).scores, model.score(**batch).scores)
 
@@ -185,13 +186,13 @@ def test_saved_and_loaded_it_tells_the_same(telling, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AIGVEvalModel.from_pretrained(tmp_path, llm=make_llm())
     batch = make_batch(processor, model.config, ["a cat"])
-    assert loaded.config.signs == ["blur", "prompt_mismatch"]
+    assert loaded.config.detector == ["blur", "prompt_mismatch"]
     scores = [{"technical": 2.0}]
-    assert loaded.sign_lines(batch, scores) == model.sign_lines(batch, scores)
-    assert model.sign_lines(batch, scores) != [""]
+    assert loaded.detection_lines(batch, scores) == model.detection_lines(batch, scores)
+    assert model.detection_lines(batch, scores) != [""]
 
 
 @pytest.mark.parametrize("names", [["smell"], ["blur", "blur"]])
 def test_unknown_names_are_refused(names):
-    with pytest.raises(ValueError, match="signs must be different defects of blur, noise"):
-        AIGVEvalConfig(llm="tiny", signs=names)
+    with pytest.raises(ValueError, match="detector must name different defects of blur, noise"):
+        AIGVEvalConfig(llm="tiny", detector=names)

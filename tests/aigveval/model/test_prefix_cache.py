@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, Mamba2Config, MistralConfig, Qwen
 
 from aigveval.inference.assessor import ModelEngine
 from aigveval.model.library_internals import cache_of
-from aigveval.model.prefix_cache import QuestionStart
+from aigveval.model.prefix_cache import PrefixCache
 from encoders.onednn import OneDnnLinear, has_onednn
 
 from .test_generation import NEW, PROMPTS, heads, make_writer
@@ -65,7 +65,7 @@ def start_of(model, batch):
 
 @torch.inference_mode()
 def both(model, batch, **options):
-    return model(**batch, **options), QuestionStart(model)(**batch, **options)
+    return model(**batch, **options), PrefixCache(model)(**batch, **options)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
@@ -77,7 +77,7 @@ def test_scores_of_any_causal_llm(family):
     ))
     model, processor = make_model(llm=llm, lora={"target_modules": [target], "dropout": 0.0})
     batch = make_batch(processor, model.config, ["a cat on a roof in the rain", None])
-    run = QuestionStart(model)
+    run = PrefixCache(model)
     with torch.inference_mode():
         plain, first, again = model(**batch), run(**batch), run(**batch)
     spread = float(plain.level_logits.std())
@@ -102,7 +102,7 @@ def test_scores_and_cache_of_a_batch(made, batch, use_cache):
 def test_the_beginning_is_read_once(made, batch, lengths):
     model, start = made[0], start_of(made[0], batch)
     assert start > 20
-    run = QuestionStart(model)
+    run = PrefixCache(model)
     with torch.inference_mode():
         for rows in (batch, {name: value[:1] for name, value in batch.items()}, batch):
             run(**rows)
@@ -111,7 +111,7 @@ def test_the_beginning_is_read_once(made, batch, lengths):
 
 
 def test_alone_as_in_a_batch(made, batch):
-    run = QuestionStart(made[0])
+    run = PrefixCache(made[0])
     with torch.inference_mode():
         together = run(**batch).level_logits
         for row in range(len(PROMPTS)):
@@ -142,7 +142,7 @@ def test_rows_that_begin_in_different_ways(made, batch, lengths):
 
 def test_another_question(made, batch):
     """A question that begins in another way is not answered from the first one's cache."""
-    run = QuestionStart(made[0])
+    run = PrefixCache(made[0])
     other = {**batch, "input_ids": batch["input_ids"].clone()}
     other["input_ids"][:, 2] += 1
     with torch.inference_mode():
@@ -155,7 +155,7 @@ def test_answers_are_written_on_from_its_cache(made, batch):
     expected = make_writer(made, batch).write(range(len(PROMPTS)), max_new_tokens=NEW)
     model, processor = made
     with torch.inference_mode():
-        output = QuestionStart(model)(**batch, use_cache=True)
+        output = PrefixCache(model)(**batch, use_cache=True)
     writer = model.answer_writer(
         processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads()
     )

@@ -177,7 +177,7 @@ def test_one_encoder_only(config):
     text = text_of(processor, processor.encode_prompts(["a cat"])).replace(FEATURE_TOKEN, "*")
     assert "user\nMotion:****\nTechnical quality:*\n" in text
 
-    plain = AIGVEvalConfig(llm="tiny", encoders=entries, impressions=False)
+    plain = AIGVEvalConfig(llm="tiny", encoders=entries, score_hints=False)
     processor = AIGVEvalProcessor.from_config(plain, tokenizer=make_tokenizer())
     text = text_of(processor, processor.encode_prompts(["a cat"])).replace(FEATURE_TOKEN, "*")
     assert "user\nMotion:****\nPrompt: a cat<" in text

@@ -106,29 +106,29 @@ def test_scores_beyond_the_scale_keep_their_order():
 
 
 def test_what_stands_in_the_placeholders(batch):
-    """The features' embeddings with their own dimension's level, then the four impressions."""
+    """The features' embeddings with their own dimension's level, then the four score hints."""
     model, _ = make_model()
-    plain, _ = make_model(impressions=False)
+    plain, _ = make_model(score_hints=False)
     plain.load_state_dict(model.state_dict())
     features = batch["features"]
     with torch.no_grad():
         shown = model.model.project(features)
-        impressions = model.model.impressions(features)
+        score_hints = model.model.score_hints(features)
         difference = shown[:, :9] - plain.model.project(features)
         levels = model.get_input_embeddings().weight[model.config.level_token_ids]
         outputs = [project(part) for project, part in zip(
             model.model.projectors.values(), unpack_features(features, model.config.feature_shapes)
         )]
     assert shown.shape == (len(features), 9 + len(SCORES), 32)
-    assert impressions.std() > 0.1
-    torch.testing.assert_close(shown[:, 9:], mix_levels(impressions, levels))
+    assert score_hints.std() > 0.1
+    torch.testing.assert_close(shown[:, 9:], mix_levels(score_hints, levels))
     column = SCORES.index("motion")  # tokens 3 to 6 are those of `flow`
     torch.testing.assert_close(
         difference[:, 3:7], mix_levels(3 + outputs[1][1][..., column], levels),
         atol=1e-5, rtol=1e-4,
     )
     expected = 3 + sum(told.mean(1) for _, told in outputs)
-    torch.testing.assert_close(impressions, expected)
+    torch.testing.assert_close(score_hints, expected)
 
 
 def test_feature_stats_by_name_or_dimension():

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor, ModelEngine
 from aigveval.cli.app import app
-from aigveval.model.config import AIGVEvalConfig, blind_dimensions
+from aigveval.model.config import AIGVEvalConfig, unscored_dimensions
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from prompts import DIMENSIONS
@@ -63,7 +63,8 @@ def test_the_question_shows_the_evidence_there_is(dimensions):
     for name, line in LINES.items():
         assert (line in text) == (name in dimensions)
     assert (ids == processor.feature_token_id).sum() == model.config.num_features + 4
-    assert blind_dimensions(model.config.encoders) == [d for d in DIMENSIONS if d not in dimensions]
+    unscored = [d for d in DIMENSIONS if d not in dimensions]
+    assert unscored_dimensions(model.config.encoders) == unscored
 
 
 def test_it_goes_through_a_folder(tmp_path):

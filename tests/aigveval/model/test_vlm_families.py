@@ -9,8 +9,8 @@ from transformers import (
 
 from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
-from aigveval.model.modeling_vlm import QSaveConfig, QSaveModel
-from aigveval.model.processing_vlm import QSaveProcessor
+from aigveval.model.modeling_vlm import VlmConfig, VlmModel
+from aigveval.model.processing_vlm import VlmProcessor
 from tests.aigveval.tiny_llm import make_tokenizer
 from tests.media import write_video
 
@@ -41,9 +41,9 @@ def llava():
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy="default", vision_feature_layer=-1,
     )).eval()
-    config = QSaveConfig(vlm="llava", num_slow=2, num_fast=3)
-    processor = QSaveProcessor.from_config(config, inner=inner)
-    return QSaveModel(config, vlm=vlm).eval(), processor
+    config = VlmConfig(vlm="llava", num_slow=2, num_fast=3)
+    processor = VlmProcessor.from_config(config, inner=inner)
+    return VlmModel(config, vlm=vlm).eval(), processor
 
 
 def test_it_scores_and_writes_with_fast_frames_as_pictures(llava, tmp_path):

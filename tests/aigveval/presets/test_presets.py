@@ -14,7 +14,7 @@ from aigveval.inference.assessor import CHECKPOINTS, find_model
 from aigveval.errors import ModelError
 from aigveval.cli.app import app
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
-from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, QSaveConfig
+from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, VlmConfig
 from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.registry import dimension_of
@@ -65,7 +65,7 @@ def test_qsave_is_a_vision_language_model_alone():
     part, = parts_of("qsave")
     assert (part.role, part.name) == ("VLM", DEFAULT_VLM)
     assert read_preset("qsave")["vlm"] == part.name
-    assert read_preset("qsave")["frames"] == FRAMES == QSaveConfig().frames
+    assert read_preset("qsave")["frames"] == FRAMES == VlmConfig().frames
     assert part.licence == "Apache-2.0" and part.get == "hub" and not part.here
 
 

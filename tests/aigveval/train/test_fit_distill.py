@@ -1,4 +1,4 @@
-"""`learn: reading`: the LoRA learns to say what the LLM is shown; the projectors stay."""
+"""`learn: distill`: the LoRA learns to say what the LLM is shown; the projectors stay."""
 
 import json
 from dataclasses import replace
@@ -21,26 +21,26 @@ from ..fit_case import run_and_kill
 
 
 @pytest.fixture
-def reading(fit_config):
+def distilling(fit_config):
     return replace(
-        fit_config, learn="reading", align_epochs=5, valid=[], feature_noise=0.0,
+        fit_config, learn="distill", align_epochs=5, valid=[], feature_noise=0.0,
         lora={"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
         loss={"level": 1.0, "plcc": 0.5},
     )
 
 
-def test_the_target_is_what_the_llm_is_shown(reading, monkeypatch):
+def test_the_target_is_what_the_llm_is_shown(distilling, monkeypatch):
     seen = []
     made = QualityTrainer.compute_loss
 
     def watched(self, model, inputs, *args):
         with torch.no_grad():
-            shown = self.quality_model.model.impressions(inputs["features"])
+            shown = self.quality_model.model.score_hints(inputs["features"])
         seen.append((shown.clamp(1.0, 5.0), inputs["labels"].clone()))
         return made(self, model, inputs, *args)
 
     monkeypatch.setattr(QualityTrainer, "compute_loss", watched)
-    fit.main(replace(reading, epochs=2, save_steps=None))
+    fit.main(replace(distilling, epochs=2, save_steps=None))
     assert len(seen) == 8
     for shown, labels in seen:
         assert torch.equal(shown, labels[:, : len(SCORES)])
@@ -60,15 +60,15 @@ def test_the_shipped_checkpoint_says_what_it_is_shown():
     views = {name: torch.stack([view[name] for view in views]) for name in views[0]}
     with torch.inference_mode():
         features = model.encode(views, list(prompts.values()))
-        shown = model.model.impressions(features).clamp(1.0, 5.0)
+        shown = model.model.score_hints(features).clamp(1.0, 5.0)
     said = model.score(**processor.encode_prompts(list(prompts.values())), features=features).scores
     assert (said - shown).abs().max() < 0.5 and shown.std() > 0.5
     for column in range(3):
         assert np.corrcoef(said[:, column], shown[:, column])[0, 1] > 0.95
 
 
-def test_projectors_stay_and_a_stopped_run_goes_on(reading, tmp_path, monkeypatch):
-    config = replace(reading, align_epochs=2, epochs=2)
+def test_projectors_stay_and_a_stopped_run_goes_on(distilling, tmp_path, monkeypatch):
+    config = replace(distilling, align_epochs=2, epochs=2)
     whole = fit.main(config)
     early = load_file(Path(config.output_dir) / "checkpoint-6" / "model.safetensors")
     late = load_file(whole.model / "model.safetensors")
@@ -86,15 +86,15 @@ def test_projectors_stay_and_a_stopped_run_goes_on(reading, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"fsdp": True}, "learn: reading can't be combined with fsdp; use DDP (fsdp: false)"),
+        ({"fsdp": True}, "learn: distill can't be combined with fsdp; use DDP (fsdp: false)"),
         ({"train_encoders": ["motion_mixed"], "align_epochs": 0},
-         "learn: reading trains the LoRA alone, no train_encoders"),
-        ({"impressions": False},
-         "align_epochs and learn: reading need impressions, and the model has none"),
-        ({"lora": None}, "learn: reading trains the LoRA, and the model has none"),
+         "learn: distill trains the LoRA alone, no train_encoders"),
+        ({"score_hints": False},
+         "align_epochs and learn: distill need score_hints, and the model has none"),
+        ({"lora": None}, "learn: distill trains the LoRA, and the model has none"),
     ],
 )
-def test_what_reading_does_not_go_with(reading, options, message):
+def test_what_distilling_does_not_go_with(distilling, options, message):
     with pytest.raises(FitError) as error:
-        fit.main(replace(reading, **options))
+        fit.main(replace(distilling, **options))
     assert str(error.value) == message

@@ -77,16 +77,16 @@ def test_a_subset_is_trained_and_scores_what_it_looks_at(work, choices, expected
     found = AIGVEvalConfig.from_pretrained("run/model").encoders
     assert [entry["name"] for entry in found] == expected
     seen = {name.partition("_")[0] for name in expected}
-    blind = [name for name in SCORES[:3] if name not in seen]
-    note = f"No encoder of {' or '.join(blind)}: these scores are left out"
-    assert (note in said) == bool(blind)
+    unscored = [name for name in SCORES[:3] if name not in seen]
+    note = f"No encoder of {' or '.join(unscored)}: these scores are left out"
+    assert (note in said) == bool(unscored)
     validated = [line for line in said.splitlines() if line.startswith("  rated  SROCC / PLCC")][-1]
     assert "nan" not in said
     for name in SCORES:
-        assert (f" {name} " in validated) == (name not in blind)
+        assert (f" {name} " in validated) == (name not in unscored)
     run("score", "0.mp4", "--prompt", "a cat", "--model", "run/model")
     row = json.loads(Path("results.jsonl").read_text())
-    assert [name for name in SCORES if row[name] is None] == blind
+    assert [name for name in SCORES if row[name] is None] == unscored
 
 
 def test_options_reach_the_encoders(work):

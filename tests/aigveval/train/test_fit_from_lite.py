@@ -37,11 +37,11 @@ def test_the_shipped_checkpoint_is_trained_on(make_encoder, tmp_path):
     folders = (find_model("lite"), made)
     before, after = (AIGVEvalConfig.from_pretrained(folder) for folder in folders)
     # LLM, encoders and LoRA are those of `lite`, not of the file
-    for name in ("llm", "encoders", "lora", "projector_hidden", "impressions"):
+    for name in ("llm", "encoders", "lora", "projector_hidden", "score_hints"):
         assert getattr(after, name) == getattr(before, name)
     old, new = (load_file(Path(folder) / "model.safetensors") for folder in folders)
     assert old.keys() == new.keys()
     fixed = (".mean", ".std", ".probe")
     for name, value in old.items():
         same = torch.equal(value, new[name])
-        assert same == (name.endswith(fixed) or ".signs." in name), name
+        assert same == (name.endswith(fixed) or ".detector." in name), name

@@ -64,14 +64,14 @@ def test_bfloat16_is_for_the_frozen_and_for_computing(fit_config):
     assert found == pytest.approx(expected, rel=0.15) and found != expected
 
 
-def test_without_impressions_what_features_tell_is_left_alone(fit_config):
-    result = fit.main(replace(fit_config, impressions=False, epochs=1))
+def test_without_score_hints_the_score_heads_are_left_alone(fit_config):
+    result = fit.main(replace(fit_config, score_hints=False, epochs=1))
     model = AIGVEvalModel.from_pretrained(result.model)
-    assert not model.config.impressions
+    assert not model.config.score_hints
     for name, value in load_file(result.model / "model.safetensors").items():
-        if ".told." in name:
+        if ".score_head." in name:
             assert not value.any()
-    told = [p for name, p in model.named_parameters() if ".told." in name]
+    told = [p for name, p in model.named_parameters() if ".score_head." in name]
     assert told and not any(parameter.requires_grad for parameter in told)  # DDP would wait for it
 
 

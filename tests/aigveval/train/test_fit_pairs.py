@@ -222,7 +222,7 @@ def test_what_nobody_looks_at_is_not_asked_for():
     part = Part(path="", name="p", pairs=[
         pair("x", "y", "A", None, "A", None), pair("x", "y", "B", None, None, None)
     ])
-    left = part.usable(dict.fromkeys("xy", ""), blind=["technical"])
+    left = part.usable(dict.fromkeys("xy", ""), unscored=["technical"])
     assert left.pairs == [pair("x", "y", None, None, "A", None)]
 
 

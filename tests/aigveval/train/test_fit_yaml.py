@@ -203,3 +203,14 @@ def test_the_files_are_sound(path):
     for manifest in [*config.train, *config.valid]:
         relative = Path(manifest).relative_to(CONFIGS).as_posix()
         assert relative in made, f"no command of {path.name} makes {relative}"
+
+
+def test_options_may_have_their_old_names(tmp_path, caplog):
+    file = tmp_path / "fit.yaml"
+    file.write_text(YAML + "impressions: false\nlearn: reading\n")
+    config = read_fit_config(file, changes=["impressions=true"])
+    assert config.score_hints is True and config.learn == "distill"
+    assert caplog.messages == [
+        "impressions is now called score_hints", "learn: reading is now called learn: distill",
+        "impressions is now called score_hints",
+    ]

@@ -56,7 +56,7 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     rows = Rows(model, 240)
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    learning = (".up.weight", ".up.bias", ".told.weight", ".told.bias")
+    learning = (".up.weight", ".up.bias", ".score_head.weight", ".score_head.bias")
     frozen = {name: value.clone() for name, value in model.state_dict().items()
               if not name.endswith(learning)}
     quiet = Console(quiet=True)
@@ -67,7 +67,7 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     features, _ = collate.features([rows[0, number] for number in range(240)])
     model.eval()
     with torch.no_grad():
-        told = model.model.impressions(features)
+        told = model.model.score_hints(features)
     for column in range(len(SCORES)):
         known = ~rows.scores[:, column].isnan()
         assert spearmanr(told[known, column], rows.scores[known, column]).statistic > 0.9

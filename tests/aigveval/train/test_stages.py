@@ -21,7 +21,7 @@ from aigveval.train.rejection_sampling import read_completions
 from aigveval.train.config import FitConfig, FitError
 from aigveval.train.sft import IGNORED, AnswerCollator, answer_loss, with_answers
 from aigveval.train.stages import read_stages, run_stages
-from aigveval.train.answer_targets import FromLabels, FromSigns
+from aigveval.train.answer_targets import FromLabels, FromDetections
 from prompts import SCORES, check, parse, render_defects, render_levels, split_levels
 from prompts.phrasings import DEGREES
 
@@ -97,8 +97,8 @@ def test_only_projectors_and_lora_get_gradients(room):
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     batch = make_batch(model, processor, answers)
     for projector in model.model.projectors.values():  # what is told within 1-5: no end is reached
-        torch.nn.init.normal_(projector.told.weight, std=0.02)
-        torch.nn.init.zeros_(projector.told.bias)
+        torch.nn.init.normal_(projector.score_head.weight, std=0.02)
+        torch.nn.init.zeros_(projector.score_head.bias)
     targets = batch.pop("targets")
     logits = model.train()(**batch, logits_to_keep=targets.shape[1] + 1).logits
     answer_loss(logits, targets).backward()
@@ -351,39 +351,40 @@ def test_wrong_runs_end_with_one_line(room, tmp_path):
         fit.main(replace(room["configs"][2], best_threshold=1.0, output_dir=str(tmp_path / "d")))
 
 
-def test_sft_fits_signs_and_the_model_is_told_them(room, tmp_path):
+def test_sft_fits_the_detector_and_the_model_reads_its_detections(room, tmp_path):
     result = fit.main(make_stage(
-        room["data"], room["llm"], tmp_path / "run", signs=True, epochs=2, learn="reading",
+        room["data"], room["llm"], tmp_path / "run", detector=True, epochs=2, learn="distill",
         answer_variants=2,
     ))
     model, processor = load(result)
-    assert model.config.signs == ["underexposure", "shake"]
-    assert all(linear.weight.any() for linear in (model.model.signs.whether,
-                                                  model.model.signs.degree))
+    assert model.config.detector == ["underexposure", "shake"]
+    assert all(linear.weight.any() for linear in (model.model.detector.presence,
+                                                  model.model.detector.severity))
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     told = make_batch(model, processor, answers)
-    signs = ["Signs: 8 shake 2 4.0-8.0\n"] * len(answers)
-    with_signs = with_answers(
+    lines = ["Signs: 8 shake 2 4.0-8.0\n"] * len(answers)
+    with_detections = with_answers(
         {**processor.encode_prompts(["a scene"] * len(answers)), "features": told["features"]},
-        processor.tokenizer, answers, signs,
+        processor.tokenizer, answers, lines,
     )
-    text = processor.tokenizer.decode(with_signs["input_ids"][0])
+    text = processor.tokenizer.decode(with_detections["input_ids"][0])
     assert "Overall quality: fair\nSigns: 8 shake 2 4.0-8.0\nTechnical:" in text
-    assert torch.equal(with_signs["targets"], told["targets"])  # they are given, not learned
+    assert torch.equal(with_detections["targets"], told["targets"])  # they are given, not learned
 
 
-def test_signs_need_undamaged_clips(room, tmp_path):
+def test_the_detector_needs_undamaged_clips(room, tmp_path):
     lines = (room["data"] / "labels.jsonl").read_text().splitlines()
     damaged = room["data"] / "damaged.jsonl"
     damaged.write_text("".join(line + "\n" for line in lines if '"name"' in line))
-    with pytest.raises(FitError, match="signs need some clips whose answer says that there are no"):
+    message = "detector needs some clips whose answer says that there are no"
+    with pytest.raises(FitError, match=message):
         fit.main(make_stage(
-            room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], signs=True
+            room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], detector=True
         ))
 
 
 def test_learning_to_read_makes_the_answer_of_what_is_told():
-    tell = FromSigns(names=["blur", "shake", "prompt_mismatch"], variants=1)
+    tell = FromDetections(names=["blur", "shake", "prompt_mismatch"], variants=1)
     known = {"answer": "Scores: 2.0 4.0 3.0 3.0"}
     torch.manual_seed(0)
     answers, lines = tell({}, [known, {"answer": "Scores: 2.0 4.0 - 3.0"}] * 50)

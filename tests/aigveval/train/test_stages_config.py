@@ -91,7 +91,7 @@ GRPO = COMMON + "base: lite\nstage: grpo\n"
     (COMMON + "stages: [{stage: sft2}]", "stage 1 (sft2): stage sft2 needs completions, the file "),
     (COMMON + "stage: sft\ntext_weight: 0", "stage sft needs a text_weight above 0"),
     (COMMON + "stage: sft\ntrain_encoders: [x]", "train_encoders is for stage regression only"),
-    (COMMON + "stage: sft\nlearn: listening", "learn must be one of ('scores', 'reading'), got "),
+    (COMMON + "stage: sft\nlearn: listening", "learn must be one of ('scores', 'distill'), got "),
     (COMMON + "answer_times: minutes", "answer_times must be one of ('tenths', 'seconds'), got "),
     (GRPO + "ema: 0.9", "ema can't be combined with stage grpo"),
     (GRPO + "grpo: {gruop: 4}", "unknown option of grpo 'gruop'; did you mean 'group'?"),
