@@ -4,7 +4,8 @@ import random
 from collections.abc import Mapping, Sequence
 
 from .answer import Defect
-from .phrasings import DEFECT_PHRASES, DEGREES, LEVEL_PHRASES, Phrases, Split
+from .defects import DEFECTS
+from .phrasings import DEGREES, LEVEL_PHRASES, Phrases, Split
 from .rubric import DIMENSIONS, Dimension, Score, nearest_level
 
 MAX_MENTIONED = 2  # defects per dimension that are put in words, the worst first
@@ -42,7 +43,7 @@ def write_reasoning(
         if worst:
             said = [
                 _fill(
-                    _choose(DEFECT_PHRASES[defect.name], split, rng, variant), defect, rng,
+                    _choose(DEFECTS[defect.name].phrases, split, rng, variant), defect, rng,
                     degrees=degrees,
                 )
                 for defect in list(worst.values())[:MAX_MENTIONED]

@@ -27,7 +27,7 @@ MANIFEST is a ladder's `manifest.jsonl`, or a manifest with scores (columns `tec
 3; freeze 2 0.6-1.4`, or `none` as the last where a clip has no defect.
 
 A defect without times lasts the whole clip. `aigveval.data.attributions` tells all of the form,
-`prompts.rubric.DEFECTS` the names of defects.
+`prompts.defects.DEFECTS` the names of defects.
 
 Examples:
 

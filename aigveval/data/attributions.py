@@ -7,7 +7,7 @@ A manifest (see `manifest`) tells it in these columns besides `video`, `prompt` 
                       - {"technical": [...], "motion": [...], "semantic": [...]} of such lists, one
                         for each dimension that was looked at, [] where nothing was found
                       - text, as CSV needs it: `blur 3; freeze 2 0.6-1.4`, or `none`
-                      Names are those of `prompts.rubric.DEFECTS`, severities 1-5. Without times a
+                      Names are those of `prompts.defects.DEFECTS`, severities 1-5. Without times a
                       defect lasts the whole clip. Empty or absent: nobody looked for defects.
     duration_seconds  length of the clip
     reasoning         {"technical": "...", ...}: words of a rater to use instead of ours
@@ -45,7 +45,7 @@ class Attribution:
     """A defect with its times as given; `prompts.Defect` has those that a text can tell.
 
     Args:
-        name: one of `prompts.rubric.DEFECTS`.
+        name: one of `prompts.defects.DEFECTS`.
         severity: 1-5.
         start_seconds, end_seconds: None for the whole clip.
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from prompts import Answer, build_messages, check, parse, render
+from prompts import Answer, build_messages, check_consistency, parse, render
 from prompts.answer import TENTHS
 from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
@@ -106,7 +106,7 @@ class CotReport:
         without_defects: left out, because nobody looked for their defects.
         without_scores: left out, because no score is known.
         contradictions: kinds of contradiction between a row's own labels, with their number; see
-            `prompts.check`. The rows are written all the same.
+            `prompts.check_consistency`. The rows are written all the same.
         defects: names, with the number of rows that have them.
         characters: length of all answers.
     """
@@ -272,5 +272,5 @@ def _count(report: CotReport, row: CotRow) -> None:
     answer = row.labels()
     report.rows += 1
     report.characters += len(row.answer)
-    report.contradictions.update({problem.kind for problem in check(answer)})
+    report.contradictions.update({problem.kind for problem in check_consistency(answer)})
     report.defects.update({defect.name for defect in answer.defects or ()})

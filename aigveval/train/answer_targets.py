@@ -18,8 +18,9 @@ from ..model.base import ScorerModel
 from ..model.defect_detector import NAMED_FROM
 from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection, parse, render, render_detections
 from prompts.consistency import highest_severity
+from prompts.defects import DEFECTS
 from prompts.reasoning import write_reasoning
-from prompts.rubric import DEFECTS, Score
+from prompts.rubric import Score
 
 _STEPS = 16  # of a clip, that a detection's times are multiples of
 _SHIFT = 1.0  # standard deviation of what is added to the scores, so that every score occurs
