@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from aigveval.distortion import motion as damage_motion, technical as damage_technical
-from aigveval.distortion.registry import DISTORTIONS, MIN_MOTION_FRAMES, SEVERITIES, damaged
-from aigveval.distortion.prompts import content_words, mismatch, wrong_object
+from aigveval.distortion.base import MIN_MOTION_FRAMES
+from aigveval.distortion.prompts import WRONG_PROMPTS, content_words, mismatch, wrong_object
+from aigveval.distortion.registry import DISTORTIONS, SEVERITIES, damaged
+from prompts.defects import DEFECTS
 
 FPS = 12.0
 TECHNICAL = [name for name, spec in DISTORTIONS.items() if spec.dimension == "technical"]
@@ -152,6 +154,12 @@ def test_every_function_of_damage_is_in_the_table(module, dimension):
                == ["frames", "strength", "rng", "fps"]}
     listed = {name for name, spec in DISTORTIONS.items() if spec.dimension == dimension}
     assert written == listed and len(written) == 8
+
+
+def test_every_kind_of_damage_is_a_known_defect():
+    assert {*DISTORTIONS, *WRONG_PROMPTS} <= set(DEFECTS)
+    assert {DEFECTS[name].dimension for name in WRONG_PROMPTS} == {"semantic"}
+    assert not set(DISTORTIONS) & set(WRONG_PROMPTS)
 
 
 # ---- wrong prompts ------------------------------------------------------------------------------
