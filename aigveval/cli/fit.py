@@ -69,7 +69,7 @@ def fit(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..features.choice import apply_choices, parse_choice
+        from .encoder_choice import apply_choices, parse_choice
         from ..train.fit_yaml import write_fit_config
         from ..train.stages import read_stages, run_stages
 

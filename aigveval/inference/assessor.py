@@ -17,7 +17,7 @@ from encoders.views import requests_of
 from prompts.rubric import SCORES
 
 from .. import __version__
-from .batching import run_batches
+from ..batching import run_batches
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..presets import list_presets

@@ -27,7 +27,7 @@ from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
 from prompts import Defect, render_defects
 
 from .assessor import Assessor, ModelEngine, Scores, Views
-from .batching import run_batches
+from ..batching import run_batches
 from ..reports.writing import write_whole
 from .explain import ExplainingEngine
 from ..assessment import HIGHEST, LOWEST, SCORE_FIELDS, Assessment, Score

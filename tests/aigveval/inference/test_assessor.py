@@ -15,7 +15,7 @@ import aigveval
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor, find_model, load
 from aigveval.errors import ModelError
-from aigveval.inference.batching import run_batches
+from aigveval.batching import run_batches
 from aigveval.assessment import SCORE_FIELDS, Score
 from encoders.video import VideoError
 

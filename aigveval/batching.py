@@ -1,17 +1,18 @@
-"""Assessing many videos on this machine: worker threads decode while the model computes.
+"""The prefetcher: worker threads decode and prepare items while the caller computes batches.
 
     items -> [worker threads: prepare] -> [caller's thread: compute, by batches] -> outcomes
 
-At most `2 * batch_size + workers` prepared items are in memory.
+At most `2 * batch_size + workers` prepared items are in memory. Threads are enough, because
+decoders, resizing and optical flow release the interpreter's lock.
 
-Threads are enough, because decoders, resizing and optical flow release the interpreter's lock.
+Scoring, feature extraction and the check of files use it. Standard library only.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,9 +25,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: a `result`, or the `error` that kept it from having one.
+    """What became of one item.
 
-    `seconds` is the wall time of its preparation plus its share of the batch's.
+    Attributes:
+        item: The item as it was given.
+        result: What was computed; None where there is an error.
+        error: The exception that kept it from having a result; None where there is one.
+        seconds: Wall time of its preparation plus its share of the batch's.
     """
 
     item: Item
@@ -36,21 +41,31 @@ class Outcome(Generic[Item, Result]):
 
 
 @dataclass(frozen=True)
-class _Ready(Generic[Item, Prepared]):
+class Done(Generic[Result]):
+    """What `prepare` gives for an item whose result is known already: `compute` is skipped."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[Item, Prepared, Result]):
+    """An item behind `prepare`: with something to compute, or a result, or an error."""
+
     item: Item
-    prepared: tuple[Prepared, ...]  # none or one
-    error: Exception | None
     seconds: float
+    prepared: tuple[Prepared, ...] = ()  # none or one
+    result: Result | None = None
+    error: Exception | None = None
 
 
 def run_batches(
     items: Iterable[Item],
     *,
-    prepare: Callable[[Item], Prepared],
+    prepare: Callable[[Item], Prepared | Done[Result]],
     compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
     batch_size: int = 8,
     workers: int = 2,
-) -> Iterator[Outcome[Item, Result]]:
+) -> Generator[Outcome[Item, Result], None, None]:
     """Yields one outcome per item, in order, as batches finish.
 
     An item that fails does not stop the others: what `prepare` raises belongs to that item; when
@@ -58,7 +73,7 @@ def run_batches(
 
     Args:
         items: read lazily, a bounded number ahead.
-        prepare: called in worker threads.
+        prepare: called in worker threads; gives what `compute` needs of an item, or `Done`.
         compute: called in the caller's thread; gives a result, or an exception, per item.
         batch_size: items per call of `compute`, at least 1.
         workers: threads, at least 1.
@@ -74,21 +89,25 @@ def run_batches(
 
 def _run(
     items: Iterator[Item],
-    prepare: Callable[[Item], Prepared],
+    prepare: Callable[[Item], Prepared | Done[Result]],
     compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
     batch_size: int,
     workers: int,
-) -> Iterator[Outcome[Item, Result]]:
-    def prepare_one(item: Item) -> _Ready[Item, Prepared]:
+) -> Generator[Outcome[Item, Result], None, None]:
+    def prepare_one(item: Item) -> _Ready[Item, Prepared, Result]:
         start = time.perf_counter()
         try:
-            return _Ready(item, (prepare(item),), None, time.perf_counter() - start)
+            found = prepare(item)
         except Exception as error:
-            return _Ready(item, (), error, time.perf_counter() - start)
+            return _Ready(item, time.perf_counter() - start, error=error)
+        seconds = time.perf_counter() - start
+        if isinstance(found, Done):
+            return _Ready(item, seconds, result=found.result)
+        return _Ready(item, seconds, prepared=(found,))
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="aigveval-prepare")
-    pending: deque[Future[_Ready[Item, Prepared]]] = deque()
-    waiting: list[_Ready[Item, Prepared]] = []
+    pending: deque[Future[_Ready[Item, Prepared, Result]]] = deque()
+    waiting: list[_Ready[Item, Prepared, Result]] = []
     in_memory = 2 * batch_size + workers  # a batch to compute and one to get ready meanwhile
     try:
         while True:
@@ -107,7 +126,7 @@ def _run(
 
 
 def _finish(
-    waiting: Sequence[_Ready[Item, Prepared]],
+    waiting: Sequence[_Ready[Item, Prepared, Result]],
     compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
 ) -> Iterator[Outcome[Item, Result]]:
     start = time.perf_counter()
@@ -115,15 +134,14 @@ def _finish(
     results = iter(_compute_each(batch, compute))
     share = (time.perf_counter() - start) / max(len(batch), 1)
     for ready in waiting:
-        if ready.error is not None:
-            yield Outcome(item=ready.item, result=None, error=ready.error, seconds=ready.seconds)
-            continue
-        seconds = ready.seconds + share
-        result = next(results)
-        if isinstance(result, Exception):
-            yield Outcome(item=ready.item, result=None, error=result, seconds=seconds)
-        else:
-            yield Outcome(item=ready.item, result=result, error=None, seconds=seconds)
+        result, error, seconds = ready.result, ready.error, ready.seconds
+        if ready.prepared:
+            computed, seconds = next(results), seconds + share
+            if isinstance(computed, Exception):
+                error = computed
+            else:
+                result = computed
+        yield Outcome(item=ready.item, result=result, error=error, seconds=seconds)
 
 
 def _compute_each(
