@@ -160,6 +160,6 @@ def test_no_module_is_called_utils():
     assert [str(path) for path in FILES if path.stem in ("utils", "util", "helpers")] == []
 
 
-def test_no_module_is_longer_than_400_lines():
+def test_no_module_is_longer_than_600_lines():
     lengths = {str(path): path.read_text(encoding="utf-8").count("\n") for path in FILES}
-    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
+    assert {path: lines for path, lines in lengths.items() if lines > 600} == {}

@@ -16,7 +16,7 @@ from .console import one_line_errors, say, silence_libraries
 from .column_names import COLUMN_NAMES
 
 if TYPE_CHECKING:
-    from ..data.leaks import Overlap
+    from ..data.check import Overlap
     from ..data.split import Split
 
 SHOWN_OVERLAPS = 3  # pairs of parts that share one kind of thing
@@ -114,7 +114,7 @@ def check(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..data.check import check as run
+        from ..data.check import check_manifests
         from ..reports.data_plot import draw
         from ..data.scales import MOS, Scale
         from ..errors import InputError
@@ -125,7 +125,7 @@ def check(
             raise InputError(f"{picture}: the picture is a .png file")
         parsed = Scale.parse(scale) if scale else MOS
         with _row_progress("checking", quiet=quiet) as advance:
-            report = run(
+            report = check_manifests(
                 manifests, scale=parsed, files=files, workers=workers, progress=advance
             )
         if not quiet:

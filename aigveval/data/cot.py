@@ -34,11 +34,11 @@ from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
 
-from ..errors import one_line
+from ..errors import ManifestError, as_text, one_line
+from ..files import write_text
 from .attributions import CLEAN_SCORE, Labelled, read_labels
-from ..errors import ManifestError, as_text
-from .scales import MOS, Scale
 from .readers import read_rows
+from .scales import MOS, Scale
 
 Times = Literal["seconds", "tenths"]
 # `messages`: a chat of three turns, for TRL's SFT and most other trainers. `prompt`: the question
@@ -155,6 +155,7 @@ def write_cot(
 
     Raises:
         ManifestError: when a manifest cannot be read, a row is wrong or none can be used.
+        InputError: when the file cannot be written.
         ValueError: wrong options.
     """
     if variants < 1 or score_decimals not in (1, 2):
@@ -183,10 +184,7 @@ def write_cot(
     if not lines:
         raise ManifestError(
             f"{', '.join(map(as_text, manifests))}: no row has both scores and labels of defects")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(lines))
     return report
 
 

@@ -124,7 +124,7 @@ def read_prompt_list(path: str | os.PathLike[str]) -> list[str] | None:
             break
     except ManifestError:  # told by those who read it for its videos
         return None
-    prompts = {}
+    prompts: dict[str, None] = {}
     try:
         for number, row in read_rows(path, required=("prompt",)):
             if prompt := read_prompt(number, row):

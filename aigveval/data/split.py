@@ -20,12 +20,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .leaks import Leaks, Overlap, key_of, prompt_key, video_key
+from ..errors import InputError, ManifestError, as_text
+from .check import Leaks, Overlap, key_of, prompt_key, video_key
 from .manifest import read_label, read_prompt, read_video, rebase
 from .preference_pairs import PAIR_VIDEOS, is_pairs
-from .writers import Columns, TableWriter, check_target
 from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, read_rows
-from ..errors import InputError, ManifestError, as_text
+from .writers import Columns, TableWriter, check_target
 
 By = Literal["random", "prompt", "generator", "group"]
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..inputs import VIDEO_SUFFIXES
+from ..inputs import VIDEO_SUFFIXES, NamedPrompts, prompt_of_name
 from ..manifest import read_prompt_list
-from ..prompt_matching import NamedPrompts, prompt_of_name
 from ..readers import Row, read_rows
 from ...errors import ManifestError, as_text
 from . import Options
