@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
-
-from ..data.adapters import ADAPTERS
-from .console import one_line_errors, say, silence_libraries
+from typer.core import TyperCommand
 
 from .column_names import COLUMN_NAMES
+from .console import one_line_errors, say, silence_libraries
 
 if TYPE_CHECKING:
     from ..data.check import Overlap
@@ -54,12 +53,7 @@ not be carried out. Copies and leaks do not change it.
 CONVERT_HELP = """\
 Reads a public data set from its own files and writes a manifest, scores on 1-5.
 
-""" + "".join(
-    f"- `{name}`: {adapter.title}, "
-    + ("pairs" if adapter.pairs else f"scores {adapter.scale}" if adapter.scale else "no scores")
-    + f"; reads {adapter.reads}\n"
-    for name, adapter in ADAPTERS.items()
-) + """
+{adapters}
 Examples:
 
 - `aigveval data convert ntire2025 train.txt val.txt test.txt --videos clips --out ntire.jsonl`
@@ -139,7 +133,23 @@ def check(
         raise typer.Exit(int(not report.sound))
 
 
-@data.command(help=CONVERT_HELP, no_args_is_help=True)
+class _ConvertCommand(TyperCommand):
+    """Lists the adapters when its help is asked for, and not at each start of the program."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from ..data.adapters import find_adapter, list_adapters
+
+        lines = []
+        for name in list_adapters():
+            adapter = find_adapter(name)
+            scores = f"scores {adapter.scale}" if adapter.scale else "no scores"
+            given = "pairs" if adapter.pairs else scores
+            lines.append(f"- `{name}`: {adapter.title}, {given}; reads {adapter.reads}\n")
+        self.help = CONVERT_HELP.replace("{adapters}", "".join(lines))
+        super().format_help(ctx, formatter)
+
+
+@data.command(help=CONVERT_HELP, no_args_is_help=True, cls=_ConvertCommand)
 def convert(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Name of the data set.")],
     files: Annotated[

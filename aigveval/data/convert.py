@@ -12,13 +12,13 @@ from typing import Any
 
 from prompts.rubric import SCORES, Score
 
+from ..errors import InputError, ManifestError, as_text
 from .adapters import Adapter, Options, find_adapter
 from .manifest import parse_row, rebase
 from .preference_pairs import PAIR_VIDEOS, parse_pair
+from .readers import RowFault, folder_of, part_names
 from .scales import MOS, Scale
 from .writers import Columns, TableWriter, check_target
-from .readers import RowFault, folder_of, part_names
-from ..errors import InputError, ManifestError, as_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def _records(
     adapter: Adapter, source: Path, options: Options, folder: Path
 ) -> Iterator[dict[str, Any]]:
     try:
-        for number, values in adapter.load()(source, options):
+        for number, values in adapter.read(source, options):
             if not adapter.pairs:
                 scale = adapter.scale or MOS
                 row = parse_row(number, values, options.videos, scale=scale)

@@ -16,8 +16,9 @@ from typing import Any
 from prompts.rubric import Score
 
 from ..readers import Row, RowFault, read_rows
-from . import Options
-from .piped import Prompts
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import Prompts
 
 _QUESTIONS: dict[str, Score] = {
     "static quality": "technical", "temporal smoothness": "motion", "correspondence": "semantic",
@@ -51,3 +52,9 @@ def _asked(number: int, row: dict[str, Any]) -> Score:
         number, f"row {number}: its question names none of {', '.join(_QUESTIONS)}; "
         "say with --score which score it is"
     )
+
+
+ADAPTER = Adapter(
+    title="AIGVQA-DB", read=read, scale=Scale(0, 100),
+    reads="jsonl of one question, with --prompts",
+)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ..readers import Row
-from . import Options
-from .piped import read_piped
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import read_piped
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
@@ -23,3 +24,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         if separator:
             row["generator"] = f"variant {variant}"
         yield number, row
+
+
+ADAPTER = Adapter(
+    title="T2VQA-DB", read=read, scale=Scale(0, 100),
+    reads="text name|prompt|mos",
+)

@@ -17,7 +17,7 @@ from prompts.rubric import Score
 
 from ...errors import one_line
 from ..readers import Row, RowFault, read_rows
-from . import Options
+from . import Adapter, Options
 
 DIMENSIONS: dict[str, Score] = {
     "aesthetic_quality": "technical", "imaging_quality": "technical",
@@ -76,3 +76,9 @@ def _score(number: int, row: Mapping[str, Any], source: Path) -> Score:
             "say with --score which score it is"
         )
     return DIMENSIONS[found]
+
+
+ADAPTER = Adapter(
+    title="VBench human preference", read=read, pairs=True,
+    reads="json of one dimension",
+)

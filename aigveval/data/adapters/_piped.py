@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..readers import RowFault, open_text, read_rows
 from ...errors import ManifestError, as_text
+from ..readers import RowFault, open_text, read_rows
 
 
 def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
