@@ -72,14 +72,14 @@ def run_batches(
     `compute` raises for a batch, its items are computed one by one to find the one at fault.
 
     Args:
-        items: read lazily, a bounded number ahead.
-        prepare: called in worker threads; gives what `compute` needs of an item, or `Done`.
-        compute: called in the caller's thread; gives a result, or an exception, per item.
-        batch_size: items per call of `compute`, at least 1.
-        workers: threads, at least 1.
+        items: Read lazily, a bounded number ahead.
+        prepare: Called in worker threads; gives what `compute` needs of an item, or `Done`.
+        compute: Called in the caller's thread; gives a result, or an exception, per item.
+        batch_size: Items per call of `compute`, at least 1.
+        workers: Threads, at least 1.
 
     Raises:
-        ValueError: when `batch_size` or `workers` is below 1.
+        ValueError: When `batch_size` or `workers` is below 1.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:

@@ -143,7 +143,7 @@ class Answer:
 
     Attributes:
         scores: Name to score on 1-5, rounded to 0.01; unknown ones are absent.
-        defects: In the order they are told, at most 50, each once; empty if there are none, None
+        defects: In the order of the text, at most 50, each once; empty if there are none, None
             if unknown.
         reasoning: Dimension to one line of text, passed through `template.clean`.
         problems: What `parsing.parse` found wrong with the text; the parts concerned are left out.

@@ -46,7 +46,7 @@ def mentioned(text: str, dimension: Dimension) -> set[str]:
 
 
 def tone(text: str) -> Tone | None:
-    """Whether a reasoning praises or complains; None where no known word tells."""
+    """Whether a reasoning praises or complains; None where no known word is found."""
     return next((tone for tone, words in _TONE_OF if words.search(text)), None)
 
 
@@ -104,11 +104,11 @@ def check_consistency(
         if _loops(text):
             add("repeats_itself", text)
         listed = {d.name for d in answer.defects or () if d.dimension == dimension}
-        told = mentioned(text, dimension)
-        if answer.defects is not None and told - listed:
-            add("text_contradicts_defects", f"{', '.join(sorted(told - listed))}: {text}")
-        if told or listed or dimension not in answer.scores:
-            continue  # the defects tell by their severity
+        named = mentioned(text, dimension)
+        if answer.defects is not None and named - listed:
+            add("text_contradicts_defects", f"{', '.join(sorted(named - listed))}: {text}")
+        if named or listed or dimension not in answer.scores:
+            continue  # the severity of the defects is compared with the score above
         mood, score = tone(text), answer.scores[dimension]
         if mood == "praise" and score < _PRAISE_FROM or (
                 mood == "complaint" and score >= _COMPLAINT_TO):

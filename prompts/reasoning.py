@@ -22,7 +22,7 @@ def write_reasoning(
 ) -> dict[Dimension, str]:
     """One sentence per dimension of which something is known.
 
-    It tells the dimension's worst defects with their severity, or the level where it has none.
+    It names the dimension's worst defects with their severity, or the level where it has none.
 
     Args:
         scores: Known scores, 1-5.
@@ -30,7 +30,7 @@ def write_reasoning(
         split: Whose wordings to take; none is in both.
         key: Picks the wording: the same key gives the same text, on any machine.
         variant: Of one key, each of the first four variants has another wording in training (two
-            in test), where one defect or none is told.
+            in test), where one defect or none is named.
         degrees: Put severities into words.
     """
     lines: dict[Dimension, str] = {}

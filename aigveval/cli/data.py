@@ -34,7 +34,7 @@ score, `A`, `B` or `same`.
 """
 
 CHECK_HELP = """\
-Tells what is in a manifest and what is wrong with it.
+Reports what is in a manifest and what is wrong with it.
 
 Wrong rows with their numbers, files that are missing or cannot be read, rows and files that are
 there twice, how scores are spread, and what the parts of the data set share: by the column `split`,
@@ -60,7 +60,7 @@ Examples:
 - `aigveval data convert fetv manual_eval_results --prompts fetv_data.json --out fetv.csv`
 - `aigveval data convert manifest mine.csv --scale 0:100 --out mine.parquet`
 
-Several files become the parts of one manifest, told by its column `split`.
+Several files become the parts of one manifest, named in its column `split`.
 """
 
 SPLIT_HELP = """\
@@ -69,7 +69,7 @@ Splits a manifest into parts or folds, each a manifest of its own.
 `--by prompt` keeps all videos of a prompt in one part, so that a model is not tested on prompts it
 was trained on; `--by generator` does so with generators, `--by group` with the column `group`.
 Rows about the same video are never parted. The same seed gives the same parts, whatever the order
-of the rows. What the new parts share, and what those of the manifest shared, is told.
+of the rows. What the new parts share, and what those of the manifest shared, is reported.
 
 Examples:
 

@@ -39,11 +39,11 @@ _DECODED = 8  # frames, spread over the video
 class Scores:
     """The known values of one score, on the scale of the manifest.
 
-    Args:
-        count: rows that know it.
-        distinct: different values.
-        mean, std, low, high: of the values.
-        histogram: part of the data set -> counts in the bins of `bin_edges`.
+    Attributes:
+        count: Number of rows that have it.
+        distinct: Number of different values.
+        mean, std, low, high: Statistics of the values.
+        histogram: Part of the data set -> counts in the bins of `bin_edges`.
     """
 
     count: int
@@ -57,27 +57,29 @@ class Scores:
 
 @dataclass(kw_only=True)
 class Report:
-    """What a check found. Lists hold the first `LISTED`; counts are whole.
+    """What a check found. Lists hold the first `LISTED` findings; counts include all.
 
-    Args:
-        sources: the manifests.
-        scale: that scores are on.
-        pairs: whether the rows are preference pairs.
-        rows: that are right.
-        wrong_rows, wrong: how many rows are not, and a line for each.
-        videos: different paths.
-        missing, unreadable, bad_files: how many files, and a line for each.
-        checked: how far files were looked at.
-        repeated, repeats: rows that repeat a video with its prompt, and a line for each.
-        copies: groups of files with the same content, all of them, each with its part.
-        copies_across: how many of these groups lie in several parts.
-        absolute, outside: rows whose path is absolute, or leaves the manifest's folder; and where
-            that is first.
-        without_prompt, prompts: rows without, and different ones.
-        parts, generators: rows by name; by name too, the means of the scores.
-        scores, raters: by score; by score too, how much each rater gave.
-        preferences: score -> `A`, `B`, `same` -> pairs.
-        overlaps: what parts of the data set share.
+    Attributes:
+        sources: The manifests.
+        scale: The scale that the scores are on.
+        checked: How far files were read.
+        pairs: Whether the rows are preference pairs.
+        rows: Number of valid rows.
+        wrong_rows, wrong: Number of invalid rows, and a line for each.
+        videos: Number of different paths.
+        missing, unreadable, bad_files: Number of such files, and a line for each.
+        repeated, repeats: Number of rows that repeat a video with its prompt, and a line for each.
+        copies: All groups of files with the same content, each file with its part.
+        copies_across: Number of these groups that lie in several parts.
+        absolute, outside: Number of rows whose path is absolute, or leaves the manifest's folder.
+        first_absolute, first_outside: The first of each.
+        without_prompt, prompts: Number of rows without a prompt, and of different prompts.
+        parts, generators: Name -> number of rows.
+        generator_means: Generator -> score -> mean.
+        scores: Score -> its known values.
+        raters: Score -> rater -> number of ratings.
+        preferences: Score -> `A`, `B`, `same` -> number of pairs.
+        overlaps: What parts of the data set share.
     """
 
     sources: list[str]
@@ -127,21 +129,21 @@ def check_manifests(
     workers: int = 2,
     progress: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Looks at manifests, of videos or of pairs, row by row.
+    """Checks manifests, of videos or of pairs, row by row.
 
     Several manifests are parts of one data set: a row without a split belongs to the part that is
     named after its file.
 
     Args:
-        sources: manifests.
-        scale: that their scores are on.
+        sources: Manifests.
+        scale: The scale that their scores are on.
         files: `none` leaves files alone, `open` reads each without decoding more than a frame,
             `decode` decodes frames spread over each; both find copies.
-        workers: threads that read files.
-        progress: called after each row.
+        workers: Threads that read files.
+        progress: Called after each row.
 
     Raises:
-        ManifestError: when a manifest cannot be read at all.
+        ManifestError: When a manifest cannot be read at all.
     """
     report = Report(sources=[as_text(s) for s in sources], scale=scale, checked=files)
     collector = _Collector(report)
@@ -412,12 +414,12 @@ def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:
 class Overlap:
     """How much of one part occurs in another.
 
-    Args:
-        what: is shared, in the plural.
-        part: the part with fewer rows.
-        other: the part with more.
-        shared: distinct things of `part` that `other` has too.
-        distinct: distinct things of `part`.
+    Attributes:
+        what: The kind of thing that is shared, in the plural.
+        part: The part with fewer rows.
+        other: The part with more rows.
+        shared: Number of distinct things of `part` that `other` has too.
+        distinct: Number of distinct things of `part`.
     """
 
     what: str

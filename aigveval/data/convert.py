@@ -25,11 +25,11 @@ from .writers import Columns, TableWriter, check_target
 class Conversion:
     """What `convert` wrote.
 
-    Args:
-        rows: how many.
-        scores: how many rows know each score.
-        scale: that the scores were on; None where there are none.
-        pairs: whether the rows are preference pairs.
+    Attributes:
+        rows: How many.
+        scores: How many rows know each score.
+        scale: The scale that the scores were on; None where there are none.
+        pairs: Whether the rows are preference pairs.
     """
 
     rows: int
@@ -53,19 +53,19 @@ def convert(
     """Reads a data set with an adapter and writes it as one manifest.
 
     Rows are kept on disk meanwhile, so memory does not grow with them. With several sources, a row
-    that does not tell its split gets the name of its source, without what all names begin with.
+    without a split gets the name of its source, without what all names begin with.
 
     Args:
-        name: of the adapter.
-        sources: its files, folders or Hub ids.
-        out: manifest to write; its suffix chooses the format.
-        videos: folder of the videos, by default that of each source.
-        prompts, score, mean_overall: see `adapters.Options`.
-        scale: that the scores are on, by default as the adapter knows it.
-        progress: called after each row.
+        name: Name of the adapter.
+        sources: Its files, folders or Hub ids.
+        out: Manifest to write; its suffix chooses the format.
+        videos: Folder of the videos, by default that of each source.
+        prompts, score, mean_overall: As in `adapters.Options`.
+        scale: The scale that the scores are on, by default that of the adapter.
+        progress: Called after each row.
 
     Raises:
-        InputError: when a name or file cannot be used; `ManifestError` names the row at fault.
+        InputError: When a name or file cannot be used; `ManifestError` names the row at fault.
     """
     adapter, out = find_adapter(name), Path(out)
     check_target(out, sources)

@@ -46,10 +46,10 @@ def collect(
     An input that is missing stays in the list with its problem, so it fails as a row of its own.
 
     Args:
-        inputs: files, folders (searched whole), patterns and manifests. None at all: the videos
+        inputs: Files, folders (searched whole), patterns and manifests. None at all: the videos
             that `prompts` names.
-        prompt: for every video that has no prompt of its own.
-        prompts: one of three.
+        prompt: Prompt of every video that has none of its own.
+        prompts: One of three.
             A manifest with the prompts. A video that it names several times is assessed as often.
             A missing file that it names becomes a clip too, if a folder or a pattern is among the
             inputs.
@@ -58,7 +58,7 @@ def collect(
             `names`: a video has the prompt that its file is named after, whatever it is.
 
     Raises:
-        InputError: when there is no video at all, or a manifest cannot be read.
+        InputError: When there is no video at all, or a manifest cannot be read.
     """
     notes: list[str] = []
     rows, of_name = _read_prompts(prompts)
@@ -102,7 +102,7 @@ def collect(
 def _read_prompts(
     prompts: str | os.PathLike[str] | None
 ) -> tuple[list[Clip], Callable[[Path], str | None] | None]:
-    """Gives the rows of a manifest; or else what tells the prompt by a file's name."""
+    """Gives the rows of a manifest; or else a function from a file's name to its prompt."""
     if prompts is None:
         return [], None
     if os.fspath(prompts) == BY_NAME and not is_saved_dataset(prompts):
@@ -196,7 +196,7 @@ class NamedPrompts:
     """A list of prompts that files are named after.
 
     Args:
-        prompts: each once.
+        prompts: Each once.
     """
 
     def __init__(self, prompts: Iterable[str]) -> None:

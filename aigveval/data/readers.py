@@ -2,7 +2,7 @@
 
 A source is a file (`.csv`, `.json`, `.jsonl`, `.parquet`), a folder that holds a Hugging Face data
 set, or the id of one on the Hub, as `owner/name`, `owner/name/configuration` and either with
-`:split`. What the columns mean is told in `manifest` and `pairs`, what else they may be called in
+`:split`. The columns are described in `manifest` and `preference_pairs`, their other names in
 `columns`.
 
 Rows are read one by one, but for `.json`, which is in memory whole: about 0.9 KB a row, and the
@@ -38,8 +38,8 @@ class RowFault(ValueError):
     """One row is not as the format wants it; the others can be read.
 
     Args:
-        number: of the row, as in `read_rows`.
-        reason: one line, to follow the file's name.
+        number: Number of the row, as in `read_rows`.
+        reason: One line, to follow the file's name.
     """
 
     def __init__(self, number: int, reason: str) -> None:
@@ -102,14 +102,14 @@ def read_rows(
     `{path: prompt}` or `{path: {"prompt": ...}}` each entry is a row, repeated keys included.
 
     Args:
-        source: see the module.
-        required: columns that a table with a header must have, and each row of another.
-        aliases: whether columns may have the other names of `columns`; rows have ours. Without,
+        source: File, folder or Hub id; see the module.
+        required: Columns that a table with a header must have, and each row of another.
+        aliases: Whether columns may have the other names of `columns`; rows have ours. Without,
             names stay as they are, as the form of one data set wants them.
-        on_fault: gets each row that is broken, and the reading goes on; by default it ends.
+        on_fault: Gets each row that is broken, and the reading goes on; by default it ends.
 
     Raises:
-        ManifestError: when the source cannot be read or has no rows, or a row is broken.
+        ManifestError: When the source cannot be read or has no rows, or a row is broken.
     """
     if url := url_of(source):
         raise ManifestError(f"{url}: {why_missing(url)}")
@@ -282,7 +282,7 @@ def _rows_of_parquet(path: Path, check: CheckColumns) -> Iterator[Row | RowFault
     import pyarrow
     import pyarrow.parquet as parquet
 
-    with open(path, "rb") as file:  # also tells a missing file in the system's words
+    with open(path, "rb") as file:  # a missing file is an OSError, with the system's words
         try:
             table = parquet.ParquetFile(file)
             check("the table", table.schema_arrow.names)
@@ -302,11 +302,11 @@ def _rows_of_dataset(source: Path, check: CheckColumns) -> Iterator[Row]:
     are not decoded: a column of the feature `Video` gives what its `path` says.
 
     Args:
-        source: folder or id.
-        check: looks at the columns of each split, and raises what is wrong with them.
+        source: Folder or id.
+        check: Looks at the columns of each split, and raises what is wrong with them.
 
     Raises:
-        ManifestError: when the data set cannot be had.
+        ManifestError: When the data set cannot be had.
     """
     try:
         import datasets
@@ -334,7 +334,7 @@ def _splits(source: Path, datasets: Any) -> dict[str | None, Any]:
             found = datasets.load_dataset(os.fspath(source), streaming=True)
         else:
             parts = HUB_ID.fullmatch(source.as_posix())
-            assert parts is not None  # `tables` hands over nothing else
+            assert parts is not None  # `_reader` chose this by it
             found = datasets.load_dataset(
                 parts["name"], parts["configuration"], split=parts["split"], streaming=True
             )

@@ -54,11 +54,11 @@ class TableWriter:
     """Writes rows to a file; a context manager. The file appears when it ends without an error.
 
     Args:
-        path: its suffix chooses the format; its folder is made when missing.
-        columns: of the table, in order; a row may leave any out.
+        path: Its suffix chooses the format; its folder is made when missing.
+        columns: Columns of the table, in order; a row may leave any out.
 
     Raises:
-        InputError: when the format is unknown or the file cannot be written.
+        InputError: When the format is unknown or the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], columns: Columns) -> None:

@@ -17,7 +17,7 @@ Rows of the manifest:
     start_seconds, end_seconds: where the damage is; null for clean rows and wrong prompts.
     technical_drop, motion_drop, semantic_drop: nominal loss against the source in MOS points, 0.75
         per severity in the type's own dimension, 0 elsewhere, null where an effect is likely too.
-    seed: what `distortions.damaged` makes the same frames from.
+    seed: what `registry.damaged` makes the same frames from.
     other: for scene_cut and prompt_mismatch, the source that the foreign part comes from.
 """
 
@@ -99,26 +99,26 @@ def make_ladder(
     written under a temporary name and renamed when complete. A bad source is reported and left out.
 
     Args:
-        sources: files, folders (searched whole), patterns, manifests.
-        out_dir: made if missing.
-        types: some of `TYPES`; default all.
-        severities: some of 1..5.
-        seed: of the random details. The same seed gives the same bytes on one machine.
-        workers: processes; default one per core; 1 renders in the calling process.
-        max_side_px: larger frames are shrunk to this longer side, which bounds the time.
-        max_seconds: longer clips are cut to this length around their middle.
-        crf: quality of the H.264 files, lower is better; 10 can't be told from the frames.
+        sources: Files, folders (searched whole), patterns, manifests.
+        out_dir: Made if missing.
+        types: Some of `TYPES`; default all.
+        severities: Some of 1..5.
+        seed: Seed of the random details. The same seed gives the same bytes on one machine.
+        workers: Processes; default one per core; 1 renders in the calling process.
+        max_side_px: Larger frames are shrunk to this longer side, which bounds the time.
+        max_seconds: Longer clips are cut to this length around their middle.
+        crf: Quality of the H.264 files, lower is better; 10 looks like the frames.
         prompts: `{path or file name: prompt}`, or a manifest (see `data.inputs`). Without a
             prompt a source gets no rows of the wrong-prompt types.
-        quiet: no progress bar.
-        on_error: called with the path and the reason of each bad source; default a line on stderr.
+        quiet: No progress bar.
+        on_error: Called with the path and the reason of each bad source; default a line on stderr.
 
     Returns:
         Path of the manifest, which holds the rows of these sources and types.
 
     Raises:
-        LadderError: no usable source, a folder made with other settings or in use by another run.
-        ValueError: wrong options.
+        LadderError: No usable source, a folder made with other settings or in use by another run.
+        ValueError: Wrong options.
     """
     chosen = tuple(dict.fromkeys(types if types is not None else TYPES))
     for kind in chosen:
@@ -414,10 +414,10 @@ def write_mp4(
     """Write H.264 in MP4, yuv420p, no audio; on one thread, so that the bytes are reproducible.
 
     Args:
-        path: replaced once the file is complete.
+        path: Replaced once the file is complete.
         frames: uint8 RGB (t, h, w, 3) with even h and w.
-        fps: frames per second, kept exactly for fractions up to /1001.
-        crf, preset: of x264. The fastest preset costs size, not quality: `crf` sets that.
+        fps: Frames per second, kept exactly for fractions up to /1001.
+        crf, preset: Options of x264. The fastest preset costs size, not quality: `crf` sets that.
     """
     import av
 

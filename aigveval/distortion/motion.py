@@ -161,7 +161,7 @@ def scene_cut(
     """A cut to another clip that lasts to the end; strength is the other clip's share of the time.
 
     Args:
-        other: the other clip (t, h, w, 3) at the same frame rate; any size (scaled to cover the
+        other: The other clip (t, h, w, 3) at the same frame rate; any size (scaled to cover the
             frame) and length (repeated if short).
     """
     count, height, width = frames.shape[:3]

@@ -33,18 +33,18 @@ def damaged(
 
     Args:
         frames: uint8 RGB (t, h, w, 3); not changed.
-        type: a key of `DISTORTIONS`.
+        type: A key of `DISTORTIONS`.
         severity: 1 (visible but mild) to 5 (severe).
-        seed: picks the random details; give the five severities of one clip the same one.
-        fps: frames per second, above 0.
-        other: another clip (t, h, w, 3); required where the type `needs_other`.
+        seed: Picks the random details; give the five severities of one clip the same one.
+        fps: Frames per second, above 0.
+        other: Another clip (t, h, w, 3); required where the type `needs_other`.
 
     Returns:
         Frames of the same shape (they may share memory with the input), start and end of the damage
         in seconds.
 
     Raises:
-        ValueError: unknown type, severity out of range, wrong frames, or too few for the type.
+        ValueError: Unknown type, severity out of range, wrong frames, or too few for the type.
     """
     if type not in DISTORTIONS:
         raise ValueError(f"unknown distortion {type!r}; supported: {', '.join(DISTORTIONS)}")

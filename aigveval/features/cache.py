@@ -60,7 +60,7 @@ class FeatureCache:
         """SHA-256 of the file, remembered here for the path while size and mtime stay equal.
 
         Raises:
-            OSError: the file can't be read.
+            OSError: The file can't be read.
         """
         stat = os.stat(path)
         key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
@@ -98,8 +98,8 @@ class FeatureCache:
         """Store tokens (m, e).
 
         Raises:
-            ValueError: not 2-d, or not finite.
-            OSError: the folder can't be written, e.g. the disk is full; no partial entry stays.
+            ValueError: The tokens are not 2-d, or not finite.
+            OSError: The folder can't be written, e.g. the disk is full; no partial entry stays.
         """
         tokens = tokens.detach().to("cpu", torch.float32).contiguous()
         if tokens.ndim != 2 or not torch.isfinite(tokens).all():
@@ -118,10 +118,10 @@ class ExtractReport:
     """What `extract` did.
 
     Attributes:
-        digests: path as given -> SHA-256 of the file, for every file whose tokens are in the cache.
-        errors: path as given -> one line saying what is wrong with the file.
-        computed: number of files that were decoded in this call.
-        notes: one line per damaged entry that was computed again.
+        digests: Path as given -> SHA-256 of the file, for every file whose tokens are in the cache.
+        errors: Path as given -> one line saying what is wrong with the file.
+        computed: Number of files that were decoded in this call.
+        notes: One line per damaged entry that was computed again.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
@@ -148,17 +148,17 @@ def extract(
     A file that can't be assessed gets a line in `errors` and the others go on.
 
     Args:
-        paths: video files; a repeated one is read once.
-        encoders: put into eval mode and moved to `device`.
-        cache: where the tokens go.
-        workers: reading threads. One keeps two cores busy, because decoders have own threads.
-        batch_size: files per call of `encode`. With 1 the tokens are those of live scoring bit
+        paths: Video files; a repeated one is read once.
+        encoders: Put into eval mode and moved to `device`.
+        cache: Where the tokens go.
+        workers: Reading threads. One keeps two cores busy, because decoders have own threads.
+        batch_size: Files per call of `encode`. With 1 the tokens are those of live scoring bit
             for bit; larger ones differ in the last digits, and pay off on a GPU only.
-        device: where `encode` runs.
-        progress: show a bar on a terminal.
+        device: Where `encode` runs.
+        progress: Show a bar on a terminal.
 
     Raises:
-        OSError: the cache can't be written.
+        OSError: The cache can't be written.
     """
     for encoder in encoders:
         encoder.eval().to(device)

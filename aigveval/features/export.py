@@ -83,7 +83,7 @@ class FeatureFolder:
     Args:
         folder: Made if it is missing.
         encoders: Name to encoder.
-        format: Of the tokens.
+        format: Format of the files with tokens.
         resume: Go on in a folder that holds features of the same encoders: its rows stay.
 
     Raises:
@@ -312,7 +312,7 @@ def _latest(rows: Sequence[FeatureRow]) -> list[FeatureRow]:
 
 
 def _file_name(row: FeatureRow) -> str:
-    """The video's name, for people, and a hash that tells its folder and prompt."""
+    """The video's name, for people, and a hash of its path and prompt."""
     stem = re.sub(r"[^\w.-]+", "_", Path(row.video).stem)[:60]
     return f"{stem}-{hashlib.sha256(json.dumps(row.key).encode()).hexdigest()[:12]}"
 

@@ -1,7 +1,7 @@
 """AIGVQA-DB of AIGV-Assessor (arXiv 2411.17221): 36,576 videos by 15 models, 0-100.
 
 A JSON Lines file holds the answers to one question: `{"video", "id": "name.mp4->mos",
-"conversations"}`. The question tells what the MOS is of: static quality is our technical score,
+"conversations"}`. The question says what the MOS is of: static quality is our technical score,
 temporal smoothness motion, text-video correspondence semantic. Dynamic degree has no counterpart;
 say with the option `score` what it should count as. Paths are absolute ones of the authors'
 machine, `.../MODEL/name.mp4`: the last two parts are kept. Prompts are not in the file.

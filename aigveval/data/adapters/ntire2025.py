@@ -2,7 +2,7 @@
 
 One MOS per video on 1-5. Two forms: the organisers' JSON, a list of `{video, prompt, gt_score}`
 (without the score in the test part), and the text form of AIGVEval's public code, a line
-`name.mp4|prompt|mos` (or `name.mp4|prompt`). Generators are not told.
+`name.mp4|prompt|mos` (or `name.mp4|prompt`). Generators are not named.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """T2VQA-DB (arXiv 2403.11956): 10,000 videos of 1,000 prompts, one MOS each on 0-100.
 
 A line is `id_variant.mp4|prompt|mos`. Every prompt has each of ten variants once, so a variant is
-one model, or one setting of one (there are nine models). Which is not told: the generator is called
-`variant 07`.
+one model, or one setting of one (there are nine models). It is not known which: the generator is
+called `variant 07`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Temporal_MOS and Overall_MOS; that of the test part has none of the scores. Trad
 Aesthetic quality has no counterpart and is kept as a column, on the scale of the data set.
 
 The scale is taken as 1-5, as participants do: IOVQA (third of track I) learns ten times the score
-as an integer of 10 to 50. A score beyond it is an error; `--scale` then tells the right one.
+as an integer of 10 to 50. A score beyond it is an error; `--scale` then gives the right one.
 """
 
 from __future__ import annotations
