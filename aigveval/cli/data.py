@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 from typer.core import TyperCommand
 
-from .column_names import COLUMN_NAMES
 from .console import one_line_errors, say, silence_libraries
+from .options import COLUMN_NAMES
 
 if TYPE_CHECKING:
     from ..data.check import Overlap

@@ -1,4 +1,6 @@
-"""What the scores mean, as the help of several commands says it."""
+"""What the help of several commands says: the meaning of scores, the names of columns."""
+
+from ..data.columns import ALIASES
 
 SCALE = """\
 Scores are on the scale of mean opinion scores: 1 bad, 2 poor, 3 fair, 4 good, 5 excellent. Each is
@@ -13,3 +15,8 @@ standard deviation: the larger, the less sure the model is.
 A model that has no encoder for one of the first three gives no score for it, and judges overall
 by what the others show.
 """
+
+COLUMN_NAMES = " ".join(
+    f"Instead of `{name}` a column may be called {', '.join(f'`{other}`' for other in others)}."
+    for name, others in ALIASES.items()
+)

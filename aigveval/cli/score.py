@@ -16,8 +16,7 @@ from .console import (
     print_results, say, silence_libraries, video_progress,
 )
 
-from .column_names import COLUMN_NAMES
-from .options import SCALE
+from .options import COLUMN_NAMES, SCALE
 
 if TYPE_CHECKING:
     from ..inference.assessor import Assessor
