@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "Estimate",
+    "LISTED_CLIPS",
     "Logistic4",
+    "MOST_PAIRS",
     "bootstrap_interval",
     "fit_logistic4",
     "krocc",
@@ -28,7 +31,25 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+LISTED_CLIPS = 1000  # whose pairs are all listed
+MOST_PAIRS = LISTED_CLIPS * (LISTED_CLIPS - 1) // 2  # of more clips, this many drawn at random
 _FEW = 200  # values, up to which all their pairs fit into a small table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure with its interval.
+
+    Args:
+        value: the figure, on all rows; None where it is not defined.
+        low, high: ends of the interval; None where there is none.
+        reason: one line, why there is no value or no interval.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
 
 
 def srocc(predictions: ArrayLike, targets: ArrayLike) -> float:

@@ -239,8 +239,14 @@ def model(attribution, work, monkeypatch):
     processor._encoders = make_encoders()
     monkeypatch.setattr(attribution.AIGVEvalModel, "from_pretrained", lambda folder: made)
     monkeypatch.setattr(attribution.AIGVEvalProcessor, "from_pretrained", lambda folder: processor)
-    monkeypatch.setattr(attribution, "ExplainingEngine", partial(
-        attribution.ExplainingEngine, max_new_tokens=6, attempts=2))
+    real = attribution.ModelEngine
+
+    def make_engine(*args, **options):
+        engine = real(*args, **options)
+        engine.explainer.max_new_tokens = 6
+        return engine
+
+    monkeypatch.setattr(attribution, "ModelEngine", make_engine)
     folder = work / "runs/sft/model"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from ..versions import __version__
 from .cot import COT_HELP, cot
 from .data import data
 from .evaluate import EVALUATE_HELP, evaluate

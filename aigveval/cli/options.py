@@ -1,4 +1,4 @@
-"""What the help of several commands says: the meaning of scores, the names of columns."""
+"""What the help of several commands says: what scores mean, and what columns may be called."""
 
 from ..data.columns import ALIASES
 

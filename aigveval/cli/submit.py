@@ -71,7 +71,7 @@ def submit(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The zip.")] = Path("submission.zip"),
 ) -> None:
     with one_line_errors():
-        from .. import __version__
+        from ..versions import __version__
         from ..errors import InputError
         from ..evaluation.ratings import read_predictions
         from ..assessment import SCORE_FIELDS

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
+from ..errors import InputError
+from ..model.precision import DtypeName
 from .console import (
     native_stderr_silenced, one_line_errors, print_windows, silence_libraries, video_progress,
 )
-
 from .options import SCALE
-
-if TYPE_CHECKING:
-    from ..errors import InputError
 
 TIMELINE_HELP = f"""\
 Scores a video along its time.
@@ -66,6 +64,13 @@ def timeline(
         Optional[str],
         typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
     ] = None,
+    dtype: Annotated[
+        DtypeName,
+        typer.Option(
+            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
+            "that has it, else float32."
+        ),
+    ] = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
     ] = False,
@@ -75,18 +80,19 @@ def timeline(
         plot = Path(f"{video.stem}.timeline.png") if plot is None else plot
         csv = Path(f"{video.stem}.timeline.csv") if csv is None else csv
         _check(window, step, plot, csv)
-        from ..inference import assessor as assess
-        from ..inference.timeline import make_timeline, write_csv, write_plot
+        from ..inference.assessor import load
+        from ..inference.timeline import make_timeline
+        from ..reports.plots import plot_timeline, write_timeline
 
-        assessor = assess.load(model, device=device)
+        assessor = load(model, device=device, dtype=dtype)
         with native_stderr_silenced(), video_progress(quiet=quiet, unit="window") as progress:
             task = progress.add_task("scoring", total=None)
             found = make_timeline(
                 assessor, video, prompt=prompt, window_seconds=window, step_seconds=step,
                 on_window=lambda done, total: progress.update(task, completed=done, total=total),
             )
-        write_csv(found, csv)
-        write_plot(found, plot)
+        write_timeline(found, csv)
+        plot_timeline(found, plot)
         if not quiet:
             print_windows(found)
             typer.echo(f"the plot is {plot}, the scores are {csv}")
@@ -95,18 +101,12 @@ def timeline(
 def _check(window: float, step: float, plot: Path, csv: Path) -> None:
     """Fails before the work is done rather than after it."""
     if not 0 < step <= window < float("inf"):
-        raise _wrong(f"--step ({step:g}) must be above 0 and at most --window ({window:g})")
+        raise InputError(f"--step ({step:g}) must be above 0 and at most --window ({window:g})")
     for path, suffixes, what in (
         (plot, (".png", ".svg", ".pdf"), "a plot"), (csv, (".csv",), "the file of scores")
     ):
         if path.suffix.lower() not in suffixes:
-            raise _wrong(f"{path}: {what} is one of {', '.join(suffixes)}")
+            raise InputError(f"{path}: {what} is one of {', '.join(suffixes)}")
         folder = path.parent
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise _wrong(f"{path}: cannot be written, see the folder {folder}")
-
-
-def _wrong(reason: str) -> InputError:
-    from ..errors import InputError
-
-    return InputError(reason)
+            raise InputError(f"{path}: cannot be written, see the folder {folder}")

@@ -40,6 +40,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from encoders.cpu import available_cpus
 from prompts.consistency import DROP_PER_SEVERITY
 from prompts.defects import DEFECTS
 from prompts.rubric import DIMENSIONS
@@ -104,7 +105,7 @@ def make_ladder(
         types: Some of `TYPES`; default all.
         severities: Some of 1..5.
         seed: Seed of the random details. The same seed gives the same bytes on one machine.
-        workers: Processes; default one per core; 1 renders in the calling process.
+        workers: Processes; default one per CPU that may be used; 1 renders in the calling process.
         max_side_px: Larger frames are shrunk to this longer side, which bounds the time.
         max_seconds: Longer clips are cut to this length around their middle.
         crf: Quality of the H.264 files, lower is better; 10 looks like the frames.
@@ -148,7 +149,7 @@ def make_ladder(
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
             _check_settings(out / "ladder.json", settings)
-            rendered = _run(jobs, workers or os.cpu_count() or 1, quiet, report)
+            rendered = _run(jobs, workers or available_cpus(), quiet, report)
             rows = [row for job, clip in zip(jobs, clips) if job.path in rendered
                     for row in _rows(job, clip, rendered[job.path], clips)]
             if not rows:

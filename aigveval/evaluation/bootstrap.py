@@ -13,28 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..metrics import Estimate
+
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Measures = dict[str, float]  # name of a figure -> value; an undefined figure is left out
 Progress = Callable[[], None]  # called after each sample
 
 DEFINED_SHARE = 0.5  # of the samples, below which a figure gets no interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A figure with its interval.
-
-    Args:
-        value: the figure, on all rows; None where it is not defined.
-        low, high: ends of the interval; None where there is none.
-        reason: one line, why there is no value or no interval.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

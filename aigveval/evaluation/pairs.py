@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..metrics import MOST_PAIRS
+
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-LISTED_CLIPS = 1000  # whose pairs are all listed
-MOST_PAIRS = LISTED_CLIPS * (LISTED_CLIPS - 1) // 2  # of more clips, this many drawn at random
 _ROUNDING = 1e-9  # scores are means of integers: 3.5 - 3.0 has to count as 0.5
 
 

@@ -32,11 +32,11 @@ from encoders.video import VideoError
 from encoders.views import read_views
 from prompts.template import clean
 
-from .. import __version__
 from ..batching import run_batches
 from ..data.manifest import Clip, check_exists
 from ..errors import UsageError, one_line, reason_of
 from ..files import replaced
+from ..versions import __version__
 
 if TYPE_CHECKING:
     import pyarrow

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ..model.checkpoint import WEIGHTS
+from ..errors import ModelError, UsageError, one_line
+from ..model.checkpoint import WEIGHTS, open_checkpoint
 from .model_card import make_card
-from ..errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -34,68 +34,53 @@ class CheckpointError(UsageError, ValueError):
     """A folder can't be published as it is; the message is one line."""
 
 
-class HubMixin:
-    """`push_to_hub` of a model, as transformers' users know it, with our card and small files."""
+def push_model(
+    model: Any,
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tags: Sequence[str] | None = None,
+    merge: bool = False,
+    figures: Sequence[str | Path] = (),
+    data: Sequence[str] = (),
+    license: str | None = None,
+) -> CommitInfo:
+    """Upload a model's trained weights, its config and a model card.
 
-    def save_pretrained(
-        self, save_directory: str | Path, *, push_to_hub: bool = False, merge: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """As in transformers; with `push_to_hub` it's then uploaded, see there for `merge`."""
-        known = ("repo_id", "commit_message", "commit_description", "private", "token", "revision",
-                 "create_pr", "tags")
-        wanted = {name: kwargs.pop(name) for name in known if name in kwargs}
-        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-        if push_to_hub:
-            repo_id = wanted.pop("repo_id", PurePath(save_directory).name)
-            self.push_to_hub(repo_id, merge=merge, **wanted)
+    Args:
+        model: An `AIGVEvalModel`; this is its `push_to_hub`.
+        repo_id: `OWNER/NAME`, or `NAME` in your own namespace; made if it isn't there.
+        commit_message, commit_description: By default the message says what is uploaded.
+        private: Whether a new repository is; by default as its owner has set.
+        token: Instead of that of `hf auth login`.
+        revision: Branch, made if it isn't there.
+        create_pr: Open a pull request instead of committing.
+        tags: More tags of the card.
+        merge: Upload the frozen LLM and encoders too.
+        figures, data, license: For the card, see `aigveval.hub.model_card.make_card`. What is
+            known of the folder that the model was loaded from is in it anyway.
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        tags: Sequence[str] | None = None,
-        merge: bool = False,
-        figures: Sequence[str | Path] = (),
-        data: Sequence[str] = (),
-        license: str | None = None,
-    ) -> CommitInfo:
-        """Upload the trained weights, the config and a model card.
+    Returns:
+        What huggingface_hub says of the commit.
 
-        Args:
-            repo_id: `OWNER/NAME`, or `NAME` in your own namespace; made if it isn't there.
-            commit_message, commit_description: By default the message tells what is uploaded.
-            private: Whether a new repository is; by default as its owner has set.
-            token: Instead of that of `hf auth login`.
-            revision: Branch, made if it isn't there.
-            create_pr: Open a pull request instead of committing.
-            tags: More tags of the card.
-            merge: Upload the frozen LLM and encoders too.
-            figures, data, license: For the card, see `aigveval.hub.model_card.make_card`. What is
-                known of the folder that the model was loaded from is in it anyway.
-
-        Returns:
-            What huggingface_hub tells of the commit.
-
-        Raises:
-            HubError: The Hub can't be reached, or doesn't allow it.
-            CheckpointError: The config names folders of this machine.
-        """
-        with tempfile.TemporaryDirectory() as temporary:
-            saved, staged = Path(temporary, "saved"), Path(temporary, "staged")
-            self.save_pretrained(saved, merge=merge)
-            stage(saved, staged, repo_id=repo_id, origin=_folder(getattr(self, "name_or_path", "")),
-                  figures=figures, data=data, license=license, tags=tags or ())
-            return upload(
-                staged, repo_id, commit_message=commit_message, private=private, token=token,
-                commit_description=commit_description, revision=revision, create_pr=create_pr,
-            )
+    Raises:
+        HubError: The Hub can't be reached, or doesn't allow it.
+        CheckpointError: The config names folders of this machine.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        saved, staged = Path(temporary, "saved"), Path(temporary, "staged")
+        model.save_pretrained(saved, merge=merge)
+        stage(saved, staged, repo_id=repo_id, origin=_folder(getattr(model, "name_or_path", "")),
+              figures=figures, data=data, license=license, tags=tags or ())
+        return upload(
+            staged, repo_id, commit_message=commit_message, private=private, token=token,
+            commit_description=commit_description, revision=revision, create_pr=create_pr,
+        )
 
 
 def stage(
@@ -143,7 +128,7 @@ def upload(
     commit_description: str | None = None, private: bool | None = None,
     token: bool | str | None = None, revision: str | None = None, create_pr: bool = False,
 ) -> CommitInfo:
-    """Upload a folder as `stage` made it; the options are those of `HubMixin.push_to_hub`.
+    """Upload a folder as `stage` made it; the options are those of `push_model`.
 
     Raises:
         HubError: The Hub can't be reached, or doesn't allow it.
@@ -184,12 +169,9 @@ def local_checkpoint(name: str | Path) -> Path:
     """The folder of a checkpoint, or of one that comes with the package, such as `lite`.
 
     Raises:
-        aigveval.inference.assessor.ModelError: There is none of that name on this machine.
+        aigveval.errors.ModelError: There is none of that name on this machine.
     """
-    from ..inference.assessor import find_model
-    from ..errors import ModelError
-
-    folder = Path(find_model(name))
+    folder = Path(open_checkpoint(name).source)
     if not folder.is_dir():
         raise ModelError(f"{name}: no folder on this machine")
     return folder

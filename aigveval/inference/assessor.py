@@ -3,160 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from encoders.video import FrameRequest, Frames, VideoError, VideoInfo, read_frames
-from encoders.views import requests_of
-from prompts.rubric import SCORES
+from encoders.video import VideoError
 
-from .. import __version__
+from ..assessment import Assessment, Scores
 from ..batching import run_batches
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
-from ..presets import list_presets
-from ..assessment import Assessment, Score
 from ..errors import ModelError, one_line, reason_of
+from ..model.checkpoint import Checkpoint, open_checkpoint
+from ..model.precision import DtypeName, choose_dtype, has_bfloat16, label
+from ..versions import __version__
+from .engine import Engine, PreparedClip, find_device, load_engine
 
-if TYPE_CHECKING:
-    from ..model.modeling import AIGVEvalOutput
-
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-# Names of scores, and whatever else an engine knows of a clip, as `Assessment` takes it.
-Scores = dict[str, Any]
-Views = Mapping[str, Tensor]  # encoder name -> view of one clip, without batch axis
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
-
-
-class Engine(Protocol):
-    """What an `Assessor` drives; `ModelEngine` is the one in use."""
-
-    def prepare(self, path: Path) -> Any:
-        """Decodes and preprocesses one video; called in threads.
-
-        Raises:
-            VideoError: when the file is not a video that can be read.
-        """
-
-    def score(
-        self, prepared: Sequence[Any], prompts: Sequence[str | None]
-    ) -> Sequence[Scores | Exception]:
-        """Scores a batch, row by row in order, independent of each other; or says why not."""
-
-
-class ModelEngine:
-    """Drives an `AIGVEvalModel` and its processor on one device.
-
-    The model's weights must not change any more.
-    """
-
-    sizes: Mapping[str, Any] = {}  # of frames, as options of `encoders.video.read_frames`
-    supports_contributions = True  # whether the evidence is split by dimension
-    # The model's forward, or what gives the same in less time.
-    run: Callable[..., Any]
-
-    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
-        from encoders.onednn import use_onednn
-        from ..model.prefix_cache import PrefixCache
-
-        model.load_encoders(processor.encoders)  # now, so that missing weights show at once
-        self.model = model.eval().to(device)
-        self.processor = processor
-        self.device = device
-        use_onednn(model.model.language_model)
-        self.run = PrefixCache(model)
-
-    @property
-    def requests(self) -> dict[str, FrameRequest]:
-        """The frames that the model wants of a clip."""
-        return requests_of(self.processor.encoders)
-
-    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
-        """Frames of a clip, under the names of `requests`, as the model takes them.
-
-        Args:
-            frames: of the part of the clip that is to be judged.
-            path: of the clip, for messages.
-            start_seconds: when that part starts.
-        """
-        return {
-            name: encoder.preprocess(frames[name].pixels)
-            for name, encoder in self.processor.encoders.items()
-        }
-
-    def read(self, path: Path) -> tuple[Views, VideoInfo]:
-        """Decodes and preprocesses one video, and tells what is known of it.
-
-        Raises:
-            VideoError: when the file is not a video that can be read.
-        """
-        info, frames = read_frames(path, self.requests, **self.sizes)
-        return self.view(frames, path), info
-
-    def prepare(self, path: Path) -> Views:
-        return self.read(path)[0]
-
-    @torch.inference_mode()
-    def score(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
-    ) -> list[Scores | Exception]:
-        batch = self.batch(prepared, prompts)
-        return name_scores(self.run(**batch), batch["slot_mask"])
-
-    @torch.inference_mode()
-    def batch(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
-    ) -> dict[str, Any]:
-        """What the model takes: text and features."""
-        views = {
-            name: torch.stack([clip[name] for clip in prepared]).to(self.device)
-            for name in prepared[0]
-        }
-        text = self.processor.encode_prompts(list(prompts)).to(self.device)
-        return {"features": self.model.encode(views, list(prompts)), **text}
-
-
-class NoEngine:
-    """Stands in where no item can be opened, so that no model has to be loaded."""
-
-    def prepare(self, path: Path) -> Any:
-        raise VideoError(str(path), "not opened, as no model is loaded")
-
-    def score(self, prepared: Sequence[Any], prompts: Sequence[str | None]) -> list[Scores]:
-        return []
-
-
-def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:
-    """Names the scores of each row; a number that is no score is that row's error.
-
-    Args:
-        output: of the model, b rows.
-        known: (b, 4) which scores there are.
-    """
-    assert output.scores is not None and output.stds is not None
-    rows = zip(output.scores.tolist(), output.stds.tolist(), known.tolist())
-    return [_named_scores(*row) for row in rows]
-
-
-def _named_scores(
-    scores: Sequence[float], stds: Sequence[float], known: Sequence[bool]
-) -> Scores | Exception:
-    try:
-        return {
-            # Five decimals: what comes after them is rounding noise and differs between machines.
-            name: Score(round(score, 5), round(std, 5)) if is_known else None
-            for name, score, std, is_known in zip(SCORES, scores, stds, known)
-        }
-    except ValueError as error:
-        return error
 
 
 class Assessor:
@@ -167,44 +32,39 @@ class Assessor:
         name: goes into the field `model` of every assessment.
         batch_size: default of `score_many`.
         workers: default of `score_many`.
+        explain: fill in the fields `explanation`, `defects`, `problems` and, where the model
+            supports these, `contributions`.
+        contributions: fill in `contributions`.
+
+    Raises:
+        ModelError: when the model cannot do what is asked of it.
     """
 
     def __init__(
-        self, engine: Engine, *, name: str, batch_size: int = 8, workers: int = 2
+        self, engine: Engine, *, name: str, batch_size: int = 8, workers: int = 2,
+        explain: bool = False, contributions: bool = False,
     ) -> None:
+        if explain and not engine.explains:
+            raise ModelError(
+                f"{name}: the model was not trained to explain its scores; contributions "
+                "(--contributions) can be had of any model"
+            )
+        if contributions and not explain and not engine.supports_contributions:
+            raise ModelError(
+                f"{name}: a vision-language model has no contributions: what it sees is not told "
+                "apart by dimension"
+            )
         self.engine = engine
         self.name = name
         self.batch_size = batch_size
         self.workers = workers
+        self.explain = explain
+        self.contributions = contributions
 
     @classmethod
-    def load(
-        cls,
-        model: str | os.PathLike[str] = "lite",
-        *,
-        device: str | torch.device | None = None,
-        batch_size: int = 8,
-        workers: int = 2,
-        explain: bool = False,
-        contributions: bool = False,
-    ) -> Assessor:
+    def load(cls, model: str | os.PathLike[str] = "lite", **options: Any) -> Assessor:
         """See `load`."""
-        name, chosen = os.fspath(model), find_device(device)
-        source = find_model(model)
-        from ..model.checkpoint import kind_of  # transformers: seconds to import
-
-        try:
-            kind = kind_of(source)
-            processor = kind.processor.from_pretrained(source)
-            engine = kind.engine(kind.model.from_pretrained(source), processor, device=chosen)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
-        assessor = cls(engine, name=name, batch_size=batch_size, workers=workers)
-        if explain or contributions:
-            from .explain import add_explanations
-
-            add_explanations(assessor, text=explain)
-        return assessor
+        return load(model, **options)
 
     def score(self, video: str | os.PathLike[str], prompt: str | None = None) -> Assessment:
         """Assesses one video.
@@ -219,7 +79,7 @@ class Assessor:
         """
         start = time.perf_counter()
         clip = make_clip(video, prompt)
-        scores = self.engine.score([self._prepare(clip)], [clip.prompt])[0]
+        scores = self._compute([(clip, self._prepare(clip))])[0]
         if isinstance(scores, Exception):
             raise VideoError(clip.video, one_line(scores))
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
@@ -254,15 +114,20 @@ class Assessor:
             else:
                 yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result)
 
-    def _prepare(self, clip: Clip) -> Any:
+    def _prepare(self, clip: Clip) -> PreparedClip:
         problem = clip.problem or check_exists(clip).problem
         if problem:
             raise VideoError(clip.video, problem)
         return self.engine.prepare(clip.path)
 
-    def _compute(self, batch: Sequence[tuple[Clip, Any]]) -> Sequence[Scores | Exception]:
+    def _compute(
+        self, batch: Sequence[tuple[Clip, PreparedClip]]
+    ) -> Sequence[Scores | Exception]:
         clips, prepared = zip(*batch)
-        return self.engine.score(prepared, [clip.prompt for clip in clips])
+        return self.engine.score(
+            prepared, [clip.prompt for clip in clips], explain=self.explain,
+            contributions=self.contributions,
+        )
 
     def _assessment(
         self, clip: Clip, seconds: float, *, scores: Scores | None = None, error: str | None = None
@@ -280,6 +145,7 @@ def load(
     model: str | os.PathLike[str] = "lite",
     *,
     device: str | torch.device | None = None,
+    dtype: DtypeName = "auto",
     batch_size: int = 8,
     workers: int = 2,
     explain: bool = False,
@@ -291,45 +157,56 @@ def load(
         model: `lite`, which comes with the package; a folder that `save_pretrained` wrote; or the
             id of a model on the Hugging Face Hub.
         device: where to compute; by default `cuda` if there is one, else `cpu`.
+        dtype: number type of the LLM. `auto` is bfloat16 for one of 10^9 parameters and more on a
+            GPU that has it, else float32. In bfloat16 scores differ by up to 3e-3 between batch
+            sizes (measured), in float32 by less than 1e-4; the field `model` of each row has a
+            type that isn't float32: `NAME (bfloat16)`.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
         explain: fill in the fields `explanation`, `defects`, `problems` and `contributions`.
         contributions: fill in `contributions` alone, which any model can.
 
     Raises:
-        ModelError: when there is no such model or device, or it was not trained to explain.
+        ModelError: when there is no such model, device or dtype, or it was not trained to explain.
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
-    return Assessor.load(
-        model, device=device, batch_size=batch_size, workers=workers, explain=explain,
+    name, chosen = os.fspath(model), find_device(device)
+    checkpoint = open_checkpoint(model)
+    number = _dtype_of(checkpoint, name=name, dtype=dtype, device=chosen)
+    try:
+        engine = load_engine(checkpoint, device=chosen, dtype=number)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
+    return Assessor(
+        engine, name=label(name, number), batch_size=batch_size, workers=workers, explain=explain,
         contributions=contributions,
     )
 
 
-def find_model(model: str | os.PathLike[str]) -> str:
-    """Gives the folder or the hub id that a name stands for.
+def row_name(
+    model: str | os.PathLike[str], *, device: str | torch.device | None = None,
+    dtype: DtypeName = "auto",
+) -> str:
+    """The field `model` of the rows that `load` with these options gives, without loading.
 
     Raises:
-        ModelError: when it stands for nothing.
+        ModelError: as `load`.
     """
-    name = os.fspath(model)
-    presets = sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
-    if name in presets:
-        return str(CHECKPOINTS / name)
-    if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "config.json")):
-            raise ModelError(f"no model in the folder {name}: it has no config.json")
-        return name
-    if _HUB_ID.fullmatch(name) and not name.startswith("."):
-        return name
-    if name in list_presets():
-        raise ModelError(
-            f"the preset {name} comes without a trained checkpoint; train one by `preset: {name}` "
-            "in a config for `aigveval fit`, and give its folder"
-        )
-    raise ModelError(
-        f"no model {name!r}; give {', '.join(presets + ['a folder'])} or a hub id like OWNER/NAME"
-    )
+    name, chosen = os.fspath(model), find_device(device)
+    return label(name, _dtype_of(open_checkpoint(model), name=name, dtype=dtype, device=chosen))
+
+
+def _dtype_of(
+    checkpoint: Checkpoint, *, name: str, dtype: DtypeName, device: torch.device
+) -> torch.dtype:
+    config = None
+    try:
+        if dtype == "auto" and has_bfloat16(device):  # else the config isn't needed
+            kind = checkpoint.model_class.config_class
+            config = kind.from_pretrained(checkpoint.source).text_config
+        return choose_dtype(dtype, config, device)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
 
 
 def as_clip(item: Item) -> Clip:
@@ -353,20 +230,3 @@ def as_clip(item: Item) -> Clip:
         return make_clip(*item)
     kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
-
-    Raises:
-        ModelError: when there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
-        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
-    return chosen

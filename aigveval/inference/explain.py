@@ -14,99 +14,67 @@ them counts. What is wrong with that one stays in `problems`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
 from prompts.answer import TENTHS, Problem
 from prompts.rubric import Score as ScoreName
 
-from .assessor import Assessor, ModelEngine, NoEngine, Scores, Views, name_scores
-from ..errors import ModelError
-from ..model.projector import unpack_features
+from ..assessment import Contributions, Scores
+from ..errors import one_line
+from ..model.base import AIGVEvalOutput, ScorerModel, name_scores
 from ..model.generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
 from ..model.library_internals import cache_of
-from ..model.modeling import AIGVEvalModel
-from ..assessment import Contributions
-from ..errors import one_line
-from ..model.base import AIGVEvalOutput
+from ..model.projector import unpack_features
 
 ATTEMPTS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedClip:
-    """A clip's views, and the length that its defects' times are told in."""
-
-    views: Views
-    duration_seconds: float
-
-
-class ExplainingEngine:
-    """Wraps a `ModelEngine`; its rows also hold the extra fields of an `Assessment`.
+class Explainer:
+    """Explains the scores of one model.
 
     Args:
-        engine: what scores.
-        text: whether the model writes, or contributions alone are computed.
+        model: in eval mode.
+        tokenizer: its processor's.
+        run: the model's forward, or what gives the same in less time.
         max_new_tokens: limit of a text.
         attempts: how often a text is written, at least 1.
-
-    Raises:
-        ModelError: when the model was not trained to explain, but is to write.
     """
 
     def __init__(
-        self, engine: ModelEngine, *, text: bool, max_new_tokens: int = MAX_NEW_TOKENS,
+        self, model: ScorerModel, tokenizer: PreTrainedTokenizerBase, *,
+        run: Callable[..., AIGVEvalOutput], max_new_tokens: int = MAX_NEW_TOKENS,
         attempts: int = ATTEMPTS,
     ) -> None:
-        if text and not engine.model.config.explains:
-            raise ModelError(
-                "the model was not trained to explain its scores; contributions (--contributions) "
-                "can be had of any model"
-            )
-        if not text and not engine.supports_contributions:
-            raise ModelError(
-                "a vision-language model has no contributions: what it sees is not told apart by "
-                "dimension"
-            )
-        self.plain, self.text = engine, text
+        self.model, self.tokenizer, self.run = model, tokenizer, run
         self.max_new_tokens, self.attempts = max_new_tokens, attempts
-
-    def prepare(self, path: Path) -> PreparedClip:
-        views, info = self.plain.read(path)
-        return PreparedClip(views=views, duration_seconds=info.duration_seconds)
-
-    @torch.inference_mode()
-    def score(
-        self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
-    ) -> list[Scores | Exception]:
-        batch = self.plain.batch([clip.views for clip in prepared], prompts)
-        return self.explain(batch, [clip.duration_seconds for clip in prepared])
 
     @torch.inference_mode()
     def explain(
-        self, batch: dict[str, Any], durations: Sequence[float]
+        self, batch: dict[str, Any], durations: Sequence[float], *, text: bool, contributions: bool
     ) -> list[Scores | Exception]:
-        """What `score` gives.
+        """Scores the clips of a batch and adds the extra fields of an `Assessment`.
 
         Args:
             batch: as the model takes it.
             durations: of the clips, in seconds.
+            text: add `explanation`, `defects` and `problems`; the model must be trained to write.
+            contributions: add `contributions`; the model must have encoders.
         """
-        model = self.plain.model
-        output, named = self._score(batch)
+        output, named = self._score(batch, use_cache=text)
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
-        if self.plain.supports_contributions:
+        if contributions:
             scored = {name: value[good] for name, value in batch.items()}
-            found = contributions(model, scored, output.scores[good], run=self.plain.run)
+            found = contributions_of(self.model, scored, output.scores[good], run=self.run)
             for row, moved in zip(good, found):
                 rows[row]["contributions"] = moved
-        if self.text:
+        if text:
             for row, tries in self._tries(batch, output, named, durations).items():
                 answer = best_of(tries)
                 rows[row].update(
@@ -124,12 +92,14 @@ class ExplainingEngine:
         Args:
             batch, durations: as of `explain`.
         """
-        output, named = self._score(batch)
+        output, named = self._score(batch, use_cache=True)
         found = self._tries(batch, output, named, durations)
         return [s if isinstance(s, Exception) else (s, found[row]) for row, s in enumerate(named)]
 
-    def _score(self, batch: dict[str, Any]) -> tuple[Any, list[Scores | Exception]]:
-        output = self.plain.run(**batch, use_cache=self.text)
+    def _score(
+        self, batch: dict[str, Any], *, use_cache: bool
+    ) -> tuple[Any, list[Scores | Exception]]:
+        output = self.run(**batch, use_cache=use_cache)
         return output, name_scores(output, batch["slot_mask"])
 
     def _tries(
@@ -137,20 +107,19 @@ class ExplainingEngine:
         durations: Sequence[float],
     ) -> dict[int, list[Answer]]:
         """Answers of each row with scores: greedy at first, then sampled with fixed seeds."""
-        model = self.plain.model
         scores: list[dict[ScoreName, float]] = [
             {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
             for row in named
         ]
         writer = AnswerWriter(
-            model, self.plain.processor.tokenizer, batch=batch, cache=cache_of(output),
-            heads=answer_heads(model, batch, scores),
+            self.model, self.tokenizer, batch=batch, cache=cache_of(output),
+            heads=answer_heads(self.model, batch, scores),
         )
         tries: dict[int, list[Answer]] = {
             row: [] for row, scored in enumerate(named) if not isinstance(scored, Exception)
         }
         for attempt in range(self.attempts):
-            todo = [row for row, told in tries.items() if not told or best_of(told).problems]
+            todo = [row for row, found in tries.items() if not found or best_of(found).problems]
             if not todo:
                 break
             written = writer.write(
@@ -159,7 +128,7 @@ class ExplainingEngine:
             for row, text in zip(todo, written):
                 tries[row].append(read_answer(
                     text, scores=scores[row], duration_seconds=durations[row],
-                    times=model.config.answer_times,
+                    times=self.model.config.answer_times,
                 ))
         return tries
 
@@ -169,33 +138,13 @@ def best_of(tries: Sequence[Answer]) -> Answer:
     return min(tries, key=lambda answer: len(answer.problems))
 
 
-def add_explanations(assessor: Assessor, *, text: bool = True) -> None:
-    """Makes an assessor fill in the extra fields of its rows.
-
-    Args:
-        assessor: of a loaded model.
-        text: whether the model also explains in words; else there are contributions alone.
-
-    Raises:
-        ModelError: when the model was not trained to explain.
-    """
-    if isinstance(assessor.engine, NoEngine):
-        return
-    if not isinstance(assessor.engine, ModelEngine):
-        raise TypeError(f"{type(assessor.engine).__name__} explains nothing")
-    try:
-        assessor.engine = ExplainingEngine(assessor.engine, text=text)
-    except ModelError as error:
-        raise ModelError(f"{assessor.name}: {error}") from None
-
-
 def read_answer(
     written: Written, *, scores: Mapping[ScoreName, float], duration_seconds: float, times: str
 ) -> Answer:
     """Reads what the model wrote, times in seconds; all that is wrong is in `problems`.
 
-    What cannot be read is left out, and so are texts that go round in circles, and whatever is
-    said of a dimension that has no score, as of the alignment with an unknown prompt.
+    What cannot be read is left out, and so are texts that repeat themselves, and statements about
+    a dimension that has no score, as about the alignment with an unknown prompt.
 
     Args:
         written: by the model.
@@ -224,17 +173,17 @@ def read_answer(
         ),
     )
     found = check_consistency(answer, duration_seconds=length, slot_scores=scores)
-    circles = {problem.detail for problem in found if problem.kind == "repeats_itself"}
+    repeated = {problem.detail for problem in found if problem.kind == "repeats_itself"}
     answer = replace(
         answer,
-        reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in circles},
+        reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in repeated},
         problems=(*answer.problems, *extra, *found),
     )
     return answer.scaled(duration_seconds / TENTHS) if times == "tenths" else answer
 
 
-def contributions(
-    model: AIGVEvalModel, batch: Mapping[str, Tensor], scores: Tensor, *,
+def contributions_of(
+    model: ScorerModel, batch: Mapping[str, Tensor], scores: Tensor, *,
     run: Callable[..., AIGVEvalOutput] | None = None,
 ) -> list[Contributions]:
     """How far each dimension's evidence moves the overall score, see `Contributions`.
@@ -243,7 +192,7 @@ def contributions(
     training mean, go through the model as one batch.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, with encoders.
         batch: b clips, as the model takes them.
         scores: (b, 4) that it gave for them.
         run: what gives them; by default the model's forward.
@@ -277,7 +226,7 @@ def contributions(
     return rows
 
 
-def _without(model: AIGVEvalModel, features: Tensor, dimensions: Sequence[str]) -> Tensor:
+def _without(model: ScorerModel, features: Tensor, dimensions: Sequence[str]) -> Tensor:
     """Features (b, K, D) with the tokens of some dimensions' encoders at their training mean."""
     features = features.clone()
     parts = unpack_features(features, model.config.feature_shapes)  # views

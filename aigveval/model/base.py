@@ -1,25 +1,56 @@
-"""What our models share: four scores out of hidden states, and what is saved of a model.
+"""What our models share: from level logits to four scores, and which weights are saved.
 
 Axis legend: b batch, s sequence, h width of the LLM, v its vocabulary.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from encoders.bars import no_bars
-from .checkpoint import trained_keys
-from prompts.rubric import Score
-from .generation import AnswerWriter
-from .library_internals import CACHE, cache_of
-from .scores import score_levels
+from prompts.rubric import LEVEL_WEIGHTS, MAX_SCORE, MIN_SCORE, SCORES
+from prompts.rubric import Score as ScoreName
+
+from ..assessment import Score, Scores
+from .checkpoint import ENCODER_PREFIX, WEIGHTS
+from .library_internals import CACHE, cache_of, is_lora
+
+
+def level_probabilities(level_logits: Tensor) -> Tensor:
+    """Softmax over the five level words, worst first, in float32: (..., 5) to (..., 5)."""
+    return level_logits.float().softmax(dim=-1)
+
+
+def score_levels(level_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Expectation and standard deviation of the level distribution on the 1-5 MOS scale.
+
+    As Q-Align (arXiv 2312.17090) and AIGVEval (arXiv 2506.04715) read a score, with "excellent"
+    as 5 (AIGVEval's public code has it as 1) and no temperature.
+
+    Args:
+        level_logits: (..., 5), worst level first.
+
+    Returns:
+        Scores within 1-5 and standard deviations within 0-2, both float32 of shape (...).
+    """
+    if level_logits.shape[-1] != len(LEVEL_WEIGHTS):
+        raise ValueError(
+            f"level_logits must end in {len(LEVEL_WEIGHTS)} levels, got {tuple(level_logits.shape)}"
+        )
+    probabilities = level_probabilities(level_logits)
+    weights = torch.tensor(LEVEL_WEIGHTS, device=level_logits.device)
+    # Rounding can leave the expectation a hair outside of the scale.
+    score = (probabilities * weights).sum(-1).clamp(MIN_SCORE, MAX_SCORE)
+    variance = (probabilities * (weights - score.unsqueeze(-1)).square()).sum(-1)
+    # sqrt has no finite gradient at 0; a distribution that sharp has a spread of 0 anyway.
+    return score, variance.clamp_min(1e-12).sqrt()
 
 
 @dataclass
@@ -60,16 +91,57 @@ class ScorerModel(PreTrainedModel):
     rope_deltas: Tensor | None = None
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether a KV cache, with `rope_deltas`, is all that the model needs to go on."""
+        return True
+
+    @property
     def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for what the model sees, and that it must never write."""
+        """Placeholder tokens of features or pixels, which the model must never write."""
         raise NotImplementedError
 
     def trained_keys(self) -> set[str]:
-        """Keys of the state dict that training changes, and that are saved."""
-        return trained_keys(self)
+        """Keys of the state dict that training changes, and that are saved.
+
+        Projectors (with their statistics), the defect detector, the LoRA, and trained encoders as
+        far as they are in the model.
+        """
+        own = [f"{ENCODER_PREFIX}{name}." for name in self.config.trained_encoders]
+        prefixes = ("model.projectors.", "model.detector.", *own)
+        return {
+            key for key in self.state_dict()
+            if key.startswith(prefixes)
+            or (is_lora(key) and not key.startswith(ENCODER_PREFIX))
+        }
+
+    def load_trained(self, state: dict[str, Tensor], *, source: Path) -> None:
+        """Copy trained weights into the model: all of them, and nothing else.
+
+        Args:
+            state: Of `checkpoint.read_trained`, without those of encoders.
+            source: Their folder, for messages.
+
+        Raises:
+            ValueError: Keys are missing, unknown or of another shape; the message names them.
+        """
+        expected = self.state_dict()
+        trained = self.trained_keys()
+        shapes = [
+            f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
+            for key, value in state.items()
+            if key in trained and value.shape != expected[key].shape
+        ]
+        problems = {
+            "missing": _listed(trained - set(state)),
+            "unknown": _listed(set(state) - trained),
+            "of another shape": _listed(shapes),
+        }
+        if text := "; ".join(f"{what}: {keys}" for what, keys in problems.items() if keys):
+            raise ValueError(f"{source / WEIGHTS} doesn't fit its config; {text}")
+        self.load_state_dict(state, strict=False)
 
     def detection_lines(
-        self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
+        self, batch: Mapping[str, Any], scores: Sequence[Mapping[ScoreName, float]], *,
         noise: float = 0.0,
     ) -> list[str]:
         """The line that the LLM reads of each clip's detected defects before it writes an answer.
@@ -85,17 +157,6 @@ class ScorerModel(PreTrainedModel):
         """
         return [""] * len(batch["input_ids"])
 
-    def answer_writer(
-        self, tokenizer: PreTrainedTokenizerBase, *, batch: Mapping[str, Any], cache: Cache,
-        heads: Sequence[str],
-    ) -> AnswerWriter:
-        """What writes the answers of a batch that was scored; see `AnswerWriter`."""
-        return AnswerWriter(self, tokenizer, batch=batch, cache=cache, heads=heads)
-
-    def _note_frozen(self) -> None:
-        # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
-        self._keys_to_ignore_on_save = set(self.state_dict()) - trained_keys(self)
-
     def init_weights(self) -> None:
         """Nothing: the LLM comes with its weights, and what is trained initialises itself."""
 
@@ -109,7 +170,7 @@ class ScorerModel(PreTrainedModel):
         use_cache: bool,
         output_last_hidden_state: bool,
     ) -> AIGVEvalOutput:
-        """What the LLM gave, with the scores and logits that were asked for; see `forward`."""
+        """The LLM's output with the scores and logits that were asked for; see `forward`."""
         hidden = found.last_hidden_state
         level_logits = scores = stds = logits = None
         if slot_positions is not None:
@@ -170,7 +231,40 @@ class ScorerModel(PreTrainedModel):
             save_directory: Folder to write into.
             **kwargs: Options of `PreTrainedModel.save_pretrained`.
         """
+        state, trained = kwargs.pop("state_dict", None) or self.state_dict(), self.trained_keys()
+        kwargs["state_dict"] = {key: value for key, value in state.items() if key in trained}
         with no_bars():
             super().save_pretrained(save_directory, save_original_format=False, **kwargs)
         # The LLM's own, which is taken over when the model is made.
         Path(save_directory, "generation_config.json").unlink(missing_ok=True)
+
+
+def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:
+    """The named scores of each row; a number that is no score is that row's error.
+
+    Args:
+        output: Of the model, b rows.
+        known: (b, 4) which scores there are.
+    """
+    assert output.scores is not None and output.stds is not None
+    rows = zip(output.scores.tolist(), output.stds.tolist(), known.tolist())
+    return [_named(*row) for row in rows]
+
+
+def _named(
+    scores: Sequence[float], stds: Sequence[float], known: Sequence[bool]
+) -> Scores | Exception:
+    try:
+        return {
+            # Five decimals: what comes after them is rounding noise and differs between machines.
+            name: Score(round(score, 5), round(std, 5)) if is_known else None
+            for name, score, std, is_known in zip(SCORES, scores, stds, known)
+        }
+    except ValueError as error:
+        return error
+
+
+def _listed(keys: Iterable[str], *, most: int = 10) -> str:
+    names = sorted(keys)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

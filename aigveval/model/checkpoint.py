@@ -1,131 +1,146 @@
-"""What is on disk: trained weights alone, or the frozen ones beside them (`merge=True`).
+"""Saved models: by which name they are opened, and what is in their folder.
 
-    config.json, model.safetensors      always
-    llm/, encoders/NAME.safetensors     in a merged folder
+    config.json, model.safetensors      always: what was trained
+    llm/, encoders/NAME.safetensors     in a merged folder: the frozen parts too
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from encoders.base import Encoder
 
-from .backbones import save_llm
+from ..errors import ModelError
+from ..presets import list_presets
 from .config import AIGVEvalConfig
 from .old_names import rename_weights
 
-if TYPE_CHECKING:
-    from .modeling import AIGVEvalModel
-    from .base import ScorerModel
-
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # those that come with the package
 WEIGHTS = "model.safetensors"
-_KINDS = {
-    "aigveval": (
-        ("model.modeling", "AIGVEvalModel"), ("model.processing", "AIGVEvalProcessor"),
-        ("inference.assessor", "ModelEngine"),
-    ),
-    "qsave": (
-        ("model.modeling_vlm", "VlmModel"), ("model.processing_vlm", "VlmProcessor"),
-        ("inference.engine_vlm", "VlmEngine"),
-    ),
+ENCODER_PREFIX = "encoders."  # of an encoder's keys in a model's state dict
+# `model_type` of a config -> model and processor, imported when they are wanted.
+_CLASSES = {
+    "aigveval": ("modeling:AIGVEvalModel", "processing:AIGVEvalProcessor"),
+    "qsave": ("modeling_vlm:VlmModel", "processing_vlm:VlmProcessor"),
 }
-_ENCODERS = "encoders."  # what keys of encoders in a model's state dict begin with
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Formats that can run code when they're read, or that only an old version of a file would have.
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5")
 
 
-def model_folder(
-    name_or_path: str | Path,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | None = None,
-) -> Path:
-    """A folder as it is, or the local copy of a Hub repository.
-
-    Raises:
-        OSError: There's no such folder, and the Hub doesn't give it.
-    """
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(
-                str(name_or_path),
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"],
-            )
-        )
-    except Exception as error:  # the Hub client has a dozen kinds of errors
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"{name_or_path} is not a folder, and the Hugging Face Hub doesn't give it: {reason}"
-        ) from error
-
-
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """The classes of a kind of model."""
+class Checkpoint:
+    """A saved model; made by `open_checkpoint`.
 
-    model: Any
-    processor: Any
-    engine: Any  # see `assess.ModelEngine`
+    Attributes:
+        source: Its folder, or its id on the Hugging Face Hub.
+        hub_options: `revision`, `token` and `cache_dir`, for the Hub.
+    """
+
+    source: str
+    hub_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Its folder; what is on the Hub is downloaded.
+
+        Raises:
+            OSError: There is no such folder, and the Hub doesn't give it.
+        """
+        if os.path.isdir(self.source):
+            return Path(self.source)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(
+                self.source, **self.hub_options,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"],
+            ))
+        except Exception as error:  # the Hub client has a dozen kinds of errors
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(
+                f"{self.source} is not a folder, and the Hugging Face Hub doesn't give it: {reason}"
+            ) from error
+
+    @cached_property
+    def model_type(self) -> str:
+        """`aigveval` or, for a vision-language model, `qsave`; as its config says.
+
+        Raises:
+            OSError: There is no such folder, and the Hub doesn't give it.
+            ValueError: The config is not that of one of our models.
+        """
+        path = self.folder / "config.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+        if found not in _CLASSES:
+            raise ValueError(
+                f"{path} is of a model of type {found!r}; aigveval's are {', '.join(_CLASSES)}"
+            )
+        return found
+
+    @property
+    def model_class(self) -> Any:
+        """`AIGVEvalModel` or `VlmModel`; raises as `model_type` does."""
+        return _import(_CLASSES[self.model_type][0])
+
+    @property
+    def processor_class(self) -> Any:
+        """`AIGVEvalProcessor` or `VlmProcessor`; raises as `model_type` does."""
+        return _import(_CLASSES[self.model_type][1])
 
 
-def kind_of(name_or_path: str | Path) -> Kind:
-    """Which classes a folder or Hub repository is of, by the `model_type` of its config.
+def open_checkpoint(name: str | os.PathLike[str], **hub_options: Any) -> Checkpoint:
+    """Find a saved model by its name; nothing is read or downloaded yet.
+
+    Args:
+        name: `lite`, which comes with the package; a folder that `save_pretrained` wrote; or the
+            id of a model on the Hugging Face Hub.
+        **hub_options: `revision`, `token` and `cache_dir`, for the Hub.
 
     Raises:
-        OSError: There's no such folder, and the Hub doesn't give it.
-        ValueError: Its config is not that of one of our models.
+        ModelError: The name stands for nothing.
     """
-    folder = model_folder(name_or_path)
-    path = folder / "config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} can't be read ({' '.join(str(error).split())})") from error
-    if found not in _KINDS:
-        raise ValueError(
-            f"{path} is of a model of type {found!r}; aigveval's are {', '.join(_KINDS)}"
+    name = os.fspath(name)
+    shipped = sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
+    if name in shipped:
+        return Checkpoint(source=str(CHECKPOINTS / name))
+    if os.path.isdir(name):
+        if not os.path.isfile(os.path.join(name, "config.json")):
+            raise ModelError(f"no model in the folder {name}: it has no config.json")
+        return Checkpoint(source=name)
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        return Checkpoint(source=name, hub_options=hub_options)
+    if name in list_presets():
+        raise ModelError(
+            f"the preset {name} comes without a trained checkpoint; train one by `preset: {name}` "
+            "in a config for `aigveval fit`, and give its folder"
         )
-    model, processor, engine = (
-        getattr(import_module(f"..{module}", __package__), name) for module, name in _KINDS[found]
+    raise ModelError(
+        f"no model {name!r}; give {', '.join(shipped + ['a folder'])} or a hub id like OWNER/NAME"
     )
-    return Kind(model=model, processor=processor, engine=engine)
-
-
-def trained_keys(model: "ScorerModel") -> set[str]:
-    """Keys of the state dict that training changes: projectors (with statistics), the defect
-    detector, LoRA, and those of trained encoders as far as they are in the model."""
-    own = [f"{_ENCODERS}{name}." for name in model.config.trained_encoders]
-    prefixes = ["model.projectors.", "model.detector.", *own]
-    return {
-        key for key in model.state_dict()
-        if key.startswith(tuple(prefixes)) or (".lora_" in key and not key.startswith(_ENCODERS))
-    }
 
 
 def read_trained(folder: Path) -> dict[str, Tensor]:
     """The trained weights of a folder.
 
     Raises:
-        ValueError: There's no such safetensors file, or it's broken.
+        ValueError: There is no such safetensors file, or it is broken.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -148,8 +163,8 @@ def split_encoders(
     rest: dict[str, Tensor] = {}
     encoders: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
-        if key.startswith(_ENCODERS):
-            name, _, key = key.removeprefix(_ENCODERS).partition(".")
+        if key.startswith(ENCODER_PREFIX):
+            name, _, key = key.removeprefix(ENCODER_PREFIX).partition(".")
             encoders.setdefault(name, {})[key] = value
         else:
             rest[key] = value
@@ -159,39 +174,6 @@ def split_encoders(
             f"the config says that {sorted(config.trained_encoders)} were trained"
         )
     return rest, encoders
-
-
-def load_trained(model: "ScorerModel", state: dict[str, Tensor], *, source: Path) -> None:
-    """Copy trained weights into the model: all of them, and nothing else.
-
-    Raises:
-        ValueError: Keys are missing, unknown or of another shape; the message names them.
-    """
-    expected = model.state_dict()
-    trained = trained_keys(model)
-    shapes = [
-        f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
-        for key, value in state.items()
-        if key in trained and value.shape != expected[key].shape
-    ]
-    problems = {
-        "missing": _listed(trained - set(state)),
-        "unknown": _listed(set(state) - trained),
-        "of another shape": _listed(shapes),
-    }
-    if text := "; ".join(f"{what}: {keys}" for what, keys in problems.items() if keys):
-        raise ValueError(f"{source / WEIGHTS} doesn't fit its config; {text}")
-    model.load_state_dict(state, strict=False)
-
-
-def save_frozen(model: "AIGVEvalModel", folder: Path) -> None:
-    """Write the LLM, its tokenizer and the encoders' weights beside the trained weights."""
-    save_llm(model.model.language_model, model.lm_head, model.config.llm, folder / "llm")
-    (folder / "encoders").mkdir(exist_ok=True)
-    for name, encoder in model.encoders.items():
-        # Copies, because safetensors refuses tensors that share memory.
-        state = {key: value.clone().contiguous() for key, value in encoder.state_dict().items()}
-        save_file(state, folder / "encoders" / f"{name}.safetensors")
 
 
 def frozen_llm(folder: Path, config: AIGVEvalConfig) -> str:
@@ -234,14 +216,13 @@ def with_trained_weights(encoder: Encoder, state: Mapping[str, Tensor] | None) -
     return encoder
 
 
+def _import(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(f".{module}", __package__), name)
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def _listed(keys: Iterable[str], *, most: int = 10) -> str:
-    names = sorted(keys)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

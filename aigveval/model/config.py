@@ -11,10 +11,13 @@ from transformers import AutoConfig, PretrainedConfig
 from encoders.base import Encoder
 from prompts import DIMENSIONS, LEVELS, build_messages
 
-from .backbones import ALL_LINEAR, EMBEDDED_LLM
 from .defect_detector import check_names
 from .old_names import OPTIONS, new_options
 
+# SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
+EMBEDDED_LLM = "smollm2-135m-instruct"
+# As LoRA's target_modules: every linear layer of the LLM but its output embedding.
+ALL_LINEAR = "all-linear"
 LORA = {
     "r": 8, "alpha": 16, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"],
     "use_dora": False, "use_rslora": False,
@@ -160,7 +163,7 @@ class AIGVEvalConfig(ScorerConfig):
             `projector.AIGVEvalBackbone`). AIGVEval has no such thing; a small LLM learns from fewer
             clips with it.
         feature_clip: Standardised features are limited to +- this many standard deviations, so
-            that a freak clip can't throw the LLM off.
+            that a freak clip cannot throw the LLM off.
         detector: Names of the defects that a detector looks for in the features; the LLM reads its
             detections before it writes an answer (see `defect_detector.DefectDetector`). None by
             default.

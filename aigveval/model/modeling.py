@@ -1,4 +1,4 @@
-"""The model: encoder tokens, projected into the LLM's embeddings, and four scores out of one pass.
+"""The model: encoder tokens, projected into the LLM's embeddings; four scores in one forward pass.
 
 Laid out as transformers' LLaVA: `model` (projectors and language model) and `lm_head`. The LLM and
 the encoders are frozen; projectors and LoRA are what's trained and what `save_pretrained` writes,
@@ -10,10 +10,12 @@ Axis legend: b batch, K feature tokens, D their width, s sequence, h width of th
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -21,27 +23,26 @@ from encoders.base import Encoder
 from prompts import Detection, render_detections
 from prompts.consistency import highest_severity
 from prompts.rubric import MIN_SCORE, Score
+
+from .backbones import check_llm, inject_lora, load_llm, save_llm
+from .base import AIGVEvalOutput, ScorerModel
 from .checkpoint import (
-    frozen_llm,
-    load_trained,
-    model_folder,
-    read_trained,
-    save_frozen,
-    split_encoders,
-    with_saved_weights,
+    frozen_llm, open_checkpoint, read_trained, split_encoders, with_saved_weights,
     with_trained_weights,
 )
 from .config import AIGVEvalConfig, check_encoder
-from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
-from ..hub.publish import HubMixin
-from .library_internals import cache_argument
+from .library_internals import cache_argument, expect_missing
 from .old_names import rename_weights
-from .backbones import check_llm, inject_lora, load_llm
-from .base import AIGVEvalOutput, ScorerModel
+from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
+
+# Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.
+_PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "token", "revision",
+                 "create_pr", "tags")
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
+class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
@@ -71,14 +72,14 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         self.generation_config = generation_config_of(llm)
         if config.lora is not None:
             inject_lora(self.model.language_model, config.lora, name=config.llm)
-        # Also of a training run that goes on, where the Trainer loads its checkpoint.
+        # For a resumed training run too, whose checkpoint the Trainer loads.
         self.register_load_state_dict_pre_hook(_rename_weights)
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
         self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
-        self._no_split_modules = llm._no_split_modules
+        self._no_split_modules = getattr(llm, "_no_split_modules", None)
         self.post_init()
-        self._note_frozen()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def placeholder_ids(self) -> list[int]:
@@ -90,7 +91,6 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
     def add_detector(self, names: Sequence[str]) -> None:
         """Add a new, untrained `DefectDetector` for these defects."""
         self.model.add_detector(names)
-        self._note_frozen()
 
     @torch.no_grad()
     def detection_lines(
@@ -142,7 +142,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
                 gradients, and take their place in the features.
             text: The b prompts, for encoders in `views` that read them.
             output_last_hidden_state: Return the hidden states too.
-            cache: The KV cache to go on from; it's added to.
+            cache: The KV cache of the tokens before; this pass extends it.
             use_cache: Return the cache.
             logits_to_keep: At how many of the last positions logits are wanted, 0 for all. By
                 default none where there are slots, else all.
@@ -199,7 +199,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             if mode and any(parameter.requires_grad for parameter in encoder.parameters()):
                 encoder.train()
                 for module in encoder.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    if isinstance(module, _BATCH_NORMS):
                         module.eval()
         return self
 
@@ -211,7 +211,6 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             e["name"] for e in self.config.encoders
             if e["name"] in {*self.config.trained_encoders, *encoders}
         ]
-        self._note_frozen()
 
     def set_feature_stats(self, encoder: str, mean: Tensor, std: Tensor) -> None:
         """Fix an encoder's standardisation; call it once, with statistics of the training data.
@@ -252,7 +251,6 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             encoder = with_saved_weights(encoder, self.encoder_weights)
             encoder = with_trained_weights(encoder, self.encoder_states.get(name))
             self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
-        self._note_frozen()
 
     @torch.no_grad()
     def encode(
@@ -282,7 +280,8 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         )
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, merge: bool = False, **kwargs: Any
+        self, save_directory: str | Path, *, merge: bool = False, push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Write config, projectors, LoRA, and encoders that were trained.
 
@@ -290,15 +289,39 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             save_directory: Folder to write into.
             merge: Also write the LLM with its tokenizer (into `llm`) and the encoders' weights
                 (into `encoders`), and use those when the folder is loaded.
-            **kwargs: Options of `PreTrainedModel.save_pretrained`.
+            push_to_hub: Then upload it, see `push_to_hub`.
+            **kwargs: Options of `PreTrainedModel.save_pretrained`, and of `push_to_hub`.
         """
+        push_options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if name in kwargs}
         if self.encoder_states and not self.encoders:
             self.load_encoders()
-        super().save_pretrained(save_directory, merge=merge, **kwargs)
+        super().save_pretrained(save_directory, **kwargs)
         if merge and kwargs.get("is_main_process", True):
             if not self.encoders:
                 self.load_encoders()
-            save_frozen(self, Path(save_directory))
+            self._save_frozen(Path(save_directory))
+        if push_to_hub:
+            repo_id = push_options.pop("repo_id", Path(save_directory).name)
+            self.push_to_hub(repo_id, merge=merge, **push_options)
+
+    def _save_frozen(self, folder: Path) -> None:
+        """Write the LLM, its tokenizer and the encoders' weights beside the trained weights."""
+        save_llm(self.model.language_model, self.lm_head, self.config.llm, folder / "llm")
+        (folder / "encoders").mkdir(exist_ok=True)
+        for name, encoder in self.encoders.items():
+            # Copies, because safetensors refuses tensors that share memory.
+            state = {key: value.clone().contiguous() for key, value in encoder.state_dict().items()}
+            save_file(state, folder / "encoders" / f"{name}.safetensors")
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:  # type: ignore[override]
+        """Upload the trained weights, the config and a model card to the Hugging Face Hub.
+
+        Args:
+            repo_id: `OWNER/NAME`, or `NAME` in your own namespace; made if it isn't there.
+            **options: Of `aigveval.hub.publish.push_model`, which also has what it raises.
+        """
+        # By name, as `aigveval.hub` lies above the models: its cards describe them.
+        return import_module("aigveval.hub.publish").push_model(self, repo_id, **options)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -323,11 +346,12 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
 
         Raises:
             ValueError: Weights are not safetensors, or not exactly those that the model trains.
-            OSError: There's no such folder, and the Hub doesn't give it.
+            OSError: The Hub doesn't give it.
+            ModelError: There's no such folder.
         """
-        folder = model_folder(
+        folder = open_checkpoint(
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
-        )
+        ).folder
         config = AIGVEvalConfig.from_pretrained(folder) if config is None else config
         state, encoder_states = split_encoders(read_trained(folder), config, source=folder)
         if llm is None:
@@ -337,7 +361,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         model.encoder_states = encoder_states
         model.name_or_path = str(pretrained_model_name_or_path)
         model.encoder_weights = folder / "encoders"
-        load_trained(model, state, source=folder)
+        model.load_trained(state, source=folder)
         return model.eval()
 
 

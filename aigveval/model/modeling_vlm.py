@@ -1,4 +1,4 @@
-"""The other model: a vision-language model that sees the frames itself, as Q-Save does.
+"""The vision-language model, which reads the frames itself, as Q-Save does.
 
 Q-Save (arXiv 2511.18825) shows Qwen3-VL a few frames at high resolution and many small ones, and
 reads scores and explanation out of one answer. Here any image-text-to-text model of transformers
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, Cache, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .checkpoint import load_trained, model_folder, read_trained
-from .config import LORA, ScorerConfig
-from .generation import generation_config_of
-from .library_internals import cache_argument
 from .backbones import check_llm, inject_lora, load_vlm
 from .base import AIGVEvalOutput, ScorerModel
+from .checkpoint import open_checkpoint, read_trained
+from .config import LORA, ScorerConfig
+from .generation import generation_config_of
+from .library_internals import cache_argument, can_go_on, expect_missing
 
 DEFAULT_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 # Frames and their sizes; Q-Save's own are not public in what we could read.
@@ -43,7 +43,7 @@ class VlmConfig(ScorerConfig):
             the language part.
         image_token_id: Id of the placeholder of pictures, by the name that TRL looks for. Filled in
             by the model.
-        answer_times: Likewise. The model is told the frames' times, so it can answer in seconds.
+        answer_times: Likewise. The question has the frames' times, so answers can be in seconds.
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -167,9 +167,9 @@ class VlmModel(ScorerModel):
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
             inject_lora(vlm.get_decoder(), config.lora, name=config.vlm)
-        self._no_split_modules = vlm._no_split_modules
+        self._no_split_modules = getattr(vlm, "_no_split_modules", None)
         self.post_init()
-        self._note_frozen()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def vlm(self) -> Any:
@@ -191,6 +191,10 @@ class VlmModel(ScorerModel):
     @rope_deltas.setter
     def rope_deltas(self, value: Tensor | None) -> None:
         self.vlm.base_model.rope_deltas = value
+
+    @property
+    def keeps_all(self) -> bool:
+        return can_go_on(self.vlm.base_model)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
@@ -242,7 +246,7 @@ class VlmModel(ScorerModel):
         self, input_ids: Tensor, *, visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **options: Any,
     ) -> Any:
-        """`generate` of the vision-language model, which knows how its own cache goes on.
+        """`generate` of the vision-language model, which continues from its own cache.
 
         Args:
             input_ids: (b, s).
@@ -274,11 +278,12 @@ class VlmModel(ScorerModel):
 
         Raises:
             ValueError: Weights are not safetensors, or not exactly those that the model trains.
-            OSError: There's no such folder, and the Hub doesn't give it.
+            OSError: The Hub doesn't give it.
+            ModelError: There's no such folder.
         """
-        folder = model_folder(
+        folder = open_checkpoint(
             pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir
-        )
+        ).folder
         config = VlmConfig.from_pretrained(folder) if config is None else config
         state = read_trained(folder)
         if vlm is None:
@@ -286,7 +291,7 @@ class VlmModel(ScorerModel):
             vlm = load_vlm(config.vlm, dtype=dtype, four_bit=four_bit)
         model = cls(config, vlm=vlm)
         model.name_or_path = str(pretrained_model_name_or_path)
-        load_trained(model, state, source=folder)
+        model.load_trained(state, source=folder)
         return model.eval()
 
 

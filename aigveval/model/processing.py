@@ -15,9 +15,9 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
-from .checkpoint import frozen_llm, model_folder
-from .config import AIGVEvalConfig, ScorerConfig, unscored_dimensions, prompt_order
 from .backbones import load_tokenizer
+from .checkpoint import frozen_llm, open_checkpoint
+from .config import AIGVEvalConfig, ScorerConfig, prompt_order, unscored_dimensions
 
 FEATURE_TOKEN = "<|feature|>"
 # Stands for the user's prompt while the chat is rendered; `clean` and chat templates keep it.
@@ -28,7 +28,7 @@ def level_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """First token of each level word as it follows a colon, worst level first.
 
     Raises:
-        ValueError: Two words begin with the same token, so that their logits can't be told apart.
+        ValueError: Two words begin with the same token, so that their logits are the same.
     """
     # Tokenized after a colon: SentencePiece would begin a text of its own with a bare "\u2581".
     colon = tokenizer(":", add_special_tokens=False).input_ids
@@ -131,7 +131,7 @@ class QuestionProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _foreign(self, prompt: str) -> list[int]:
-        """Tokens of a clean prompt, none of them special whatever it says."""
+        """Tokens of a clean prompt, none of them special whatever its text is."""
         if not prompt:
             return []
         ids = self.tokenizer(
@@ -210,7 +210,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             pretrained_model_name_or_path: Folder or Hub id.
             **kwargs: `revision`, `token`, `cache_dir`.
         """
-        folder = model_folder(pretrained_model_name_or_path, **kwargs)
+        folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = AIGVEvalConfig.from_pretrained(folder)
         source = folder if (folder / "tokenizer_config.json").is_file() else None
         tokenizer = load_tokenizer(str(source or frozen_llm(folder, config)))
@@ -249,7 +249,7 @@ class AIGVEvalProcessor(QuestionProcessor):
             seed: Seed of random crops; the same seed gives the same views.
 
         Raises:
-            encoders.VideoError: The file can't be read.
+            encoders.VideoError: The file cannot be read.
         """
         from encoders.views import read_views
 

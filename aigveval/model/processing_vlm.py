@@ -1,8 +1,8 @@
 """The processor of `VlmModel`: (video, prompt) to tokens and pixels.
 
 The question is that of `AIGVEvalProcessor`, with pictures and a video where that one has the
-encoders' placeholders, and the time in seconds before each picture. All that is seen comes before
-the prompt, so the tokens up to there belong to the clip and are made once, whatever is asked.
+encoders' placeholders, and the time in seconds before each picture. All frames come before the
+prompt, so the tokens up to there belong to the clip and are made once for any prompt.
 
 Axis legend: b batch, s sequence, t frames, h w pixels.
 """
@@ -22,10 +22,10 @@ from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, VideoError, read_frames
 from prompts import build_messages
 
-from .checkpoint import model_folder
 from .backbones import load_vlm_processor
-from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
+from .checkpoint import open_checkpoint
 from .modeling_vlm import VlmConfig
+from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
 
 # Stand in the question for the frames, and for where they end; chat templates keep them.
 _SLOW, _FAST, _END = "zqSLOWFRAMESqz", "zqFASTFRAMESqz", "zqFRAMESENDqz"
@@ -87,7 +87,7 @@ class VlmProcessor(QuestionProcessor):
             pretrained_model_name_or_path: Folder or Hub id.
             **kwargs: `revision`, `token`, `cache_dir`.
         """
-        folder = model_folder(pretrained_model_name_or_path, **kwargs)
+        folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = VlmConfig.from_pretrained(folder)
         source = folder if (folder / "processor_config.json").is_file() else None
         return cls.from_config(config, inner=load_vlm_processor(str(source or config.vlm)))
@@ -116,14 +116,14 @@ class VlmProcessor(QuestionProcessor):
         }
 
     def encode_video(self, path: str | Path, *, seed: int = 0) -> dict[str, Tensor]:
-        """What the model sees of a video, see `encode_frames`; decoded once, in one pass.
+        """A video as the model takes it, see `encode_frames`; decoded once, in one pass.
 
         Args:
             path: Video file.
             seed: Nothing is random here.
 
         Raises:
-            encoders.VideoError: The file can't be read, or has a shape that the model can't see.
+            encoders.VideoError: The file cannot be read, or the model takes no such shape.
         """
         _, frames = read_frames(path, self.requests, **self.sizes)
         return self.encode_frames(frames, name=str(path))
@@ -131,7 +131,7 @@ class VlmProcessor(QuestionProcessor):
     def encode_frames(
         self, frames: Mapping[str, Frames], *, name: str = "frames", start_seconds: float = 0.0
     ) -> dict[str, Tensor]:
-        """Slow and fast frames to what the model sees.
+        """Slow and fast frames as the model takes them.
 
         Args:
             frames: Under the names of `requests`.
@@ -143,7 +143,7 @@ class VlmProcessor(QuestionProcessor):
             grids as the model's processor gives them: its rows for this clip's frames.
 
         Raises:
-            encoders.VideoError: The frames have a shape that the model can't see.
+            encoders.VideoError: The frames have a shape that the model does not take.
         """
         slow, fast = frames["slow"], frames["fast"]
         times = {key: f.timestamps_seconds - start_seconds for key, f in frames.items()}
@@ -152,13 +152,13 @@ class VlmProcessor(QuestionProcessor):
         if self.has_videos:
             if len(moving) == 1:  # time is seen in twos
                 moving, times["fast"] = moving.repeat(2, 1, 1, 1), times["fast"].repeat(2)
-            # Of frames in milliseconds, so that any times can be told.
-            told = [round(1000 * float(time)) for time in times["fast"]]
+            # As numbers of frames in milliseconds, so that any times can be given.
+            numbers = [round(1000 * float(time)) for time in times["fast"]]
             options = {
                 "videos": [moving], "do_sample_frames": False,
                 "video_metadata": [VideoMetadata(
-                    total_num_frames=told[-1] + 1, fps=1000.0, frames_indices=told,
-                    duration=told[-1] / 1000,
+                    total_num_frames=numbers[-1] + 1, fps=1000.0, frames_indices=numbers,
+                    duration=numbers[-1] / 1000,
                 )],
             }
         else:
@@ -172,14 +172,14 @@ class VlmProcessor(QuestionProcessor):
             )
         except ValueError as error:
             raise VideoError(name, " ".join(str(error).split())) from error
-        own = {"attention_mask", "token_type_ids", "mm_token_type_ids"}  # told by the tokens
+        own = {"attention_mask", "token_type_ids", "mm_token_type_ids"}  # follow from the tokens
         return {
             key: value[0] if key == "input_ids" else value for key, value in found.items()
             if isinstance(value, Tensor) and key not in own
         }
 
     def blank(self) -> dict[str, Tensor]:
-        """What the model sees of a black clip, in place of one that can't be read."""
+        """A black clip as the model takes it, in place of one that cannot be read."""
         black = Frames(
             pixels=torch.zeros(2, 3, 64, 64, dtype=torch.uint8), indices=np.arange(2),
             timestamps_seconds=np.arange(2.0),
@@ -241,14 +241,14 @@ class VlmProcessor(QuestionProcessor):
         second, _, rest = rest.partition(_FAST)
         moving = _pictures(fast) if not self.has_videos else [{"type": "video"}] * bool(len(fast))
         content = [_text(first), *_pictures(slow), _text(second), *moving, _text(_END + rest)]
-        told = _text(system["content"])
+        given = _text(system["content"])
         try:
             return self._apply([
-                {"role": "system", "content": [told]}, {"role": "user", "content": content},
+                {"role": "system", "content": [given]}, {"role": "user", "content": content},
             ])
         except TemplateError:  # as where a template knows no system role
-            told["text"] += "\n"
-            return self._apply([{"role": "user", "content": [told, *content]}])
+            given["text"] += "\n"
+            return self._apply([{"role": "user", "content": [given, *content]}])
 
     def _placeholder_ids(self) -> Sequence[int]:
         ids = (getattr(self.inner, f"{kind}_token_id", None) for kind in ("image", "video"))

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import one_line
-from ..evaluation.agreement import Difference, Group
-from ..evaluation.bootstrap import Estimate
-from ..evaluation.pairs import LISTED_CLIPS, MOST_PAIRS
+from ..metrics import LISTED_CLIPS, MOST_PAIRS, Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+    from ..evaluation.agreement import Difference, Group
     from ..evaluation.evaluate import Evaluation
 
 Cell = str | int | float | Estimate | None

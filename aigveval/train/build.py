@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inference.assessor import find_model
-from ..model.checkpoint import kind_of
+from ..model.checkpoint import open_checkpoint
 from ..model.config import AIGVEvalConfig
 from ..features.cache import FeatureCache, extract
 from ..model.projector import pack_features
@@ -86,10 +85,10 @@ def build_model(config: FitConfig) -> Built:
     Raises:
         FitError: The LLM can't be loaded as asked, an encoder can't be made, or the model hasn't
             what is to be trained.
-        aigveval.inference.assessor.ModelError: There's no such base model.
+        aigveval.errors.ModelError: There's no such base model.
     """
     try:
-        kind = kind_of(find_model(config.base)).model if config.base else None
+        kind = open_checkpoint(config.base).model_class if config.base else None
         if config.vlm or kind is VlmModel:
             return _build_vlm(config)
         model, processor, encoders = _from_base(config) if config.base else _new(config)
@@ -111,7 +110,7 @@ def build_model(config: FitConfig) -> Built:
 
 
 def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    base = find_model(config.base or "")
+    base = open_checkpoint(config.base or "").source
     processor = AIGVEvalProcessor.from_pretrained(base)
     saved = AIGVEvalConfig.from_pretrained(base, **_noise(config))
     saved.llm_4bit = saved.llm_4bit or config.llm_4bit
@@ -145,7 +144,7 @@ def _build_vlm(config: FitConfig) -> Built:
     if config.learn == "distill":
         raise FitError("learn: distill needs projectors, which a vision-language model has none of")
     if config.base:
-        base = find_model(config.base)
+        base = open_checkpoint(config.base).source
         saved = VlmConfig.from_pretrained(base)
         saved.llm_4bit = saved.llm_4bit or config.llm_4bit
         if saved.llm_4bit:
@@ -194,6 +193,8 @@ def set_stats(built: Built, dataset: QualityDataset, *, device: torch.device) ->
         count = min(len(dataset), STATS_ROWS)
         rows = [dataset.rows[i * len(dataset) // count] for i in range(count)]
         digests = extract([r.video for r in rows], changing, dataset.cache, device=device).digests
+        for encoder in changing:
+            encoder.to("cpu")  # where cached tokens are joined with prompts
         part = QualityDataset(
             [[row for row in rows if row.video in digests]], digests, changing, dataset.cache
         )

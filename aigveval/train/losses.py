@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..model.scores import score_levels
+from ..model.base import score_levels
 from prompts.rubric import LEVEL_WEIGHTS
 
 LOSS_TERMS = ("level", "plcc", "rank", "group_rank", "pair")

@@ -18,8 +18,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..inference.assessor import name_scores
-from ..model.generation import answer_heads
+from ..model.base import name_scores
+from ..model.generation import AnswerWriter, answer_heads
 from ..model.library_internals import cache_of
 from prompts import SCORES
 
@@ -134,8 +134,8 @@ class Rollouts:
                 raise RuntimeError(f"the model gives no scores any more: {scores}")
             known.append({name: scores[name].score for name in SCORES if scores.get(name)})
         heads = answer_heads(model, batch, known)
-        writer = model.answer_writer(
-            self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
+        writer = AnswerWriter(
+            model, self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
         )
         numbers = [unique.index(row) for row in rows]
         state = (self.seed, trainer.state.global_step, trainer.accelerator.process_index)

@@ -32,12 +32,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from aigveval.inference.assessor import ModelEngine, Scores, find_device
+from aigveval.assessment import Scores
 from aigveval.errors import ModelError
 from aigveval.data.attributions import Labelled, read_labels
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.errors import ManifestError
-from aigveval.inference.explain import ATTEMPTS, ExplainingEngine, best_of
+from aigveval.inference.engine import ModelEngine, find_device
+from aigveval.inference.explain import ATTEMPTS, best_of
 from aigveval.model.projector import pack_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
@@ -121,9 +122,8 @@ def answers(
         temporary.replace(log)
         processor = AIGVEvalProcessor.from_pretrained(folder)
         model = AIGVEvalModel.from_pretrained(folder)
-        engine = ExplainingEngine(
-            ModelEngine(model, processor, device=device), text=True, attempts=attempts
-        )
+        engine = ModelEngine(model, processor, device=device)
+        engine.explainer.attempts = attempts
         with log.open("a", encoding="utf-8") as file:
             for record in write_answers(engine, todo, cache, batch_size=batch_size, name=log.stem):
                 known[record["key"]] = record
@@ -133,7 +133,7 @@ def answers(
 
 
 def write_answers(
-    engine: ExplainingEngine, cases: Sequence[Case], cache: FeatureCache, *, batch_size: int,
+    engine: ModelEngine, cases: Sequence[Case], cache: FeatureCache, *, batch_size: int,
     name: str,
 ) -> Iterator[Record]:
     """Writes about all cases, batch by batch.
@@ -142,7 +142,7 @@ def write_answers(
         ManifestError: A video can't be read.
         VideoError: It gets no score.
     """
-    model, device = engine.plain.model, engine.plain.device
+    model, device = engine.model, engine.device
     encoders = list(model.encoders.values())
     report = extract([case.path for case in cases], encoders, cache, device=device)
     if report.errors:
@@ -152,7 +152,7 @@ def write_answers(
     unknown = (float("nan"),) * len(SCORES)
     rows = [TrainingRow(video=case.path, prompt=case.prompt, scores=unknown) for case in cases]
     dataset = QualityDataset([rows], report.digests, encoders, cache)
-    collate = Collator(encode_prompts=engine.plain.processor.encode_prompts,
+    collate = Collator(encode_prompts=engine.processor.encode_prompts,
                        pack_features=pack_features)
     starts = range(0, len(cases), batch_size)
     bar = track(starts, f"{name}: batches of {batch_size}", console=Console(stderr=True))
@@ -162,8 +162,8 @@ def write_answers(
         del batch["labels"]
         batch = {key: value.to(device) for key, value in batch.items()}
         detections = detections_of(model, batch, part)
-        told = engine.tries(batch, [case.truth.duration for case in part])
-        for case, found, own in zip(part, told, detections, strict=True):
+        tries = engine.explainer.tries(batch, [case.truth.duration for case in part])
+        for case, found, own in zip(part, tries, detections, strict=True):
             if isinstance(found, Exception):
                 raise VideoError(case.path, str(found))
             yield record_of(case, *found, detections=own)

@@ -8,10 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
-from ...evaluation.bootstrap import Estimate
+from ...versions import __version__
+from ...files import write_text
+from ...metrics import Estimate
 from ..tables import show
-from ..writing import write_whole
 from .strips import Strip, make_strips
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class ClipRow:
         cells: its scores.
         strip: its frames; None where it is too far down for one.
         error: why it has no scores.
+        warnings: what was noticed when it was read.
     """
 
     video: str
@@ -65,6 +66,7 @@ class ClipRow:
     cells: dict[str, ScoreCell] = field(default_factory=dict)
     strip: Strip | None = None
     error: str | None = None
+    warnings: Sequence[str] = ()
 
 
 def add_strips(
@@ -98,4 +100,4 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_whole(path, _environment().get_template(template).render(values))
+    write_text(path, _environment().get_template(template).render(values))

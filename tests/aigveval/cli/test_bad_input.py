@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
+from aigveval.model.checkpoint import CHECKPOINTS
 from aigveval.cli.app import app
 from aigveval.assessment import SCORE_FIELDS, Assessment
 from aigveval.reports.results import read_results
@@ -143,8 +144,8 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def inside(self, tmp_path, monkeypatch, tiny):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(assess, "find_model", lambda model: model)
-        monkeypatch.setattr(assess, "load", lambda model, device: tiny)
+        monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
+        monkeypatch.setattr(assess, "load", lambda model, **options: tiny)
 
     def run(self, *arguments: str, code: int) -> tuple[list[Assessment], str]:
         result = CliRunner().invoke(app, ["score", *arguments])
@@ -198,8 +199,8 @@ class TestCommand:
             "from aigveval.cli import app\n"
             "from aigveval.inference import assessor as assess\n"
             "from tests.aigveval.engines import tiny_assessor\n"
-            "assess.find_model = lambda model: model\n"
-            "assess.load = lambda model, device: tiny_assessor()\n"
+            "assess.row_name = lambda model, **options: model\n"
+            "assess.load = lambda model, **options: tiny_assessor()\n"
             "app.main()\n"
         )
         bad = [str(zoo[kind]) for kind in KINDS if not KINDS[kind][2]]
@@ -219,7 +220,7 @@ class TestCommand:
 
 @pytest.mark.slow
 def test_all_kinds_with_the_shipped_model(zoo):
-    if not (assess.CHECKPOINTS / "lite" / "config.json").is_file():
+    if not (CHECKPOINTS / "lite" / "config.json").is_file():
         pytest.skip("the checkpoint of lite is not in the package yet")
     try:
         lite = assess.load("lite", device="cpu")

@@ -28,8 +28,9 @@ def engine(monkeypatch, tmp_path) -> TextEngine:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(engine, name=model))
-    monkeypatch.setattr(assess, "find_model", lambda model: model)
+    monkeypatch.setattr(assess, "load", lambda model, *, device, dtype, **options: Assessor(
+        engine, name=model, **options))
+    monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
     os.mkdir("v")
     for number, name in enumerate("abc", start=2):
         Path(f"v/{name}.mp4").write_text(str(number))
@@ -193,7 +194,7 @@ def test_interrupt_keeps_what_is_done(engine, monkeypatch, suffix):
     monkeypatch.setattr(sys, "argv", ["aigveval", *arguments, "a b"])
     real = TextEngine.score
 
-    def score(self, prepared, prompts):
+    def score(self, prepared, prompts, **asked):
         if len(self.batches) == 2:
             raise KeyboardInterrupt
         return real(self, prepared, prompts)
@@ -243,7 +244,7 @@ def test_wrong_options(engine, option):
 
 
 def test_unexpected_error_is_one_line(engine, monkeypatch):
-    def load(model, device):
+    def load(model, **options):
         raise TypeError("first line\nsecond line")
 
     monkeypatch.setattr(assess, "load", load)
@@ -342,15 +343,17 @@ class TestProcess:
             "from aigveval.cli import app\n"
             "from aigveval.inference import assessor as assess\n"
             "class Slow:\n"
+            "    explains = supports_contributions = False\n"
             "    def prepare(self, path):\n"
             "        if path.name == 'b.mp4':\n"
             "            print('waiting', file=sys.stderr, flush=True)\n"
             "            time.sleep(60)\n"
             "        return 3.0\n"
-            "    def score(self, prepared, prompts):\n"
+            "    def score(self, prepared, prompts, **asked):\n"
             "        from aigveval.assessment import Score\n"
             "        return [{'overall': Score(x, 0.5)} for x in prepared]\n"
-            "assess.load = lambda model, device: assess.Assessor(Slow(), name=model)\n"
+            "assess.load = lambda model, *, device, dtype, **options: (\n"
+            "    assess.Assessor(Slow(), name=model, **options))\n"
             "sys.argv = ['aigveval', 'score', 'a.mp4', 'b.mp4', '--batch-size', '1']\n"
             "app.main()\n"
         )

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from aigveval.hub import publish as hub, model_card
-from aigveval.inference.assessor import CHECKPOINTS
+from aigveval.model.checkpoint import CHECKPOINTS
 from aigveval.cli.app import app
 from aigveval.errors import InputError
 from aigveval.evaluation.bootstrap import Sampling

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 import aigveval
-from aigveval.inference import assessor as assess
-from aigveval.inference.assessor import Assessor, find_model, load
-from aigveval.errors import ModelError
-from aigveval.batching import run_batches
 from aigveval.assessment import SCORE_FIELDS, Score
+from aigveval.batching import run_batches
+from aigveval.errors import ModelError
+from aigveval.inference.assessor import Assessor, load
+from aigveval.inference.engine import find_device
+from aigveval.model import checkpoint
+from aigveval.model.checkpoint import open_checkpoint
 from encoders.video import VideoError
 
 from ..engines import TextEngine, tiny_assessor
@@ -102,11 +104,11 @@ class TestScoreMany:
                 ahead.release()
                 return super().prepare(path)
 
-            def score(self, prepared, prompts):
+            def score(self, prepared, prompts, **asked):
                 if not self.batches:
                     for _ in range(len(prepared) + 1):
                         assert ahead.acquire(timeout=10), "nothing was prepared ahead"
-                return super().score(prepared, prompts)
+                return super().score(prepared, prompts, **asked)
 
         rows = list(Assessor(Waiting(), name="x").score_many(clips(folder), batch_size=4))
         assert [row.error for row in rows] == [None] * 20
@@ -254,15 +256,16 @@ def write_video(path: Path, *, frames: int, seed: int) -> None:
 
 class TestLoading:
     def test_presets_folders_and_hub_ids(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(assess, "CHECKPOINTS", tmp_path)
+        monkeypatch.setattr(checkpoint, "CHECKPOINTS", tmp_path)
         for name in ("lite", "large"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "config.json").touch()
-        assert find_model("lite") == str(tmp_path / "lite")
-        assert find_model(tmp_path / "large") == str(tmp_path / "large")
-        assert find_model("owner/name") == "owner/name"
+        assert open_checkpoint("lite").source == str(tmp_path / "lite")
+        assert open_checkpoint("lite").folder == tmp_path / "lite"
+        assert open_checkpoint(tmp_path / "large").source == str(tmp_path / "large")
+        assert open_checkpoint("owner/name").source == "owner/name"
         with pytest.raises(ModelError) as caught:
-            find_model("huge")
+            open_checkpoint("huge")
         choices = "give large, lite, a folder or a hub id like OWNER/NAME"
         assert str(caught.value) == f"no model 'huge'; {choices}"
 
@@ -284,7 +287,7 @@ class TestLoading:
 
     def test_default_device(self):
         expected = "cuda" if torch.cuda.is_available() else "cpu"
-        assert assess.find_device(None).type == expected
+        assert find_device(None).type == expected
 
     def test_package_root_offers_it(self):
         assert aigveval.load is load

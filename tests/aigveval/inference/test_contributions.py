@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aigveval.model.config import AIGVEvalConfig
-from aigveval.inference.explain import contributions
+from aigveval.inference.explain import contributions_of
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.assessment import Contributions
@@ -41,7 +41,7 @@ def test_contributions_by_hand_and_in_one_batch(monkeypatch):
         lambda self, **inputs: calls.append(len(inputs["features"])) or real(self, **inputs),
     )
     with torch.inference_mode():
-        rows = contributions(model, batch, full)
+        rows = contributions_of(model, batch, full)
     assert calls == [4 * 3]
     single = [["technical"], ["motion"], ["semantic"]]
     for dimensions in (*single, ["technical", "motion", "semantic"]):
@@ -64,7 +64,7 @@ def test_a_clip_like_the_training_mean_moves_nothing():
     batch = make_batch(engine.processor, engine.model.config, ["a cat", "a dog"])
     everything = ["technical", "motion", "semantic"]
     batch["features"] = with_mean(engine.model, batch["features"], everything)
-    for moved in contributions(engine.model.eval(), batch, engine.model.score(**batch).scores):
+    for moved in contributions_of(engine.model.eval(), batch, engine.model.score(**batch).scores):
         for value in (moved.technical, moved.motion, moved.semantic, moved.residue):
             assert value == pytest.approx(0, abs=2e-5)
 
@@ -76,7 +76,7 @@ def test_no_contribution_of_a_dimension_without_encoder():
     model = AIGVEvalModel(config, llm=make_llm()).eval()
     batch = make_batch(processor, config, ["a cat"])
     with torch.inference_mode():
-        (moved,) = contributions(model, batch, model.score(**batch).scores)
+        (moved,) = contributions_of(model, batch, model.score(**batch).scores)
     assert moved.motion is None and moved.technical is not None
     assert moved.to_dict()["motion"] is None and moved.sum == pytest.approx(
         moved.technical + moved.semantic, abs=1e-5)

@@ -10,7 +10,6 @@ import aigveval
 from aigveval.inference.assessor import load
 from aigveval.errors import ModelError
 from aigveval.cli.app import app
-from aigveval.inference.explain import ExplainingEngine
 from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from aigveval.inference.timeline import make_timeline
@@ -42,7 +41,7 @@ def clips(tmp_path_factory):
 
 
 def test_load_finds_the_kind_of_model_by_its_config(folder, clips, tmp_path):
-    row = aigveval.load(folder).score(clips[0], prompt=PROMPT)
+    row = aigveval.load(folder, device="cpu").score(clips[0], prompt=PROMPT)
     model, processor = make_vlm_model()
     wanted = model.score(**processor(videos=[clips[0]], prompts=[PROMPT])).scores[0]
     found = [getattr(row, name).score for name in ("technical", "motion", "semantic", "overall")]
@@ -140,5 +139,5 @@ def test_a_timeline_shows_each_window_with_times_of_its_own(folder, tmp_path):
     texts = [engine.processor.tokenizer.decode(view["input_ids"]) for view in seen]
     assert "<0.2 seconds>" in texts[1] and texts[0] == texts[1]
     assert not torch.equal(seen[0]["pixel_values"], seen[1]["pixel_values"])
-    assert isinstance(ExplainingEngine(engine, text=True).prepare(clip).views, dict)
+    assert isinstance(engine.prepare(clip).views, dict)
     assert engine.processor.frame_options == FRAMES

@@ -6,23 +6,23 @@ import math
 import pytest
 from typer.testing import CliRunner
 
-from aigveval.inference import assessor as assess, explain
-from aigveval.inference.assessor import Assessor, ModelEngine
-from aigveval.errors import ModelError
+from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
+from aigveval.errors import ModelError
+from aigveval.inference import assessor as assess, explain
+from aigveval.inference.assessor import Assessor
+from aigveval.inference.explain import read_answer
 from aigveval.model.config import AIGVEvalConfig
-from aigveval.inference.explain import ExplainingEngine, add_explanations, read_answer
 from aigveval.model.generation import Written
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.assessment import SCORE_FIELDS
 from aigveval.reports.results import read_results
 from encoders.video import VideoError
 from prompts import Defect
 from prompts.rubric import LEVELS
 from tests.media import write_video
 
-from ..engines import TextEngine, tiny_assessor
+from ..engines import TextEngine, fake_load, tiny_assessor
 from ..tiny_llm import make_model, make_tokenizer
 
 GOOD = (
@@ -152,13 +152,12 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def assessor():
-    return tiny_assessor(explains=True)
+    return tiny_assessor(explains=True, explain=True)
 
 
 def test_rows_of_an_explaining_assessor(assessor, videos, writer):
     items = [(videos[0], "a dog"), (videos[1], None), (videos[2], "two boats")]
-    plain = list(assessor.score_many(items))
-    add_explanations(assessor)
+    plain = list(Assessor(assessor.engine, name="tiny").score_many(items))
     rows = list(assessor.score_many(items))
     assert writer.tried == [([0, 1, 2], None)]  # nothing was wrong
     for row, before in zip(rows, plain, strict=True):
@@ -178,7 +177,6 @@ def test_rows_of_an_explaining_assessor(assessor, videos, writer):
 
 
 def test_level_words_are_the_nearest(assessor, videos, writer):
-    add_explanations(assessor)
     heads = []
     writer.script = staticmethod(lambda *given: heads.append(given[1]) or agreeing(*given))
     row = assessor.score(videos[0], "a dog")
@@ -200,7 +198,6 @@ def test_a_bad_answer_is_written_again(assessor, videos, writer):
         return "Nice clip!" if seed != 1 else agreeing(row, head, seed).replace("none", "wobble 9")
 
     writer.script = staticmethod(script)
-    add_explanations(assessor)
     rows = list(assessor.score_many([(video, "a dog") for video in videos]))
     assert writer.tried == [([0, 1, 2], None), ([1, 2], 1), ([2], 2)]
     assert rows[0].problems == rows[1].problems == () and rows[1].defects == ()
@@ -211,8 +208,7 @@ def test_a_bad_answer_is_written_again(assessor, videos, writer):
 
 def test_what_a_random_model_writes_is_not_shown(assessor, videos):
     """No script: the tiny LLM writes noise, and nothing of it gets into a row but its problems."""
-    add_explanations(assessor)
-    assessor.engine.max_new_tokens = 20
+    assessor.engine.explainer.max_new_tokens = 20
     row = assessor.score(videos[0], "a dog")
     assert row.explanation == {} and row.defects is None and row.problems
     assert "unfinished" in " ".join(row.problems)
@@ -220,18 +216,17 @@ def test_what_a_random_model_writes_is_not_shown(assessor, videos):
 
 
 def test_a_model_that_does_not_explain(videos):
-    assessor = tiny_assessor()
     with pytest.raises(ModelError) as caught:
-        add_explanations(assessor)
+        tiny_assessor(explain=True)
     assert str(caught.value) == (
         "tiny: the model was not trained to explain its scores; contributions (--contributions) "
         "can be had of any model"
     )
-    add_explanations(assessor, text=False)
+    assessor = tiny_assessor(contributions=True)
     row = assessor.score(videos[0], "a dog")
     assert row.extras == ["contributions"] and row.problems is None
-    with pytest.raises(TypeError, match="^TextEngine explains nothing$"):
-        add_explanations(Assessor(TextEngine(), name="x"))
+    with pytest.raises(ModelError, match="^x: the model was not trained to explain its scores; "):
+        Assessor(TextEngine(), name="x", explain=True)
 
 
 def test_loading_with_explanations(tmp_path, monkeypatch):
@@ -241,24 +236,22 @@ def test_loading_with_explanations(tmp_path, monkeypatch):
     config = AIGVEvalConfig.from_pretrained(tmp_path)
     assert config.explains
     engine = tiny_assessor(explains=True).engine
-    monkeypatch.setattr(assess, "ModelEngine", lambda *a, **o: engine)
-    monkeypatch.setattr(explain, "ModelEngine", ModelEngine)
-    monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source: engine.model)
+    monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source, **options: engine.model)
     monkeypatch.setattr(AIGVEvalProcessor, "from_pretrained", lambda source: engine.processor)
-    found = assess.load(tmp_path, explain=True)
-    assert isinstance(found.engine, ExplainingEngine) and found.engine.text
-    assert not assess.load(tmp_path, contributions=True).engine.text
-    assert assess.load(tmp_path).engine is engine
+    found = assess.load(tmp_path, explain=True, device="cpu")
+    assert found.explain and found.engine.explains and found.engine.model is engine.model
+    assert not assess.load(tmp_path, contributions=True).explain
+    plain = assess.load(tmp_path)
+    assert not plain.explain and not plain.contributions and plain.engine.explains
 
 
 def test_a_clip_without_numbers_fails_alone(assessor, videos, writer):
-    add_explanations(assessor)
     engine = assessor.engine
     prepared = [engine.prepare(video) for video in videos]
     prepared[1].views["crisp"][:] = math.nan
-    rows = engine.score(prepared, ["a", "b", "c"])
+    rows = engine.score(prepared, ["a", "b", "c"], explain=True)
     assert isinstance(rows[1], ValueError) and "score must be finite" in str(rows[1])
-    expected = engine.score([prepared[0], prepared[2]], ["a", "c"])
+    expected = engine.score([prepared[0], prepared[2]], ["a", "c"], explain=True)
     for row, alone in zip([rows[0], rows[2]], expected):
         assert row["explanation"] == alone["explanation"]
         assert row["contributions"].baseline == pytest.approx(
@@ -266,7 +259,6 @@ def test_a_clip_without_numbers_fails_alone(assessor, videos, writer):
 
 
 def test_a_broken_video(assessor, tmp_path):
-    add_explanations(assessor)
     path = tmp_path / "x.mp4"
     path.write_bytes(b"nothing")
     (row,) = assessor.score_many([path])
@@ -295,7 +287,7 @@ def run(*arguments, code=0):
 
 
 def test_score_explain(folder, monkeypatch, writer):
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor(explains=True))
+    monkeypatch.setattr(assess, "load", fake_load(explains=True))
     result = run("0.mp4", "1.mp4", "--prompt", "a dog", "--explain")
     rows = [json.loads(line) for line in open("results.jsonl", encoding="utf-8")]
     for row in rows:
@@ -316,10 +308,12 @@ def test_score_explain(folder, monkeypatch, writer):
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suffix):
     loaded = []
-    monkeypatch.setattr(
-        assess, "load",
-        lambda model, device: loaded.append(tiny_assessor(name=model, explains=True)) or loaded[-1],
-    )
+
+    def load(model, **asked):
+        loaded.append(fake_load(explains=True, name=model)(model, **asked))
+        return loaded[-1]
+
+    monkeypatch.setattr(assess, "load", load)
     out = ["--out", f"r{suffix}"]
     run("0.mp4", *out)
     run("0.mp4", "1.mp4", "--explain", "--resume", *out)
@@ -339,7 +333,7 @@ def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suf
 
 
 def test_model_without_explanations_is_refused_in_one_line(folder, monkeypatch):
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor())
+    monkeypatch.setattr(assess, "load", fake_load())
     result = run("0.mp4", "--explain", code=2)
     assert result.stderr == (
         "error: tiny: the model was not trained to explain its scores; contributions "

@@ -1,6 +1,5 @@
 """Scores along a video."""
 
-import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -8,28 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from aigveval.inference import assessor as assess
 from aigveval.inference import timeline as module
-from aigveval.inference.assessor import Assessor
-from aigveval.cli.app import app
 from aigveval.assessment import SCORE_FIELDS
-from aigveval.inference.timeline import make_timeline, window_spans, write_csv, write_plot
+from aigveval.cli.app import app
+from aigveval.inference.engine import ModelEngine
+from aigveval.inference.timeline import make_timeline, window_spans
+from aigveval.reports.plots import plot_timeline
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
 from encoders.views import requests_of
-from prompts import Defect
 from tests import media
 
-from ..engines import TextEngine, tiny_assessor
+from ..engines import fake_load, tiny_assessor
 from ..tiny_llm import make_encoders
-
-DEFECTS = (
-    Defect(name="blur", severity=3),
-    Defect(name="freeze", severity=4, start_seconds=0.5, end_seconds=0.8),
-    Defect(name="scene_cut", severity=2, start_seconds=1.5, end_seconds=1.5),
-)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +89,7 @@ def by_hand(path, spans):
             name: e.preprocess(frames.pixels[own[e.frame_indices(len(own), 0.0)]])
             for name, e in encoders.items()
         })
-    return tiny_assessor().engine.score(views, ["a dog"] * len(views))
+    return tiny_assessor().engine.score_views(views, ["a dog"] * len(views))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -141,75 +133,23 @@ def test_memory_is_bounded():
 def test_what_cannot_be_scored(tmp_path):
     with pytest.raises(VideoError, match="no such file"):
         make_timeline(tiny_assessor(), tmp_path / "gone.mp4")
-    with pytest.raises(TypeError, match="^TextEngine scores no parts of a video$"):
-        make_timeline(Assessor(TextEngine(), name="x"), tmp_path / "x.mp4")
-
-
-@pytest.fixture(scope="module")
-def plain(videos):
-    return make_timeline(tiny_assessor(), videos["even"], prompt="a dog", window_seconds=1)
-
-
-@pytest.fixture(scope="module")
-def with_defects(plain):
-    clip = dataclasses.replace(plain.clip, explanation={}, problems=(), defects=DEFECTS)
-    return dataclasses.replace(plain, clip=clip)
-
-
-def test_csv(plain, with_defects, tmp_path):
-    write_csv(plain, tmp_path / "a.csv")
-    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["start_seconds"], row["end_seconds"]) for row in rows] == [
-        ("0.0", "1.0"), ("0.5", "1.5"), ("1.0", "2.0")]
-    for row, window in zip(rows, plain.windows):
-        for name in SCORE_FIELDS:
-            assert float(row[name]) == window.scores[name].score
-            assert float(row[f"{name}_std"]) == window.scores[name].std
-    assert "defects" not in rows[0]
-    write_csv(with_defects, tmp_path / "b.csv")
-    with open(tmp_path / "b.csv", encoding="utf-8", newline="") as file:
-        assert [row["defects"] for row in csv.DictReader(file)] == [
-            "blur 3; freeze 4 0.5-0.8", "blur 3; freeze 4 0.5-0.8", "blur 3; scene cut 2 1.5-1.5",
-        ]
-
-
-def test_plot(plain, with_defects, tmp_path):
-    pytest.importorskip("matplotlib")
-    for name, timeline in (("plain", plain), ("defects", with_defects)):
-        for suffix in (".png", ".svg", ".pdf"):
-            write_plot(timeline, tmp_path / f"{name}{suffix}")
-    low, high = (Image.open(tmp_path / f"{name}.png").size for name in ("plain", "defects"))
-    assert low[0] == high[0] >= 1000 and high[1] > low[1]
-    shown = (tmp_path / "defects.svg").read_text(encoding="utf-8")
-    for text in ("overall", "semantic", "freeze 4", "scene cut 2", "even.mp4", "seconds"):
-        assert f"<!-- {text} -->" in shown
-    assert "freeze 4" not in (tmp_path / "plain.svg").read_text(encoding="utf-8")
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.[sp][vn]g")}
-    write_plot(with_defects, tmp_path / "defects.svg")
-    write_plot(with_defects, tmp_path / "defects.png")
-    assert before == {path.name: path.read_bytes() for path in tmp_path.glob("*.[sp][vn]g")}
-
-
-def test_plot_without_semantic_scores(videos, tmp_path):
-    found = make_timeline(tiny_assessor(), videos["short"])
-    write_plot(found, tmp_path / "x.svg")
-    text = (tmp_path / "x.svg").read_text(encoding="utf-8")
-    assert "<!-- motion -->" in text and "<!-- semantic -->" not in text
 
 
 def test_a_model_that_explains(videos, monkeypatch):
     assessor = tiny_assessor()
     assessor.engine.model.config.explains = True
     asked = []
-    real = module.ExplainingEngine.score
-    monkeypatch.setattr(
-        module.ExplainingEngine, "score",
-        lambda self, clips, prompts: asked.append(len(clips)) or real(self, clips, prompts),
-    )
+    real = ModelEngine.score
+
+    def score(self, clips, prompts, *, explain=False, contributions=False):
+        asked.extend([len(clips)] * explain)
+        return real(self, clips, prompts, explain=explain, contributions=contributions)
+
+    monkeypatch.setattr(ModelEngine, "score", score)
     found = make_timeline(assessor, videos["even"], window_seconds=1)
     assert asked == [1] and found.clip.problems  # the clip as a whole; a random model's noise
     assert found.clip.extras == ["explanation", "contributions"]
+    assert not assessor.explain  # it is as it was
 
 
 # ---- the command ----
@@ -219,7 +159,7 @@ def test_a_model_that_explains(videos, monkeypatch):
 def folder(tmp_path, monkeypatch, videos):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor())
+    monkeypatch.setattr(assess, "load", fake_load())
     os.mkdir("v")
     Path("v/even.mp4").write_bytes(videos["even"].read_bytes())
     Path("text.mp4").write_text("no video")
@@ -278,4 +218,4 @@ def test_lite_sees_where_a_video_freezes(make_encoder, tmp_path):
     motion = [window.scores["motion"].score for window in found.windows]
     assert max(motion) - min(motion) > 0.5
     assert torch.tensor(motion).isfinite().all()
-    write_plot(found, tmp_path / "x.png")
+    plot_timeline(found, tmp_path / "x.png")

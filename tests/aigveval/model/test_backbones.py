@@ -48,7 +48,7 @@ def test_load_from_a_folder(tmp_path, capfd):
      "and the Hugging Face Hub doesn't give it ("),
     ("gpt", "gpt: the LLM is not on this machine, and the Hugging Face Hub doesn't give it ("),
     ("/no/such/folder", "/no/such/folder: no such folder of an LLM"),
-    (".", ".: can't be loaded as a causal LM ("),
+    (".", ".: cannot be loaded as a causal LM ("),
 ])
 def test_an_llm_that_is_missing_is_one_line(load, name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What was saved under names that were changed since loads, scores the same, and gets the new ones."""
+"""What was saved under old names loads, scores the same, and is saved under the new ones."""
 
 import json
 import logging

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Mamba2Config, MistralConfig, Qwen3NextConfig
 
-from aigveval.inference.assessor import ModelEngine
+from aigveval.inference.engine import ModelEngine
+from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from aigveval.model.prefix_cache import PrefixCache
 from encoders.onednn import OneDnnLinear, has_onednn
@@ -156,8 +157,8 @@ def test_answers_are_written_on_from_its_cache(made, batch):
     model, processor = made
     with torch.inference_mode():
         output = PrefixCache(model)(**batch, use_cache=True)
-    writer = model.answer_writer(
-        processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads()
+    writer = AnswerWriter(
+        model, processor.tokenizer, batch=batch, cache=cache_of(output), heads=heads()
     )
     assert writer.write(range(len(PROMPTS)), max_new_tokens=NEW) == expected
     assert writer._cache is not None
@@ -180,10 +181,10 @@ def test_an_engine_scores_with_it(made, batch, lengths):
     engine = ModelEngine(model, processor, device=torch.device("cpu"))
     clip = {name: torch.rand(e.spec.num_tokens, 3) for name, e in processor.encoders.items()}
     lengths.clear()
-    (alone,) = engine.score([clip], ["a cat"])
-    pair = engine.score([clip, clip], ["a cat", None])
+    (alone,) = engine.score_views([clip], ["a cat"])
+    pair = engine.score_views([clip, clip], ["a cat", None])
     assert len(lengths) == 3 and lengths[0] == start_of(model, batch)
-    assert engine.score([clip], ["a cat"]) == [alone]
+    assert engine.score_views([clip], ["a cat"]) == [alone]
     for name, score in alone.items():
         assert pair[0][name].score == pytest.approx(score.score, abs=1e-4)
     layers = model.model.language_model.layers

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from aigveval.inference.assessor import find_model
+from aigveval.model.checkpoint import open_checkpoint
 from aigveval.cli.app import app
 from aigveval.model.config import AIGVEvalConfig
 
@@ -34,7 +34,7 @@ def test_the_shipped_checkpoint_is_trained_on(make_encoder, tmp_path):
     assert result.exit_code == 0, result.output
 
     made = tmp_path / "run" / "model"
-    folders = (find_model("lite"), made)
+    folders = (open_checkpoint("lite").folder, made)
     before, after = (AIGVEvalConfig.from_pretrained(folder) for folder in folders)
     # LLM, encoders and LoRA are those of `lite`, not of the file
     for name in ("llm", "encoders", "lora", "projector_hidden", "score_hints"):

@@ -124,7 +124,8 @@ def test_four_bits_are_trained_upon(fit_config, monkeypatch):
         loaded = AIGVEvalModel.from_pretrained(result.model)
         layer = loaded.model.language_model.layers[0].self_attn.q_proj.base_layer
         assert type(layer) is torch.nn.Linear
-    with pytest.raises(ValueError, match="is in 4 bits, from which the LLM can't be written whole"):
+    message = "is in 4 bits, from which the LLM cannot be written whole"
+    with pytest.raises(ValueError, match=message):
         model.load_encoders()
         model.save_pretrained(Path(config.output_dir) / "merged", merge=True)
 

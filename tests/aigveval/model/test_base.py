@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 import torch
 
-from aigveval.model.scores import level_probabilities, score_levels
+from aigveval.model.base import level_probabilities, score_levels
 
 
 @pytest.mark.parametrize("level", range(5))

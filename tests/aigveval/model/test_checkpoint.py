@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from aigveval.model.checkpoint import trained_keys
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
@@ -36,7 +35,7 @@ def test_round_trip_is_bit_for_bit_and_holds_nothing_frozen(tmp_path, batch):
     model.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     saved = load_file(tmp_path / "model.safetensors")
-    assert set(saved) == trained_keys(model)
+    assert set(saved) == model.trained_keys()
     assert not any("embed" in key or "base_layer" in key or "lm_head" in key for key in saved)
     size = sum(value.numel() for value in saved.values()) * 4
     assert size < (tmp_path / "model.safetensors").stat().st_size < size + 10_000
