@@ -5,14 +5,16 @@ filled with words of the severity, `{part}` with a share of the prompt; see `DEG
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 Split = Literal["train", "test"]
 
 
-class Phrases(NamedTuple):
-    """Wordings of one thing; none is in both."""
+@dataclass(frozen=True)
+class Phrases:
+    """Wordings of one thing for training and test; none is in both."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]

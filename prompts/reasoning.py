@@ -43,7 +43,7 @@ def write_reasoning(
         if worst:
             said = [
                 _fill(
-                    _choose(DEFECTS[defect.name].phrases, split, rng, variant), defect, rng,
+                    _choose(DEFECTS[defect.name], split, rng, variant), defect, rng,
                     degrees=degrees,
                 )
                 for defect in list(worst.values())[:MAX_MENTIONED]

@@ -18,7 +18,7 @@ def kinds(answer, **options):
 
 
 def every_sentence(name):
-    for phrase in (*DEFECTS[name].phrases.train, *DEFECTS[name].phrases.test):
+    for phrase in (*DEFECTS[name].train, *DEFECTS[name].test):
         for severity in range(5):
             for choice in range(2):
                 yield phrase.format(**{

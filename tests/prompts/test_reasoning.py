@@ -21,8 +21,7 @@ GOLDEN = {
 
 
 def all_phrases():
-    for name, kind in DEFECTS.items():
-        yield name, kind.phrases
+    yield from DEFECTS.items()
     for dimension, levels in LEVEL_PHRASES.items():
         for level, phrases in levels.items():
             yield f"{dimension} {level}", phrases
