@@ -19,7 +19,7 @@ import numpy as np
 
 from prompts.rubric import SCORES
 
-from ..batching import Done, run_batches
+from ..batching import run_batches
 from ..errors import as_text, one_line
 from .manifest import is_absolute, iter_manifest
 from .preference_pairs import PAIR_VIDEOS, is_pairs, parse_pair
@@ -182,13 +182,13 @@ def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -
     """Reads files in threads while they are named, and compares those of the same size."""
     read = _reader(report.checked)
 
-    def size_of(file: _NamedFile) -> Done[int]:
+    def size_of(file: _NamedFile) -> int:
         size = os.stat(file.path).st_size
         read(file.path)
-        return Done(size)
+        return size
 
     by_size: dict[int, list[_NamedFile]] = defaultdict(list)
-    for outcome in run_batches(files, prepare=size_of, compute=_nothing, workers=workers):
+    for outcome in run_batches(files, prepare=size_of, compute=_as_prepared, workers=workers):
         if outcome.error is not None:
             _add_bad_file(report, outcome.item, outcome.error)
         elif outcome.result is not None:
@@ -200,7 +200,7 @@ def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -
 
     groups: dict[str, list[_NamedFile]] = defaultdict(list)
     digests = run_batches(
-        same_size, prepare=lambda file: Done(sha256(Path(file.path))), compute=_nothing,
+        same_size, prepare=lambda file: sha256(Path(file.path)), compute=_as_prepared,
         workers=workers,
     )
     for digest in digests:
@@ -212,8 +212,8 @@ def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -
             report.copies_across += len({file.part for file in group}) > 1
 
 
-def _nothing(batch: Sequence[tuple[_NamedFile, Any]]) -> list[Any]:
-    return []  # the threads have done all there is to do
+def _as_prepared(batch: Sequence[tuple[_NamedFile, Any]]) -> list[Any]:
+    return [found for _, found in batch]
 
 
 def _add_bad_file(report: Report, file: _NamedFile, error: Exception) -> None:
