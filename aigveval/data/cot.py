@@ -141,7 +141,7 @@ def write_cot(
     Args:
         manifests: Manifests with labels; see `attributions`.
         out: JSON Lines file; its folder is made if missing.
-        split: The split whose wordings are used. No wording is in both, so that a test sees no known
+        split: The split whose wordings are used. No wording is in both, so that a test has no known
             sentence.
         variants: Texts per row, each in other words.
         times: "seconds", or "tenths" of the clip for a model whose evidence has no clock, as that
