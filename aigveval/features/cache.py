@@ -26,8 +26,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from encoders.base import Encoder
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
 from ..batching import Done, run_batches

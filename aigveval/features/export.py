@@ -28,8 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from encoders.base import Encoder, join_rows
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 from prompts.template import clean
 
 from ..batching import run_batches

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from encoders.onednn import use_onednn
-from encoders.video import FrameRequest, Frames, VideoError, read_frames
-from encoders.views import requests_of
+from encoders.video import FrameRequest, Frames, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
 from ..errors import ModelError

@@ -25,8 +25,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from encoders.bars import no_bars
-from encoders.pretrained import is_repository, reason_of
+from encoders.pretrained import is_repository, no_bars, reason_of
 from encoders.weights import WeightsError, build_once, fetch
 from .library_internals import LINEAR, without_lora
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from encoders.bars import no_bars
+from encoders.pretrained import no_bars
 from prompts.rubric import LEVEL_WEIGHTS, MAX_SCORE, MIN_SCORE, SCORES
 from prompts.rubric import Score as ScoreName
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from encoders.base import Encoder
 
 from ..errors import ModelError
-from ..presets import list_presets
 from .config import AIGVEvalConfig
 from .old_names import rename_weights
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # those that come with the package
+_PRESETS = Path(__file__).parents[1] / "presets"
 WEIGHTS = "model.safetensors"
 ENCODER_PREFIX = "encoders."  # of an encoder's keys in a model's state dict
 # `model_type` of a config -> model and processor, imported when they are wanted.
@@ -126,7 +126,7 @@ def open_checkpoint(name: str | os.PathLike[str], **hub_options: Any) -> Checkpo
         return Checkpoint(source=name)
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return Checkpoint(source=name, hub_options=hub_options)
-    if name in list_presets():
+    if name in (path.stem for path in _PRESETS.glob("*.yaml")):
         raise ModelError(
             f"the preset {name} comes without a trained checkpoint; train one by `preset: {name}` "
             "in a config for `aigveval fit`, and give its folder"

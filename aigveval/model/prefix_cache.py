@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from .base import AIGVEvalOutput
+from .base import AIGVEvalOutput, ScorerModel
 from .library_internals import cache_of, repeated
-from .modeling import AIGVEvalModel
 
 
 class PrefixCache:
@@ -25,10 +24,10 @@ class PrefixCache:
     LLMs that keep anything but keys and values, as state space models do, compute the prefix too.
 
     Args:
-        model: In eval mode. Its weights must not change any more.
+        model: An `AIGVEvalModel` in eval mode. Its weights must not change any more.
     """
 
-    def __init__(self, model: AIGVEvalModel) -> None:
+    def __init__(self, model: ScorerModel) -> None:
         self.model = model
         self._kept: tuple[list[int], Cache] | None = None
         self._usable = True

@@ -251,7 +251,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         Raises:
             encoders.VideoError: The file cannot be read.
         """
-        from encoders.views import read_views
+        from encoders.video import read_views
 
         return read_views(path, self.encoders, seed=seed)
 

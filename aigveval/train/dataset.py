@@ -25,8 +25,7 @@ from ..data.preference_pairs import PreferencePair
 from ..model.projector import join_tokens
 from ..cli.console import say
 from encoders.base import Encoder
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 from prompts.rubric import SCORES
 
 from .rows import TrainingRow

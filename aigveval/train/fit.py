@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..model.modeling import AIGVEvalModel
 from ..model.base import AIGVEvalOutput, ScorerModel
-from encoders.bars import no_bars
+from encoders.pretrained import no_bars
 from encoders.base import Encoder
 
 from .projector_pretraining import DistillTrainer, align

@@ -95,7 +95,7 @@ class Stages:
         import torch
 
         from encoders import read_frames
-        from encoders.views import requests_of
+        from encoders.video import requests_of
 
         model, processor, device = self.engine.model, self.engine.processor, self.engine.device
         self.seconds = {}

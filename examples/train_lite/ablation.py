@@ -27,7 +27,7 @@ from rich.progress import track
 
 from aigveval.features.cache import FeatureCache
 from encoders import create_encoder, read_frames
-from encoders.views import requests_of
+from encoders.video import requests_of
 from prompts.rubric import DIMENSIONS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

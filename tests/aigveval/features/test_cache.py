@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aigveval.features.cache import FeatureCache, extract
-from encoders import views as views_module
+from encoders import video as video_module
 from encoders.base import Encoder, EncoderSpec
 from encoders.video import FrameRequest, read_frames
 from encoders.wheels import sha256
@@ -88,7 +88,7 @@ def test_a_file_is_read_once(tmp_path, videos, monkeypatch, workers, batch_size,
         reads.append((str(path), len(requests)))
         return read_frames(path, requests)
 
-    monkeypatch.setattr(views_module, "read_frames", counted)
+    monkeypatch.setattr(video_module, "read_frames", counted)
     encoders = [MeanColour(), MeanColour("other", stream="slow")]
     cache = FeatureCache(tmp_path / "cache")
     options = {"workers": workers, "batch_size": batch_size, "progress": False}

@@ -18,7 +18,7 @@ from aigveval.cli.app import app
 from aigveval.features import export as features_module
 from aigveval.inference.engine import find_device
 from encoders import create_encoder, registry
-from encoders.views import read_views
+from encoders.video import read_views
 from tests import media
 
 from ..tiny_llm import MeanColour

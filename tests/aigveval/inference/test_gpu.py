@@ -7,24 +7,23 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from aigveval.inference.assessor import Assessor, find_device, load
+from aigveval.inference.assessor import Assessor, load
+from aigveval.inference.engine import VlmEngine, find_device
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.data.manifest import make_clip
-from aigveval.inference.explain import add_explanations
 from aigveval.features.export import FeatureFolder, extract_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.precision import choose_dtype
 from aigveval.presets import read_catalogue
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.train import fit
-from aigveval.inference.engine_vlm import VisionEngine
 from encoders import create_encoder
 from tests.media import write_video
 
 from ..engines import tiny_assessor
 from ..fit_case import history, run_and_kill
 from ..tiny_llm import make_encoders
-from ..tiny_vlm import make_qsave
+from ..tiny_vlm import make_vlm_model
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")
@@ -79,9 +78,8 @@ def test_scores_are_those_of_the_cpu(items, dtype, limit):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_explanations_and_contributions(items, dtype):
-    assessor = tiny_assessor(device="cuda", dtype=dtype, explains=True)
-    add_explanations(assessor)
-    assessor.engine.max_new_tokens = 16
+    assessor = tiny_assessor(device="cuda", dtype=dtype, explains=True, explain=True)
+    assessor.engine.explainer.max_new_tokens = 16
     first, again = (list(assessor.score_many(items)) for _ in range(2))
     assert [row.error for row in first] == [None] * len(items)
     for one, other in zip(first, again):  # sampled attempts included
@@ -93,12 +91,12 @@ def test_explanations_and_contributions(items, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_vision_language_model(items, dtype):
-    model, processor = make_qsave()
+    model, processor = make_vlm_model()
     model.vlm.to(dtype)
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
-    assessor = Assessor(VisionEngine(model, processor, device=GPU), name="tiny")
+    assessor = Assessor(VlmEngine(model, processor, device=GPU), name="tiny")
     rows = list(assessor.score_many(items))
     assert [row.error for row in rows] == [None] * len(items)
 
@@ -172,6 +170,6 @@ def test_a_run_goes_on_with_its_average(fit_config, monkeypatch, tmp_path):
 def test_projectors_learn_first(fit_config, name):
     config = replace(
         fit_config, device="auto", epochs=1, max_steps=2,
-        **({"align_epochs": 2} if name == "align_epochs" else {"learn": "reading"}),
+        **({"align_epochs": 2} if name == "align_epochs" else {"learn": "distill"}),
     )
     assert fit.main(config).steps == 2

@@ -16,8 +16,7 @@ from aigveval.cli.app import app
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.timeline import make_timeline, window_spans
 from aigveval.reports.plots import plot_timeline
-from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
-from encoders.views import requests_of
+from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames, requests_of
 from tests import media
 
 from ..engines import fake_load, tiny_assessor

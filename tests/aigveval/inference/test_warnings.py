@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from aigveval.inference.explain import ExplainingEngine
 from aigveval.reports.html.scores import write_report
 from aigveval.assessment import Assessment
 from aigveval.reports.results import ResultsFile, read_results, take_earlier
@@ -107,9 +106,9 @@ def test_scored_videos_say_what_was_done(videos):
     assert alone.warnings == (FIELDS,)
     rows = list(assessor.score_many(videos))
     assert [row.warnings for row in rows] == [(FIELDS,), ()]
-    engine = ExplainingEngine(assessor.engine, text=False)
+    engine = assessor.engine
     prepared = [engine.prepare(video) for video in videos]
-    found = engine.score(prepared, ["a bar", None])
+    found = engine.score(prepared, ["a bar", None], contributions=True)
     assert [row["warnings"] for row in found] == [(FIELDS,), ()]
 
 

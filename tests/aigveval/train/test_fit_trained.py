@@ -20,7 +20,7 @@ from aigveval.train.rows import read_training_manifest
 from aigveval.train.dataset import QualityDataset
 from aigveval.train.config import FitError
 from aigveval.train.predict import predict
-from encoders.views import read_views
+from encoders.video import read_views
 
 from ..fit_case import REGISTERED, history, losses, run_and_kill
 
