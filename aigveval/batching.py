@@ -5,18 +5,23 @@
 At most `2 * batch_size + workers` prepared items are in memory. Threads are enough, because
 decoders, resizing and optical flow release the interpreter's lock.
 
-Scoring, feature extraction and the check of files use it. Standard library only.
+Scoring, feature extraction and the check of files use it.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
+
+from .errors import our_fault
+
+FEWEST = 4  # videos that must fail before all are taken to fail, however small a batch is
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -99,6 +104,7 @@ def _run(
         try:
             found = prepare(item)
         except Exception as error:
+            _forget_locals(error)
             return _Ready(item, time.perf_counter() - start, error=error)
         seconds = time.perf_counter() - start
         if isinstance(found, Done):
@@ -153,6 +159,66 @@ def _compute_each(
     try:
         return compute(batch)
     except Exception as error:
+        _forget_locals(error)
         if len(batch) == 1:
             return [error]
     return [result for pair in batch for result in _compute_each([pair], compute)]
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Frees what the functions that failed were working on, which an error keeps alive.
+
+    Else the tensors of one video that did not fit would leave no memory for the next.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+
+
+def stop_at_our_fault(
+    outcomes: Generator[Outcome[Item, Result], None, None], *, batch_size: int,
+    deed: str = "assessed",
+) -> Generator[Outcome[Item, Result], None, None]:
+    """Passes outcomes on, unless what ails the first videos is not theirs.
+
+    An error that is no `VideoError` can be about an odd video, or about something that no video
+    gets past: a library of another version, a device that is full. So from the first one on,
+    outcomes wait until a video succeeds, and are passed on then. If none does in a whole batch, of
+    four videos at least, or to the end, the run is over.
+
+    Args:
+        outcomes: Those of `run_batches`; closed at the end.
+        batch_size: The size that they were computed with.
+        deed: What was to be done to the videos, for the message.
+
+    Raises:
+        AssessmentError: instead of outcomes of videos that were never judged. Those of bad videos
+            come before.
+    """
+    from encoders.container import VideoError  # brings PyTorch along, which `data check` needs not
+
+    waiting: list[Outcome[Item, Result]] = []
+    faults: list[Exception] = []
+    try:
+        for outcome in outcomes:
+            if outcome.error is None:
+                yield from waiting
+                yield outcome
+                yield from outcomes
+                return
+            if not isinstance(outcome.error, VideoError):
+                faults.append(outcome.error)
+            elif not faults:
+                yield outcome
+                continue
+            waiting.append(outcome)
+            if len(faults) == max(batch_size, FEWEST):
+                break
+    finally:
+        outcomes.close()
+    if faults:
+        yield from (one for one in waiting if isinstance(one.error, VideoError))
+        count = len(faults)
+        subject = "the video could not be" if count == 1 else f"none of {count} videos could be"
+        raise our_fault(faults[0], f"{subject} {deed}") from faults[0]

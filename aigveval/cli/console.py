@@ -68,13 +68,17 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    text = one_line(error, limit=500)  # with what to do, where weights are missing
-    ours = type(error).__module__.partition(".")[0] in ("aigveval", "encoders", "prompts")
-    if ours and text:
+    from ..errors import DOCTOR, is_ours, newer_versions
+
+    text = one_line(error, limit=700)  # with what to do, where weights are missing
+    if is_ours(error) and text:
         return text
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"unexpected {type(error).__name__}: {text} (AIGVEVAL_DEBUG=1 shows where)"
+    return (
+        f"unexpected {type(error).__name__}: {text} (AIGVEVAL_DEBUG=1 shows where"
+        f"{newer_versions()}); {DOCTOR}"
+    )
 
 
 def silence_libraries() -> None:

@@ -87,7 +87,7 @@ def features(
         from ..data.inputs import collect
         from ..errors import InputError
         from ..features.export import FeatureFolder, extract_features
-        from ..inference.engine import find_device
+        from ..model.precision import find_device
         from .encoder_choice import parse_choice
 
         if not inputs and prompts is None:

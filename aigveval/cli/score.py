@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -64,7 +66,8 @@ Parts of a text that cannot be read are never shown. It needs a model that was t
 as `lite` was.
 
 The exit code is 0 when all videos were scored, 1 when some could not be (each
-has a row with its error), 2 when the command could not be carried out.
+has a row with its error), 2 when the command could not be carried out; also where no video gets
+through for a reason other than the videos, and then they get no rows.
 """
 
 
@@ -194,12 +197,18 @@ def score_into(
         assessor = Assessor(NoEngine(), name=name, **options)
     else:
         assessor = load(model, device=device, dtype=dtype, **options)
-    with ResultsFile(out, keep=[*earlier.others, *earlier.done.values()]) as results:
-        new, interrupted = _score_all(assessor, todo, results, quiet=quiet)
+
+    def open_results() -> ResultsFile:
+        keep = [*earlier.others, *earlier.done.values()]
+        return stack.enter_context(ResultsFile(out, keep=keep))
+
+    with contextlib.ExitStack() as stack:
+        new, results, interrupted = _score_all(assessor, todo, open_results, quiet=quiet)
         scored = iter(new)
         maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
         rows = [row for row in maybe if row is not None]
-        results.close(rows=earlier.others + rows)
+        if results is not None or not interrupted:
+            (results or open_results()).close(rows=earlier.others + rows)
     return Scored(rows, len(keys), interrupted)
 
 
@@ -214,20 +223,23 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
 
 
 def _score_all(
-    assessor: Assessor, clips: list[Clip], results: ResultsFile, *, quiet: bool
-) -> tuple[list[Assessment], bool]:
-    """Scores the clips into the file; and says whether the user stopped it."""
+    assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
+) -> tuple[list[Assessment], ResultsFile | None, bool]:
+    """Scores the clips into a file that is opened for the first row, so that a run without any
+    leaves earlier results alone; says whether the user stopped it."""
     rows: list[Assessment] = []
+    results: ResultsFile | None = None
     scored = assessor.score_many(clips)
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
         task = progress.add_task("scoring", total=len(clips))
         try:
             for row in scored:
+                results = results or open_results()
                 results.write(row)
                 rows.append(row)
                 progress.advance(task)
         except KeyboardInterrupt:
-            return rows, True
+            return rows, results, True
         finally:
             scored.close()
-    return rows, False
+    return rows, results, False

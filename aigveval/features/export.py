@@ -31,7 +31,7 @@ from encoders.base import Encoder, join_rows
 from encoders.video import VideoError, read_views
 from prompts.template import clean
 
-from ..batching import run_batches
+from ..batching import run_batches, stop_at_our_fault
 from ..data.manifest import Clip, check_exists
 from ..errors import UsageError, one_line, reason_of
 from ..files import replaced
@@ -243,6 +243,8 @@ def extract_features(
 
     Raises:
         FeaturesError: The folder can't be written.
+        AssessmentError: No clip of the first batch gets through, and not because of the clips; see
+            `Assessor.score_many`.
     """
     for encoder in encoders.values():
         encoder.eval().to(device)
@@ -267,7 +269,7 @@ def extract_features(
     outcomes = run_batches(
         clips, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers
     )
-    for outcome in outcomes:
+    for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
         error = None if outcome.error is None else reason_of(outcome.error)
         row = FeatureRow(
             video=outcome.item.video, prompt=outcome.item.prompt,

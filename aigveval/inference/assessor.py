@@ -12,14 +12,14 @@ import torch
 from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
-from ..batching import run_batches
+from ..batching import run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
-from ..errors import ModelError, one_line, reason_of
+from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
 from ..model.checkpoint import Checkpoint, open_checkpoint
-from ..model.precision import DtypeName, choose_dtype, has_bfloat16, label
+from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
 from ..versions import __version__
-from .engine import Engine, PreparedClip, find_device, load_engine
+from .engine import Engine, PreparedClip, load_engine
 
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
 
@@ -76,12 +76,18 @@ class Assessor:
 
         Raises:
             VideoError: when the file cannot be assessed; the message names it and the reason.
+            AssessmentError: when something else failed, see `score_many`.
         """
         start = time.perf_counter()
         clip = make_clip(video, prompt)
-        scores = self._compute([(clip, self._prepare(clip))])[0]
-        if isinstance(scores, Exception):
-            raise VideoError(clip.video, one_line(scores))
+        try:
+            scores = self._compute([(clip, self._prepare(clip))])[0]
+            if isinstance(scores, Exception):
+                raise scores
+        except Exception as error:
+            if isinstance(error, VideoError):
+                raise
+            raise our_fault(error, f"{clip.video} could not be assessed") from error
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
 
     def score_many(
@@ -99,20 +105,17 @@ class Assessor:
 
         Raises:
             TypeError: when an item is none of these.
+            AssessmentError: when each video of the first batch, of the first four at least, fails
+                by another error than `VideoError`: they get no rows. One alone is a row.
         """
+        size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
-            map(as_clip, items),
-            prepare=self._prepare,
-            compute=self._compute,
-            batch_size=self.batch_size if batch_size is None else batch_size,
+            map(as_clip, items), prepare=self._prepare, compute=self._compute, batch_size=size,
             workers=self.workers if workers is None else workers,
         )
-        for outcome in outcomes:
-            if outcome.result is None:
-                reason = reason_of(outcome.error)
-                yield self._assessment(outcome.item, outcome.seconds, error=reason)
-            else:
-                yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result)
+        for outcome in stop_at_our_fault(outcomes, batch_size=size):
+            why = None if outcome.error is None else reason_of(outcome.error)
+            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> PreparedClip:
         problem = clip.problem or check_exists(clip).problem
@@ -175,8 +178,10 @@ def load(
     number = _dtype_of(checkpoint, name=name, dtype=dtype, device=chosen)
     try:
         engine = load_engine(checkpoint, device=chosen, dtype=number)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
+    except Exception as error:
+        if is_ours(error):
+            raise
+        raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
     return Assessor(
         engine, name=label(name, number), batch_size=batch_size, workers=workers, explain=explain,
         contributions=contributions,

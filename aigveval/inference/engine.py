@@ -17,7 +17,6 @@ from encoders.onednn import use_onednn
 from encoders.video import FrameRequest, Frames, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
-from ..errors import ModelError
 from ..model.base import name_scores
 from ..model.checkpoint import Checkpoint
 from ..model.prefix_cache import PrefixCache
@@ -255,20 +254,3 @@ def load_engine(
     processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
     model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
     return engine(model, processor, device=device)
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
-
-    Raises:
-        ModelError: when there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):  # torch's own message lists every back end it knows
-        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
-    return chosen

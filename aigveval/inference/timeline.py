@@ -21,6 +21,7 @@ from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
 
 from ..assessment import Timeline, Window
 from ..batching import run_batches
+from ..errors import our_fault
 from .assessor import Assessor
 from .engine import Engine, Views
 
@@ -79,6 +80,7 @@ def make_timeline(
 
     Raises:
         VideoError: when the file cannot be assessed.
+        AssessmentError: when something else failed, see `Assessor.score`.
         ValueError: when window or step are out of range.
     """
     engine = assessor.engine
@@ -127,10 +129,14 @@ def _score(
     for outcome in outcomes:
         if outcome.result is None:
             assert outcome.error is not None
-            raise outcome.error
+            if isinstance(outcome.error, VideoError):
+                raise outcome.error
+            what = f"{os.fspath(path)} could not be assessed"
+            raise our_fault(outcome.error, what) from outcome.error
         for (start, end), scores in zip(outcome.item, outcome.result):
             if isinstance(scores, Exception):
-                raise VideoError(os.fspath(path), f"{start:g} to {end:g} s: {scores}")
+                what = f"{os.fspath(path)} could not be assessed from {start:g} to {end:g} s"
+                raise our_fault(scores, what) from scores
             known = dict(scores) | ({} if prompt else {"semantic": None})
             yield Window(start_seconds=start, end_seconds=end, scores=known)
 

@@ -1,4 +1,5 @@
-"""The number type of an LLM or vision-language model: float32, or bfloat16 to save memory and time.
+"""The device, and the number type of an LLM or vision-language model: float32, or bfloat16 to save
+memory and time.
 
 Encoders, projectors and LoRA are always float32, and so are the logits that scores are made of.
 """
@@ -6,6 +7,8 @@ Encoders, projectors and LoRA are always float32, and so are the logits that sco
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
+
+from ..errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -64,3 +67,22 @@ def label(name: str, dtype: torch.dtype) -> str:
     """A model's name in rows: with the type, unless it's float32, as scores differ by it."""
     kind = str(dtype).removeprefix("torch.")
     return name if kind == "float32" else f"{name} ({kind})"
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
+
+    Raises:
+        ModelError: when there is no such device.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
+    return chosen

@@ -37,7 +37,8 @@ from aigveval.errors import ModelError
 from aigveval.data.attributions import Labelled, read_labels
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.errors import ManifestError
-from aigveval.inference.engine import ModelEngine, find_device
+from aigveval.inference.engine import ModelEngine
+from aigveval.model.precision import find_device
 from aigveval.inference.explain import ATTEMPTS, best_of
 from aigveval.model.projector import pack_features
 from aigveval.model.modeling import AIGVEvalModel

@@ -249,7 +249,8 @@ def test_unexpected_error_is_one_line(engine, monkeypatch):
 
     monkeypatch.setattr(assess, "load", load)
     assert run("v", code=1).stderr == (
-        "error: unexpected TypeError: first line second line (AIGVEVAL_DEBUG=1 shows where)\n"
+        "error: unexpected TypeError: first line second line (AIGVEVAL_DEBUG=1 shows where); "
+        "run `aigveval doctor`\n"
     )
     monkeypatch.setenv("AIGVEVAL_DEBUG", "1")
     result = CliRunner().invoke(app, ["score", "v"])
@@ -364,8 +365,8 @@ class TestProcess:
             cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         assert process.stderr.readline() == "waiting\n"
-        start = time.monotonic()
-        while not (tmp_path / "results.jsonl").stat().st_size and time.monotonic() < start + 20:
+        start, out = time.monotonic(), tmp_path / "results.jsonl"
+        while not (out.exists() and out.stat().st_size) and time.monotonic() < start + 20:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)

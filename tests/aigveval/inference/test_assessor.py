@@ -16,7 +16,7 @@ from aigveval.assessment import SCORE_FIELDS, Score
 from aigveval.batching import run_batches
 from aigveval.errors import ModelError
 from aigveval.inference.assessor import Assessor, load
-from aigveval.inference.engine import find_device
+from aigveval.model.precision import find_device
 from aigveval.model import checkpoint
 from aigveval.model.checkpoint import open_checkpoint
 from encoders.video import VideoError
@@ -148,15 +148,12 @@ class TestScore:
         assert [getattr(row, name) for name in SCORE_FIELDS] == [Score(1.3, 0.5)] * 4
         assert row.prompt == "a dog"
 
-    @pytest.mark.parametrize(
-        ("content", "message"), [("unreadable", "not a video"), ("single poison", "only this one")]
-    )
-    def test_bad_file_raises(self, assessor, folder, content, message):
+    def test_bad_file_raises(self, assessor, folder):
         path = clips(folder)[0]
-        path.write_text(content)
+        path.write_text("unreadable")
         with pytest.raises(VideoError) as caught:
             assessor.score(path)
-        assert str(caught.value) == f"{path}: {message}"
+        assert str(caught.value) == f"{path}: not a video"
 
     def test_missing_file_raises(self, assessor):
         with pytest.raises(VideoError, match="^gone.mp4: no such file$"):
