@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .. import __version__
+from ..versions import __version__
 from .console import one_line_errors
 
 if TYPE_CHECKING:

@@ -174,13 +174,13 @@ def score_into(
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`."""
     from ..data.inputs import collect
-    from ..inference.assessor import Assessor, load, row_name
-    from ..inference.engine import NoEngine
     from ..reports.results import ResultsFile, take_earlier
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
     found = collect(inputs, prompt=prompt, prompts=prompts)
+    from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
+
     name = row_name(model, device=device, dtype=dtype)
     keys = [(clip.video, clip.prompt, name, __version__) for clip in found.clips]
     extras = ["explanation"] * explain + ["contributions"] * (explain or contributions)
@@ -194,6 +194,8 @@ def score_into(
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "explain": explain,
                                "contributions": contributions}
     if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
+        from ..inference.engine import NoEngine
+
         assessor = Assessor(NoEngine(), name=name, **options)
     else:
         assessor = load(model, device=device, dtype=dtype, **options)
@@ -226,7 +228,7 @@ def _score_all(
     assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
 ) -> tuple[list[Assessment], ResultsFile | None, bool]:
     """Scores the clips into a file that is opened for the first row, so that a run without any
-    leaves earlier results alone; says whether the user stopped it."""
+    leaves earlier results alone; and says whether the user stopped it."""
     rows: list[Assessment] = []
     results: ResultsFile | None = None
     scored = assessor.score_many(clips)

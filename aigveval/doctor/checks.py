@@ -17,7 +17,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import __version__
+from ..versions import __version__
 from . import machine
 from ..errors import cause_of, is_ours
 from ..assessment import SCORE_FIELDS

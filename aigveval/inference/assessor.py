@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,10 +17,12 @@ from ..batching import run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
-from ..model.checkpoint import Checkpoint, open_checkpoint
 from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
 from ..versions import __version__
-from .engine import Engine, PreparedClip, load_engine
+
+if TYPE_CHECKING:
+    from ..model.checkpoint import Checkpoint
+    from .engine import Engine, PreparedClip
 
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
 
@@ -174,14 +177,14 @@ def load(
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
     name, chosen = os.fspath(model), find_device(device)
-    checkpoint = open_checkpoint(model)
-    number = _dtype_of(checkpoint, name=name, dtype=dtype, device=chosen)
-    try:
+    with _one_line_errors(name):
+        # Here, as they bring transformers along, which may be what fails.
+        from ..model.checkpoint import open_checkpoint
+        from .engine import load_engine
+
+        checkpoint = open_checkpoint(model)
+        number = _dtype_of(checkpoint, dtype, chosen)
         engine = load_engine(checkpoint, device=chosen, dtype=number)
-    except Exception as error:
-        if is_ours(error):
-            raise
-        raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
     return Assessor(
         engine, name=label(name, number), batch_size=batch_size, workers=workers, explain=explain,
         contributions=contributions,
@@ -198,20 +201,28 @@ def row_name(
         ModelError: as `load`.
     """
     name, chosen = os.fspath(model), find_device(device)
-    return label(name, _dtype_of(open_checkpoint(model), name=name, dtype=dtype, device=chosen))
+    with _one_line_errors(name):
+        from ..model.checkpoint import open_checkpoint
+
+        return label(name, _dtype_of(open_checkpoint(model), dtype, chosen))
 
 
-def _dtype_of(
-    checkpoint: Checkpoint, *, name: str, dtype: DtypeName, device: torch.device
-) -> torch.dtype:
-    config = None
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
     try:
-        if dtype == "auto" and has_bfloat16(device):  # else the config isn't needed
-            kind = checkpoint.model_class.config_class
-            config = kind.from_pretrained(checkpoint.source).text_config
-        return choose_dtype(dtype, config, device)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the model {name}: {one_line(error)}") from error
+        yield
+    except Exception as error:
+        if is_ours(error):
+            raise
+        raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
+
+
+def _dtype_of(checkpoint: Checkpoint, dtype: DtypeName, device: torch.device) -> torch.dtype:
+    config = None
+    if dtype == "auto" and has_bfloat16(device):  # else the config isn't needed
+        kind = checkpoint.model_class.config_class
+        config = kind.from_pretrained(checkpoint.source).text_config
+    return choose_dtype(dtype, config, device)
 
 
 def as_clip(item: Item) -> Clip:

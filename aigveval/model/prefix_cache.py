@@ -48,7 +48,7 @@ class PrefixCache:
 
     def _start(self, input_ids: Tensor, attention_mask: Tensor) -> list[int]:
         """The tokens that all rows begin with; none where there is padding before them."""
-        is_feature = input_ids.eq(self.model.config.feature_token_id)  # type: ignore[arg-type]
+        is_feature = input_ids.eq(self.model.config.feature_token_id)
         length = int(is_feature.int().argmax(1).min()) if len(input_ids) else 0
         start = input_ids[:1, :length]
         shared = bool((input_ids[:, :length] == start).all() and attention_mask[:, :length].all())

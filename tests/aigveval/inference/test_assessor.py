@@ -13,9 +13,9 @@ import torch
 
 import aigveval
 from aigveval.assessment import SCORE_FIELDS, Score
-from aigveval.batching import run_batches
 from aigveval.errors import ModelError
 from aigveval.inference.assessor import Assessor, load
+from aigveval.batching import run_batches
 from aigveval.model.precision import find_device
 from aigveval.model import checkpoint
 from aigveval.model.checkpoint import open_checkpoint

@@ -60,7 +60,7 @@ class Broken(TextEngine):
             raise self.error
         return found
 
-    def score(self, prepared, prompts, **options):
+    def score(self, prepared, prompts, **asked):
         self.asked += len(prepared)
         if self.stage == "row":
             return [self.error] * len(prepared)
@@ -167,20 +167,20 @@ class TestMemory:
     @pytest.mark.parametrize("error", OUT_OF_MEMORY)
     def test_one_that_does_not_fit_is_a_row(self, clips, error):
         class Small(TextEngine):
-            def score(self, prepared, prompts, **options):
+            def score(self, prepared, prompts, **asked):
                 if 1.0 in prepared:
                     raise error
-                return super().score(prepared, prompts, **options)
+                return super().score(prepared, prompts, **asked)
 
         rows = list(Assessor(Small(), name="x").score_many(clips))
         assert [row.error for row in rows] == [f"out of memory: {error}"] + [None] * 19
 
     def test_a_batch_that_does_not_fit_is_scored_one_by_one(self, clips):
         class Small(TextEngine):
-            def score(self, prepared, prompts, **options):
+            def score(self, prepared, prompts, **asked):
                 if len(prepared) > 1:
                     raise MemoryError
-                return super().score(prepared, prompts, **options)
+                return super().score(prepared, prompts, **asked)
 
         rows = list(Assessor(Small(), name="x").score_many(clips))
         assert [row.error for row in rows] == [None] * 20
@@ -206,11 +206,11 @@ class TestMemory:
                 value = super().prepare(path)
                 return self.work(value) if stage == "prepare" else value
 
-            def score(self, prepared, prompts, **options):
+            def score(self, prepared, prompts, **asked):
                 if stage == "score":
                     for value in prepared:
                         self.work(value)
-                return super().score(prepared, prompts, **options)
+                return super().score(prepared, prompts, **asked)
 
         rows = list(Assessor(Leaky(), name="x", workers=1).score_many(clips, batch_size=1))
         assert [row.error for row in rows] == ["out of memory"] * 3 + [None] * 17
@@ -245,10 +245,12 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
 
 class TestLoading:
     def broken(self, monkeypatch, error):
+        from aigveval.inference import engine
+
         def load_engine(checkpoint, **options):
             raise error
 
-        monkeypatch.setattr(assess, "load_engine", load_engine)
+        monkeypatch.setattr(engine, "load_engine", load_engine)
         with pytest.raises(ModelError) as caught:
             aigveval.load("lite")
         return str(caught.value)
@@ -276,7 +278,7 @@ class TestCommands:
         """Five "videos", and an engine whose `stage` can be broken and mended."""
         monkeypatch.chdir(tmp_path)
         self.engine = Broken("batch")
-        monkeypatch.setattr(assess, "row_name", lambda model, **_: model)
+        monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
         monkeypatch.setattr(assess, "load", lambda name, **_: Assessor(self.engine, name=name))
         for number, name in enumerate("abcde"):
             Path("v", "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
