@@ -21,7 +21,7 @@ preset; `aigveval presets` lists them. The folder `examples/configs` of the proj
 each public data set.
 
 `stage: sft` learns scores and answers together, from the files of `aigveval cot` or from manifests
-with labels of defects; `grpo` goes on from there by the rewards of answers that the model tries;
+with labels of defects; `grpo` goes on from there by reinforcement learning on sampled answers;
 `sft2` is sft with the best of these besides. A list `stages` in CONFIG runs them one after the
 other (`aigveval.train.stages`, `examples/stages/qsave_stages_lite.yaml`).
 
@@ -69,9 +69,8 @@ def fit(
 ) -> None:
     with one_line_errors():
         silence_libraries()
+        from ..train.stages import read_stages, run_stages, write_fit_config
         from .encoder_choice import apply_choices, parse_choice
-        from ..train.fit_yaml import write_fit_config
-        from ..train.stages import read_stages, run_stages
 
         first, *others = read_stages(config, changes=changes or (), base=base)
         if encoder:

@@ -1,8 +1,8 @@
-"""The text of answers in stage sft: from the rows' labels, or made of what the LLM is told.
+"""The text of answers in stage sft: from the rows' labels, or made from random hints.
 
-`FromLabels` is for any model. `FromDetections`, with `learn: distill`, is for a small LLM: it reads
-scores and detections at random, beside the evidence of any clip, and learns to put them into words,
-so that one LoRA can explain whatever the projectors and the detector find.
+`FromLabels` is for any model. `FromDetections`, with `learn: distill`, is for a small LLM: its
+prompt has random scores and detections of defects, beside the evidence of any clip, and it learns
+to put them into words. So one LoRA can explain whatever the projectors and the detector find.
 """
 
 from __future__ import annotations
@@ -14,25 +14,31 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..model.base import ScorerModel
-from ..model.defect_detector import NAMED_FROM
 from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection, parse, render, render_detections
 from prompts.consistency import highest_severity
 from prompts.defects import DEFECTS
 from prompts.reasoning import write_reasoning
 from prompts.rubric import Score
 
+from ..model.base import ScorerModel
+from ..model.defect_detector import NAMED_FROM
+
 _STEPS = 16  # of a clip, that a detection's times are multiples of
 _SHIFT = 1.0  # standard deviation of what is added to the scores, so that every score occurs
 
 
-class Telling(Protocol):
-    """Answers to learn, and what the LLM is given of each beside the levels."""
+class AnswerTargets(Protocol):
+    """Answers to learn, and the line of detections that the prompt gives for each."""
 
     def __call__(
         self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
     ) -> tuple[list[str], list[str]]:
-        """Texts as of `prompts.render`, and lines as of `ScorerModel.detection_lines`."""
+        """Texts as of `prompts.render`, and lines as of `ScorerModel.detection_lines`.
+
+        Args:
+            batch: Of the items, with what the model sees of the clips.
+            items: Of `dataset.QualityDataset` with answers.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +65,11 @@ class FromLabels:
 class FromDetections:
     """Random scores around the rows' own and random detections, which the answer puts into words.
 
-    But for severities: with their words among those to learn, `lite` took one at random, while it
-    copied the numbers into the list of defects.
+    Severities are left out of the words: with them among those to learn, `lite` took one at random,
+    while it copied the numbers into the list of defects.
 
     Attributes:
-        names: Of the defects that may be detected.
+        names: Defects that may be detected.
         variants: Wordings, see `prompts.reasoning.write_reasoning`.
     """
 
@@ -92,11 +98,11 @@ class FromDetections:
             for number, certainty in zip(random.permutation(len(names)), sure)
         ]
         named = _by_dimension(one.defect for one in detections if one.certainty >= NAMED_FROM)
-        told = write_reasoning(
+        reasoning = write_reasoning(
             scores, named, split="train", variant=int(random.integers(self.variants)),
             degrees=False,
         )
-        answer = Answer(scores=scores, defects=named, reasoning=told)
+        answer = Answer(scores=scores, defects=named, reasoning=reasoning)
         return render(answer), render_detections(detections, scores) + "\n"
 
 

@@ -9,37 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model.checkpoint import open_checkpoint
-from ..model.config import AIGVEvalConfig
-from ..features.cache import FeatureCache, extract
-from ..model.projector import pack_features
-from ..model.backbones import check_four_bit, load_llm, load_vlm
-from ..model.modeling import AIGVEvalModel
-from ..model.processing import AIGVEvalProcessor
-from ..model.base import ScorerModel
-from ..model.modeling_vlm import VlmConfig, VlmModel
-from ..model.processing_vlm import VlmProcessor
 from encoders import create_encoder
 from encoders.base import Encoder
 from encoders.registry import resolve_name
 
-from .answers import AnswerDataset
-from .rows import TrainingRow
-from .dataset import Collator, QualityDataset
+from ..features.cache import FeatureCache, extract
+from ..model.backbones import check_four_bit, load_llm, load_vlm
+from ..model.base import ScorerModel
+from ..model.checkpoint import open_checkpoint
+from ..model.config import AIGVEvalConfig
+from ..model.modeling import AIGVEvalModel
+from ..model.modeling_vlm import VlmConfig, VlmModel
+from ..model.processing import AIGVEvalProcessor
+from ..model.processing_vlm import VlmProcessor
+from ..model.projector import pack_features
 from .config import FitConfig, FitError
-from .pixels import VlmAnswerDataset, VlmCollator, VlmDataset
+from .dataset import Collator, QualityDataset, VlmCollator, VlmDataset
+from .rows import TrainingRow
 
-# Rows that the statistics of an encoder in training are taken from; they change anyway.
+# Rows that give the statistics of an encoder in training; they change anyway.
 STATS_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What a run trains.
+    """A model to train, with its processor and encoders.
 
     Attributes:
         model: Holds the encoders in training, and those that were trained before, and no others.
-        processor: Its own.
+        processor: The model's.
         encoders: All of them, in the order of the model's config.
         trained: Names of those that this run trains.
     """
@@ -51,17 +49,17 @@ class Built:
 
     @property
     def frozen(self) -> list[Encoder]:
-        """The encoders whose tokens don't change."""
+        """The encoders that are not trained, whose tokens can be cached."""
         return [e for e in self.encoders if e.spec.name not in self.trained]
 
     @property
     def is_vlm(self) -> bool:
-        """Whether the model sees frames itself, and there are no encoders."""
+        """Whether it is a vision-language model, without encoders."""
         return isinstance(self.model, VlmModel)
 
     @property
     def collate(self) -> Any:
-        """What makes batches of the items of `dataset`."""
+        """Makes batches of the items of `dataset`."""
         encode = self.processor.encode_prompts
         if self.is_vlm:
             return VlmCollator(encode_prompts=encode)
@@ -69,23 +67,21 @@ class Built:
 
     def dataset(
         self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
-        cache: FeatureCache, *, answers: bool = False, **options: Any,
+        cache: FeatureCache, **options: Any,
     ) -> QualityDataset:
-        """Rows as this model takes them, with answers to learn or without; see the classes."""
+        """Rows as this model takes them; for the options see `QualityDataset`."""
         if self.is_vlm:
-            pixels = VlmAnswerDataset if answers else VlmDataset
-            return pixels(rows, digests, cache, processor=self.processor, **options)
-        features = AnswerDataset if answers else QualityDataset
-        return features(rows, digests, self.encoders, cache, trained=self.trained, **options)
+            return VlmDataset(rows, digests, cache, processor=self.processor, **options)
+        return QualityDataset(rows, digests, self.encoders, cache, trained=self.trained, **options)
 
 
 def build_model(config: FitConfig) -> Built:
-    """Make or load what is to be trained.
+    """Make or load the model to train.
 
     Raises:
-        FitError: The LLM can't be loaded as asked, an encoder can't be made, or the model hasn't
-            what is to be trained.
-        aigveval.errors.ModelError: There's no such base model.
+        FitError: The LLM cannot be loaded as asked, an encoder cannot be made, or the model lacks
+            a part that is to be trained.
+        ModelError: There is no such base model.
     """
     try:
         kind = open_checkpoint(config.base).model_class if config.base else None
@@ -93,7 +89,7 @@ def build_model(config: FitConfig) -> Built:
             return _build_vlm(config)
         model, processor, encoders = _from_base(config) if config.base else _new(config)
     except (OSError, ValueError) as error:
-        if type(error) not in (OSError, ValueError):  # our own tell what they are
+        if type(error) not in (OSError, ValueError):  # our own have a message already
             raise
         raise FitError(" ".join(str(error).split())) from error
     if not model.config.score_hints and (config.align_epochs or config.learn == "distill"):
@@ -119,7 +115,7 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
     model = AIGVEvalModel.from_pretrained(base, config=saved, dtype=_dtype(config))
     model.load_encoders(processor.encoders)
     encoders = [model.encoders[entry["name"]] for entry in saved.encoders]
-    # The frozen ones were checked; optimizer and checkpoints don't need them.
+    # The frozen ones were checked; optimizer and checkpoints do not need them.
     model.encoders = nn.ModuleDict({name: model.encoders[name] for name in saved.trained_encoders})
     return model, processor, encoders  # type: ignore[return-value]
 
@@ -180,10 +176,10 @@ def _dtype(config: FitConfig) -> torch.dtype:
 
 
 def set_stats(built: Built, dataset: QualityDataset, *, device: torch.device) -> None:
-    """Standardise each encoder's tokens by those of the training rows.
+    """Standardise each encoder's tokens by the statistics of the training rows.
 
-    Of encoders in training, those of some rows as they are at the start, which go through the cache
-    too, so that a run that is stopped here doesn't begin anew.
+    For encoders in training, those of some rows before the training; these tokens are cached too,
+    so that a run that is stopped here does not compute them again.
     """
     if not isinstance(built.model, AIGVEvalModel):
         return

@@ -1,11 +1,10 @@
-"""Before stage sft: the linear maps of the detector are fitted to the defects that answers name.
+"""Before stage sft: the defect detector is fitted to the defects which the answers name.
 
 See `aigveval.model.defect_detector`. Ridge regression in closed form: seconds, where a network
 trained by gradients took minutes and found less (macro-F1 on ladder sources left out: .72 instead
-of .80). The maps that tell whether there is a defect read only the columns that are most correlated
-with it (sure independence screening; Fan & Lv, "Sure independence screening for ultrahigh
-dimensional feature space", JRSS-B 2008). With all columns they learn the few undamaged clips by
-heart.
+of .80). The maps for the presence of a defect read only the columns that are most correlated with
+it (sure independence screening; Fan & Lv, "Sure independence screening for ultrahigh dimensional
+feature space", JRSS-B 2008). With all columns they overfit the few undamaged clips.
 
 Axis legend: m rows, e widths of all encoders together, n defects, t time steps, c columns.
 """
@@ -21,17 +20,17 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..model.projector import AIGVEvalBackbone
-from ..model.defect_detector import MIDDLE_SEVERITY, DefectDetector
 from prompts import DEFECTS, Defect, parse
 from prompts.answer import TENTHS
 
-from .answers import answers_of
-from .dataset import Collator, QualityDataset
+from ..model.defect_detector import MIDDLE_SEVERITY, DefectDetector
+from ..model.projector import AIGVEvalBackbone
+from .callbacks import steps_bar
 from .config import FitError
-from .progress import steps_bar
+from .dataset import Collator, QualityDataset
+from .rows import answers_of
 
-# Chosen by cross-validation over the sources of `lite`, and with a look at those left out.
+# Chosen by cross-validation over the sources of `lite`, and by results on those held out.
 RIDGE = 2.0  # penalty, where all columns are read
 SCREENED_RIDGE = 1e-4  # where some are; with weights that sum to 1
 PICTURE_COLUMNS = 1024  # that a map of a defect of the picture reads
@@ -65,10 +64,10 @@ class Rows:
     Attributes:
         clips: (m, e), of `DefectDetector.averaged`.
         steps: (m, t, e), of `DefectDetector.stepwise`; half precision, as there are many.
-        severity: (m, n), 0 where a clip hasn't the defect.
+        severity: (m, n), 0 where a clip does not have the defect.
         shares: (m, t, n), how much of each step has it.
-        weight: (m,), of a row; 0 for damage that hardly shows. A row of the data set has its own.
-        groups: (m,), of the sources; what is of one source is in one fold.
+        weight: (m,), of a row; 0 for damage that hardly shows.
+        groups: (m,), of the sources; all rows of a source are in one fold.
     """
 
     clips: Tensor
@@ -83,12 +82,12 @@ def fit_detector(
     backbone: AIGVEvalBackbone, dataset: QualityDataset, collate: Collator, console: Console, *,
     seed: int = 0,
 ) -> None:
-    """Fit the head of a backbone to the rows with answers.
+    """Fit a backbone's defect detector to the rows with answers.
 
     Undamaged clips also come with wrong prompts, whose defect is `prompt_mismatch`.
 
     Raises:
-        FitError: No row is undamaged, so that there'd be an alarm for every clip.
+        FitError: No row is undamaged, so that every clip would raise an alarm.
     """
     detector = backbone.detector
     assert detector is not None
@@ -169,7 +168,7 @@ def _labels(detector: DefectDetector, defects: Sequence[Defect]) -> tuple[Tensor
 
 @torch.no_grad()
 def fit(detector: DefectDetector, rows: Rows) -> None:
-    """Set the weights of a head."""
+    """Set the weights of a detector."""
     for none, group in enumerate((detector.picture, detector.prompt)):
         if group:
             _fit_presence(detector, rows, group, len(detector.names) + none)
@@ -187,7 +186,7 @@ def fit(detector: DefectDetector, rows: Rows) -> None:
 
 
 def _fit_presence(detector: DefectDetector, rows: Rows, group: Sequence[int], none: int) -> None:
-    """The maps to some defects and to the output that tells there's none of them."""
+    """The maps to the presence of some defects, and to the output for none of them."""
     here = rows.severity[:, group] > 0
     damaged = (rows.severity > 0).any(1) & ~here.any(1)
     weight = rows.weight.clone()
@@ -264,11 +263,11 @@ def _set(linear: torch.nn.Linear, row: int, weights: Tensor, bias: float) -> Non
 def _how_sure(
     scores: Tensor, present: Tensor, weight: Tensor, clean: Tensor, alarms: float
 ) -> tuple[float, Tensor]:
-    """Scale (a number) and bias (c,) that make a softmax of scores (m, c) into probabilities.
+    """Scale (a number) and bias (c,) that calibrate a softmax of scores (m, c).
 
     First by the likelihood, where rows without a defect count as much as all others together. Then
-    none is made likelier or less so, until a share `alarms` of the undamaged clips (m,) has a
-    likelier defect.
+    the bias of "none" is moved until a share `alarms` of the undamaged clips (m,) has a defect
+    that is likelier.
     """
     target = present / present.sum(1, keepdim=True)
     none = present[:, -1]

@@ -1,9 +1,7 @@
-"""Before the regression stage: the projectors learn to tell the scores, the LLM to read them.
+"""Before the regression stage: the projectors alone learn the scores, by their score heads.
 
-The projectors give a hint of each score (see `AIGVEvalBackbone`). `align` trains them by
-that, in minutes, where training through the LLM takes hours of a CPU. Then `DistillTrainer` trains
-the LLM's LoRA to answer what it's shown, which needs no rating at all, so that one LoRA can read
-projectors that were aligned on other ratings. LLaVA's first stage (arXiv 2304.08485) likewise
+The score heads' predictions are also what the LLM is shown (see `AIGVEvalBackbone`). Minutes, where
+training through the LLM takes hours of a CPU. LLaVA's first stage (arXiv 2304.08485) likewise
 trains the projector alone, but through the LLM.
 
 Axis legend: b batch, K tokens of all encoders, D width of the widest.
@@ -12,36 +10,33 @@ Axis legend: b batch, K tokens of all encoders, D width of the widest.
 from __future__ import annotations
 
 import math
-from typing import Any, cast
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from ..model.projector import AIGVEvalBackbone, FeatureProjector
-from ..model.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
-from .dataset import GROUP, PAIR, WEIGHT, Collator, EpochSampler, QualityDataset
+from ..model.projector import AIGVEvalBackbone
+from .callbacks import steps_bar
 from .config import FitConfig
+from .dataset import GROUP, WEIGHT, Collator, EpochSampler, QualityDataset
 from .losses import rank_loss
-from .progress import steps_bar
-from .trainer import QualityTrainer
 
 _BATCH = 64
 _GROUP = 8
 
 
-def align(
+def pretrain_projectors(
     backbone: AIGVEvalBackbone, dataset: QualityDataset, collate: Collator, config: FitConfig,
     console: Console,
 ) -> float:
-    """Train the projectors on the rows for `config.align_epochs`; gives the last epoch's loss.
+    """Train the projectors on the rows for `config.align_epochs`; returns the last epoch's loss.
 
-    The loss is the squared error of the known scores plus the rank loss inside of groups. Rows
-    with a wrong prompt come as in the dataset.
+    The loss is the squared error of the known scores plus the rank loss inside of groups. Wrong
+    prompts come as in the dataset.
     """
     torch.manual_seed(config.seed)
     sampler = EpochSampler(
@@ -82,45 +77,6 @@ def align(
             mean = total / len(loader)
     optimizer.zero_grad()
     return mean
-
-
-class DistillTrainer(QualityTrainer):
-    """The target of a score is the hint that the LLM is shown; the projectors stay.
-
-    So that the LLM reads nothing else, the encoders' tokens come from different rows of a batch,
-    beside the prompt of a third; and a random shift of all that is told, of a standard deviation
-    of `SHIFT`, lets every score occur.
-    """
-
-    SHIFT = 0.7
-
-    def __init__(self, *, model: AIGVEvalModel, **options: Any) -> None:
-        model.model.projectors.requires_grad_(False)
-        super().__init__(model=model, **options)
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        backbone = self.quality_model.model
-        parts = inputs["features"].split([k for k, _ in backbone.config.feature_shapes], dim=1)
-        features = torch.cat([part[torch.randperm(len(part))] for part in parts], dim=1)
-        backbone.projectors.eval()  # no noise: target and tokens must be of one kind
-        bias = cast(FeatureProjector, next(iter(backbone.projectors.values()))).score_head.bias.data
-        kept = bias.clone()
-        try:
-            bias += self.SHIFT * torch.randn(len(SCORES), device=kept.device)
-            with torch.no_grad():
-                told = backbone.score_hints(features).clamp(1.0, 5.0)
-            labels = inputs["labels"].clone()
-            labels[:, : len(SCORES)], labels[:, WEIGHT] = told, 1.0
-            labels[:, GROUP] = labels[:, PAIR] = -1
-            inputs = {**inputs, "features": features, "labels": labels}
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        finally:
-            bias.copy_(kept)
 
 
 def _loss(scores: Tensor, labels: Tensor, min_difference: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""What stage grpo wrote, and the best of it as rows for stage sft2."""
+"""Rejection sampling: the answers that stage grpo sampled, and the best of them for stage sft2."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ..data.readers import read_rows
 from prompts import without_detections
 
-from .answers import AnswerRow
-from .rows import TrainingRow
+from ..data.readers import read_rows
+from ..files import replaced
 from .config import FitConfig, FitError
-from .parts import Part
+from .rows import AnswerRow, Part, TrainingRow
 
 COMPLETIONS = "completions.jsonl"  # in the output folder of stage grpo
 
@@ -28,10 +27,10 @@ class Completion:
 
     Attributes:
         step: Optimizer step that it was sampled for, from 0.
-        row: Number of the training row; with `step`, the answers of a group have the same.
+        row: Number of the training row; the answers of a group have the same `step` and `row`.
         video: Path of the file.
         prompt: That the video was made from, or None.
-        given: The answer's head: levels by the scores that the model gave, and detections.
+        given: The answer's head: levels by the model's scores, and detections.
         completion: What the model wrote after it.
         finished: Whether it ended the text itself.
         rewards: By name; None where there was nothing to judge.
@@ -73,8 +72,8 @@ def append_completions(path: Path, completions: Sequence[Completion]) -> None:
         file.write("".join(lines))
 
 
-def forget_completions(path: Path, *, from_step: int) -> None:
-    """Take out what was sampled for this and later steps, as a run goes on from there."""
+def drop_completions(path: Path, *, from_step: int) -> None:
+    """Remove what was sampled for this and later steps, as a run resumes from there."""
     if not path.is_file():
         return
     kept = []
@@ -84,17 +83,16 @@ def forget_completions(path: Path, *, from_step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:  # a kill cut the last line
             break
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def read_completions(path: str | Path) -> Iterator[Completion]:
     """The lines of a file.
 
     Raises:
-        FitError: A line isn't as stage grpo writes it.
-        aigveval.data.readers.ManifestError: The file can't be read.
+        FitError: A line is not as stage grpo writes it.
+        ManifestError: The file cannot be read.
     """
     for number, row in read_rows(path, required=(), aliases=False):
         try:
@@ -105,9 +103,9 @@ def read_completions(path: str | Path) -> Iterator[Completion]:
 
 
 def best_of_groups(completions: Sequence[Completion], *, threshold: float) -> list[Completion]:
-    """Each group's finished answer with the highest reward, if that is no less than the threshold.
+    """Each group's finished answer with the highest reward, if that reaches the threshold.
 
-    Of equal ones the first counts; of a text that comes again for the same row, the last.
+    Of equal ones the first is taken; of a text that occurs again for the same row, the last.
     """
     best: dict[tuple[int, int], Completion] = {}
     for item in completions:

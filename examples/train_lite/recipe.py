@@ -41,11 +41,11 @@ from aigveval.distortion.ladder import make_ladder
 from aigveval.model.projector import MIDDLE, pack_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.train.projector_pretraining import align
-from aigveval.train.rows import TrainingRow
+from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
-from aigveval.train.config import FitConfig
+from aigveval.train.projector_pretraining import pretrain_projectors
+from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
@@ -108,7 +108,7 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
         lines = []
         for part, weight in ANSWER_WEIGHTS.items():
             rows, records = manifests.read_ladder(work / "ladder" / part)
-            scores = told(base, rows, cache)
+            scores = predicted_scores(base, rows, cache)
             lines += manifests.answer_lines(work / "ladder" / part, records, scores, weight=weight)
         (work / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
     for number, (stage, options) in enumerate(STAGES.items(), 1):
@@ -126,8 +126,10 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
 
 
 @torch.inference_mode()
-def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDArray[np.float32]:
-    """Scores (n, 4) as the projectors of a model tell them."""
+def predicted_scores(
+    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
+) -> NDArray[np.float32]:
+    """Scores (n, 4) as the score heads of a model's projectors predict them."""
     processor = AIGVEvalProcessor.from_pretrained(folder)
     model = AIGVEvalModel.from_pretrained(folder)
     encoders = list(processor.encoders.values())
@@ -214,7 +216,7 @@ def rated_model(
         mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,
     )
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    align(model.model, dataset, collate, config, Console(stderr=True))
+    pretrain_projectors(model.model, dataset, collate, config, Console(stderr=True))
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 

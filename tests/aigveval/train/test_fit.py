@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aigveval.errors import ManifestError
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.train import build, fit
-from aigveval.train.rows import ManifestError, read_training_manifest
-from aigveval.train.dataset import EpochSampler, QualityDataset
 from aigveval.train.config import FitConfig, FitError
-from aigveval.train.parts import Part
+from aigveval.train.dataset import EpochSampler, QualityDataset
 from aigveval.train.predict import predict
+from aigveval.train.rows import Part, read_training_manifest
 from aigveval.train.validation import ValidationMetrics
 
 from ..fit_case import ENCODERS, Brightness, losses, run_and_kill

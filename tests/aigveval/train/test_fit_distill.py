@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 import aigveval
 from aigveval.train import fit
-from aigveval.train.dataset import GROUP, PAIR, WEIGHT
 from aigveval.train.config import FitError
-from aigveval.train.trainer import QualityTrainer
+from aigveval.train.dataset import GROUP, PAIR, WEIGHT
+from aigveval.train.trainer import ScoreTerm
 from prompts import SCORES
 
 from ..fit_case import run_and_kill
@@ -31,15 +31,15 @@ def distilling(fit_config):
 
 def test_the_target_is_what_the_llm_is_shown(distilling, monkeypatch):
     seen = []
-    made = QualityTrainer.compute_loss
+    made = ScoreTerm.__call__
 
-    def watched(self, model, inputs, *args):
+    def watched(self, model, batch):
         with torch.no_grad():
-            shown = self.quality_model.model.score_hints(inputs["features"])
-        seen.append((shown.clamp(1.0, 5.0), inputs["labels"].clone()))
-        return made(self, model, inputs, *args)
+            shown = model.model.score_hints(batch["features"])
+        seen.append((shown.clamp(1.0, 5.0), batch["labels"].clone()))
+        return made(self, model, batch)
 
-    monkeypatch.setattr(QualityTrainer, "compute_loss", watched)
+    monkeypatch.setattr(ScoreTerm, "__call__", watched)
     fit.main(replace(distilling, epochs=2, save_steps=None))
     assert len(seen) == 8
     for shown, labels in seen:

@@ -12,7 +12,7 @@ from aigveval.cli.app import app
 from aigveval.model.config import LORA, AIGVEvalConfig
 from aigveval.presets import list_presets, read_preset
 from aigveval.train.config import FitError
-from aigveval.train.fit_yaml import read_fit_config
+from aigveval.train.stages import read_fit_config
 from encoders import registry
 from tests import media
 

@@ -13,11 +13,11 @@ from aigveval.model import backbones as llm
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.train import fit
-from aigveval.train.arguments import training_arguments
 from aigveval.train.build import build_model
 from aigveval.train.config import FitError
+from aigveval.train.trainer import training_arguments
 
-from ..fit_case import losses
+from ..fit_case import history, losses
 
 
 @pytest.mark.parametrize("kind", ["use_dora", "use_rslora"])
@@ -170,6 +170,34 @@ def test_fsdp_options_are_passed_on(fit_config):
     assert arguments.fsdp and arguments.fsdp_plugin_args["cpu_offload"]
     assert arguments.fsdp_plugin_args["reshard_after_forward"] is False
     assert options == {"reshard_after_forward": False, "cpu_offload": True}
+
+
+def test_arguments_of_the_trainer_have_their_own_names(fit_config):
+    options = {"lr_scheduler_type": "constant", "adam_beta2": 0.95, "save_total_limit": 1}
+    config = replace(fit_config, trainer=options, epochs=2, warmup=0.0, valid=[])
+    fit.main(config)
+    rates = [entry["learning_rate"] for entry in history(config.output_dir) if "loss" in entry]
+    assert len(rates) == 8 and len(set(rates)) == 1
+    (last,) = Path(config.output_dir).glob("checkpoint-*")
+    groups = torch.load(last / "optimizer.pt")["param_groups"]
+    assert {group["betas"] for group in groups} == {(0.9, 0.95)}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"lr_schedular_type": "linear"}, "unknown argument of trainer 'lr_schedular_type'; did "
+         "you mean 'lr_scheduler_type'?"),
+        ({"num_train_epochs": 3},
+         "trainer: num_train_epochs follows from the other options; leave it out"),
+        ({"optim": "sgd"}, "trainer: optim follows from the other options; leave it out"),
+        ({"lr_scheduler_type": "steep"}, "steep"),
+    ],
+)
+def test_wrong_arguments_of_the_trainer_are_one_line(fit_config, options, message):
+    with pytest.raises(FitError) as error:
+        fit.main(replace(fit_config, trainer=options))
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,12 @@ from aigveval.features.cache import FeatureCache, extract
 from aigveval.data.preference_pairs import PreferencePair, read_pairs
 from aigveval.model.projector import pack_features
 from aigveval.train import fit, losses
-from aigveval.train.rows import read_training_manifest
 from aigveval.train.dataset import (
     PADDING, PAIR, PREFERENCES, ROW, WEIGHT, Collator, EpochSampler, QualityDataset,
 )
 from aigveval.train.config import FitError
-from aigveval.train.parts import Part
 from aigveval.train.predict import predict
+from aigveval.train.rows import Part, read_training_manifest
 from aigveval.train.validation import ValidationMetrics, metric_lines
 from prompts import SCORES
 

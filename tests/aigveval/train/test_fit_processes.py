@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from aigveval.train import fit
-from aigveval.train.fit_yaml import write_fit_config
-from aigveval.train.parallel import any_process, gather_rows, global_loss
+from aigveval.train.callbacks import any_process
+from aigveval.train.losses import gather_rows, global_loss
+from aigveval.train.stages import write_fit_config
 
 from ..fit_case import history, losses
 

@@ -14,8 +14,7 @@ from aigveval.cli.app import app
 from aigveval.train.build import build_model
 from aigveval.train.fit import main
 from aigveval.train.config import FitConfig, FitError, default_of
-from aigveval.train.fit_yaml import read_fit_config
-from aigveval.train.stages import read_stages, run_stages
+from aigveval.train.stages import read_fit_config, read_stages, run_stages
 from tests.aigveval.fit_case import losses
 from tests.aigveval.stage_case import make_labels
 from tests.aigveval.tiny_vlm import FRAMES, make_vlm, save_vlm

@@ -1,6 +1,7 @@
 """The YAML file of a training, changes on the command line, and the examples' files."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import yaml
 from typer.testing import CliRunner
 
 from aigveval.cli.app import app
-from aigveval.train.rows import ManifestError, read_training_manifest
+from aigveval.errors import ManifestError
 from aigveval.train.config import FitError
-from aigveval.train.fit_yaml import read_fit_config, write_fit_config
+from aigveval.train.rows import read_training_manifest
+from aigveval.train.stages import read_fit_config, write_fit_config
 from encoders.registry import dimension_of, resolve_name
 
 YAML = "train: a.jsonl\noutput_dir: run\ncache_dir: $CACHE_ROOM/x\nlearning_rate: 1e-3\n"
@@ -214,3 +216,6 @@ def test_options_may_have_their_old_names(tmp_path, caplog):
         "impressions is now called score_hints", "learn: reading is now called learn: distill",
         "impressions is now called score_hints",
     ]
+    caplog.clear()
+    assert replace(config, learn="reading").learn == "distill"  # from Python
+    assert caplog.messages == ["learn: reading is now called learn: distill"]

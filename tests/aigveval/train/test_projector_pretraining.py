@@ -9,9 +9,9 @@ from rich.console import Console
 from scipy.stats import spearmanr
 
 from aigveval.model.projector import FeatureProjector, pack_features
-from aigveval.train.projector_pretraining import align
-from aigveval.train.dataset import Collator
 from aigveval.train.config import FitConfig
+from aigveval.train.dataset import Collator
+from aigveval.train.projector_pretraining import pretrain_projectors
 from prompts import SCORES
 from tests.aigveval.tiny_llm import make_model
 
@@ -60,8 +60,8 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     frozen = {name: value.clone() for name, value in model.state_dict().items()
               if not name.endswith(learning)}
     quiet = Console(quiet=True)
-    first = align(model.model, rows, collate, replace(config, align_epochs=1), quiet)
-    last = align(model.model, rows, collate, config, quiet)
+    first = pretrain_projectors(model.model, rows, collate, replace(config, align_epochs=1), quiet)
+    last = pretrain_projectors(model.model, rows, collate, config, quiet)
     assert last < 0.3 * first
 
     features, _ = collate.features([rows[0, number] for number in range(240)])
@@ -80,7 +80,7 @@ def test_any_number_of_steps(steps):
     model, processor = new_model()
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=steps)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    loss = align(model.model, Rows(model, 8), collate, config, Console(quiet=True))
+    loss = pretrain_projectors(model.model, Rows(model, 8), collate, config, Console(quiet=True))
     assert np.isfinite(loss)
 
 
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_projectors():
         model, processor = new_model()
         config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=2)
         collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-        align(model.model, Rows(model, 48), collate, config, Console(quiet=True))
+        pretrain_projectors(model.model, Rows(model, 48), collate, config, Console(quiet=True))
         parameters = model.model.projectors.parameters()
         return np.concatenate([value.detach().numpy().ravel() for value in parameters])
 

@@ -15,13 +15,14 @@ from aigveval.data.cot import write_cot
 from aigveval.model.projector import pack_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.train import fit, rollout
-from aigveval.train.answers import AnswerDataset, read_answers
-from aigveval.train.rejection_sampling import read_completions
-from aigveval.train.config import FitConfig, FitError
-from aigveval.train.sft import IGNORED, AnswerCollator, answer_loss, with_answers
-from aigveval.train.stages import read_stages, run_stages
+from aigveval.train import fit
 from aigveval.train.answer_targets import FromLabels, FromDetections
+from aigveval.train.answers import AnswerCollator, read_answers, with_answers
+from aigveval.train.config import FitError
+from aigveval.train.dataset import QualityDataset
+from aigveval.train.losses import IGNORED, answer_loss
+from aigveval.train.rejection_sampling import read_completions
+from aigveval.train.stages import read_stages, run_stages, write_fit_config
 from prompts import SCORES, check_consistency, parse, render_defects, render_levels, split_levels
 from prompts.phrasings import DEGREES
 
@@ -48,7 +49,7 @@ def room(tmp_path_factory, fit_data):
     torch.set_num_threads(1)
     # the options of `make_stage` as a file, with one entry for each stage
     config = make_stage(fit_data, llm, folder / "run", epochs=25)
-    (folder / "sft.yaml").write_text(fit_yaml_of(config))
+    (folder / "sft.yaml").write_text(write_fit_config(config))
     common = yaml.safe_load((folder / "sft.yaml").read_text())
     for name in ("stage", "base", "completions"):
         del common[name]
@@ -65,12 +66,6 @@ def room(tmp_path_factory, fit_data):
     yield {"folder": folder, "data": fit_data, "llm": llm, "configs": configs, "results": results}
     torch.set_num_threads(threads)
     registry._registered = kept
-
-
-def fit_yaml_of(config: FitConfig) -> str:
-    from aigveval.train.fit_yaml import write_fit_config
-
-    return write_fit_config(config)
 
 
 def trained(result) -> dict[str, torch.Tensor]:
@@ -160,7 +155,7 @@ def test_rows_without_answer_teach_scores_alone(room):
             "labels": torch.zeros(len(items), 13),
         },
         tokenizer=load(room["results"][0])[1].tokenizer,
-        tell=FromLabels(model=load(room["results"][0])[0], noise=0.0),
+        targets=FromLabels(model=load(room["results"][0])[0], noise=0.0),
     )
     batch = collate([{"answer": None}, {"answer": None}])
     assert (batch["answers"]["targets"] == IGNORED).all()
@@ -215,12 +210,14 @@ def test_answers_begin_with_the_levels_of_the_scoring_pass(room, tmp_path):
 
 
 def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
+    from aigveval.train import grpo
+
     half = len(AIGVEvalProcessor.from_pretrained(room["results"][0].model).tokenizer) // 2
 
     def format(completion_ids, **columns):  # a reward that a model of random weights can earn
         return [sum(token < half for token in ids) / len(ids) for ids in completion_ids]
 
-    monkeypatch.setattr(rollout, "trl_rewards", lambda names: [format])
+    monkeypatch.setattr(grpo, "trl_rewards", lambda names: [format])
     config = replace(
         room["configs"][1], output_dir=str(tmp_path), max_steps=24, batch_size=32, grad_accum=1,
         grpo={**GRPO, "group": 16, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
@@ -313,8 +310,9 @@ def test_an_epoch_shows_another_wording_and_none_beside_a_wrong_prompt(fit_data,
     rows = [replace(row, prompt=f"scene {i}") for i, row in enumerate(rows)]
     cache, encoders = FeatureCache(fit_data / "cache"), [make() for make in ENCODERS.values()]
     digests = extract([row.video for row in rows], encoders, cache, progress=False).digests
-    dataset = AnswerDataset(
-        [rows], digests, encoders, cache, mismatch_probability=0.5, prompt_dropout=0.2, seed=1
+    dataset = QualityDataset(
+        [rows], digests, encoders, cache, answers=True, mismatch_probability=0.5,
+        prompt_dropout=0.2, seed=1,
     )
     shown = {True: 0, False: 0}
     for epoch in range(20):

@@ -9,13 +9,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from aigveval.cli.app import app
-from aigveval.train.answers import AnswerRow
+from aigveval.train.config import FitConfig, FitError, GrpoOptions
 from aigveval.train.rejection_sampling import (
-    Completion, add_best, append_completions, best_of_groups, forget_completions, read_completions,
+    Completion, add_best, append_completions, best_of_groups, drop_completions, read_completions,
 )
-from aigveval.train.config import FitConfig, FitError
-from aigveval.train.grpo_options import GrpoOptions
-from aigveval.train.parts import Part
+from aigveval.train.rows import AnswerRow, Part
 from aigveval.train.stages import read_stages
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "stages" / "qsave_stages_lite.yaml"
@@ -142,7 +140,7 @@ def test_completions_are_written_read_and_forgotten(tmp_path):
     assert list(read_completions(path)) == SAMPLED
     with path.open("a") as file:
         file.write('{"step": 3, "ro')  # a kill
-    forget_completions(path, from_step=1)
+    drop_completions(path, from_step=1)
     assert list(read_completions(path)) == SAMPLED[:5]
     path.write_text('{"video": "a.mp4"}\n')
     with pytest.raises(FitError, match="row 1 is no completion of stage grpo"):

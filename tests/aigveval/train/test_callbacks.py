@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
 from aigveval.features.cache import FeatureCache
-from aigveval.train import control, fit
-from aigveval.train.averaging import AVERAGE, WeightAverage
-from aigveval.train.control import EarlyStop
-from aigveval.train.rows import read_training_manifest
+from aigveval.train import callbacks, fit
+from aigveval.train.callbacks import AVERAGE, WeightAverage
 from aigveval.train.predict import predict
+from aigveval.train.resume import stale_validations
+from aigveval.train.rows import read_training_manifest
 
-from ..fit_case import history
+from ..fit_case import history, run_and_kill
 
 
 def weights(result) -> dict[str, torch.Tensor]:
@@ -80,15 +80,15 @@ def test_time_saves_and_epochs_save_by_themselves(fit_config, monkeypatch):
     """Seven minutes a step: every step saves, but for the last of an epoch, which the Trainer does
     after its validation."""
     now, asked = [0.0], []
-    monkeypatch.setattr(control.time, "monotonic", lambda: now[0])
-    save = control.SaveCallback.on_step_end
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    save = callbacks.SaveCallback.on_step_end
 
     def recorded(self, args, state, flags, **kwargs):
         now[0] += 7 * 60
         save(self, args, state, flags, **kwargs)
         asked.append(flags.should_save)
 
-    monkeypatch.setattr(control.SaveCallback, "on_step_end", recorded)
+    monkeypatch.setattr(callbacks.SaveCallback, "on_step_end", recorded)
     fit.main(replace(fit_config, save_steps=None, save_minutes=10, epochs=2))
     # after 7 minutes no, after 14 yes; step 4 ends the epoch, whose save sets the clock back
     assert asked == [False, True, False, False, False, True, False, False]
@@ -102,7 +102,7 @@ def test_time_saves_and_epochs_save_by_themselves(fit_config, monkeypatch):
 )
 def test_early_stop_counts_since_the_first_best(values, patience, ended):
     history = [entry for v in values for entry in ({"loss": 1.0}, {"eval_srocc": v})]
-    assert EarlyStop(patience, main="srocc").has_ended(history) == ended
+    assert (stale_validations(history, "srocc") >= patience) == ended
 
 
 def test_early_stop_ends_a_run_and_it_stays_ended(fit_config):
@@ -114,6 +114,14 @@ def test_early_stop_ends_a_run_and_it_stays_ended(fit_config):
     assert again.steps == 12 and again.metrics == first.metrics and same(again, first)
     longer = fit.main(replace(config, early_stop=3))  # may be raised, and the run goes on
     assert longer.steps == 16
+
+
+def test_early_stop_counts_on_in_a_run_that_was_killed(fit_config, monkeypatch):
+    config = replace(
+        fit_config, learning_rate=1e-30, lora_learning_rate=0.0, early_stop=3, epochs=8
+    )
+    run_and_kill(config, monkeypatch, step=11)  # after one validation that was not better
+    assert fit.main(config).steps == 16
 
 
 # ---- the moving average ----
