@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Dimension = Literal["technical", "motion", "semantic"]
@@ -130,3 +131,33 @@ class Encoder(nn.Module):
         """16 hex digits that change whenever the tokens could change."""
         parts = (self.spec, self.version, self.weights_id, sorted(self.options().items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def join_rows(encoder: Encoder, tokens: Tensor, prompts: Sequence[str | None] | None) -> Tensor:
+    """`encoder.join` for rows of which some may have no prompt: (b, m, e) to float32 (b, k, d).
+
+    Where only some rows have one it's done row by row, so that rows don't depend on each other.
+
+    Args:
+        encoder: The tokens' encoder.
+        tokens: What its `encode` gave.
+        prompts: One per row, empty or None where it's unknown; None where all are.
+
+    Raises:
+        ValueError: There aren't b prompts, or the encoder's tokens aren't what its spec says.
+    """
+    known = [prompt or "" for prompt in prompts or [None] * len(tokens)]
+    if len(known) != len(tokens):
+        raise ValueError(f"there are {len(known)} prompts for {len(tokens)} clips")
+    if all(known) or not any(known):
+        joined = encoder.join(tokens, known if any(known) else None)
+    else:
+        rows = zip(tokens.unsqueeze(1), known)
+        joined = torch.cat([encoder.join(row, [one] if one else None) for row, one in rows])
+    spec = encoder.spec
+    if joined.shape[1:] != (spec.num_tokens, spec.dim):
+        raise ValueError(
+            f"encoder {spec.name} gave tokens of shape {tuple(joined.shape[1:])}, "
+            f"its spec says {(spec.num_tokens, spec.dim)}"
+        )
+    return joined.float()

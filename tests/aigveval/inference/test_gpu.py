@@ -9,13 +9,11 @@ from transformers import AutoConfig
 
 from aigveval.inference.assessor import Assessor, load
 from aigveval.inference.engine import VlmEngine
-from aigveval.model.precision import find_device
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.data.manifest import make_clip
-from aigveval.features.folder import FeatureFolder
-from aigveval.features.export import extract_features
+from aigveval.features.export import FeatureFolder, extract_features
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.precision import choose_dtype
+from aigveval.model.precision import choose_dtype, find_device
 from aigveval.presets import read_catalogue
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.train import fit
