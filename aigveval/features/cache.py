@@ -25,7 +25,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from encoders.base import Encoder
+from encoders.base import Encoder, full_float32
 from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
@@ -178,7 +178,9 @@ def extract(
             rows = [i for i, (_, (_, views)) in enumerate(batch) if str(number) in views]
             if rows:
                 views = torch.stack([batch[i][1][1][str(number)] for i in rows]).to(device)
-                for i, value in zip(rows, encoder.encode(views), strict=True):
+                with full_float32(views.device):
+                    found = encoder.encode(views)
+                for i, value in zip(rows, found, strict=True):
                     tokens[i][str(number)] = value
         return [(digest, own) for (_, (digest, _)), own in zip(batch, tokens)]
 

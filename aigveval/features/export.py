@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from encoders.base import Encoder, join_rows
+from encoders.base import Encoder, full_float32, join_rows
 from encoders.video import VideoError, read_views
 from prompts.template import clean
 
@@ -263,7 +263,8 @@ def extract_features(
         joined = {}
         for name, encoder in encoders.items():
             view = torch.stack([views[name] for _, views in batch]).to(device)
-            joined[name] = join_rows(encoder, encoder.encode(view), prompts).cpu()
+            with full_float32(view.device):
+                joined[name] = join_rows(encoder, encoder.encode(view), prompts).cpu()
         return [_checked({name: joined[name][n] for name in joined}) for n in range(len(batch))]
 
     outcomes = run_batches(

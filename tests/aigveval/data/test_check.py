@@ -96,7 +96,8 @@ class TestRows:
         assert report.scores["overall"].mean == 2.5
 
     def test_all_wrong(self):
-        report = check_manifests([table([{"video": "a", "overall": 9}] * (LISTED + 5))], files="none")
+        rows = [{"video": "a", "overall": 9}] * (LISTED + 5)
+        report = check_manifests([table(rows)], files="none")
         assert (report.rows, report.wrong_rows, len(report.wrong)) == (0, LISTED + 5, LISTED)
 
     def test_repeats(self):
@@ -152,7 +153,8 @@ class TestContent:
             "1 of 2 distinct generators of test also occur in train",
             "1 of 5 distinct videos of test also occur in train",
         ]
-        by_file = check_manifests([table(train, "train.csv"), table(test, "test.csv")], files="none")
+        tables = [table(train, "train.csv"), table(test, "test.csv")]
+        by_file = check_manifests(tables, files="none")
         assert [str(overlap) for overlap in by_file.overlaps] == expected
         rows = [row | {"split": "train"} for row in train] + [r | {"split": "test"} for r in test]
         by_column = check_manifests([table(rows)], files="none")
