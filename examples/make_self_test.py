@@ -21,7 +21,7 @@ from make_videos import FPS, HEIGHT, PROMPT, WIDTH, WRONG_PROMPT, render_scene
 
 import aigveval
 from aigveval.distortion.registry import damaged
-from aigveval.distortion.worker import write_mp4
+from aigveval.distortion.ladder import write_mp4
 from aigveval.doctor.checks import CODECS, GREYS, MODEL, SELF_TEST, checkpoint_hashes, decodes
 from aigveval.assessment import SCORE_FIELDS
 from encoders.wheels import sha256

@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from aigveval.distortion.ladder import write_mp4
 from aigveval.distortion.registry import damaged
-from aigveval.distortion.worker import write_mp4
 
 FPS, SECONDS = 24, 3.0
 WIDTH, HEIGHT = 640, 360

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aigveval.distortion.ladder import make_ladder
-from aigveval.distortion.worker import write_mp4
+from aigveval.distortion.ladder import make_ladder, write_mp4
 from encoders import read_video
 
 VIDEOS = Path(__file__).resolve().parent / "videos"

@@ -30,8 +30,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from .defects import DEFECTS
 from .rubric import (
-    DEFECTS, DIMENSIONS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES, Dimension, Score,
+    DIMENSIONS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES, Dimension, Score,
     nearest_level,
 )
 from .template import clean
@@ -42,7 +43,7 @@ ProblemKind = Literal[
     "malformed_defect", "unknown_defect", "repeated_defect", "severity_out_of_range",
     "times_reversed", "time_beyond_clip", "malformed_score", "score_out_of_range",
     "level_contradicts_score",
-    # found by `consistency.check`
+    # found by `consistency.check_consistency`
     "repeats_itself", "score_contradicts_slot", "defect_contradicts_score",
     "text_contradicts_score", "text_contradicts_defects",
 ]
@@ -67,7 +68,7 @@ class Defect:
     """A defect of a clip. Times are rounded to 0.1 s, the resolution of the text.
 
     Attributes:
-        name: One of `rubric.DEFECTS`.
+        name: One of `defects.DEFECTS`.
         severity: 1 (hardly seen) to 5 (ruins the clip).
         start_seconds: First moment it's seen, from the start of the clip; None with the end's None
             for a defect that lasts the whole clip.
@@ -142,7 +143,7 @@ class Answer:
 
     Attributes:
         scores: Name to score on 1-5, rounded to 0.01; unknown ones are absent.
-        defects: In the order they are told, at most 50, each once; empty if there are none, None
+        defects: In the order of the text, at most 50, each once; empty if there are none, None
             if unknown.
         reasoning: Dimension to one line of text, passed through `template.clean`.
         problems: What `parsing.parse` found wrong with the text; the parts concerned are left out.

@@ -7,8 +7,9 @@ from .answer import (
     DETECTIONS_LABEL, MAX_DEFECTS, MAX_REASONING_BYTES, MAX_SEVERITY, Answer, Defect, Problem,
     ProblemKind,
 )
+from .defects import DEFECTS
 from .rubric import (
-    DEFECTS, DIMENSIONS, LEVEL_WEIGHTS, LEVELS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES,
+    DIMENSIONS, LEVEL_WEIGHTS, LEVELS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES,
     Dimension, Score,
 )
 

@@ -26,8 +26,8 @@ MANIFEST is a ladder's `manifest.jsonl`, or a manifest with scores (columns `tec
 - CSV with the columns `video,prompt,overall,duration_seconds,defects`: `a.mp4,a dog runs,3.4,4,blur
 3; freeze 2 0.6-1.4`, or `none` as the last where a clip has no defect.
 
-A defect without times lasts the whole clip. `aigveval.data.attributions` tells all of the form,
-`prompts.rubric.DEFECTS` the names of defects.
+A defect without times lasts the whole clip. `aigveval.data.attributions` describes the form,
+`prompts.defects.DEFECTS` has the names of defects.
 
 Examples:
 

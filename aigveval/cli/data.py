@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
+from typer.core import TyperCommand
 
-from ..data.adapters import ADAPTERS
 from .console import one_line_errors, say, silence_libraries
-
 from .options import COLUMN_NAMES
 
 if TYPE_CHECKING:
-    from ..data.leaks import Overlap
+    from ..data.check import Overlap
     from ..data.split import Split
 
 SHOWN_OVERLAPS = 3  # pairs of parts that share one kind of thing
@@ -35,7 +34,7 @@ score, `A`, `B` or `same`.
 """
 
 CHECK_HELP = """\
-Tells what is in a manifest and what is wrong with it.
+Reports what is in a manifest and what is wrong with it.
 
 Wrong rows with their numbers, files that are missing or cannot be read, rows and files that are
 there twice, how scores are spread, and what the parts of the data set share: by the column `split`,
@@ -54,19 +53,14 @@ not be carried out. Copies and leaks do not change it.
 CONVERT_HELP = """\
 Reads a public data set from its own files and writes a manifest, scores on 1-5.
 
-""" + "".join(
-    f"- `{name}`: {adapter.title}, "
-    + ("pairs" if adapter.pairs else f"scores {adapter.scale}" if adapter.scale else "no scores")
-    + f"; reads {adapter.reads}\n"
-    for name, adapter in ADAPTERS.items()
-) + """
+{adapters}
 Examples:
 
 - `aigveval data convert ntire2025 train.txt val.txt test.txt --videos clips --out ntire.jsonl`
 - `aigveval data convert fetv manual_eval_results --prompts fetv_data.json --out fetv.csv`
 - `aigveval data convert manifest mine.csv --scale 0:100 --out mine.parquet`
 
-Several files become the parts of one manifest, told by its column `split`.
+Several files become the parts of one manifest, named in its column `split`.
 """
 
 SPLIT_HELP = """\
@@ -75,7 +69,7 @@ Splits a manifest into parts or folds, each a manifest of its own.
 `--by prompt` keeps all videos of a prompt in one part, so that a model is not tested on prompts it
 was trained on; `--by generator` does so with generators, `--by group` with the column `group`.
 Rows about the same video are never parted. The same seed gives the same parts, whatever the order
-of the rows. What the new parts share, and what those of the manifest shared, is told.
+of the rows. What the new parts share, and what those of the manifest shared, is reported.
 
 Examples:
 
@@ -114,7 +108,7 @@ def check(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..data.check import check as run
+        from ..data.check import check_manifests
         from ..reports.plots import plot_check
         from ..data.scales import MOS, Scale
         from ..errors import InputError
@@ -125,7 +119,7 @@ def check(
             raise InputError(f"{picture}: the picture is a .png file")
         parsed = Scale.parse(scale) if scale else MOS
         with _row_progress("checking", quiet=quiet) as advance:
-            report = run(
+            report = check_manifests(
                 manifests, scale=parsed, files=files, workers=workers, progress=advance
             )
         if not quiet:
@@ -139,7 +133,23 @@ def check(
         raise typer.Exit(int(not report.sound))
 
 
-@data.command(help=CONVERT_HELP, no_args_is_help=True)
+class _ConvertCommand(TyperCommand):
+    """Lists the adapters when its help is asked for, and not at each start of the program."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from ..data.adapters import find_adapter, list_adapters
+
+        lines = []
+        for name in list_adapters():
+            adapter = find_adapter(name)
+            scores = f"scores {adapter.scale}" if adapter.scale else "no scores"
+            given = "pairs" if adapter.pairs else scores
+            lines.append(f"- `{name}`: {adapter.title}, {given}; reads {adapter.reads}\n")
+        self.help = CONVERT_HELP.replace("{adapters}", "".join(lines))
+        super().format_help(ctx, formatter)
+
+
+@data.command(help=CONVERT_HELP, no_args_is_help=True, cls=_ConvertCommand)
 def convert(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Name of the data set.")],
     files: Annotated[

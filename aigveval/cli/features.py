@@ -17,7 +17,7 @@ from .console import (
 )
 
 if TYPE_CHECKING:
-    from ..features.folder import FeatureRow
+    from ..features.export import FeatureRow
 
 FEATURES_HELP = """\
 Writes what encoders see in videos, for models of your own.
@@ -84,12 +84,11 @@ def features(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..model.precision import find_device
         from ..data.inputs import collect
         from ..errors import InputError
-        from ..features.choice import parse_choice
-        from ..features.folder import FeatureFolder
-        from ..features.export import extract_features
+        from ..features.export import FeatureFolder, extract_features
+        from ..model.precision import find_device
+        from .encoder_choice import parse_choice
 
         if not inputs and prompts is None:
             raise InputError("nothing to encode: name videos, folders or patterns")

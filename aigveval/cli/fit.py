@@ -69,8 +69,8 @@ def fit(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        from ..features.choice import apply_choices, parse_choice
         from ..train.stages import read_stages, run_stages, write_fit_config
+        from .encoder_choice import apply_choices, parse_choice
 
         first, *others = read_stages(config, changes=changes or (), base=base)
         if encoder:

@@ -43,7 +43,7 @@ def ladder(
     """Damages clean videos in known ways: for training, and to test a model.
 
     From each clip it makes versions with one type of damage in five steps of severity, and writes
-    `DIR/manifest.jsonl`, which tells for each the type, severity, time range, prompt and the score
+    `DIR/manifest.jsonl`: the type, severity, time range and prompt of each version, and the score
     that it should lose on technical, motion and semantic quality. A run that was stopped goes on
     where it was.
 

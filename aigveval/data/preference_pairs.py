@@ -1,6 +1,6 @@
 """Preference pairs: two videos, and for each score which one people preferred.
 
-A manifest of pairs is a table in any format that `tables` reads, with the columns
+A manifest of pairs is a table in any format that `readers` reads, with the columns
 
     video_a, video_b   paths, relative to the manifest's folder, or absolute
     prompt             text that both were generated from; empty where unknown
@@ -25,10 +25,9 @@ from typing import Any, Literal
 
 from prompts.rubric import SCORES
 
-from ..errors import one_line
+from ..errors import ManifestError, as_text, one_line
 from .manifest import locate, read_label, read_prompt, read_video, read_weight
 from .readers import RowFault, folder_of, read_rows
-from ..errors import ManifestError, as_text
 
 Preference = Literal["A", "B", "same"]
 
@@ -54,7 +53,7 @@ class PreferencePair:
         weight: Weight in the loss, above 0.
 
     Raises:
-        ValueError: no preference is known, or one is none of the three words.
+        ValueError: No preference is known, or one is none of the three words.
     """
 
     video_a: str
@@ -80,7 +79,7 @@ def read_pairs(source: str | os.PathLike[str]) -> list[PreferencePair]:
     """Read a manifest of pairs; see the module.
 
     Raises:
-        ManifestError: it can't be read, or a row is not as described; names the row.
+        ManifestError: It can't be read, or a row is not as described; names the row.
     """
     return list(iter_pairs(source))
 
@@ -107,7 +106,7 @@ def is_pairs(source: str | os.PathLike[str]) -> bool:
     """Whether a table is of pairs, by the columns of its first row.
 
     Raises:
-        ManifestError: it can't be read.
+        ManifestError: It can't be read.
     """
     for _, row in read_rows(source, required=(), on_fault=lambda fault: None):
         return PAIR_VIDEOS[0] in row and "video" not in row
@@ -118,7 +117,7 @@ def parse_pair(number: int, values: Mapping[str, Any], folder: Path) -> Preferen
     """Check one row of a manifest of pairs.
 
     Raises:
-        RowFault: a value is not as the module says; names the row.
+        RowFault: A value is not as the module says; names the row.
     """
     video_a, video_b = (read_video(number, values, name) for name in PAIR_VIDEOS)
     prompt = read_prompt(number, values)

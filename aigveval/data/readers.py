@@ -2,7 +2,7 @@
 
 A source is a file (`.csv`, `.json`, `.jsonl`, `.parquet`), a folder that holds a Hugging Face data
 set, or the id of one on the Hub, as `owner/name`, `owner/name/configuration` and either with
-`:split`. What the columns mean is told in `manifest` and `pairs`, what else they may be called in
+`:split`. The columns are described in `manifest` and `preference_pairs`, their other names in
 `columns`.
 
 Rows are read one by one, but for `.json`, which is in memory whole: about 0.9 KB a row, and the
@@ -38,8 +38,8 @@ class RowFault(ValueError):
     """One row is not as the format wants it; the others can be read.
 
     Args:
-        number: of the row, as in `read_rows`.
-        reason: one line, to follow the file's name.
+        number: Number of the row, as in `read_rows`.
+        reason: One line, to follow the file's name.
     """
 
     def __init__(self, number: int, reason: str) -> None:
@@ -102,14 +102,14 @@ def read_rows(
     `{path: prompt}` or `{path: {"prompt": ...}}` each entry is a row, repeated keys included.
 
     Args:
-        source: see the module.
-        required: columns that a table with a header must have, and each row of another.
-        aliases: whether columns may have the other names of `columns`; rows have ours. Without,
+        source: File, folder or Hub id; see the module.
+        required: Columns that a table with a header must have, and each row of another.
+        aliases: Whether columns may have the other names of `columns`; rows have ours. Without,
             names stay as they are, as the form of one data set wants them.
-        on_fault: gets each row that is broken, and the reading goes on; by default it ends.
+        on_fault: Gets each row that is broken, and the reading goes on; by default it ends.
 
     Raises:
-        ManifestError: when the source cannot be read or has no rows, or a row is broken.
+        ManifestError: When the source cannot be read or has no rows, or a row is broken.
     """
     if url := url_of(source):
         raise ManifestError(f"{url}: {why_missing(url)}")
@@ -138,7 +138,7 @@ def read_rows(
         raise ManifestError(f"{name}: holds no rows")
 
 
-CheckColumns = Callable[[str, Sequence[str]], None]  # of what, and its columns
+CheckColumns = Callable[[str, Sequence[str]], None]  # what has the columns, and their names
 Reader = Callable[[Path, CheckColumns], Iterator[Row | RowFault]]
 
 
@@ -160,9 +160,7 @@ def _reader(source: str | os.PathLike[str]) -> Reader:
         ".parquet": _rows_of_parquet,
     }
     if os.path.isdir(source) or _hub_id(source):
-        from .hub_datasets import rows_of_dataset
-
-        return rows_of_dataset
+        return _rows_of_dataset
     reader = readers.get(Path(source).suffix.lower())
     if reader is None:
         raise ValueError(f"a manifest is one of {', '.join(MANIFEST_SUFFIXES)}")
@@ -284,7 +282,7 @@ def _rows_of_parquet(path: Path, check: CheckColumns) -> Iterator[Row | RowFault
     import pyarrow
     import pyarrow.parquet as parquet
 
-    with open(path, "rb") as file:  # also tells a missing file in the system's words
+    with open(path, "rb") as file:  # a missing file is an OSError, with the system's words
         try:
             table = parquet.ParquetFile(file)
             check("the table", table.schema_arrow.names)
@@ -295,6 +293,71 @@ def _rows_of_parquet(path: Path, check: CheckColumns) -> Iterator[Row | RowFault
                     yield number, row
         except pyarrow.ArrowException as error:
             raise ValueError(f"not Parquet: {error}") from None
+
+
+def _rows_of_dataset(source: Path, check: CheckColumns) -> Iterator[Row]:
+    """Yields the rows of a data set, split after split, with their numbers counted through.
+
+    Where there are several splits, a row without a column `split` gets the name of its own. Videos
+    are not decoded: a column of the feature `Video` gives what its `path` says.
+
+    Args:
+        source: Folder or id.
+        check: Looks at the columns of each split, and raises what is wrong with them.
+
+    Raises:
+        ManifestError: When the data set cannot be had.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise ManifestError(
+            f"{as_text(source)}: Hugging Face data sets need the package datasets: "
+            "pip install 'aigveval[datasets]'"
+        ) from None
+    number = 0
+    for split, table in _splits(source, datasets).items():
+        columns = table.column_names
+        if columns is not None:
+            check("the data set", columns)
+        for row in _undecoded(table, datasets):
+            number += 1
+            yield number, row if split is None else {"split": split, **row}
+
+
+def _splits(source: Path, datasets: Any) -> dict[str | None, Any]:
+    """Gives the tables by split; one alone goes without a name."""
+    try:
+        if is_saved_dataset(source):
+            found = datasets.load_from_disk(os.fspath(source))
+        elif source.is_dir():
+            found = datasets.load_dataset(os.fspath(source), streaming=True)
+        else:
+            parts = HUB_ID.fullmatch(source.as_posix())
+            assert parts is not None  # `_reader` chose this by it
+            found = datasets.load_dataset(
+                parts["name"], parts["configuration"], split=parts["split"], streaming=True
+            )
+    except Exception as error:  # the library raises dozens of types, of other libraries too
+        if source.is_dir():
+            raise ManifestError(
+                f"{as_text(source)}: no data set in this folder: {one_line(error)}"
+            ) from None
+        raise ManifestError(
+            f"{as_text(source)}: no such file, and no data set of this name can be had from the "
+            f"Hugging Face Hub: {one_line(error)}"
+        ) from None
+    if not isinstance(found, dict):
+        return {None: found}
+    return {name if len(found) > 1 else None: table for name, table in found.items()}
+
+
+def _undecoded(table: Any, datasets: Any) -> Any:
+    video = getattr(datasets, "Video", None)  # since datasets 3.2
+    for name, feature in (table.features or {}).items():
+        if video is not None and isinstance(feature, video):
+            table = table.cast_column(name, video(decode=False))
+    return table
 
 
 def part_names(sources: Sequence[str | os.PathLike[str]]) -> list[str | None]:

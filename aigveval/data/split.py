@@ -20,12 +20,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .leaks import Leaks, Overlap, key_of, prompt_key, video_key
+from ..errors import InputError, ManifestError, as_text
+from .check import Leaks, Overlap, key_of, prompt_key, video_key
 from .manifest import read_label, read_prompt, read_video, rebase
 from .preference_pairs import PAIR_VIDEOS, is_pairs
-from .writers import Columns, TableWriter, check_target
 from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, read_rows
-from ..errors import InputError, ManifestError, as_text
+from .writers import Columns, TableWriter, check_target
 
 By = Literal["random", "prompt", "generator", "group"]
 
@@ -36,12 +36,12 @@ SHARED = ("prompts", "generators", "videos")
 class Split:
     """What `split` wrote.
 
-    Args:
-        files: the manifests, by `train`, `test`, ... or `fold0/train`, ...
-        rows: how many rows each part has; of folds, those held out.
-        bundles: how many bundles of rows there were to deal out.
-        before: what the parts that the manifest itself named share.
-        after: what the new parts share.
+    Attributes:
+        files: The manifests, by `train`, `test`, ... or `fold0/train`, ...
+        rows: How many rows each part has; of folds, those held out.
+        bundles: How many bundles of rows there were to deal out.
+        before: What the parts that the manifest itself named share.
+        after: What the new parts share.
     """
 
     files: dict[str, Path]
@@ -55,7 +55,7 @@ def parse_parts(text: str) -> dict[str, float]:
     """Reads `train=0.8,valid=0.1,test=0.1`; the shares are taken relative to their sum.
 
     Raises:
-        InputError: when it is something else.
+        InputError: When it is something else.
     """
     parts: dict[str, float] = {}
     try:
@@ -94,18 +94,18 @@ def split(
     videos, which stay right. Memory: about 0.2 KB per row.
 
     Args:
-        source: manifest to split.
-        out: folder for the parts: `train.jsonl`, ... or `fold0/train.jsonl`, `fold0/valid.jsonl`.
-        by: what no two parts may share; `random` is nothing but the video.
-        parts: name -> share of the rows, adding up to 1.
-        folds: number of folds, in place of `parts`: each is held out once.
-        seed: of the order in which bundles are dealt out.
-        only: take but the rows whose `split` is this.
-        suffix: format of the parts, by default that of the source.
-        progress: called after each row that is read or written.
+        source: Manifest to split.
+        out: Folder for the parts: `train.jsonl`, ... or `fold0/train.jsonl`, `fold0/valid.jsonl`.
+        by: What no two parts may share; `random` is nothing but the video.
+        parts: Name -> share of the rows, adding up to 1.
+        folds: Number of folds, in place of `parts`: each is held out once.
+        seed: Seed of the order in which bundles are assigned to parts.
+        only: Take but the rows whose `split` is this.
+        suffix: Format of the parts, by default that of the source.
+        progress: Called after each row that is read or written.
 
     Raises:
-        InputError: when it cannot be done, naming the row where there is one.
+        InputError: When it cannot be done, naming the row where there is one.
     """
     if (parts is None) == (folds is None):
         raise InputError("a split is into parts or into folds")

@@ -1,4 +1,4 @@
-"""Writes tables row by row in the formats that `tables` reads: whole, or not at all."""
+"""Writes tables row by row in the formats that `readers` reads: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from .readers import MANIFEST_SUFFIXES
 from ..errors import InputError, as_text
+from ..files import replaced
+from .readers import MANIFEST_SUFFIXES
 
 Kind = Literal["nothing", "whole", "number", "text"]
 
@@ -52,17 +54,17 @@ class TableWriter:
     """Writes rows to a file; a context manager. The file appears when it ends without an error.
 
     Args:
-        path: its suffix chooses the format; its folder is made when missing.
-        columns: of the table, in order; a row may leave any out.
+        path: Its suffix chooses the format; its folder is made when missing.
+        columns: Columns of the table, in order; a row may leave any out.
 
     Raises:
-        InputError: when the format is unknown or the file cannot be written.
+        InputError: When the format is unknown or the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], columns: Columns) -> None:
         self.path, self.columns = Path(path), columns
         check_target(self.path, ())
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._stack = ExitStack()
         self._rows = 0
         self._waiting: list[dict[str, Any]] = []  # for Parquet
         self._parquet: Any = None
@@ -71,16 +73,20 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         suffix = self.path.suffix.lower()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if suffix == ".parquet":
-                self._open_parquet()
-            else:
-                self._file = open(self._part, "w", encoding="utf-8", newline="")
-                if suffix == ".csv":
-                    self._csv = csv.writer(self._file)
-                    self._csv.writerow(self.columns)
-                elif suffix == ".json":
-                    self._file.write("[")
+            with ExitStack() as stack:
+                part = stack.enter_context(replaced(self.path))
+                if suffix == ".parquet":
+                    self._open_parquet(part)
+                    stack.callback(self._close)
+                else:
+                    self._file = open(part, "w", encoding="utf-8", newline="")
+                    stack.callback(self._close)
+                    if suffix == ".csv":
+                        self._csv = csv.writer(self._file)
+                        self._csv.writerow(self.columns)
+                    elif suffix == ".json":
+                        self._file.write("[")
+                self._stack = stack.pop_all()
         except OSError as error:
             raise self._cannot_write(error) from None
         return self
@@ -105,23 +111,22 @@ class TableWriter:
             raise self._cannot_write(error) from None
         self._rows += 1
 
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         try:
-            if self._file is None:
-                self._flush_parquet()
-                self._parquet.close()
-            else:
-                if self.path.suffix.lower() == ".json":
-                    self._file.write("]\n")
-                self._file.close()
-            if kind is None:
-                os.replace(self._part, self.path)
+            self._stack.__exit__(*exception)
         except OSError as error:
             raise self._cannot_write(error) from None
-        finally:
-            self._part.unlink(missing_ok=True)
 
-    def _open_parquet(self) -> None:
+    def _close(self) -> None:
+        if self._file is None:
+            self._flush_parquet()
+            self._parquet.close()
+        else:
+            if self.path.suffix.lower() == ".json":
+                self._file.write("]\n")
+            self._file.close()
+
+    def _open_parquet(self, part: Path) -> None:
         import pyarrow
         import pyarrow.parquet as parquet
 
@@ -129,7 +134,7 @@ class TableWriter:
         self._schema = pyarrow.schema(
             [(name, types.get(kind, pyarrow.string())) for name, kind in self.columns.items()]
         )
-        self._parquet = parquet.ParquetWriter(os.fspath(self._part), self._schema)
+        self._parquet = parquet.ParquetWriter(os.fspath(part), self._schema)
 
     def _flush_parquet(self) -> None:
         import pyarrow

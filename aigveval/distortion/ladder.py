@@ -17,7 +17,7 @@ Rows of the manifest:
     start_seconds, end_seconds: where the damage is; null for clean rows and wrong prompts.
     technical_drop, motion_drop, semantic_drop: nominal loss against the source in MOS points, 0.75
         per severity in the type's own dimension, 0 elsewhere, null where an effect is likely too.
-    seed: what `distortions.damaged` makes the same frames from.
+    seed: what `registry.damaged` makes the same frames from.
     other: for scene_cut and prompt_mismatch, the source that the foreign part comes from.
 """
 
@@ -28,35 +28,63 @@ import json
 import multiprocessing
 import os
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from encoders.cpu import available_cpus
+from prompts.consistency import DROP_PER_SEVERITY
+from prompts.defects import DEFECTS
+from prompts.rubric import DIMENSIONS
 
-from .registry import DISTORTIONS, SEVERITIES
 from ..data.inputs import collect
-from .worker import Job, Settings, render, write_atomic
 from ..data.manifest import Clip, make_clip
 from ..errors import InputError, UsageError
-from .prompts import content_words, mismatch, wrong_object
+from ..files import replaced, write_text
+from .prompts import WRONG_PROMPTS, content_words
+from .registry import DISTORTIONS, SEVERITIES, damaged
 
-PROMPT_TYPES = ("prompt_mismatch", "wrong_object")
-TYPES = (*DISTORTIONS, *PROMPT_TYPES)
-DROP_PER_SEVERITY = 0.75  # MOS points
-_UNSURE = {"scene_cut": ("motion",)}  # dimensions of which a type's effect is not claimed
+TYPES = (*DISTORTIONS, *WRONG_PROMPTS)
+VERSION = 1  # goes up whenever the same settings give other frames
 _OTHERS = 3  # how many other clips to try for a scene cut before giving up
-State = dict[str, Any]  # what `render` knows of a source, see there
+State = dict[str, Any]  # what `render` gives for a source, see there
 OnError = Callable[[str, str], None]
 
 
 class LadderError(UsageError):
     """The ladder can't be made; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the frames depend on; all of an output folder is made with the same."""
+
+    seed: int
+    max_side_px: int
+    max_seconds: float
+    crf: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One source: `name` is its folder in the ladder, `others` are clips of another content."""
+
+    path: str
+    name: str
+    folder: str
+    others: tuple[str, ...]
+    types: tuple[str, ...]
+    severities: tuple[int, ...]
+    settings: Settings
 
 
 def make_ladder(
@@ -72,26 +100,26 @@ def make_ladder(
     written under a temporary name and renamed when complete. A bad source is reported and left out.
 
     Args:
-        sources: files, folders (searched whole), patterns, manifests.
-        out_dir: made if missing.
-        types: some of `TYPES`; default all.
-        severities: some of 1..5.
-        seed: of the random details. The same seed gives the same bytes on one machine.
-        workers: processes; default one per CPU that may be used; 1 renders in the calling process.
-        max_side_px: larger frames are shrunk to this longer side, which bounds the time.
-        max_seconds: longer clips are cut to this length around their middle.
-        crf: quality of the H.264 files, lower is better; 10 can't be told from the frames.
+        sources: Files, folders (searched whole), patterns, manifests.
+        out_dir: Made if missing.
+        types: Some of `TYPES`; default all.
+        severities: Some of 1..5.
+        seed: Seed of the random details. The same seed gives the same bytes on one machine.
+        workers: Processes; default one per CPU that may be used; 1 renders in the calling process.
+        max_side_px: Larger frames are shrunk to this longer side, which bounds the time.
+        max_seconds: Longer clips are cut to this length around their middle.
+        crf: Quality of the H.264 files, lower is better; 10 looks like the frames.
         prompts: `{path or file name: prompt}`, or a manifest (see `data.inputs`). Without a
             prompt a source gets no rows of the wrong-prompt types.
-        quiet: no progress bar.
-        on_error: called with the path and the reason of each bad source; default a line on stderr.
+        quiet: No progress bar.
+        on_error: Called with the path and the reason of each bad source; default a line on stderr.
 
     Returns:
         Path of the manifest, which holds the rows of these sources and types.
 
     Raises:
-        LadderError: no usable source, a folder made with other settings or in use by another run.
-        ValueError: wrong options.
+        LadderError: No usable source, a folder made with other settings or in use by another run.
+        ValueError: Wrong options.
     """
     chosen = tuple(dict.fromkeys(types if types is not None else TYPES))
     for kind in chosen:
@@ -127,9 +155,11 @@ def make_ladder(
             if not rows:
                 raise LadderError("none of the sources could be used")
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_atomic(out / "manifest.jsonl", lines)
+            write_text(out / "manifest.jsonl", lines)
     except Timeout:
         raise LadderError(f"{out}: another run is writing here") from None
+    except InputError as error:
+        raise LadderError(str(error)) from None
     except OSError as error:
         raise LadderError(f"{error.filename or out}: {error.strerror or error}") from None
     return out / "manifest.jsonl"
@@ -190,14 +220,14 @@ def _check_settings(path: Path, settings: Settings) -> None:
     if theirs != mine:
         raise LadderError(
             f"{path.parent} was made with other settings, {theirs}, not {mine}; use another folder")
-    write_atomic(path, mine + "\n")
+    write_text(path, mine + "\n")
 
 
 def _print_error(path: str, reason: str) -> None:
     print(f"{path}: {reason}", file=sys.stderr)
 
 
-# ---- rendering ----------------------------------------------------------------------------------
+# ---- rendering all sources ----------------------------------------------------------------------
 
 
 def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[str, State]:
@@ -278,6 +308,133 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
 
 
+# ---- rendering one source -----------------------------------------------------------------------
+
+
+def render(job: Job) -> dict[str, Any]:
+    """Write the missing files of one source; runs in a worker process.
+
+    Returns:
+        num_frames, fps, seed, damage {type: {severity: [start, end]}} and other; or error.
+    """
+    from encoders.video import VideoError
+    from encoders.wheels import sha256
+
+    folder = Path(job.folder)
+    note = folder / "source.json"
+    try:
+        digest = sha256(Path(job.path))
+    except OSError as error:
+        return {"error": error.strerror or str(error)}
+    visual = [kind for kind in job.types if kind in DISTORTIONS]
+    old = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    state: dict[str, Any] = old if old.get("sha256") == digest else {
+        "sha256": digest, "seed": clip_seed(job.settings.seed, job.name), "damage": {}}
+    damage = state["damage"]
+    if state.get("other") not in (None, *job.others):  # it is not among the sources any more
+        for kind in visual:
+            if DISTORTIONS[kind].needs_other:
+                damage.pop(kind, None)
+    frames: np.ndarray | None = None
+    other: np.ndarray | None = None
+    try:
+        if "num_frames" not in state or not (folder / "clean.mp4").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            frames, state["fps"] = _read(job.path, job.settings)
+            state["num_frames"] = len(frames)
+            write_mp4(folder / "clean.mp4", frames, state["fps"], crf=job.settings.crf)
+            write_text(note, json.dumps(state, sort_keys=True))
+        for kind in visual:
+            made = damage.setdefault(kind, {})
+            missing = [s for s in job.severities
+                       if str(s) not in made or not (folder / f"{kind}_{s}.mp4").exists()]
+            if not missing or state["num_frames"] < DISTORTIONS[kind].min_frames:
+                continue
+            if frames is None:
+                frames, _ = _read(job.path, job.settings)
+            if DISTORTIONS[kind].needs_other:
+                other, state["other"] = _read_other(job, state["fps"])
+                if other is None:
+                    continue
+            for severity in missing:
+                bad, start, end = damaged(
+                    frames, kind, severity, state["seed"], state["fps"], other=other)
+                file = folder / f"{kind}_{severity}.mp4"
+                write_mp4(file, bad, state["fps"], crf=job.settings.crf)
+                made[str(severity)] = [round(start, 4), round(end, 4)]
+            write_text(note, json.dumps(state, sort_keys=True))
+    except VideoError as error:
+        return {"error": error.reason}
+    except InputError as error:
+        return {"error": str(error)}
+    except OSError as error:
+        return {"error": f"{error.filename or folder}: {error.strerror or error}"}
+    return state
+
+
+def clip_seed(seed: int, name: str) -> int:
+    """The seed of one clip's random details, from the ladder's seed and the clip's folder name."""
+    return zlib.crc32(f"{seed} {name}".encode())
+
+
+def _read(path: str, settings: Settings) -> tuple[np.ndarray, float]:
+    """The middle `max_seconds` of a clip: uint8 (t, h, w, 3) of even size, and the frame rate."""
+    from encoders.video import FrameRequest, read_frames
+
+    def middle(count: int, fps: float) -> np.ndarray:
+        length = min(count, max(1, round(settings.max_seconds * fps)))
+        return np.arange(length) + (count - length) // 2
+
+    info, found = read_frames(path, {"all": FrameRequest(indices=middle, stream="slow")},
+                              slow_max_side_px=settings.max_side_px)
+    frames = found["all"].pixels.permute(0, 2, 3, 1).numpy()
+    if 1 in frames.shape[1:3]:
+        frames = frames.repeat(1 + (frames.shape[1] == 1), axis=1)
+        frames = frames.repeat(1 + (frames.shape[2] == 1), axis=2)
+    height, width = (side // 2 * 2 for side in frames.shape[1:3])
+    return np.ascontiguousarray(frames[:, :height, :width]), float(info.fps)
+
+
+def _read_other(job: Job, fps: float) -> tuple[np.ndarray | None, str | None]:
+    """The first clip of another content that can be read, at `fps` frames per second."""
+    from encoders.video import VideoError
+
+    for path in job.others:
+        try:
+            frames, rate = _read(path, job.settings)
+        except VideoError:
+            continue
+        return frames[(np.arange(max(1, round(len(frames) * fps / rate))) * rate / fps).astype(int)
+                      .clip(max=len(frames) - 1)], path
+    return None, None
+
+
+def write_mp4(
+    path: Path, frames: np.ndarray, fps: float, *, crf: int = 10, preset: str = "ultrafast"
+) -> None:
+    """Write H.264 in MP4, yuv420p, no audio; on one thread, so that the bytes are reproducible.
+
+    Args:
+        path: Replaced once the file is complete.
+        frames: uint8 RGB (t, h, w, 3) with even h and w.
+        fps: Frames per second, kept exactly for fractions up to /1001.
+        crf, preset: Options of x264. The fastest preset costs size, not quality: `crf` sets that.
+    """
+    import av
+
+    rate = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
+    options = {"crf": str(crf), "preset": preset, "threads": "1"}
+    with replaced(path) as part, av.open(str(part), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            # OpenCV's conversion takes a quarter of the time of FFmpeg's and rounds better.
+            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode())
+
+
 # ---- manifest -----------------------------------------------------------------------------------
 
 
@@ -285,11 +442,10 @@ def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dic
     def row(
         kind: str, severity: int, strength: float, unit: str | None, **extra: Any
     ) -> dict[str, Any]:
-        dimension = DISTORTIONS[kind].dimension if kind in DISTORTIONS else (
-            "semantic" if kind in PROMPT_TYPES else None)
+        dimension = DEFECTS[kind].dimension if kind in DEFECTS else None
+        unknown = DISTORTIONS[kind].side_effects if kind in DISTORTIONS else ()
         drops = {f"{name}_drop": DROP_PER_SEVERITY * severity if name == dimension else
-                 None if name in _UNSURE.get(kind, ()) else 0.0
-                 for name in ("technical", "motion", "semantic")}
+                 None if name in unknown else 0.0 for name in DIMENSIONS}
         video = f"{kind}_{severity}.mp4" if kind in DISTORTIONS else "clean.mp4"
         return {"video": f"{job.name}/{video}", "source": clip.video, "group": job.name,
                 "prompt": clip.prompt, "source_prompt": clip.prompt, "type": kind,
@@ -297,6 +453,10 @@ def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dic
                 "start_seconds": None, "end_seconds": None, "seed": state["seed"], **drops,
                 "other": None, **extra}
 
+    prompts = {str(other.path): other.prompt for other in clips}
+    # Of the clips of another content, the first with a prompt.
+    other, other_prompt = next(
+        ((path, text) for path in job.others if (text := prompts.get(path))), (None, ""))
     rows = [row("clean", 0, 0.0, None)]
     for kind in job.types:
         for severity in job.severities:
@@ -305,25 +465,13 @@ def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dic
                 start, end = state["damage"][kind][str(severity)]
                 rows.append(row(kind, severity, spec.strengths[severity - 1], spec.unit,
                                 start_seconds=start, end_seconds=end,
-                                other=state["other"] if kind == "scene_cut" else None))
-            elif kind in PROMPT_TYPES and clip.prompt:
-                wrong = _wrong_prompt(
-                    kind, severity, clip.prompt, state["seed"], job.others, clips)
-                if wrong:
-                    text, strength, unit, other = wrong
-                    rows.append(row(kind, severity, strength, unit, prompt=text, other=other))
+                                other=state["other"] if spec.needs_other else None))
+            elif kind in WRONG_PROMPTS and clip.prompt:
+                wrong = WRONG_PROMPTS[kind]
+                if wrong.needs_other and other is None:
+                    continue
+                made = wrong.apply(clip.prompt, other_prompt, severity, state["seed"])
+                if made:
+                    rows.append(row(kind, severity, made[1], wrong.unit, prompt=made[0],
+                                    other=other if wrong.needs_other else None))
     return rows
-
-
-def _wrong_prompt(
-    kind: str, severity: int, prompt: str, seed: int, others: Sequence[str], clips: Sequence[Clip]
-) -> tuple[str, float, str, str | None] | None:
-    if kind == "wrong_object":
-        changed = wrong_object(prompt, severity, seed)
-        return changed and (*changed, "wrongness of the content words", None)
-    prompts = {str(clip.path): clip.prompt for clip in clips}
-    for path in others:
-        if other := prompts.get(path):
-            mixed = mismatch(prompt, other, severity)
-            return mixed and (*mixed, "share of words from the other prompt", path)
-    return None

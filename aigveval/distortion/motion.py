@@ -1,11 +1,14 @@
-"""Damage to motion: in time, or in a way that changes over time. See `distortions`."""
+"""Damage in time: to motion, or by footage of another clip. See `registry`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 
-from .technical import Result, Rng, apply_codes, short_side
+from .base import MIN_MOTION_FRAMES, Distortion, Result, Rng, apply_codes, short_side
 
 _WINDOW_SHARE = 0.6  # share of the clip that shake and flicker act on
 
@@ -152,6 +155,28 @@ def near_static(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Re
     return out, 0, count
 
 
+def scene_cut(
+    frames: np.ndarray, strength: float, rng: Rng, fps: float, *, other: np.ndarray
+) -> Result:
+    """A cut to another clip that lasts to the end; strength is the other clip's share of the time.
+
+    Args:
+        other: The other clip (t, h, w, 3) at the same frame rate; any size (scaled to cover the
+            frame) and length (repeated if short).
+    """
+    count, height, width = frames.shape[:3]
+    start = count - min(max(1, round(strength * count)), count - 1)
+    scale = max(height / other.shape[1], width / other.shape[2])
+    size = (max(width, round(other.shape[2] * scale)), max(height, round(other.shape[1] * scale)))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    out = frames.copy()
+    for i in range(start, count):
+        wide = cv2.resize(other[i % len(other)], size,
+                          interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        out[i] = wide[top:top + height, left:left + width]
+    return out, start, count
+
+
 def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Optical flow (h, w, 2) in pixels, found at a small size; zero for frames too small for it."""
     height, width = first.shape[:2]
@@ -165,3 +190,25 @@ def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     start = np.zeros((size[1], size[0], 2), np.float32)
     flow = cv2.resize(method.calc(small[0], small[1], start), (width, height))
     return flow * np.array([width / size[0], height / size[1]], np.float32)
+
+
+def _in_time(apply: Callable[..., Result], unit: str, *strengths: float, **more: Any) -> Distortion:
+    return Distortion(
+        apply=apply, unit=unit, strengths=strengths, min_frames=MIN_MOTION_FRAMES, **more
+    )
+
+
+DISTORTIONS = (
+    _in_time(freeze, "share of the clip", 0.14, 0.24, 0.4, 0.6, 0.9),
+    _in_time(dropped_frames, "share of the frames", 0.2, 0.34, 0.5, 0.7, 0.9),
+    _in_time(shuffled_frames, "share of the clip", 0.22, 0.36, 0.52, 0.74, 1.0),
+    _in_time(shake, "displacement / short side", 0.006, 0.011, 0.019, 0.035, 0.063),
+    _in_time(flicker, "log gain", 0.05, 0.09, 0.16, 0.28, 0.5),
+    _in_time(ghosting, "share of the picture", 0.1, 0.17, 0.28, 0.44, 0.67),
+    _in_time(warping, "displacement / short side", 0.004, 0.0075, 0.014, 0.026, 0.048),
+    _in_time(near_static, "slow-down factor", 2, 4, 8, 16, 32),
+    _in_time(
+        scene_cut, "share of the clip", 0.14, 0.24, 0.4, 0.6, 0.86,
+        needs_other=True, side_effects=("motion",),
+    ),
+)

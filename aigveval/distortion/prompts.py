@@ -1,14 +1,16 @@
 """Wrong prompts of known degree: the semantic faults that leave the video as it is.
 
-Pure text functions on word lists of our own. English gets the best
-replacements; other languages are mixed word by word, or character by character where nothing is
-written between words.
+Pure text functions on word lists of our own. English gets the best replacements; other languages
+are mixed word by word, or character by character where nothing is written between words.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 _NEAR, _FAR = 0.5, 1.0  # how wrong a word from the same group and from another group counts
 
@@ -203,3 +205,31 @@ def _is_empty(word: str) -> bool:
 def _units(prompt: str) -> list[str]:
     words = prompt.split()
     return words if len(words) > 1 else list(prompt.strip())
+
+
+class WrongPrompt(NamedTuple):
+    """One kind of wrong prompt.
+
+    Attributes:
+        apply: (prompt, prompt of another clip, severity, seed) -> (wrong prompt, strength), or None
+            where the prompts are too short for this severity.
+        unit: What the strength measures.
+        needs_other: Whether it takes the other clip's prompt; without, that may be empty.
+    """
+
+    apply: Callable[[str, str, int, int], tuple[str, float] | None]
+    unit: str
+    needs_other: bool = False
+
+
+# By the name of the defect in `prompts.defects.DEFECTS`.
+WRONG_PROMPTS: Mapping[str, WrongPrompt] = MappingProxyType({
+    "prompt_mismatch": WrongPrompt(
+        lambda prompt, other, severity, seed: mismatch(prompt, other, severity),
+        "share of words from the other prompt", needs_other=True,
+    ),
+    "wrong_object": WrongPrompt(
+        lambda prompt, other, severity, seed: wrong_object(prompt, severity, seed),
+        "wrongness of the content words",
+    ),
+})

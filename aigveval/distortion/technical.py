@@ -1,26 +1,11 @@
-"""Technical damage: every frame, the whole clip. See `distortions` for what all types share."""
+"""Technical damage: every frame, the whole clip. See `registry` for what all kinds share."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-Rng = np.random.Generator
-Result = tuple[np.ndarray, int, int]  # frames, first damaged frame, one past the last
-
-_MIN_SIDE_PX = 128  # smaller frames are damaged as if their short side were this long
-
-
-def short_side(frames: np.ndarray) -> float:
-    """What kernel sizes and displacements are fractions of, in pixels."""
-    return float(max(min(frames.shape[1:3]), _MIN_SIDE_PX))
-
-
-def apply_codes(frames: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Apply a (256,) or (256, 3) table of code values to a whole clip at once."""
-    codes = np.clip(np.rint(table), 0, 255).astype(np.uint8)
-    flat = frames.reshape(-1, frames.shape[2], 3)
-    return cv2.LUT(flat, codes.reshape(1, 256, -1)).reshape(frames.shape)
+from .base import Distortion, Result, Rng, apply_codes, short_side
 
 
 def blur(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
@@ -97,3 +82,17 @@ def colour_cast(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Re
     gains = np.exp(strength * hue / np.abs(hue).max())
     gains /= gains @ np.array([0.299, 0.587, 0.114])  # grey keeps its brightness
     return apply_codes(frames, np.arange(256)[:, None] * gains), 0, len(frames)
+
+
+DISTORTIONS = (
+    Distortion(
+        apply=blur, unit="sigma / short side", strengths=(0.0025, 0.0045, 0.008, 0.0145, 0.026)
+    ),
+    Distortion(apply=noise, unit="sigma, code values", strengths=(5, 9, 16, 29, 52)),
+    Distortion(apply=blocking, unit="100 - JPEG quality", strengths=(65, 80, 89, 94, 98)),
+    Distortion(apply=banding, unit="code value step", strengths=(10, 17, 29, 49, 83)),
+    Distortion(apply=low_resolution, unit="scale factor", strengths=(1.5, 2.4, 3.8, 6, 10)),
+    Distortion(apply=overexposure, unit="EV", strengths=(0.3, 0.55, 0.95, 1.6, 2.7)),
+    Distortion(apply=underexposure, unit="EV", strengths=(0.5, 0.9, 1.6, 2.8, 4.8)),
+    Distortion(apply=colour_cast, unit="log gain", strengths=(0.08, 0.14, 0.25, 0.45, 0.8)),
+)

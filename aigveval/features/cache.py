@@ -12,10 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,11 +25,17 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from encoders.base import Encoder
+from encoders.base import Encoder, full_float32
 from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
+from ..batching import Done, run_batches
 from ..data.readers import why_missing
+from ..errors import reason_of
+from ..files import replaced
+
+# SHA-256 of a file; and views or tokens by the encoder's place in the list.
+_OfFile = tuple[str, dict[str, Tensor]]
 
 # Part of every entry; raise it when the layout or the reading of frames changes the tokens.
 _FORMAT = "1"
@@ -55,7 +59,7 @@ class FeatureCache:
         """SHA-256 of the file, remembered here for the path while size and mtime stay equal.
 
         Raises:
-            OSError: the file can't be read.
+            OSError: The file can't be read.
         """
         stat = os.stat(path)
         key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
@@ -93,8 +97,8 @@ class FeatureCache:
         """Store tokens (m, e).
 
         Raises:
-            ValueError: not 2-d, or not finite.
-            OSError: the folder can't be written, e.g. the disk is full; no partial entry stays.
+            ValueError: The tokens are not 2-d, or not finite.
+            OSError: The folder can't be written, e.g. the disk is full; no partial entry stays.
         """
         tokens = tokens.detach().to("cpu", torch.float32).contiguous()
         if tokens.ndim != 2 or not torch.isfinite(tokens).all():
@@ -103,19 +107,9 @@ class FeatureCache:
                 f"{tuple(tokens.shape)}, finite {bool(torch.isfinite(tokens).all())}"
             )
         path = self.entry(digest, encoder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = to_bytes(
-            {"tokens": tokens},
-            metadata={**_identity(digest, encoder), "check": _check(tokens)},
-        )
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        metadata = {**_identity(digest, encoder), "check": _checksum(tokens)}
+        with replaced(path) as temporary:
+            temporary.write_bytes(to_bytes({"tokens": tokens}, metadata=metadata))
 
 
 @dataclass(kw_only=True)
@@ -123,10 +117,10 @@ class ExtractReport:
     """What `extract` did.
 
     Attributes:
-        digests: path as given -> SHA-256 of the file, for every file whose tokens are in the cache.
-        errors: path as given -> one line saying what is wrong with the file.
-        computed: number of files that were decoded in this call.
-        notes: one line per damaged entry that was computed again.
+        digests: Path as given -> SHA-256 of the file, for every file whose tokens are in the cache.
+        errors: Path as given -> one line saying what is wrong with the file.
+        computed: Number of files that were decoded in this call.
+        notes: One line per damaged entry that was computed again.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
@@ -148,135 +142,88 @@ def extract(
     """Make sure that the cache holds every encoder's tokens of every file.
 
     Each file is read once, for all encoders that miss it. Hashing, decoding and `preprocess` run in
-    `workers` threads (the decoders, OpenCV and torch release the interpreter lock); `encode` runs
-    in the calling thread meanwhile. At most ``2 * workers + batch_size`` files are in memory.
+    `workers` threads, `encode` runs in the calling thread meanwhile; see `batching`.
 
     A file that can't be assessed gets a line in `errors` and the others go on.
 
     Args:
-        paths: video files; a repeated one is read once.
-        encoders: put into eval mode and moved to `device`.
-        cache: where the tokens go.
-        workers: reading threads. One keeps two cores busy, because decoders have own threads.
-        batch_size: files per call of `encode`. With 1 the tokens are those of live scoring bit
+        paths: Video files; a repeated one is read once.
+        encoders: Put into eval mode and moved to `device`.
+        cache: Where the tokens go.
+        workers: Reading threads. One keeps two cores busy, because decoders have own threads.
+        batch_size: Files per call of `encode`. With 1 the tokens are those of live scoring bit
             for bit; larger ones differ in the last digits, and pay off on a GPU only.
-        device: where `encode` runs.
-        progress: show a bar on a terminal.
+        device: Where `encode` runs.
+        progress: Show a bar on a terminal.
+
+    Raises:
+        OSError: The cache can't be written.
     """
-    if workers < 1 or batch_size < 1:
-        raise ValueError(f"workers and batch_size must be >= 1, got {workers} and {batch_size}")
     for encoder in encoders:
         encoder.eval().to(device)
     unique = list(dict.fromkeys(os.fspath(path) for path in paths))
     report, first_note = ExtractReport(), len(cache.notes)
-    batch: list[_Loaded] = []
+
+    def prepare(path: str) -> _OfFile | Done[_OfFile]:
+        if not os.path.isfile(path):
+            raise VideoError(path, "not a file" if os.path.exists(path) else why_missing(path))
+        digest = cache.digest(path)
+        missing = {str(i): e for i, e in enumerate(encoders) if cache.get(digest, e) is None}
+        return (digest, read_views(path, missing)) if missing else Done((digest, {}))
+
+    @torch.inference_mode()
+    def compute(batch: Sequence[tuple[str, _OfFile]]) -> Sequence[_OfFile | Exception]:
+        tokens: list[dict[str, Tensor]] = [{} for _ in batch]
+        for number, encoder in enumerate(encoders):
+            rows = [i for i, (_, (_, views)) in enumerate(batch) if str(number) in views]
+            if rows:
+                views = torch.stack([batch[i][1][1][str(number)] for i in rows]).to(device)
+                with full_float32(views.device):
+                    found = encoder.encode(views)
+                for i, value in zip(rows, found, strict=True):
+                    tokens[i][str(number)] = value
+        return [(digest, own) for (_, (digest, _)), own in zip(batch, tokens)]
+
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("[red]{task.fields[failed]}[/red]"), TimeRemainingColumn(),
     )
+    outcomes = run_batches(
+        unique, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers
+    )
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("Encoding videos", total=len(unique), failed="")
-        for loaded in _prefetch(unique, encoders, cache, workers):
-            if loaded.views:
-                batch.append(loaded)
-            elif loaded.error is None:
-                report.digests[loaded.path] = loaded.digest
-            else:
-                report.errors[loaded.path] = loaded.error
-            if len(batch) == batch_size:
-                _encode_batch(batch, encoders, cache, device, report)
-                batch = []
-            failed = f"{len(report.errors)} failed" if report.errors else ""
-            done = len(report.digests) + len(report.errors)
-            bar.update(task, completed=done, failed=failed)
-        if batch:
-            _encode_batch(batch, encoders, cache, device, report)
-            bar.update(task, completed=len(unique))
+        with closing(outcomes):
+            for outcome in outcomes:
+                error = outcome.error
+                if outcome.result is not None:
+                    digest, tokens = outcome.result
+                    try:
+                        for number, value in tokens.items():
+                            cache.put(digest, encoders[int(number)], value)
+                        report.digests[outcome.item] = digest
+                        report.computed += bool(tokens)
+                    except ValueError as fault:  # tokens that are not finite
+                        error = fault
+                if error is not None:
+                    report.errors[outcome.item] = f"{outcome.item}: {reason_of(error)}"
+                failed = f"{len(report.errors)} failed" if report.errors else ""
+                bar.update(task, advance=1, failed=failed)
     report.notes.extend(cache.notes[first_note:])
     return report
-
-
-@dataclass
-class _Loaded:
-    """One file after hashing, decoding and preprocessing; `views` by position of the encoder."""
-
-    path: str
-    digest: str = ""
-    views: dict[int, Tensor] = field(default_factory=dict)
-    error: str | None = None
-
-
-def _load(path: str, encoders: Sequence[Encoder], cache: FeatureCache) -> _Loaded:
-    try:
-        if not os.path.isfile(path):
-            raise VideoError(path, "not a file" if os.path.exists(path) else why_missing(path))
-        digest = cache.digest(path)
-        missing = {i: e for i, e in enumerate(encoders) if cache.get(digest, e) is None}
-        if not missing:
-            return _Loaded(path, digest)
-        views = read_views(path, {str(i): encoder for i, encoder in missing.items()})
-        return _Loaded(path, digest, {int(i): view for i, view in views.items()})
-    except VideoError as error:
-        return _Loaded(path, error=str(error))
-    except Exception as error:  # one bad file must not end a run over thousands
-        return _Loaded(path, error=_one_line(path, error))
-
-
-def _prefetch(
-    paths: Sequence[str], encoders: Sequence[Encoder], cache: FeatureCache, workers: int
-) -> Iterator[_Loaded]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="extract")
-    waiting: deque[Future[_Loaded]] = deque()
-    try:
-        for path in paths:
-            waiting.append(pool.submit(_load, path, encoders, cache))
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:  # also on Ctrl-C: don't decode the rest before stopping
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@torch.inference_mode()
-def _encode_batch(
-    batch: Sequence[_Loaded], encoders: Sequence[Encoder], cache: FeatureCache,
-    device: str | torch.device, report: ExtractReport,
-) -> None:
-    try:
-        for i, encoder in enumerate(encoders):
-            rows = [loaded for loaded in batch if i in loaded.views]
-            if rows:
-                tokens = encoder.encode(torch.stack([r.views[i] for r in rows]).to(device))
-                for row, value in zip(rows, tokens, strict=True):
-                    cache.put(row.digest, encoder, value)
-    except (RuntimeError, ValueError) as error:
-        if len(batch) == 1:
-            report.errors[batch[0].path] = _one_line(batch[0].path, error)
-            return
-        for loaded in batch:  # one by one, to find out which file it is
-            _encode_batch([loaded], encoders, cache, device, report)
-        return
-    report.digests.update((loaded.path, loaded.digest) for loaded in batch)
-    report.computed += len(batch)
 
 
 def _identity(digest: str, encoder: Encoder) -> dict[str, str]:
     return {"format": _FORMAT, "video_sha256": digest, "fingerprint": encoder.fingerprint()}
 
 
-def _check(tokens: Tensor) -> str:
+def _checksum(tokens: Tensor) -> str:
     return hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
 
 
 def _problem(metadata: dict[str, str], tokens: Tensor, identity: dict[str, str]) -> str | None:
     if any(metadata.get(key) != value for key, value in identity.items()):
         return "belongs to another file, encoder or format"
-    if metadata.get("check") != _check(tokens):
+    if metadata.get("check") != _checksum(tokens):
         return "checksum differs"
     return None
-
-
-def _one_line(path: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if reason.startswith(f"{path}: ") else f"{path}: {reason[:300]}"

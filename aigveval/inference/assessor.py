@@ -13,12 +13,12 @@ import torch
 from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
+from ..batching import run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
 from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
 from ..versions import __version__
-from .batching import run_batches, stop_at_our_fault
 
 if TYPE_CHECKING:
     from ..model.checkpoint import Checkpoint

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from prompts import DIMENSIONS, SCORES, Answer, check, parse
+from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
 from prompts.answer import TENTHS, Problem
 from prompts.rubric import Score as ScoreName
 
@@ -172,7 +172,7 @@ def read_answer(
             defect for defect in answer.defects if defect.dimension in scores
         ),
     )
-    found = check(answer, duration_seconds=length, slot_scores=scores)
+    found = check_consistency(answer, duration_seconds=length, slot_scores=scores)
     repeated = {problem.detail for problem in found if problem.kind == "repeats_itself"}
     answer = replace(
         answer,

@@ -20,9 +20,9 @@ from encoders.container import inspect
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
 
 from ..assessment import Timeline, Window
+from ..batching import run_batches
 from ..errors import our_fault
 from .assessor import Assessor
-from .batching import run_batches
 from .engine import Engine, Views
 
 WINDOW_SECONDS = 2.0

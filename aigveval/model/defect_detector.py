@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from prompts import SCORES, Defect, Detection
 from prompts.answer import TENTHS
-from prompts.rubric import DEFECTS
+from prompts.defects import DEFECTS
 
 MIDDLE_SEVERITY = 3.0
 NAMED_FROM = 5  # certainty from which on a detection counts as a defect
@@ -41,7 +41,7 @@ class DefectDetector(nn.Module):
 
     Args:
         entries: Encoders as in `AIGVEvalConfig.encoders`.
-        names: Of the defects, each of `prompts.rubric.DEFECTS`.
+        names: Of the defects, each of `prompts.defects.DEFECTS`.
     """
 
     def __init__(self, entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:

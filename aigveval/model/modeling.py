@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from encoders.base import Encoder
+from encoders.base import Encoder, full_float32
 from prompts import Detection, render_detections
 from prompts.consistency import highest_severity
 from prompts.rubric import MIN_SCORE, Score
@@ -259,10 +259,11 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
         """Views (b, ...) of each encoder, and the b prompts, to features (b, K, D)."""
         if not self.encoders:
             self.load_encoders()
-        tokens = {
-            name: cast(Encoder, encoder).encode(views[name].to(self.device))
-            for name, encoder in self.encoders.items()
-        }
+        with full_float32(self.device):
+            tokens = {
+                name: cast(Encoder, encoder).encode(views[name].to(self.device))
+                for name, encoder in self.encoders.items()
+            }
         return self.join(tokens, text)
 
     @torch.no_grad()

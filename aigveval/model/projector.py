@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from encoders.base import Encoder
+from encoders.base import Encoder, join_rows
 from prompts import SCORES, clean
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
@@ -43,29 +43,8 @@ def unpack_features(features: Tensor, shapes: Sequence[tuple[int, int]]) -> list
 
 
 def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | None) -> Tensor:
-    """`encoder.join`: (b, m, e) and b prompts to (b, k, d).
-
-    Where only some rows have a prompt it's done row by row, so that rows don't depend on each
-    other. An empty prompt counts as none, as in the question.
-
-    Raises:
-        ValueError: There aren't b prompts, or the encoder's tokens aren't what its spec says.
-    """
-    prompts = [clean(prompt or "") for prompt in text or [None] * len(tokens)]
-    if len(prompts) != len(tokens):
-        raise ValueError(f"there are {len(prompts)} prompts for {len(tokens)} clips")
-    if all(prompts) or not any(prompts):
-        joined = encoder.join(tokens, prompts if any(prompts) else None)
-    else:
-        rows = zip(tokens.unsqueeze(1), prompts)
-        joined = torch.cat([encoder.join(row, [one] if one else None) for row, one in rows])
-    spec = encoder.spec
-    if joined.shape[1:] != (spec.num_tokens, spec.dim):
-        raise ValueError(
-            f"encoder {spec.name} gave tokens of shape {tuple(joined.shape[1:])}, "
-            f"its spec says {(spec.num_tokens, spec.dim)}"
-        )
-    return joined.float()
+    """`encoders.base.join_rows` with prompts as the question has them, cleaned: (b, k, d)."""
+    return join_rows(encoder, tokens, text and [clean(prompt or "") for prompt in text])
 
 
 def bounded(scores: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 
 from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection, parse, render, render_detections
 from prompts.consistency import highest_severity
+from prompts.defects import DEFECTS
 from prompts.reasoning import write_reasoning
-from prompts.rubric import DEFECTS, Score
+from prompts.rubric import Score
 
 from ..model.base import ScorerModel
 from ..model.defect_detector import NAMED_FROM

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prompts import Answer, Defect, check, parse
+from prompts import Answer, Defect, check_consistency, parse
 from prompts.rubric import DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, Score, nearest_level
 
 Scores = Mapping[Score, float]
@@ -178,7 +178,7 @@ def _iou(first: _Spans, second: _Spans) -> float:
 
 
 def consistency_reward(answer: Answer) -> float:
-    """Whether the text agrees with itself: halved by each contradiction that `prompts.check` finds.
+    """Whether the text agrees with itself: halved by each `prompts.check_consistency` finding.
 
     Examples:
         >>> text = "Motion quality: good\\nMotion: {}\\nDefects: {}\\nScores: - 4.0 - -"
@@ -193,7 +193,7 @@ def consistency_reward(answer: Answer) -> float:
     """
     if not answer.scores and not answer.reasoning and answer.defects is None:
         return 0.0
-    return 0.5 ** len(check(answer))
+    return 0.5 ** len(check_consistency(answer))
 
 
 def length_reward(text: str, *, short: int = SHORT_CHARS, long: int = LONG_CHARS) -> float:

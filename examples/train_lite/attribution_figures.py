@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aigveval.metrics import bootstrap_interval
 from prompts.consistency import MAX_SLOT_DIFFERENCE
-from prompts.rubric import DEFECTS
+from prompts.defects import DEFECTS
 
 Figure = dict[str, Any]
 Span = tuple[float, float]  # start and end in seconds
@@ -23,7 +23,7 @@ Span = tuple[float, float]  # start and end in seconds
 PLAIN = 3  # from this severity on a defect has to be found
 CLEAN, MISMATCH = "clean", "prompt_mismatch"
 TIMED = ("freeze", "flicker", "scene_cut", "shake")
-# Kinds of `prompts.check`; all others are of the format.
+# Kinds of `prompts.check_consistency`; all others are of the format.
 CONTRADICTIONS = (
     "repeats_itself", "score_contradicts_slot", "defect_contradicts_score",
     "text_contradicts_score", "text_contradicts_defects",

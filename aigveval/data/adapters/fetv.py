@@ -15,10 +15,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..readers import Row, read_rows
 from ...errors import ManifestError, as_text
-from . import Options
-from .piped import read_lines
+from ..readers import Row, read_rows
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import read_lines
 
 SCORES = {"technical": "static_quality", "motion": "temporal_quality", "semantic": "alignment"}
 _PREFIX, _REAL = "manual_eval_results_", "ground-truth"
@@ -86,3 +87,9 @@ def _prompts(path: Path) -> dict[int, str]:
         return {position: row["prompt"] for position, row in enumerate(rows)}
     except (ValueError, KeyError, TypeError):
         raise ManifestError(f'{as_text(path)}: expected lines {{"prompt": ...}}') from None
+
+
+ADAPTER = Adapter(
+    title="FETV", read=read, scale=Scale(1, 5),
+    reads="folder manual_eval_results, with --prompts fetv_data.json",
+)

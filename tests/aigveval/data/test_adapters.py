@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from aigveval.data.adapters import ADAPTERS, find_adapter
+from aigveval.data.adapters import find_adapter, list_adapters
 from aigveval.data.convert import convert
 from aigveval.data.manifest import iter_manifest
 from aigveval.errors import InputError, ManifestError
@@ -355,8 +355,8 @@ class TestConvert:
         ]
 
     @pytest.mark.parametrize("name, message", [
-        ("ntire", "no adapter 'ntire'; did you mean ntire2025? There are manifest, "),
-        ("xyz", "no adapter 'xyz'; there are manifest, ntire2025, "),
+        ("ntire", "no adapter 'ntire'; did you mean ntire2025? There are aigvqa-db, "),
+        ("xyz", "no adapter 'xyz'; there are aigvqa-db, fetv, gaia, manifest, ntire2025, "),
     ])
     def test_unknown_adapter(self, tmp_path, name, message):
         with pytest.raises(InputError) as error:
@@ -386,6 +386,13 @@ class TestConvert:
             convert("vbench-preference", ["x.json"], tmp_path / "o.csv", scale=Scale(0, 1))
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapters_are_listed_by_their_modules():
+    assert list_adapters() == sorted(list_adapters()) and len(list_adapters()) >= 13
+    assert {"manifest", "t2vqa-db", "vbench-preference"} <= set(list_adapters())
+
+
+@pytest.mark.parametrize("name", list_adapters())
 def test_every_adapter_can_be_imported(name):
-    assert callable(find_adapter(name).load())
+    adapter = find_adapter(name)
+    assert callable(adapter.read) and adapter.title and adapter.reads
+    assert not (adapter.pairs and adapter.scale)

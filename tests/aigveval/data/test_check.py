@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from aigveval.data.check import BINS, LISTED, check
+from aigveval.data.check import BINS, LISTED, check_manifests
 from aigveval.reports.plots import plot_check
 from aigveval.errors import InputError, ManifestError
 from aigveval.data.scales import Scale
@@ -43,7 +43,7 @@ class TestFiles:
         names = ["good.mp4", "other.mp4", "copy.mp4", "text.mp4", "cut.mp4", "gone.mp4", "good.mp4"]
         rows = [{"video": str(videos / name), "prompt": f"p{n}"} for n, name in enumerate(names)]
         os.symlink("nowhere.mp4", "link.mp4")
-        report = check([table([*rows, {"video": "link.mp4"}])], files=level)
+        report = check_manifests([table([*rows, {"video": "link.mp4"}])], files=level)
         assert (report.rows, report.videos, report.sound) == (8, 7, False)
         assert (report.missing, report.unreadable) == (2, 2)
         text, cut, gone, link = report.bad_files
@@ -58,26 +58,26 @@ class TestFiles:
         assert report.absolute == 7 and report.first_absolute == f"row 1: {videos}/good.mp4"
 
     def test_urls(self):
-        report = check([table([{"video": "gs://bucket/a.mp4"}])])
+        report = check_manifests([table([{"video": "gs://bucket/a.mp4"}])])
         assert report.missing == 1 and report.bad_files == [
             "row 1: gs://bucket/a.mp4: a URL, and files are needed: download it and give its path"
         ]
 
     def test_sound(self, videos):
         os.symlink(videos, "v")
-        report = check([table([{"video": "v/good.mp4"}, {"video": "v/other.mp4"}])])
+        report = check_manifests([table([{"video": "v/good.mp4"}, {"video": "v/other.mp4"}])])
         assert report.sound and not report.copies and not report.bad_files
 
     def test_copies_in_other_parts(self, videos):
         os.symlink(videos, "v")
         rows = [{"video": f"v/{name}.mp4", "split": part} for name, part in
                 [("good", "train"), ("other", "train"), ("copy", "test")]]
-        report = check([table(rows)])
+        report = check_manifests([table(rows)])
         assert report.copies == [["row 1: v/good.mp4 (train)", "row 3: v/copy.mp4 (test)"]]
         assert report.copies_across == 1 and report.sound
 
     def test_are_left_alone_if_asked(self):
-        report = check([table([{"video": "gone.mp4"}])], files="none")
+        report = check_manifests([table([{"video": "gone.mp4"}])], files="none")
         assert report.sound and report.missing == 0 and report.checked == "none"
 
 
@@ -87,7 +87,7 @@ class TestRows:
                  '{"video": "", "overall": 3}', '{"video": "c", "overall": 2}']
         with open("m.jsonl", "w") as file:
             file.write("\n".join(lines))
-        report = check(["m.jsonl"], files="none")
+        report = check_manifests(["m.jsonl"], files="none")
         assert (report.rows, report.wrong_rows, report.sound) == (2, 3, False)
         assert report.wrong == [
             "row 2 is not JSON: Expecting property name enclosed in double quotes",
@@ -96,20 +96,21 @@ class TestRows:
         assert report.scores["overall"].mean == 2.5
 
     def test_all_wrong(self):
-        report = check([table([{"video": "a", "overall": 9}] * (LISTED + 5))], files="none")
+        rows = [{"video": "a", "overall": 9}] * (LISTED + 5)
+        report = check_manifests([table(rows)], files="none")
         assert (report.rows, report.wrong_rows, len(report.wrong)) == (0, LISTED + 5, LISTED)
 
     def test_repeats(self):
         rows = [{"video": v, "prompt": p} for v, p in
                 [("a.mp4", "x"), ("a.mp4", "y"), ("b.mp4", "x"), ("./a.mp4", "x"), ("a.mp4", "x")]]
-        report = check([table(rows)], files="none")
+        report = check_manifests([table(rows)], files="none")
         assert (report.repeated, report.videos) == (2, 2)
         assert report.repeats == ["row 4 repeats row 1", "row 5 repeats row 1"]
 
     def test_paths_that_are_not_portable(self):
         rows = [{"video": v} for v in ["a.mp4", "../b.mp4", "x/../../c.mp4", "..d.mp4",
                                        "C:\\e.mp4", "\\\\server\\f.mp4"]]
-        report = check([table(rows)], files="none")
+        report = check_manifests([table(rows)], files="none")
         assert (report.outside, report.first_outside) == (2, "row 2: ../b.mp4")
         assert (report.absolute, report.first_absolute) == (2, "row 5: C:\\e.mp4")
         assert report.sound  # they work here
@@ -119,7 +120,7 @@ class TestRows:
         with open("m.csv", "w") as file:
             file.write(text)
         with pytest.raises(ManifestError, match="^m.csv: "):
-            check(["m.csv"])
+            check_manifests(["m.csv"])
 
 
 class TestContent:
@@ -131,7 +132,7 @@ class TestContent:
     ]
 
     def test_counts_scores_generators_raters(self):
-        report = check([table(self.ROWS)], files="none", scale=Scale(0, 100))
+        report = check_manifests([table(self.ROWS)], files="none", scale=Scale(0, 100))
         assert (report.rows, report.prompts, report.without_prompt) == (20, 4, 4)
         overall = report.scores["overall"]
         assert (overall.count, overall.distinct, overall.low, overall.high) == (20, 5, 0, 100)
@@ -152,10 +153,11 @@ class TestContent:
             "1 of 2 distinct generators of test also occur in train",
             "1 of 5 distinct videos of test also occur in train",
         ]
-        by_file = check([table(train, "train.csv"), table(test, "test.csv")], files="none")
+        tables = [table(train, "train.csv"), table(test, "test.csv")]
+        by_file = check_manifests(tables, files="none")
         assert [str(overlap) for overlap in by_file.overlaps] == expected
         rows = [row | {"split": "train"} for row in train] + [r | {"split": "test"} for r in test]
-        by_column = check([table(rows)], files="none")
+        by_column = check_manifests([table(rows)], files="none")
         assert [str(overlap) for overlap in by_column.overlaps] == expected
         assert by_column.parts == {"train": 10, "test": 5}
 
@@ -163,7 +165,7 @@ class TestContent:
         files = [table([{"video": "a"}], "x.csv"), table([{"video": "a"}], "y.csv")]
         with open("y.csv", "a") as file:
             file.write("b,c\n")
-        report = check(files, files="none")
+        report = check_manifests(files, files="none")
         assert report.repeats == ["y.csv row 2 repeats x.csv row 2"]
         assert report.wrong == ["y.csv: row 3 has 2 values for 1 columns; text with commas needs "
                                 "double quotes around it"]
@@ -172,13 +174,13 @@ class TestContent:
         rows = [{"video_a": "a.mp4", "video_b": "b.mp4", "prompt": "p", "motion": "A",
                  "overall": answer, "generator_a": "x", "generator_b": "y"}
                 for answer in ("A", "same", "B", "left")]
-        report = check([table(rows)])
+        report = check_manifests([table(rows)])
         assert report.pairs and (report.rows, report.videos, report.wrong_rows) == (3, 2, 1)
         assert report.preferences == {"motion": {"A": 3}, "overall": {"A": 1, "same": 1, "B": 1}}
         assert report.generators == {"x": 3, "y": 3} and report.missing == 2
 
     def test_is_ready_for_json(self):
-        report = check([table(self.ROWS)], files="none", scale=Scale(0, 100))
+        report = check_manifests([table(self.ROWS)], files="none", scale=Scale(0, 100))
         told = json.loads(json.dumps(report.to_dict()))
         assert told["scores"]["overall"]["count"] == 20 and told["sound"] is True
 
@@ -190,7 +192,7 @@ class TestContent:
             "parts": [{"video": f"{n}", "prompt": "p", "split": "ab"[n % 2]} for n in range(9)],
             "nothing": [{"video": "a"}],
         }[kind]
-        report = check([table(rows)], files="none", scale=Scale(0, 100))
+        report = check_manifests([table(rows)], files="none", scale=Scale(0, 100))
         plot_check(report, "deep/check.png")
         with Image.open("deep/check.png") as image:
             assert image.width >= 1000 and image.height >= 300
@@ -198,7 +200,7 @@ class TestContent:
         assert darkest < 60 and lightest == 255 and not recwarn.list
 
     def test_picture_that_cannot_be_written(self):
-        report = check([table([{"video": "a"}])], files="none")
+        report = check_manifests([table([{"video": "a"}])], files="none")
         os.mkdir("folder.png")
         with pytest.raises(InputError, match="^folder.png: cannot be written: "):
             plot_check(report, "folder.png")
@@ -211,7 +213,7 @@ def test_ntire_prompts(data_dir):
     for part in ("train", "test"):
         source = data_dir / f"annotations/ntire2025_{part}.txt"
         convert("ntire2025", [source], f"{part}.jsonl", videos=".")
-    report = check(["train.jsonl", "test.jsonl"], files="none")
+    report = check_manifests(["train.jsonl", "test.jsonl"], files="none")
     assert (report.rows, report.sound) == (30_627, True)
     assert [str(overlap) for overlap in report.overlaps] == [
         "2,054 of 2,974 distinct prompts of test also occur in train"
@@ -220,7 +222,7 @@ def test_ntire_prompts(data_dir):
 
 
 def test_fetv_dev(data_dir):
-    report = check([data_dir / "fetv_dev/manifest.csv"])
+    report = check_manifests([data_dir / "fetv_dev/manifest.csv"])
     assert report.sound and (report.rows, report.videos, report.prompts) == (85, 85, 17)
     assert set(report.generators.values()) == {17} and len(report.generators) == 5
     assert report.raters["motion"] == {"1": 85, "2": 85, "3": 85} and not report.copies

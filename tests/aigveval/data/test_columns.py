@@ -6,7 +6,7 @@ import os
 import pytest
 
 from aigveval.inference.assessor import as_clip
-from aigveval.data.check import check
+from aigveval.data.check import check_manifests
 from aigveval.data.columns import ALIASES, check_columns, in_our_names
 from aigveval.data.convert import convert
 from aigveval.data.inputs import collect
@@ -170,7 +170,7 @@ class TestPlaces:
     def test_data_commands(self):
         rows = "".join(f"{n}.mp4,prompt {n}\n" for n in range(4))
         path = write("m.csv", f"path,caption\n{rows}")
-        report = check([path], files="none")
+        report = check_manifests([path], files="none")
         assert (report.rows, report.wrong_rows, report.prompts) == (4, 0, 4)
         done = split(path, "parts", by="prompt", parts={"train": 0.5, "test": 0.5})
         assert sum(done.rows.values()) == 4

@@ -10,9 +10,10 @@ from aigveval.cli.app import app
 from aigveval.data.attributions import read_labels
 from aigveval.data.cot import VIDEO_TAG, make_row, read_cot, write_cot
 from aigveval.errors import ManifestError
-from prompts import Answer, Defect, check, parse
+from prompts import Answer, Defect, check_consistency, parse
 from prompts.consistency import mentioned
-from prompts.rubric import DEFECTS, SCORES
+from prompts.defects import DEFECTS
+from prompts.rubric import SCORES
 
 FREEZE = {"name": "freeze", "severity": 2, "start_seconds": 0.61, "end_seconds": 1.4}
 RATED = {
@@ -143,7 +144,7 @@ def test_the_text_gives_back_the_labels(ladder, tmp_path, times, split):
         assert answer.scores == {name: round(score, 2) for name, score in label.scores.items()}
         scale = length / label.duration_seconds
         assert answer.defects == label.defects(scale)
-        assert check(answer, duration_seconds=length) == ()
+        assert check_consistency(answer, duration_seconds=length) == ()
         assert answer == row.labels()
         for name, text in answer.reasoning.items():
             assert mentioned(text, name) == {

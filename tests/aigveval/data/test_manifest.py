@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from aigveval.data.inputs import collect
-from aigveval.data.manifest import iter_manifest, make_clip, read_manifest, read_rows
+from aigveval.data.manifest import iter_manifest, make_clip, read_manifest
+from aigveval.data.readers import read_rows
 from aigveval.errors import InputError
 
 VIDEO = "'video' (or path, video_path, file_path, file, filename, video_name, video_file)"

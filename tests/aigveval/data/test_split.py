@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aigveval.data.leaks import Leaks, prompt_key, video_key
+from aigveval.data.check import Leaks, prompt_key, video_key
 from aigveval.data.manifest import iter_manifest
 from aigveval.errors import InputError
 from aigveval.data.preference_pairs import read_pairs

@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from aigveval.distortion import ladder, worker as ladder_worker
+from aigveval.distortion import ladder
+from aigveval.distortion.ladder import TYPES, LadderError, make_ladder, render, write_mp4
+from aigveval.distortion.prompts import WRONG_PROMPTS
 from aigveval.distortion.registry import DISTORTIONS, SEVERITIES, damaged
-from aigveval.distortion.ladder import PROMPT_TYPES, TYPES, LadderError, make_ladder
-from aigveval.distortion.worker import write_mp4
 
 FPS = 10.0
 PROMPTS = {
@@ -77,7 +77,7 @@ def test_manifest(whole, clips):
         own = drops.pop(row["dimension"], 0.0)
         assert own == 0.75 * row["severity"]
         assert set(drops.values()) <= {0.0, None if row["type"] == "scene_cut" else 0.0}
-        if row["type"] in PROMPT_TYPES:
+        if row["type"] in WRONG_PROMPTS:
             assert row["video"].endswith("/clean.mp4") and row["prompt"] != row["source_prompt"]
             assert row["start_seconds"] is None is row["end_seconds"]
         else:
@@ -95,7 +95,7 @@ def test_manifest(whole, clips):
 def test_files_hold_what_damaged_gives_and_encoding_adds_nothing(whole, clips):
     import cv2
 
-    frames, fps = ladder_worker._read(str(clips / "dog.mp4"), ladder_worker.Settings(
+    frames, fps = ladder._read(str(clips / "dog.mp4"), ladder.Settings(
         seed=0, max_side_px=640, max_seconds=5, crf=10))
     assert fps == FPS and frames.shape == (12, 48, 64, 3)
     for row in rows_of(whole):
@@ -137,7 +137,7 @@ def test_resume(whole, clips, tmp_path, monkeypatch):
         written.append(path.name)
         write_mp4(path, *args, **options)
 
-    monkeypatch.setattr(ladder_worker, "write_mp4", counting)
+    monkeypatch.setattr(ladder, "write_mp4", counting)
     stop_after = 23
     with pytest.raises(Killed):
         make(clips, tmp_path)
@@ -189,7 +189,7 @@ def crash_on_two(job):
     """Stands for a decoder that takes its process down."""
     if job.name == "two":
         os._exit(1)
-    return ladder_worker.render(job)
+    return render(job)
 
 
 def test_a_crash_costs_one_source(tmp_path, monkeypatch):

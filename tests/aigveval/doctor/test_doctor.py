@@ -279,7 +279,7 @@ class FixedEngine:
     def prepare(self, path):
         return path.name
 
-    def score(self, prepared, prompts):
+    def score(self, prepared, prompts, **options):
         if self.error is not None:
             raise self.error
         return [

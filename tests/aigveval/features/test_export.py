@@ -14,10 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from aigveval.features import export as features_module
-from aigveval.features import folder as feature_folder
-from aigveval.model.precision import find_device
 from aigveval.cli.app import app
+from aigveval.features import export as features_module
+from aigveval.model.precision import find_device
 from encoders import create_encoder, registry
 from encoders.video import read_views
 from tests import media
@@ -192,7 +191,7 @@ def test_going_on_encodes_what_is_missing_or_failed(kind, monkeypatch):
 
 def test_a_killed_run_goes_on(monkeypatch):
     """As a kill leaves it: the last line cut short, an Arrow file that is in no row."""
-    monkeypatch.setattr(feature_folder, "_SHARD_BYTES", 1)
+    monkeypatch.setattr(features_module, "_SHARD_BYTES", 1)
     options = ["--encoder", "motion_mean", "--out", "out", "--format", "arrow"]
     run("v", *options)
     assert len(os.listdir("out/tokens")) == 3

@@ -15,7 +15,7 @@ import aigveval
 from aigveval.assessment import SCORE_FIELDS, Score
 from aigveval.errors import ModelError
 from aigveval.inference.assessor import Assessor, load
-from aigveval.inference.batching import run_batches
+from aigveval.batching import run_batches
 from aigveval.model.precision import find_device
 from aigveval.model import checkpoint
 from aigveval.model.checkpoint import open_checkpoint

@@ -16,7 +16,7 @@ from aigveval.inference import assessor as assess
 from aigveval import errors, versions
 from aigveval.inference.assessor import Assessor
 from aigveval.errors import ModelError
-from aigveval.inference.batching import run_batches, stop_at_our_fault
+from aigveval.batching import run_batches, stop_at_our_fault
 from aigveval.cli.app import app
 from aigveval.errors import AssessmentError
 from aigveval.reports.results import read_results

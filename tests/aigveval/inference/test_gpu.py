@@ -9,13 +9,11 @@ from transformers import AutoConfig
 
 from aigveval.inference.assessor import Assessor, load
 from aigveval.inference.engine import VlmEngine
-from aigveval.model.precision import find_device
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.data.manifest import make_clip
-from aigveval.features.folder import FeatureFolder
-from aigveval.features.export import extract_features
+from aigveval.features.export import FeatureFolder, extract_features
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.precision import choose_dtype
+from aigveval.model.precision import choose_dtype, find_device
 from aigveval.presets import read_catalogue
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.train import fit
@@ -175,3 +173,26 @@ def test_projectors_learn_first(fit_config, name):
         **({"align_epochs": 2} if name == "align_epochs" else {"learn": "distill"}),
     )
     assert fit.main(config).steps == 2
+
+
+@pytest.mark.parametrize("name, options", [
+    ("motion_slowfast", {"num_frames": 8, "size": 64}),
+    ("technical_fastvqa", {
+        "variant": "kinetics", "num_frames": 8, "segments": 8, "time_steps": 1, "embed_dim": 12,
+    }),
+])
+def test_convolutions_have_all_bits_of_float32(name, options):
+    """With TF32, which PyTorch allows by default, tokens would differ in the third digit."""
+    allowed = torch.backends.cudnn.conv.fp32_precision
+    encoder = create_encoder(name, weights="random", **options)
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(256, (4, 8, 3, 96, 96), generator=generator, dtype=torch.uint8)
+    views = torch.stack([encoder.preprocess(clip) for clip in clips])
+    with torch.inference_mode():
+        wanted = encoder(views)
+        encoder.to(GPU)
+        found = encoder(views.to(GPU)).cpu()
+        alone = torch.cat([encoder(view[None].to(GPU)).cpu() for view in views])
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(alone, found, atol=2e-5, rtol=2e-5)
+    assert torch.backends.cudnn.conv.fp32_precision == allowed

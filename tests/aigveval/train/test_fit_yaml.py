@@ -194,10 +194,10 @@ def test_the_files_are_sound(path):
     assert config.valid and config.output_dir != config.cache_dir
     text = path.read_text(encoding="utf-8")
     # Each tells how its manifests are made, and with which adapter.
-    from aigveval.data.adapters import ADAPTERS
+    from aigveval.data.adapters import list_adapters
 
     commands = re.findall(r"aigveval data convert (\S+)", text)
-    assert commands and set(commands) <= set(ADAPTERS)
+    assert commands and set(commands) <= set(list_adapters())
     made = set(re.findall(r"--out (\S+\.jsonl)", text)) | {
         f"{folder}/{name}.jsonl" for folder in re.findall(r"--out (\S+)", text)
         for name in ("train", "valid", "test")

@@ -23,7 +23,7 @@ from aigveval.train.dataset import QualityDataset
 from aigveval.train.losses import IGNORED, answer_loss
 from aigveval.train.rejection_sampling import read_completions
 from aigveval.train.stages import read_stages, run_stages, write_fit_config
-from prompts import SCORES, check, parse, render_defects, render_levels, split_levels
+from prompts import SCORES, check_consistency, parse, render_defects, render_levels, split_levels
 from prompts.phrasings import DEGREES
 
 from ..fit_case import ENCODERS, history, run_and_kill
@@ -398,7 +398,7 @@ def test_learning_to_read_makes_the_answer_of_what_is_told():
         named = [s for s in signs if s != "none" and int(s[0]) >= 5]
         assert "; ".join(s[2:] for s in named) == render_defects(answer.defects).replace("none", "")
         assert number % 2 == 0 or "prompt mismatch" not in line
-        assert not [p for p in check(answer) if p.kind == "defect_contradicts_score"]
+        assert not [p for p in check_consistency(answer) if p.kind == "defect_contradicts_score"]
         told += len(named)
         assert not words & set(" ".join(answer.reasoning.values()).strip(".").split())
     assert told > 40

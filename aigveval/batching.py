@@ -1,10 +1,11 @@
-"""Assessing many videos on this machine: worker threads decode while the model computes.
+"""The prefetcher: worker threads decode and prepare items while the caller computes batches.
 
     items -> [worker threads: prepare] -> [caller's thread: compute, by batches] -> outcomes
 
-At most `2 * batch_size + workers` prepared items are in memory.
+At most `2 * batch_size + workers` prepared items are in memory. Threads are enough, because
+decoders, resizing and optical flow release the interpreter's lock.
 
-Threads are enough, because decoders, resizing and optical flow release the interpreter's lock.
+Scoring, feature extraction and the check of files use it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from encoders.container import VideoError
-
-from ..errors import our_fault
+from .errors import our_fault
 
 FEWEST = 4  # videos that must fail before all are taken to fail, however small a batch is
 
@@ -31,9 +30,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: a `result`, or the `error` that kept it from having one.
+    """What became of one item.
 
-    `seconds` is the wall time of its preparation plus its share of the batch's.
+    Attributes:
+        item: The item as it was given.
+        result: What was computed; None where there is an error.
+        error: The exception that kept it from having a result; None where there is one.
+        seconds: Wall time of its preparation plus its share of the batch's.
     """
 
     item: Item
@@ -43,17 +46,27 @@ class Outcome(Generic[Item, Result]):
 
 
 @dataclass(frozen=True)
-class _Ready(Generic[Item, Prepared]):
+class Done(Generic[Result]):
+    """What `prepare` gives for an item whose result is known already: `compute` is skipped."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[Item, Prepared, Result]):
+    """An item behind `prepare`: with something to compute, or a result, or an error."""
+
     item: Item
-    prepared: tuple[Prepared, ...]  # none or one
-    error: Exception | None
     seconds: float
+    prepared: tuple[Prepared, ...] = ()  # none or one
+    result: Result | None = None
+    error: Exception | None = None
 
 
 def run_batches(
     items: Iterable[Item],
     *,
-    prepare: Callable[[Item], Prepared],
+    prepare: Callable[[Item], Prepared | Done[Result]],
     compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
     batch_size: int = 8,
     workers: int = 2,
@@ -64,14 +77,14 @@ def run_batches(
     `compute` raises for a batch, its items are computed one by one to find the one at fault.
 
     Args:
-        items: read lazily, a bounded number ahead.
-        prepare: called in worker threads.
-        compute: called in the caller's thread; gives a result, or an exception, per item.
-        batch_size: items per call of `compute`, at least 1.
-        workers: threads, at least 1.
+        items: Read lazily, a bounded number ahead.
+        prepare: Called in worker threads; gives what `compute` needs of an item, or `Done`.
+        compute: Called in the caller's thread; gives a result, or an exception, per item.
+        batch_size: Items per call of `compute`, at least 1.
+        workers: Threads, at least 1.
 
     Raises:
-        ValueError: when `batch_size` or `workers` is below 1.
+        ValueError: When `batch_size` or `workers` is below 1.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
@@ -81,22 +94,26 @@ def run_batches(
 
 def _run(
     items: Iterator[Item],
-    prepare: Callable[[Item], Prepared],
+    prepare: Callable[[Item], Prepared | Done[Result]],
     compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
     batch_size: int,
     workers: int,
 ) -> Generator[Outcome[Item, Result], None, None]:
-    def prepare_one(item: Item) -> _Ready[Item, Prepared]:
+    def prepare_one(item: Item) -> _Ready[Item, Prepared, Result]:
         start = time.perf_counter()
         try:
-            return _Ready(item, (prepare(item),), None, time.perf_counter() - start)
+            found = prepare(item)
         except Exception as error:
             _forget_locals(error)
-            return _Ready(item, (), error, time.perf_counter() - start)
+            return _Ready(item, time.perf_counter() - start, error=error)
+        seconds = time.perf_counter() - start
+        if isinstance(found, Done):
+            return _Ready(item, seconds, result=found.result)
+        return _Ready(item, seconds, prepared=(found,))
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="aigveval-prepare")
-    pending: deque[Future[_Ready[Item, Prepared]]] = deque()
-    waiting: list[_Ready[Item, Prepared]] = []
+    pending: deque[Future[_Ready[Item, Prepared, Result]]] = deque()
+    waiting: list[_Ready[Item, Prepared, Result]] = []
     in_memory = 2 * batch_size + workers  # a batch to compute and one to get ready meanwhile
     try:
         while True:
@@ -115,7 +132,7 @@ def _run(
 
 
 def _finish(
-    waiting: Sequence[_Ready[Item, Prepared]],
+    waiting: Sequence[_Ready[Item, Prepared, Result]],
     compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
 ) -> Iterator[Outcome[Item, Result]]:
     start = time.perf_counter()
@@ -123,15 +140,14 @@ def _finish(
     results = iter(_compute_each(batch, compute))
     share = (time.perf_counter() - start) / max(len(batch), 1)
     for ready in waiting:
-        if ready.error is not None:
-            yield Outcome(item=ready.item, result=None, error=ready.error, seconds=ready.seconds)
-            continue
-        seconds = ready.seconds + share
-        result = next(results)
-        if isinstance(result, Exception):
-            yield Outcome(item=ready.item, result=None, error=result, seconds=seconds)
-        else:
-            yield Outcome(item=ready.item, result=result, error=None, seconds=seconds)
+        result, error, seconds = ready.result, ready.error, ready.seconds
+        if ready.prepared:
+            computed, seconds = next(results), seconds + share
+            if isinstance(computed, Exception):
+                error = computed
+            else:
+                result = computed
+        yield Outcome(item=ready.item, result=result, error=error, seconds=seconds)
 
 
 def _compute_each(
@@ -172,14 +188,16 @@ def stop_at_our_fault(
     four videos at least, or to the end, the run is over.
 
     Args:
-        outcomes: of `run_batches`; closed at the end.
-        batch_size: that they were computed with.
-        deed: what was to be done to the videos, for the message.
+        outcomes: Those of `run_batches`; closed at the end.
+        batch_size: The size that they were computed with.
+        deed: What was to be done to the videos, for the message.
 
     Raises:
         AssessmentError: instead of outcomes of videos that were never judged. Those of bad videos
             come before.
     """
+    from encoders.container import VideoError  # brings PyTorch along, which `data check` needs not
+
     waiting: list[Outcome[Item, Result]] = []
     faults: list[Exception] = []
     try:

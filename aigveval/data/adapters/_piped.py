@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..readers import RowFault, open_text, read_rows
 from ...errors import ManifestError, as_text
+from ..readers import RowFault, open_text, read_rows
 
 
 def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
@@ -17,8 +17,8 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     follows the last, if that is a number.
 
     Raises:
-        ManifestError: when the file cannot be read.
-        RowFault: when a line has no separator.
+        ManifestError: When the file cannot be read.
+        RowFault: When a line has no separator.
     """
     for number, line in read_lines(path):
         name, bar, rest = line.partition("|")
@@ -35,7 +35,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields the lines of a text file that are not empty, with their numbers.
 
     Raises:
-        ManifestError: when the file cannot be read.
+        ManifestError: When the file cannot be read.
     """
     try:
         with open_text(path, newline="\n") as file:
@@ -60,10 +60,10 @@ class Prompts:
     """Prompts by video: its path in the file, else its name, else its name without the suffix.
 
     Args:
-        path: a manifest with prompts, or a text file with `name|prompt` in a line; None for none.
+        path: A manifest with prompts, or a text file with `name|prompt` in a line; None for none.
 
     Raises:
-        ManifestError: when the file cannot be read.
+        ManifestError: When the file cannot be read.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..readers import Row, read_rows
-from . import Options
+from ..scales import Scale
+from . import Adapter, Options
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields the rows as they are."""
     yield from read_rows(source)
+
+
+ADAPTER = Adapter(
+    title="any manifest, to change its format or scale", read=read, scale=Scale(1, 5),
+    reads="csv, json, jsonl, parquet, data set folder or Hub id",
+)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aigveval.features.choice import EncoderChoice, apply_choices, parse_choice
+from aigveval.cli.encoder_choice import EncoderChoice, apply_choices, parse_choice
 from encoders.registry import EncoderError
 
 
