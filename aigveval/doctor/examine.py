@@ -29,7 +29,9 @@ _ADVICE = {
 _RUN = """\
 import json, sys
 sys.path[:], checks, options = json.loads(sys.argv[1])
+from aigveval.cli.console import silence_libraries
 from aigveval.doctor.examine import run_checks
+silence_libraries()
 run_checks(checks, options)
 """
 
@@ -123,9 +125,6 @@ def run_checks(names: Sequence[str], options: Mapping[str, Any]) -> None:
         names: of `checks()`.
         options: of `examine`.
     """
-    from ..cli.console import silence_libraries
-
-    silence_libraries()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as out:
         os.dup2(2, 1)  # what libraries print is no finding

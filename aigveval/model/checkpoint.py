@@ -24,8 +24,7 @@ from torch import Tensor
 from encoders.base import Encoder
 
 from ..errors import ModelError
-from .config import AIGVEvalConfig
-from .old_names import rename_weights
+from .config import AIGVEvalConfig, rename_weights
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # those that come with the package
 _PRESETS = Path(__file__).parents[1] / "presets"

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,7 +13,6 @@ from encoders.base import Encoder
 from prompts import DIMENSIONS, LEVELS, build_messages
 
 from .defect_detector import check_names
-from .old_names import OPTIONS, new_options
 
 # SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
 EMBEDDED_LLM = "smollm2-135m-instruct"
@@ -29,6 +29,17 @@ _ENTRY_TYPES = {
     "num_tokens": int,
     "dim": int,
     "time_steps": int,
+}
+# Names that were changed; saved models and configs of `aigveval fit` may still have the old ones,
+# and are read under the new. Options of the model's config and of `aigveval fit`:
+OLD_OPTIONS = {"impressions": "score_hints", "signs": "detector"}
+# Option (by its new name) -> old value -> new value.
+OLD_VALUES = {"learn": {"reading": "distill"}}
+# Parts of the keys of a model's weights.
+OLD_WEIGHTS = {
+    ".told.": ".score_head.", "model.signs.whether.": "model.detector.presence.",
+    "model.signs.degree.": "model.detector.severity.",
+    "model.signs.when.": "model.detector.timing.",
 }
 
 
@@ -103,8 +114,8 @@ class ScorerConfig(PretrainedConfig):
     ) -> None:
         options = [*(type(self).__init__.__kwdefaults__ or {})]
         for name in kwargs:
-            if name in OPTIONS:
-                raise TypeError(f"option {name!r} is now called {OPTIONS[name]!r}")
+            if name in OLD_OPTIONS:
+                raise TypeError(f"option {name!r} is now called {OLD_OPTIONS[name]!r}")
             # transformers keeps any option it doesn't know; a misspelt one would be lost silently.
             if near := difflib.get_close_matches(name, options, 1, cutoff=0.85):
                 raise TypeError(f"unknown option {name!r}; did you mean {near[0]!r}?")
@@ -297,3 +308,33 @@ def _checked_lora(lora: dict[str, Any]) -> dict[str, Any]:
 
 
 AutoConfig.register(AIGVEvalConfig.model_type, AIGVEvalConfig, exist_ok=True)
+
+
+def new_options(options: Mapping[str, Any], *, warn: bool = False) -> dict[str, Any]:
+    """Options under their new names; what is there under both keeps the new name's value.
+
+    Args:
+        options: Name to value.
+        warn: Log a line for each old name or value, for a user who may change it.
+    """
+    found: dict[str, Any] = {}
+    for old, value in options.items():
+        name = OLD_OPTIONS.get(old, old)
+        if name != old and name in options:
+            continue
+        new = OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+        if warn and (name != old or new is not value):
+            now = name if name != old else f"{name}: {new}"
+            was = old if name != old else f"{old}: {value}"
+            logging.getLogger(__name__).warning("%s is now called %s", was, now)
+        found[name] = new
+    return found
+
+
+def rename_weights(weights: dict[str, Any]) -> None:
+    """Put the weights of a state dict under their new keys."""
+    for key in list(weights):
+        name = key
+        for old, new in OLD_WEIGHTS.items():
+            name = name.replace(old, new)
+        weights[name] = weights.pop(key)

@@ -30,10 +30,9 @@ from .checkpoint import (
     frozen_llm, open_checkpoint, read_trained, split_encoders, with_saved_weights,
     with_trained_weights,
 )
-from .config import AIGVEvalConfig, check_encoder
+from .config import AIGVEvalConfig, check_encoder, rename_weights
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from .library_internals import cache_argument, expect_missing
-from .old_names import rename_weights
 from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 
 # Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.

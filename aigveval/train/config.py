@@ -16,9 +16,8 @@ from typing import Any, Literal
 
 from ..data.scales import Scale
 from ..errors import InputError, UsageError
-from ..model.config import LORA
+from ..model.config import LORA, new_options
 from ..model.modeling_vlm import FRAMES
-from ..model.old_names import new_options
 from .rewards import NAMES
 
 LOSS_TERMS = ("level", "plcc", "rank", "group_rank", "pair")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import write_text
-from ..model.old_names import new_options
+from ..model.config import new_options
 from .config import FitConfig, FitError, default_of
 from .dataset import QualityDataset
 from .validation import METRICS

@@ -28,7 +28,7 @@ import yaml
 from rich.console import Console
 
 from ..data.readers import HUB_ID, MANIFEST_SUFFIXES, url_of
-from ..model.old_names import new_options
+from ..model.config import new_options
 from ..presets import list_presets, read_preset
 from .config import FROM_BASE, FitConfig, FitError, check_known, convert, default_of
 from .rejection_sampling import COMPLETIONS

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.old_names import new_options
+from aigveval.model.config import new_options
 from tests.aigveval.tiny_llm import make_batch, make_llm, make_model
 
 OLD_OPTIONS = {"score_hints": "impressions", "detector": "signs"}

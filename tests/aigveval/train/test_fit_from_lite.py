@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from aigveval.model.checkpoint import open_checkpoint
 from aigveval.cli.app import app
 from aigveval.model.config import AIGVEvalConfig
-from aigveval.model.old_names import rename_weights
+from aigveval.model.config import rename_weights
 
 VIDEOS = Path(__file__).parents[3] / "examples" / "videos"
 
