@@ -18,7 +18,7 @@ from aigveval.model.precision import choose_dtype, count, has_bfloat16, label
 from aigveval.presets import read_catalogue
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.reports.results import read_results
-from aigveval.train import arguments, fit
+from aigveval.train import fit, trainer
 from aigveval.train.config import FitError
 from tests.media import write_video
 
@@ -154,7 +154,7 @@ def test_the_commands_pass_it_on(command, clips, monkeypatch, tmp_path):
 
 
 def test_training_in_bfloat16_without_a_gpu_says_what_to_change(fit_config, monkeypatch):
-    monkeypatch.setattr(arguments, "is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr(trainer, "is_torch_bf16_gpu_available", lambda: False)
     with pytest.raises(FitError) as caught:
         fit.main(replace(fit_config, bf16=True, device="auto"))
     assert str(caught.value) == (
@@ -162,4 +162,4 @@ def test_training_in_bfloat16_without_a_gpu_says_what_to_change(fit_config, monk
         "false, or device: cpu to train in bfloat16 on the CPU, which is slow on most"
     )
     assert not Path(fit_config.output_dir).exists()
-    assert arguments.training_arguments(replace(fit_config, bf16=True)).bf16  # device: cpu
+    assert trainer.training_arguments(replace(fit_config, bf16=True)).bf16  # device: cpu
