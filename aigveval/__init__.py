@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from encoders.cpu import configure_openmp
 
+from .versions import __version__
+
 if TYPE_CHECKING:
-    from .assess import Assessor, load
-    from .report import Assessment, Score
+    from .assessment import Assessment, Score
+    from .inference.assessor import Assessor, load
 
 configure_openmp()
 
-__version__ = "0.1.0"
 __all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
 
-_HOME_OF = {"Assessment": "report", "Score": "report", "Assessor": "assess", "load": "assess"}
+_HOME_OF = {
+    "Assessment": "assessment", "Score": "assessment",
+    "Assessor": "inference.assessor", "load": "inference.assessor",
+}
 
 
 def __getattr__(name: str) -> Any:

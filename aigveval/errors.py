@@ -1,12 +1,17 @@
-"""What goes wrong, in one line: the fault of a video, or of what stands between it and a score."""
+"""The base errors, and how an error is said in one line.
+
+A `UsageError` is somebody's to mend: a file, an option, a model that isn't there. The command line
+prints its message and exits with 2. Folders have errors of their own below it where they have more
+to say than `InputError` and `ModelError` do.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from . import __version__
-from .report import one_line
+from .versions import __version__
 
 DOCTOR = "run `aigveval doctor`"
 _NAMED = ("torch", "transformers")  # what most such faults hang on
@@ -16,12 +21,36 @@ _OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS and OpenCV
 )
 
 
-class ModelError(Exception):
+class UsageError(Exception):
+    """What was asked for can't be carried out; the message is one line."""
+
+
+class InputError(UsageError):
+    """The inputs or the manifest cannot be used; the message is one line."""
+
+
+class ManifestError(InputError, ValueError):
+    """A manifest cannot be used; the one-line message names the file, the row and the reason."""
+
+
+class ModelError(UsageError):
     """A model cannot be loaded; the message is one line."""
 
 
-class AssessmentError(Exception):
+class AssessmentError(UsageError):
     """No video gets through, and none is to blame; the message is one line."""
+
+
+def one_line(text: object, *, limit: int = 300) -> str:
+    """Folds white space and caps the length, for reasons that go into a row or onto a terminal."""
+    folded = " ".join(str(text).split())
+    return folded if len(folded) <= limit else folded[: limit - 3] + "..."
+
+
+def as_text(text: str | os.PathLike[str]) -> str:
+    """Gives a path or a text as valid Unicode."""
+    # Names and arguments that are not UTF-8 arrive as lone surrogates, which no file takes.
+    return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def cause_of(error: BaseException, *, limit: int = 300) -> str:
@@ -31,11 +60,13 @@ def cause_of(error: BaseException, *, limit: int = 300) -> str:
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Gives one line that says what went wrong, for the field `error` of a row."""
-    from encoders.container import VideoError
+    """Gives one line that says what went wrong, for the field `error` of a row.
 
-    if isinstance(error, VideoError):
-        return one_line(error.reason) or "cannot be read"
+    Of an `encoders.VideoError`, whose file the row names anyway, the reason alone is said.
+    """
+    reason = getattr(error, "reason", None)
+    if type(error).__name__ == "VideoError" and isinstance(reason, str):
+        return one_line(reason) or "cannot be read"
     if error is None:
         return "unknown"
     if is_out_of_memory(error):

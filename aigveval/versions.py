@@ -1,4 +1,4 @@
-"""Which versions of other libraries aigveval was tested with, beside those that are installed.
+"""Our version, and those of other libraries that aigveval was tested with and that are installed.
 
 The ranges are those of our own package metadata; in a checkout those of its `setup.cfg`.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+__version__ = "0.1.0"
 DISTRIBUTION = "aigveval"
 
 

@@ -4,11 +4,13 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Dimension = Literal["technical", "motion", "semantic"]
@@ -120,7 +122,8 @@ class Encoder(nn.Module):
 
     def forward(self, view: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """View (b, ...) and, where the encoder reads it, b prompts to float32 (b, k, d)."""
-        return self.join(self.encode(view), text).float()
+        with full_float32(view.device):
+            return self.join(self.encode(view), text).float()
 
     def options(self) -> dict[str, Any]:
         """The constructor options that change the tokens; part of the fingerprint."""
@@ -130,3 +133,52 @@ class Encoder(nn.Module):
         """16 hex digits that change whenever the tokens could change."""
         parts = (self.spec, self.version, self.weights_id, sorted(self.options().items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Convolutions on NVIDIA GPUs in all 23 bits of float32, as on a CPU.
+
+    PyTorch lets cuDNN round their inputs to TF32, which has 10: tokens are then off in the third
+    digit, by another amount in each size of a batch. On other devices nothing changes.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolution = torch.backends.cudnn.conv
+    kept = convolution.fp32_precision
+    convolution.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolution.fp32_precision = kept
+
+
+def join_rows(encoder: Encoder, tokens: Tensor, prompts: Sequence[str | None] | None) -> Tensor:
+    """`encoder.join` for rows of which some may have no prompt: (b, m, e) to float32 (b, k, d).
+
+    Where only some rows have one it's done row by row, so that rows don't depend on each other.
+
+    Args:
+        encoder: The tokens' encoder.
+        tokens: What its `encode` gave.
+        prompts: One per row, empty or None where it's unknown; None where all are.
+
+    Raises:
+        ValueError: There aren't b prompts, or the encoder's tokens aren't what its spec says.
+    """
+    known = [prompt or "" for prompt in prompts or [None] * len(tokens)]
+    if len(known) != len(tokens):
+        raise ValueError(f"there are {len(known)} prompts for {len(tokens)} clips")
+    if all(known) or not any(known):
+        joined = encoder.join(tokens, known if any(known) else None)
+    else:
+        rows = zip(tokens.unsqueeze(1), known)
+        joined = torch.cat([encoder.join(row, [one] if one else None) for row, one in rows])
+    spec = encoder.spec
+    if joined.shape[1:] != (spec.num_tokens, spec.dim):
+        raise ValueError(
+            f"encoder {spec.name} gave tokens of shape {tuple(joined.shape[1:])}, "
+            f"its spec says {(spec.num_tokens, spec.dim)}"
+        )
+    return joined.float()

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .bars import no_bars
+from .pretrained import (
+    ask_hub, check_complete, hub_errors, model_folder, no_bars, reason_of, state_id,
+)
 from .checkpoints import RANDOM, seeded
 from .frame_encoder import Interpolation, PictureInput
-from .pretrained import ask_hub, check_complete, hub_errors, model_folder, reason_of, state_id
 from .weights import WeightsError
 
 DEFAULT_MODEL, DEFAULT_TAG = "ViT-L-14-quickgelu", "openai"

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from .animation import webp_durations
 from .display import Look, quarter_turns, transfer_of
 from .packets import (
     Packet, display_order, find_joins, flushed, from_first_key, is_hidden, nal_length_size,
@@ -370,3 +369,27 @@ def _riff_is_whole(path: str) -> bool:
         head = file.read(8)
     rest = os.path.getsize(path) - 8 - int.from_bytes(head[4:], "little")
     return head[:4] == b"RIFF" and 0 <= rest < 8
+
+
+def webp_durations(path: str) -> list[float] | None:
+    """How long each frame of an animated WebP is shown, in seconds; None for any other file.
+
+    FFmpeg cannot decode it, so the times are read from the file's chunks. One that the end of the
+    file cuts off does not count.
+
+    Source: https://developers.google.com/speed/webp/docs/riff_container
+    """
+    durations = []
+    with open(path, "rb") as file:
+        header = file.read(12)
+        if header[:4] != b"RIFF" or header[8:] != b"WEBP":
+            return None
+        while len(chunk := file.read(8)) == 8:
+            size = int.from_bytes(chunk[4:], "little")
+            size += size % 2
+            body = file.read(min(size, 16))
+            if chunk[:4] == b"ANMF" and len(body) == 16:
+                # 3 bytes each: x, y, width - 1, height - 1, milliseconds
+                durations.append(int.from_bytes(body[12:15], "little") / 1000)
+            file.seek(size - len(body), 1)
+    return durations or None

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .animation import webp_frames
 from .base import Stream
 from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .cpu import available_cpus
@@ -269,3 +268,13 @@ def _frames(container: Any, stream: Any, codec: Any) -> Iterator[Any]:
 def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink) -> None:
     check_size(path, *index.look.size(frame.width, frame.height))
     sink.put(position, sink.warned(*to_rgb(frame, index.look)))
+
+
+def webp_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
+    """Frames of an animated WebP at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        for position in positions:
+            image.seek(position)
+            yield np.array(image.convert("RGBA"))  # a copy that may be written to

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bars import no_bars
+from .pretrained import no_bars
 from .weights import WHEELS, fetch
 
 TEXT_WIDTH = 384

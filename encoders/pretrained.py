@@ -116,3 +116,17 @@ def check_complete(model: str, missing: Sequence[str]) -> None:
         names = sorted(missing)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise WeightsError(f"{model}: lacks the weights {', '.join(names[:3])}{more}")
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without the bars that transformers draws even for a load of 0.1 s (not for downloads)."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

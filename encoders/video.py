@@ -52,7 +52,7 @@ from .sampling import uniform
 
 __all__ = [
     "Backend", "FrameRequest", "Frames", "VideoClip", "VideoError", "VideoInfo", "read_frames",
-    "read_video",
+    "read_video", "read_views", "requests_of",
 ]
 
 
@@ -224,6 +224,34 @@ def read_frames(
             timestamps_seconds=index.times[wanted[key]],
         )
         for key, request in requests.items()
+    }
+
+
+def requests_of(encoders: Mapping[str, Encoder]) -> dict[str, FrameRequest]:
+    """The frames that each encoder wants, for `read_frames`."""
+    return {
+        name: FrameRequest(indices=encoder.frame_indices, stream=encoder.spec.stream)
+        for name, encoder in encoders.items()
+    }
+
+
+def read_views(
+    path: str | os.PathLike[str], encoders: Mapping[str, Encoder], *, seed: int = 0
+) -> dict[str, Tensor]:
+    """Each encoder's view of a video, without batch axis, under the encoder's key.
+
+    Args:
+        path: Video file.
+        encoders: At least one.
+        seed: Seed of random crops; the same seed gives the same views.
+
+    Raises:
+        VideoError: The file can't be read.
+    """
+    _, frames = read_frames(path, requests_of(encoders))
+    return {
+        name: encoder.preprocess(frames[name].pixels, seed=seed)
+        for name, encoder in encoders.items()
     }
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from make_videos import FPS, HEIGHT, PROMPT, WIDTH, WRONG_PROMPT, render_scene
 
 import aigveval
-from aigveval.data.distortions import damaged
-from aigveval.data.ladder_worker import write_mp4
-from aigveval.doctor_checks import CODECS, GREYS, MODEL, SELF_TEST, checkpoint_hashes, decodes
-from aigveval.report import SCORE_FIELDS
+from aigveval.distortion.registry import damaged
+from aigveval.distortion.ladder import write_mp4
+from aigveval.doctor.checks import CODECS, GREYS, MODEL, SELF_TEST, checkpoint_hashes, decodes
+from aigveval.assessment import SCORE_FIELDS
 from encoders.wheels import sha256
 
 SECONDS = 2.0

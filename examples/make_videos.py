@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aigveval.data.distortions import damaged
-from aigveval.data.ladder_worker import write_mp4
+from aigveval.distortion.ladder import write_mp4
+from aigveval.distortion.registry import damaged
 
 FPS, SECONDS = 24, 3.0
 WIDTH, HEIGHT = 640, 360

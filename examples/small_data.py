@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aigveval.data.ladder import make_ladder
-from aigveval.data.ladder_worker import write_mp4
+from aigveval.distortion.ladder import make_ladder, write_mp4
 from encoders import read_video
 
 VIDEOS = Path(__file__).resolve().parent / "videos"

@@ -1,17 +1,18 @@
 """What the model is asked, what it may answer, and how an answer is read. Standard library only.
 
-`rubric` holds the words (scores, levels, defects), `template` the question, `answer` the answer,
-`parsing` reads it, `consistency` finds where it contradicts itself. `phrasings` and `reasoning`
-make the texts to learn from.
+`rubric` holds scores and levels, `defects` what can be wrong with a clip, `template` the question,
+`answer` the answer; `parsing` reads it, `consistency` finds where it contradicts itself.
+`phrasings` and `reasoning` make the texts to learn from.
 """
 
 from .answer import (
-    Answer, Defect, Problem, Sign, render, render_defects, render_explanation, render_levels,
-    render_numbers, render_signs, split_levels, without_signs,
+    Answer, Defect, Detection, Problem, render, render_defects, render_detections,
+    render_explanation, render_levels, render_numbers, split_levels, without_detections,
 )
-from .consistency import check
+from .consistency import check_consistency
+from .defects import DEFECTS
 from .parsing import parse
-from .rubric import DEFECTS, DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, level_distribution
+from .rubric import DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, level_distribution
 from .template import ANSWER, SLOT, build_messages, clean
 
 __all__ = [
@@ -20,23 +21,23 @@ __all__ = [
     "DEFECTS",
     "DIMENSIONS",
     "Defect",
+    "Detection",
     "LEVELS",
     "LEVEL_WEIGHTS",
     "Problem",
     "SCORES",
     "SLOT",
-    "Sign",
     "build_messages",
-    "check",
+    "check_consistency",
     "clean",
     "level_distribution",
     "parse",
     "render",
     "render_defects",
+    "render_detections",
     "render_explanation",
     "render_levels",
     "render_numbers",
-    "render_signs",
     "split_levels",
-    "without_signs",
+    "without_detections",
 ]

@@ -12,8 +12,8 @@
 
 The first lines are `template.ANSWER` with its slots filled in, so that what a model computed to
 score a clip needn't be computed again to explain it; reasoning and defects follow. Before these
-stands a line of signs where a model has a head that looks for them (see `render_signs`): it's given
-to the LLM, as the levels are, and no part of the answer. A defect is its
+stands a line of detections where a model has a defect detector (see `render_detections`): it's
+given to the LLM, as the levels are, and no part of the answer. A defect is its
 name, its severity and its time range; one without a range lasts the whole clip. `Defects: none`
 says that there are none. Scores come in the order of `rubric.SCORES`, `-` where one is unknown.
 A line is left out where nothing is known. `parsing.parse` reads the text back, and for every answer
@@ -30,8 +30,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from .defects import DEFECTS
 from .rubric import (
-    DEFECTS, DIMENSIONS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES, Dimension, Score,
+    DIMENSIONS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES, Dimension, Score,
     nearest_level,
 )
 from .template import clean
@@ -42,12 +43,12 @@ ProblemKind = Literal[
     "malformed_defect", "unknown_defect", "repeated_defect", "severity_out_of_range",
     "times_reversed", "time_beyond_clip", "malformed_score", "score_out_of_range",
     "level_contradicts_score",
-    # found by `consistency.check`
+    # found by `consistency.check_consistency`
     "repeats_itself", "score_contradicts_slot", "defect_contradicts_score",
     "text_contradicts_score", "text_contradicts_defects",
 ]
 
-SIGNS_LABEL = "Signs"
+DETECTIONS_LABEL = "Signs"  # the word that models were trained with
 TENTHS = 10.0  # length of any clip in tenths of it
 MAX_SEVERITY = 5
 MAX_DEFECTS = 50
@@ -67,7 +68,7 @@ class Defect:
     """A defect of a clip. Times are rounded to 0.1 s, the resolution of the text.
 
     Attributes:
-        name: One of `rubric.DEFECTS`.
+        name: One of `defects.DEFECTS`.
         severity: 1 (hardly seen) to 5 (ruins the clip).
         start_seconds: First moment it's seen, from the start of the clip; None with the end's None
             for a defect that lasts the whole clip.
@@ -117,8 +118,8 @@ class Defect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sign:
-    """What hints at a defect, for an LLM to judge.
+class Detection:
+    """A defect that a detector found, for an LLM to judge.
 
     Attributes:
         defect: The defect that it would be.
@@ -142,7 +143,7 @@ class Answer:
 
     Attributes:
         scores: Name to score on 1-5, rounded to 0.01; unknown ones are absent.
-        defects: In the order they are told, at most 50, each once; empty if there are none, None
+        defects: In the order of the text, at most 50, each once; empty if there are none, None
             if unknown.
         reasoning: Dimension to one line of text, passed through `template.clean`.
         problems: What `parsing.parse` found wrong with the text; the parts concerned are left out.
@@ -212,26 +213,28 @@ def render_levels(scores: Mapping[Score, float]) -> str:
     return "\n".join(f"{SCORE_LABELS[name]}: {nearest_level(scores[name])}" for name in known)
 
 
-def render_signs(signs: Collection[Sign], scores: Mapping[Score, float]) -> str:
-    """Scores and signs in one line: `Signs: 1.8 3.5 4.3 3.2; Technical 9 blur 3, 3 noise 1; ...`.
+def render_detections(
+    detections: Collection[Detection], scores: Mapping[Score, float]
+) -> str:
+    """Scores and detections in one line: `Signs: 1.8 3.5 4.3 3.2; Technical 9 blur 3; ...`.
 
-    The signs stand with their dimension, so that a small LLM finds what its sentence is to tell;
+    Detections stand with their dimension, so that a small LLM finds what its sentence is about;
     `none` stands where there are none. Scores have one decimal.
     """
     rounded = {name: round(score, 1) for name, score in scores.items()}
-    told = [_numbers(rounded)] if scores else []
+    parts = [_numbers(rounded)] if scores else []
     for dimension in DIMENSIONS:
-        own = [sign for sign in signs if sign.defect.dimension == dimension]
-        items = (f"{sign.certainty} {_defect_text(sign.defect)}" for sign in own)
+        own = [one for one in detections if one.defect.dimension == dimension]
+        items = (f"{one.certainty} {_defect_text(one.defect)}" for one in own)
         if own or dimension in scores:
-            told.append(f"{dimension.capitalize()} {', '.join(items) or 'none'}")
-    return f"{SIGNS_LABEL}: {'; '.join(told) or 'none'}"
+            parts.append(f"{dimension.capitalize()} {', '.join(items) or 'none'}")
+    return f"{DETECTIONS_LABEL}: {'; '.join(parts) or 'none'}"
 
 
-def without_signs(text: str) -> str:
-    """An answer without the line of signs that was given to the LLM."""
+def without_detections(text: str) -> str:
+    """An answer without the line of detections that was given to the LLM."""
     lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(f"{SIGNS_LABEL}:"))
+    return "".join(line for line in lines if not line.startswith(f"{DETECTIONS_LABEL}:"))
 
 
 def split_levels(text: str) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """Whether an answer contradicts itself, the scores it was written for, or the clip.
 
 Text is understood by words only: those of a defect (`mentioned`), praise and complaint (`tone`).
-They cover all of `phrasings`, and what a model makes of these; of other text they may see nothing.
+They cover all of `phrasings` and `defects`, and what a model makes of these; of other text they
+may see nothing.
 """
 
 import re
@@ -9,8 +10,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from .answer import MAX_SEVERITY, Answer, Problem, ProblemKind, render_defects
+from .defects import DEFECTS
 from .parsing import TIME_SLACK_SECONDS
-from .rubric import DEFECTS, MAX_SCORE, MIN_SCORE, Dimension, Score
+from .rubric import MAX_SCORE, MIN_SCORE, Dimension, Score
 
 Tone = Literal["praise", "mixed", "complaint"]
 
@@ -19,37 +21,9 @@ DROP_PER_SEVERITY = 0.75  # MOS points, as in the distortion ladder
 _PRAISE_FROM, _COMPLAINT_TO = 2.5, 3.5  # scores that agree with a praise and with a complaint
 _LOOP_WORDS, _LOOP_TIMES = 8, 4  # up to so many words, so many times in a row, are a loop
 
-# What a defect is known by among the defects of its dimension.
-_CUES: dict[str, str] = {
-    "blur": r"blur\w*|soft(ness)?|unsharp\w*|out of focus|smear\w*",
-    "noise": r"nois[ey]\w*|grain\w*|speckle\w*",
-    "blocking": r"(macro)?block\w*|broken into squares",
-    "banding": r"band(s|ing)|posteri[sz]\w*|steps",
-    "low_resolution": r"(low.)?resolution|upscal\w*|enlarged|fine detail",
-    "overexposure": r"over.?expos\w*|burnt out|blown out|washed out|highlights clip",
-    "underexposure": r"under.?expos\w*|crushed|dark(ness)?",
-    "colour_cast": r"cast|tint\w*|white balance",
-    "deformed_object": r"deform\w*|malform\w*|misshapen",
-    "freeze": r"fr[eo]ez\w*|frozen|froze|stuck|standstill|held frame",
-    "dropped_frames": r"dropped|judder\w*|stutter\w*|skip\w*|jerky|frames are (gone|missing)",
-    "shuffled_frames": r"shuffl\w*|order|back and forth|back in time",
-    "shake": r"shak\w*|trembl\w*|jitter\w*|unsteady",
-    "flicker": r"flicker\w*|strob\w*|pulsat\w*|pulses",
-    "ghosting": r"ghost\w*|trails|double images|afterimages?|echo\w*",
-    "warping": r"warp\w*|bend\w*|swim|melt\w*",
-    "near_static": r"static|still(ness)?|slowed|sluggish|lack of movement",
-    "low_dynamic": r"dynamics?|timid|tame|energy|more action",
-    "unnatural_motion": r"unnatural\w*|physics|implausib\w*|impossib\w*",
-    "morphing": r"morph\w*|turns into|transform\w*",
-    "vanishing_object": r"vanish\w*|disappear\w*|pop(s|ping)?",
-    "prompt_mismatch": r"mismatch\w*|not match|off the prompt|something else|another story|at odds",
-    "scene_cut": r"cuts?|another scene|other footage",
-    "wrong_object": r"wrong (thing|object)|mix-up|swap\w*|in place of|replaced",
-    "missing_object": r"missing|left out|nowhere|never shows|absent",
-    "duplicated_object": r"twice|duplicat\w*|cloned|copies|doubled",
-    "wrong_count": r"number|miscount\w*|count|amount|too (many|few)",
+_CUE_OF = {
+    name: re.compile(rf"\b({kind.cues})\b", re.IGNORECASE) for name, kind in DEFECTS.items()
 }
-_CUE_OF = {name: re.compile(rf"\b({words})\b", re.IGNORECASE) for name, words in _CUES.items()}
 
 # The first that is found decides: "hardly follows" and "poorly" are no praise.
 _TONES: tuple[tuple[Tone, str], ...] = (
@@ -72,7 +46,7 @@ def mentioned(text: str, dimension: Dimension) -> set[str]:
 
 
 def tone(text: str) -> Tone | None:
-    """Whether a reasoning praises or complains; None where no known word tells."""
+    """Whether a reasoning praises or complains; None where no known word is found."""
     return next((tone for tone, words in _TONE_OF if words.search(text)), None)
 
 
@@ -90,7 +64,7 @@ def highest_severity(score: float) -> int:
     return max(fits, default=1)
 
 
-def check(
+def check_consistency(
     answer: Answer,
     *,
     duration_seconds: float | None = None,
@@ -130,11 +104,11 @@ def check(
         if _loops(text):
             add("repeats_itself", text)
         listed = {d.name for d in answer.defects or () if d.dimension == dimension}
-        told = mentioned(text, dimension)
-        if answer.defects is not None and told - listed:
-            add("text_contradicts_defects", f"{', '.join(sorted(told - listed))}: {text}")
-        if told or listed or dimension not in answer.scores:
-            continue  # the defects tell by their severity
+        named = mentioned(text, dimension)
+        if answer.defects is not None and named - listed:
+            add("text_contradicts_defects", f"{', '.join(sorted(named - listed))}: {text}")
+        if named or listed or dimension not in answer.scores:
+            continue  # the severity of the defects is compared with the score above
         mood, score = tone(text), answer.scores[dimension]
         if mood == "praise" and score < _PRAISE_FROM or (
                 mood == "complaint" and score >= _COMPLAINT_TO):

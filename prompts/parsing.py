@@ -4,11 +4,12 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from .answer import (
-    MAX_DEFECTS, MAX_REASONING_BYTES, MAX_SEVERITY, SIGNS_LABEL, Answer, Defect, Problem,
+    DETECTIONS_LABEL, MAX_DEFECTS, MAX_REASONING_BYTES, MAX_SEVERITY, Answer, Defect, Problem,
     ProblemKind,
 )
+from .defects import DEFECTS
 from .rubric import (
-    DEFECTS, DIMENSIONS, LEVEL_WEIGHTS, LEVELS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES,
+    DIMENSIONS, LEVEL_WEIGHTS, LEVELS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES,
     Dimension, Score,
 )
 
@@ -56,7 +57,7 @@ def parse(
         text, _, rest = text.rpartition("\n")
         add("unfinished", rest)
     found: dict[str, str] = {}
-    labels = (*SCORE_LABELS.values(), SIGNS_LABEL)
+    labels = (*SCORE_LABELS.values(), DETECTIONS_LABEL)
     known = {*map(str.lower, labels), *DIMENSIONS, "defects", "scores"}
     for line in filter(None, (" ".join(part.split()) for part in text.split("\n"))):
         label, _, rest = line.partition(":")

@@ -1,19 +1,20 @@
-"""Sentences for defects and levels, kept apart for training and test.
+"""Sentences for levels and words of severity, kept apart for training and test.
 
-A sentence says nothing that the label doesn't: no object, colour or place is named. `{adj}` and
-`{adv}` are words of the severity, `{part}` a share of the prompt; see `DEGREES`. Each sentence of a
-defect holds a word by which `consistency.mentioned` knows it, and no word of a neighbour's.
+The sentences of a defect stand in its record in `defects`. Their slots `{adj}` and `{adv}` are
+filled with words of the severity, `{part}` with a share of the prompt; see `DEGREES`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 Split = Literal["train", "test"]
 
 
-class Phrases(NamedTuple):
-    """Wordings of one thing; none is in both."""
+@dataclass(frozen=True)
+class Phrases:
+    """Wordings of one thing for training and test; none is in both."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -28,146 +29,6 @@ DEGREES: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
                 ("badly", "heavily"), ("extremely", "hopelessly")),
         "part": (("a little", "a bit"), ("some", "a part"), ("much", "a large part"),
                  ("most", "the greater part"), ("all", "the whole")),
-    }
-)
-
-DEFECT_PHRASES: Mapping[str, Phrases] = MappingProxyType(
-    {
-        "blur": Phrases(
-            ("edges are {adv} blurred", "the picture is {adv} soft",
-             "{adj} blur lies over the picture", "the shot is {adv} out of focus"),
-            ("contours look {adv} smeared", "{adj} softness hides the edges"),
-        ),
-        "noise": Phrases(
-            ("{adj} noise crawls over the picture", "flat areas are {adv} grainy",
-             "{adj} speckle dances in every frame", "the picture is {adv} noisy"),
-            ("{adj} grain covers the shot", "every frame is {adv} speckled"),
-        ),
-        "blocking": Phrases(
-            ("{adj} blocks break up the picture", "compression leaves {adj} blocking",
-             "the picture is {adv} broken into squares", "{adj} macroblocks sit on flat areas"),
-            ("a starved bitrate leaves {adj} blocks", "flat areas are {adv} split into blocks"),
-        ),
-        "banding": Phrases(
-            ("gradients show {adj} banding", "smooth tones are {adv} split into bands",
-             "{adj} steps show in smooth tones", "colours are {adv} posterised"),
-            ("shading falls into {adj} steps", "{adj} bands run through fine gradients"),
-        ),
-        "low_resolution": Phrases(
-            ("the picture looks {adv} upscaled", "{adj} loss of resolution",
-             "fine detail is {adv} reduced", "it looks {adv} enlarged from a small frame"),
-            ("resolution is {adv} low", "{adj} upscaling wipes out texture"),
-        ),
-        "overexposure": Phrases(
-            ("highlights are {adv} burnt out", "the picture is {adv} overexposed",
-             "{adj} overexposure eats the highlights", "the shot is {adv} washed out"),
-            ("whites are {adv} blown out", "{adj} excess of light, highlights clip"),
-        ),
-        "underexposure": Phrases(
-            ("shadows are {adv} crushed", "the picture is {adv} underexposed",
-             "{adj} underexposure hides the shadows", "the shot is {adv} dark"),
-            ("blacks are {adv} crushed", "the frame sinks into {adj} darkness"),
-        ),
-        "colour_cast": Phrases(
-            ("{adj} colour cast over the picture", "the picture is {adv} tinted",
-             "white balance is {adv} off", "greys are {adv} tinted"),
-            ("{adj} tint sits on every frame", "neutral tones show {adj} cast"),
-        ),
-        "deformed_object": Phrases(
-            ("shapes are {adv} deformed", "things are {adv} misshapen",
-             "{adj} deformities catch the eye", "forms are {adv} malformed"),
-            ("{adj} malformation of what is shown", "what is shown is {adv} deformed"),
-        ),
-        "freeze": Phrases(
-            ("the picture freezes, then jumps ahead", "motion is {adv} held up by a freeze",
-             "{adj} freeze before motion jumps on", "the shot gets {adv} stuck on one frame"),
-            ("one frame is frozen for a stretch", "{adj} standstill on a held frame"),
-        ),
-        "dropped_frames": Phrases(
-            ("{adj} judder from dropped frames", "motion stutters {adv}",
-             "{adj} stutter in every movement", "movement skips {adv} where frames are gone"),
-            ("dropped frames make motion {adv} jerky", "{adj} skips where frames are missing"),
-        ),
-        "shuffled_frames": Phrases(
-            ("frames are {adv} out of order", "motion hops {adv} back and forth",
-             "{adj} disorder of shuffled frames", "frames come in the wrong order"),
-            ("{adj} jumps back in time", "the order of frames is {adv} mixed up"),
-        ),
-        "shake": Phrases(
-            ("the camera shakes {adv}", "{adj} camera shake",
-             "the frame is {adv} unsteady", "{adj} jitter of the camera"),
-            ("the camera trembles {adv}", "{adj} shaking as if handheld"),
-        ),
-        "flicker": Phrases(
-            ("brightness flickers {adv}", "{adj} flicker of brightness",
-             "light pulses {adv} from frame to frame", "exposure is {adv} pulsating"),
-            ("{adj} strobing of the light", "the light is {adv} flickering"),
-        ),
-        "ghosting": Phrases(
-            ("{adj} ghosting behind what moves", "moving things leave {adj} trails",
-             "movement is {adv} doubled by ghosts", "{adj} double images follow motion"),
-            ("{adj} afterimages follow the action", "what moves leaves {adj} echoes"),
-        ),
-        "warping": Phrases(
-            ("shapes warp {adv} from frame to frame", "{adj} warping of shapes",
-             "things bend and swim {adv}", "surfaces melt {adv} as they move"),
-            ("{adj} rubbery bending of shapes", "outlines are {adv} melting"),
-        ),
-        "near_static": Phrases(
-            ("motion is {adv} slowed down", "the shot is {adv} static",
-             "{adj} lack of movement", "movement is {adv} sluggish"),
-            ("the clip is {adv} close to a still", "{adj} stillness in the whole shot"),
-        ),
-        "low_dynamic": Phrases(
-            ("the prompt calls for more action", "dynamics are {adv} flat",
-             "the action is {adv} timid", "{adj} want of energy in the action"),
-            ("the action is {adv} tame", "{adj} shortage of energy"),
-        ),
-        "unnatural_motion": Phrases(
-            ("movement is {adv} unnatural", "{adj} breaks of physics",
-             "motion looks {adv} implausible", "movement is {adv} at odds with physics"),
-            ("{adj} impossible movements", "the action runs {adv} unnaturally"),
-        ),
-        "morphing": Phrases(
-            ("an object morphs {adv} into another", "{adj} morphing of an object",
-             "something turns into another thing", "identity drifts, {adj} morphing"),
-            ("an object transforms without cause", "{adj} transformation of a thing"),
-        ),
-        "vanishing_object": Phrases(
-            ("an object vanishes without cause", "{adj} popping, things come and go",
-             "something disappears or appears mid-shot", "an object pops in or out"),
-            ("things appear or disappear at random", "{adj} vanishing of an object"),
-        ),
-        "prompt_mismatch": Phrases(
-            ("{part} of the prompt does not match", "{adj} mismatch of clip and prompt",
-             "the clip is {adv} off the prompt", "{part} of the prompt is about something else"),
-            ("{part} of the text tells another story", "prompt and clip are {adv} at odds"),
-        ),
-        "scene_cut": Phrases(
-            ("the clip cuts to another scene", "{adj} break, a cut to other footage",
-             "a cut leaves the asked scene", "the scene is cut off by other footage"),
-            ("a hard cut to a different scene", "foreign footage is cut in"),
-        ),
-        "wrong_object": Phrases(
-            ("the wrong thing is shown, {adj} mix-up", "{part} of what was asked is swapped",
-             "the wrong object stands in the scene", "a thing is shown in place of the one asked"),
-            ("{adj} swap of what was asked", "what was asked is replaced by another thing"),
-        ),
-        "missing_object": Phrases(
-            ("one thing of the prompt is missing", "an asked object is left out",
-             "something asked for is nowhere to be seen", "{adj} gap, an object is missing"),
-            ("a thing from the prompt never shows up", "an asked object is absent"),
-        ),
-        "duplicated_object": Phrases(
-            ("an object is shown twice", "{adj} duplication of an object",
-             "a thing of the prompt is cloned", "extra copies of one thing appear"),
-            ("one object is duplicated", "something shows up doubled"),
-        ),
-        "wrong_count": Phrases(
-            ("the number of things is {adv} wrong", "{adj} miscount against the prompt",
-             "the count is not the one asked", "there are too many or too few of them"),
-            ("the amount of things is {adv} wrong", "{adj} error in the number of objects"),
-        ),
     }
 )
 

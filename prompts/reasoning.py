@@ -4,7 +4,8 @@ import random
 from collections.abc import Mapping, Sequence
 
 from .answer import Defect
-from .phrasings import DEFECT_PHRASES, DEGREES, LEVEL_PHRASES, Phrases, Split
+from .defects import DEFECTS
+from .phrasings import DEGREES, LEVEL_PHRASES, Phrases, Split
 from .rubric import DIMENSIONS, Dimension, Score, nearest_level
 
 MAX_MENTIONED = 2  # defects per dimension that are put in words, the worst first
@@ -21,7 +22,7 @@ def write_reasoning(
 ) -> dict[Dimension, str]:
     """One sentence per dimension of which something is known.
 
-    It tells the dimension's worst defects with their severity, or the level where it has none.
+    It names the dimension's worst defects with their severity, or the level where it has none.
 
     Args:
         scores: Known scores, 1-5.
@@ -29,7 +30,7 @@ def write_reasoning(
         split: Whose wordings to take; none is in both.
         key: Picks the wording: the same key gives the same text, on any machine.
         variant: Of one key, each of the first four variants has another wording in training (two
-            in test), where one defect or none is told.
+            in test), where one defect or none is named.
         degrees: Put severities into words.
     """
     lines: dict[Dimension, str] = {}
@@ -42,7 +43,7 @@ def write_reasoning(
         if worst:
             said = [
                 _fill(
-                    _choose(DEFECT_PHRASES[defect.name], split, rng, variant), defect, rng,
+                    _choose(DEFECTS[defect.name], split, rng, variant), defect, rng,
                     degrees=degrees,
                 )
                 for defect in list(worst.values())[:MAX_MENTIONED]

@@ -1,4 +1,4 @@
-"""The vocabulary of a judgement: dimensions, scores, level words and defects.
+"""The vocabulary of a judgement: dimensions, scores and level words; for defects see `defects`.
 
 Scores are mean opinion scores (MOS) on 1-5, 5 the best. The five level words are those of ITU-R
 BT.500, which Q-Align (arXiv 2312.17090) uses as the tokens that an LLM rates with.
@@ -6,7 +6,6 @@ BT.500, which Q-Align (arXiv 2312.17090) uses as the tokens that an LLM rates wi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -30,71 +29,6 @@ SCORE_LABELS: Mapping[Score, str] = MappingProxyType(
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 LEVEL_WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0)
 MIN_SCORE, MAX_SCORE = LEVEL_WEIGHTS[0], LEVEL_WEIGHTS[-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DefectKind:
-    """One thing that can be wrong with a clip.
-
-    Attributes:
-        name: Identifier, lower case with underscores.
-        dimension: The dimension whose score it lowers.
-        description: A few words for a reader who doesn't know the name.
-    """
-
-    name: str
-    dimension: Dimension
-    description: str
-
-    @property
-    def words(self) -> str:
-        """The name as it's written in an answer: with spaces, which tokenize into plain words."""
-        return self.name.replace("_", " ")
-
-
-_KINDS: dict[Dimension, dict[str, str]] = {
-    "technical": {
-        "blur": "out of focus or smeared, edges are soft",
-        "noise": "grain or random speckle",
-        "blocking": "square blocks from strong compression",
-        "banding": "steps in what should be a smooth gradient",
-        "low_resolution": "fine detail is gone, as if enlarged from a small picture",
-        "overexposure": "too bright, detail is lost in the whites",
-        "underexposure": "too dark, detail is lost in the blacks",
-        "colour_cast": "a tint lies over the whole picture",
-        "deformed_object": "hands, faces or things have a wrong shape",
-    },
-    "motion": {
-        "freeze": "the picture holds on one frame, then jumps ahead",
-        "dropped_frames": "judder: movement skips because frames are missing",
-        "shuffled_frames": "frames come in the wrong order",
-        "shake": "the camera trembles",
-        "flicker": "brightness pulses from frame to frame",
-        "ghosting": "trails or double pictures of what moves",
-        "warping": "shapes bend and swim from frame to frame",
-        "near_static": "hardly anything moves in the whole clip",
-        "low_dynamic": "much less movement than the prompt calls for",
-        "unnatural_motion": "movement that breaks physics or anatomy",
-        "morphing": "an object turns into another one",
-        "vanishing_object": "an object disappears or appears without a cause",
-    },
-    "semantic": {
-        "prompt_mismatch": "the clip shows something else than the prompt",
-        "scene_cut": "the clip cuts to another scene",
-        "wrong_object": "one thing of the prompt is shown as another thing",
-        "missing_object": "one thing of the prompt isn't shown",
-        "duplicated_object": "one thing of the prompt is shown more than once",
-        "wrong_count": "not as many things as the prompt says",
-    },
-}
-
-DEFECTS: Mapping[str, DefectKind] = MappingProxyType(
-    {
-        name: DefectKind(name=name, dimension=dimension, description=description)
-        for dimension, kinds in _KINDS.items()
-        for name, description in kinds.items()
-    }
-)
 
 
 def nearest_level(score: float) -> str:

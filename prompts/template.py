@@ -36,7 +36,7 @@ _SPECIAL = re.compile(r"([<\[])(?=[^\s<>\[\]]+[>\]])")
 
 def build_messages(
     placeholders: Mapping[Dimension, str], prompt: str | None = None, *,
-    impression: str | None = None,
+    score_hint: str | None = None,
 ) -> list[dict[str, str]]:
     """The chat (system, user) that asks for the scores; `ANSWER` is what follows.
 
@@ -45,7 +45,7 @@ def build_messages(
             that has no encoder may be absent.
         prompt: What the clip was generated from, in any language, or None where that's unknown.
             It's passed through `clean`; an empty one counts as unknown.
-        impression: A placeholder token to stand once for each score, after the same label as in
+        score_hint: A placeholder token to stand once for each score, after the same label as in
             the answer and in the order of `SCORES`; by default there are none.
 
     Returns:
@@ -58,8 +58,8 @@ def build_messages(
     if unknown:
         raise ValueError(f"placeholders must be named {DIMENSIONS}, got {sorted(unknown)}")
     lines = [f"{label}:{placeholders[name]}" for name, label in _EVIDENCE if name in placeholders]
-    if impression is not None:
-        lines += [f"{SCORE_LABELS[name]}:{impression}" for name in SCORES]
+    if score_hint is not None:
+        lines += [f"{SCORE_LABELS[name]}:{score_hint}" for name in SCORES]
     prompt = clean(prompt or "")
     if prompt:
         lines.append(f"Prompt: {prompt}")

@@ -22,6 +22,7 @@ def pytest_collection_modifyitems(items):
     if BESIDE_OTHERS:
         items.sort(key=lambda item: item.path.name not in LONG)  # keeps the order otherwise
 
+
 _DEPRECATIONS = Deprecations()
 _DEPRECATIONS.watch()
 
@@ -48,7 +49,7 @@ def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") is not None:
         import torch
 
-        from aigveval.precision import has_bfloat16
+        from aigveval.model.precision import has_bfloat16
 
         if not torch.cuda.is_available() or not has_bfloat16(torch.device("cuda")):
             pytest.skip("needs a CUDA GPU that computes in bfloat16")

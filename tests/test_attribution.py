@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from aigveval.data.cache import FeatureCache
+from aigveval.features.cache import FeatureCache
 from tests.aigveval.tiny_llm import make_encoders, make_model
 
 FOLDER = Path(__file__).parents[1] / "examples/train_lite"
@@ -233,14 +233,20 @@ def work(tmp_path):
 def model(attribution, work, monkeypatch):
     """A folder of a model that explains, of random weights."""
     torch.manual_seed(0)
-    made, processor = make_model(explains=True, signs=["blur", "freeze"])
+    made, processor = make_model(explains=True, detector=["blur", "freeze"])
     for projector in made.model.projectors.values():
         projector.set_stats(torch.full(projector.mean.shape, 0.3), torch.ones_like(projector.std))
     processor._encoders = make_encoders()
     monkeypatch.setattr(attribution.AIGVEvalModel, "from_pretrained", lambda folder: made)
     monkeypatch.setattr(attribution.AIGVEvalProcessor, "from_pretrained", lambda folder: processor)
-    monkeypatch.setattr(attribution, "ExplainingEngine", partial(
-        attribution.ExplainingEngine, max_new_tokens=6, attempts=2))
+    real = attribution.ModelEngine
+
+    def make_engine(*args, **options):
+        engine = real(*args, **options)
+        engine.explainer.max_new_tokens = 6
+        return engine
+
+    monkeypatch.setattr(attribution, "ModelEngine", make_engine)
     folder = work / "runs/sft/model"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -319,4 +325,4 @@ def test_what_is_told(attribution, work):
     assert told.spoken == {"blur"}
     assert told.first.problems == ("missing_line",) and told.shown.problems == ()
     assert told.shown.numbers == {"overall": 3.0} and told.scores == {"overall": 3.2}
-    assert attribution.sign_clip(case, record).named == {"freeze": [(1.0, 2.0)]}
+    assert attribution.detected_clip(case, record).named == {"freeze": [(1.0, 2.0)]}

@@ -80,8 +80,8 @@ def test_raters_are_averaged(baselines, case, tmp_path):
     lines += [f"{n}.mp4," + ",".join(map(str, row)) for n, row in enumerate(raters)]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
     names = [f"{n}.mp4" for n in range(CLIPS)]
-    own, others = baselines.rater_columns(tmp_path, names, "motion")
-    found = baselines.figures_of(own, others, generators, prompts, draws=20)
+    own = baselines.rater_columns(tmp_path, names, "motion")
+    found = baselines.figures_of(own, y, generators, prompts, draws=20)
     expected = np.mean([
         spearmanr(raters[:, r], np.delete(raters, r, axis=1).mean(1)).statistic for r in range(3)
     ])
@@ -96,7 +96,7 @@ def test_saved_predictions_are_put_in_order(baselines, tmp_path):
 
 
 def test_table(baselines):
-    row = dict.fromkeys(baselines.measures(), [0.5, 0.25, 0.75])
+    row = dict.fromkeys(baselines.NAMES, [0.5, 0.25, 0.75])
     text = baselines.as_markdown({"motion": {"ridge": {**row, "PLCC": None}}})
     assert text.splitlines()[2] == (
         "| motion | ridge | 0.50 [0.25, 0.75] | - | 0.50 [0.25, 0.75] | 0.50 [0.25, 0.75] |"

@@ -43,7 +43,9 @@ def test_what_spins_ends_with_its_parent(busy):
 
 
 def test_what_is_started_is_killed_whatever_happens(busy):
-    processes = busy.spinning(2, 600)
+    # They sleep: two that spin would leave this test no CPU to end them with.
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    processes = [subprocess.Popen(command) for _ in range(2)]
     with pytest.raises(KeyboardInterrupt), busy.killed_at_the_end(processes):
         assert [process.poll() for process in processes] == [None, None]
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ import torch
 
 from encoders import create_encoder, registry
 from encoders.testing import check_encoder
-from encoders.views import read_views
+from encoders.video import read_views
 from tests import media
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -113,7 +113,7 @@ def test_ntire(folder):
 @pytest.mark.slow
 def test_encoders(folder):
     shown = ("[len(X['motion']), table.to_dict('records'), "
-             "'aigveval.modeling' in __import__('sys').modules]")
+             "'aigveval.model.modeling' in __import__('sys').modules]")
     (count, table, loaded), pictures = run(folder, "04_encoders_in_your_pipeline.ipynb", shown)
     assert count >= 40 and pictures == 1 and len(table) == 4
     assert not loaded  # our model had no part in it

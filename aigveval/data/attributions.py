@@ -1,18 +1,18 @@
 """What is known of a clip, in the terms of `prompts.Answer`: scores, defects, reasoning.
 
-A manifest (see `manifest`) tells it in these columns besides `video`, `prompt` and the scores:
+A manifest (see `manifest`) has it in these columns besides `video`, `prompt` and the scores:
 
     defects           what is wrong with the clip, in one of three forms:
                       - a list of {"name", "severity", "start_seconds", "end_seconds"}
                       - {"technical": [...], "motion": [...], "semantic": [...]} of such lists, one
                         for each dimension that was looked at, [] where nothing was found
                       - text, as CSV needs it: `blur 3; freeze 2 0.6-1.4`, or `none`
-                      Names are those of `prompts.rubric.DEFECTS`, severities 1-5. Without times a
+                      Names are those of `prompts.defects.DEFECTS`, severities 1-5. Without times a
                       defect lasts the whole clip. Empty or absent: nobody looked for defects.
     duration_seconds  length of the clip
     reasoning         {"technical": "...", ...}: words of a rater to use instead of ours
 
-Rows of a distortion ladder (see `ladder`) have their own columns for the same.
+Rows of a distortion ladder (see `distortion.ladder`) have their own columns for the same.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from prompts.answer import MAX_DEFECTS, Defect, Problem
 from prompts.parsing import TIME_SLACK_SECONDS, read_defects
 from prompts.rubric import DIMENSIONS, MIN_SCORE, SCORES, Dimension, Score
 
-from ..report import one_line
-from .manifest import ManifestError, ManifestRow, as_text, iter_manifest
+from ..errors import ManifestError, as_text, one_line
+from .manifest import ManifestRow, iter_manifest
 from .scales import MOS, Scale
 
 CLEAN_SCORE = 4.25  # MOS given to a ladder's undamaged clips, of which nothing is known
@@ -41,15 +41,15 @@ _AT_THE_EDGE = 0.05  # seconds; what is rounded away in a text
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """A defect with its times as given; `prompts.Defect` has those that a text can tell.
+    """A defect with its times as given; `prompts.Defect` has those that a text has room for.
 
-    Args:
-        name: one of `prompts.rubric.DEFECTS`.
+    Attributes:
+        name: One of `prompts.defects.DEFECTS`.
         severity: 1-5.
         start_seconds, end_seconds: None for the whole clip.
 
     Raises:
-        ValueError: when a value is out of range.
+        ValueError: When a value is out of range.
     """
 
     name: str
@@ -72,13 +72,13 @@ class Attribution:
 class Labelled:
     """A clip with its labels.
 
-    Args:
-        row: of the manifest.
-        scores: known ones on 1-5, nominal ones included.
-        nominal: names of scores that are assumed and not known: no loss should be taken on them.
-        attributions: what is wrong; None where nobody looked.
-        reasoning: words of a rater; empty where there are none.
-        duration_seconds: length of the clip; None where unknown.
+    Attributes:
+        row: The row of the manifest.
+        scores: Known ones on 1-5, nominal ones included.
+        nominal: Names of scores that are assumed and not known: no loss should be taken on them.
+        attributions: What is wrong; None where nobody looked.
+        reasoning: Words of a rater; empty where there are none.
+        duration_seconds: Length of the clip; None where unknown.
     """
 
     row: ManifestRow
@@ -104,12 +104,12 @@ def read_labels(
     and a damage takes off its share of what lies between that and 1.
 
     Args:
-        source: see `manifest`.
-        scale: of the scores in it.
+        source: File, folder or Hub id; see `readers`.
+        scale: The scale of the scores in it.
         clean_score: 1-5, see above.
 
     Raises:
-        ManifestError: when the manifest cannot be read, or a row is wrong.
+        ManifestError: When the manifest cannot be read, or a row is wrong.
     """
     rows = list(iter_manifest(source, scale=scale))
     lengths = _ladder_lengths(rows)
@@ -247,7 +247,7 @@ def _reasoning(given: Any) -> Mapping[Dimension, str]:
 
 
 def _ladder_lengths(rows: Iterable[ManifestRow]) -> dict[str | None, float]:
-    """Group to the length of its clips, where a damage to the last frame tells it."""
+    """Group to the length of its clips, which is the end of a damage up to the last frame."""
     lengths: dict[str | None, float] = {}
     for row in rows:
         end = row.extra.get("end_seconds")

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
+import unicodedata
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from hashlib import blake2b
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from prompts.rubric import SCORES
 
-from .file_check import BadFile, FileCheck, FileChecker
-from .leaks import Leaks, Overlap, key_of, prompt_key, sorted_unique, video_key
+from ..batching import run_batches
+from ..errors import as_text, one_line
 from .manifest import is_absolute, iter_manifest
-from .pairs import PAIR_VIDEOS, is_pairs, parse_pair
+from .preference_pairs import PAIR_VIDEOS, is_pairs, parse_pair
+from .readers import RowFault, folder_of, part_names, read_rows, why_missing
 from .scales import MOS, Scale
-from .tables import RowFault, as_text, folder_of, part_names, read_rows
+
+FileCheck = Literal["none", "open", "decode"]
 
 BINS = 13  # centred on the ends of the scale; so means of three ratings lie in their middles
 LISTED = 50  # rows, files and copies that are named one by one
 MANY_GENERATORS = 1000  # more are counted together, so that memory stays small
 OTHERS = "(others)"
+_DECODED = 8  # frames, spread over the video
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """The known values of one score, on the scale of the manifest.
 
-    Args:
-        count: rows that know it.
-        distinct: different values.
-        mean, std, low, high: of the values.
-        histogram: part of the data set -> counts in the bins of `bin_edges`.
+    Attributes:
+        count: Number of rows that have it.
+        distinct: Number of different values.
+        mean, std, low, high: Statistics of the values.
+        histogram: Part of the data set -> counts in the bins of `bin_edges`.
     """
 
     count: int
@@ -48,27 +57,29 @@ class Scores:
 
 @dataclass(kw_only=True)
 class Report:
-    """What a check found. Lists hold the first `LISTED`; counts are whole.
+    """What a check found. Lists hold the first `LISTED` findings; counts include all.
 
-    Args:
-        sources: the manifests.
-        scale: that scores are on.
-        pairs: whether the rows are preference pairs.
-        rows: that are right.
-        wrong_rows, wrong: how many rows are not, and a line for each.
-        videos: different paths.
-        missing, unreadable, bad_files: how many files, and a line for each.
-        checked: how far files were looked at.
-        repeated, repeats: rows that repeat a video with its prompt, and a line for each.
-        copies: groups of files with the same content, all of them, each with its part.
-        copies_across: how many of these groups lie in several parts.
-        absolute, outside: rows whose path is absolute, or leaves the manifest's folder; and where
-            that is first.
-        without_prompt, prompts: rows without, and different ones.
-        parts, generators: rows by name; by name too, the means of the scores.
-        scores, raters: by score; by score too, how much each rater gave.
-        preferences: score -> `A`, `B`, `same` -> pairs.
-        overlaps: what parts of the data set share.
+    Attributes:
+        sources: The manifests.
+        scale: The scale that the scores are on.
+        checked: How far files were read.
+        pairs: Whether the rows are preference pairs.
+        rows: Number of valid rows.
+        wrong_rows, wrong: Number of invalid rows, and a line for each.
+        videos: Number of different paths.
+        missing, unreadable, bad_files: Number of such files, and a line for each.
+        repeated, repeats: Number of rows that repeat a video with its prompt, and a line for each.
+        copies: All groups of files with the same content, each file with its part.
+        copies_across: Number of these groups that lie in several parts.
+        absolute, outside: Number of rows whose path is absolute, or leaves the manifest's folder.
+        first_absolute, first_outside: The first of each.
+        without_prompt, prompts: Number of rows without a prompt, and of different prompts.
+        parts, generators: Name -> number of rows.
+        generator_means: Generator -> score -> mean.
+        scores: Score -> its known values.
+        raters: Score -> rater -> number of ratings.
+        preferences: Score -> `A`, `B`, `same` -> number of pairs.
+        overlaps: What parts of the data set share.
     """
 
     sources: list[str]
@@ -110,7 +121,7 @@ class Report:
         return asdict(self) | {"sound": self.sound}
 
 
-def check(
+def check_manifests(
     sources: Sequence[str | os.PathLike[str]],
     *,
     scale: Scale = MOS,
@@ -118,44 +129,120 @@ def check(
     workers: int = 2,
     progress: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Looks at manifests, of videos or of pairs, row by row.
+    """Checks manifests, of videos or of pairs, row by row.
 
-    Several manifests are parts of one data set: a row that does not tell its split belongs to the
-    part that is named after its file.
+    Several manifests are parts of one data set: a row without a split belongs to the part that is
+    named after its file.
 
     Args:
-        sources: manifests.
-        scale: that their scores are on.
+        sources: Manifests.
+        scale: The scale that their scores are on.
         files: `none` leaves files alone, `open` reads each without decoding more than a frame,
             `decode` decodes frames spread over each; both find copies.
-        workers: threads that read files.
-        progress: called after each row.
+        workers: Threads that read files.
+        progress: Called after each row.
 
     Raises:
-        ManifestError: when a manifest cannot be read at all.
+        ManifestError: When a manifest cannot be read at all.
     """
     report = Report(sources=[as_text(s) for s in sources], scale=scale, checked=files)
     collector = _Collector(report)
-    with FileChecker(files, workers=workers) as checker:
+
+    def new_files() -> Iterator[_NamedFile]:
+        """Counts the rows, and yields each file that they name once."""
+        seen: set[int] = set()
         for source, part_name in zip(sources, part_names(sources), strict=True):
             name = os.path.basename(as_text(source)) if len(sources) > 1 else ""
-            for entry in _entries(source, name, report):
-                part = entry.split or part_name or "all"
-                collector.add(entry, part)
-                for video, path in entry.videos:
-                    checker.add(path, where=f"{entry.where}: {video}", part=part)
+            for row in _rows(source, name, report):
+                part = row.split or part_name or "all"
+                collector.add(row, part)
+                for video, path in row.videos if files != "none" else ():
+                    key = video_key(os.path.abspath(path))
+                    if key not in seen:
+                        seen.add(key)
+                        yield _NamedFile(path, f"{row.where}: {video}", part)
                 progress()
-        collector.finish()
-        for bad in checker.bad():
-            _add_bad_file(report, bad)
-        for group in checker.copies():
-            report.copies.append([f"{file.where} ({file.part})" for file in group])
-            report.copies_across += len({file.part for file in group}) > 1
+
+    _check_files(new_files(), report, workers=workers)
+    collector.finish()
     return report
 
 
+# ---- files --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedFile:
+    path: str  # from here
+    where: str  # row and path, as the manifest has them
+    part: str
+
+
+def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -> None:
+    """Reads files in threads while they are named, and compares those of the same size."""
+    read = _reader(report.checked)
+
+    def size_of(file: _NamedFile) -> int:
+        size = os.stat(file.path).st_size
+        read(file.path)
+        return size
+
+    by_size: dict[int, list[_NamedFile]] = defaultdict(list)
+    for outcome in run_batches(files, prepare=size_of, compute=_as_prepared, workers=workers):
+        if outcome.error is not None:
+            _add_bad_file(report, outcome.item, outcome.error)
+        elif outcome.result is not None:
+            by_size[outcome.result].append(outcome.item)
+    same_size = [file for files in by_size.values() if len(files) > 1 for file in files]
+    if not same_size:
+        return
+    from encoders.wheels import sha256
+
+    groups: dict[str, list[_NamedFile]] = defaultdict(list)
+    digests = run_batches(
+        same_size, prepare=lambda file: sha256(Path(file.path)), compute=_as_prepared,
+        workers=workers,
+    )
+    for digest in digests:
+        if digest.result is not None:  # otherwise it is gone meanwhile
+            groups[digest.result].append(digest.item)
+    for group in groups.values():
+        if len(group) > 1:
+            report.copies.append([f"{file.where} ({file.part})" for file in group])
+            report.copies_across += len({file.part for file in group}) > 1
+
+
+def _as_prepared(batch: Sequence[tuple[_NamedFile, Any]]) -> list[Any]:
+    return [found for _, found in batch]
+
+
+def _add_bad_file(report: Report, file: _NamedFile, error: Exception) -> None:
+    if isinstance(error, FileNotFoundError):
+        report.missing += 1
+        reason = "broken link" if os.path.islink(file.path) else why_missing(file.path)
+    else:  # a damaged file can raise anything, and must not end the check
+        report.unreadable += 1
+        said = error.strerror if isinstance(error, OSError) else getattr(error, "reason", None)
+        reason = one_line(said or error)
+    _list(report.bad_files, f"{file.where}: {reason}")
+
+
+def _reader(level: FileCheck) -> Callable[[str], Any]:
+    if level == "none":
+        return lambda path: None
+    from encoders.sampling import uniform
+    from encoders.video import FrameRequest, read_frames
+
+    wanted = 1 if level == "open" else _DECODED
+    frames = FrameRequest(indices=lambda count, fps: uniform(count, wanted), stream="fast")
+    return lambda path: read_frames(path, {"frames": frames})
+
+
+# ---- rows ---------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Entry:
+class _Row:
     source: str  # its name, if there are several
     number: int
     videos: list[tuple[str, str]]  # as the manifest says, and the path from here
@@ -175,14 +262,14 @@ def _where(source: str, number: int) -> str:
     return f"{source} row {number}" if source else f"row {number}"
 
 
-def _entries(source: str | os.PathLike[str], name: str, report: Report) -> Iterator[_Entry]:
+def _rows(source: str | os.PathLike[str], name: str, report: Report) -> Iterator[_Row]:
     def on_fault(fault: RowFault) -> None:
         report.wrong_rows += 1
         _list(report.wrong, f"{name}: {fault}" if name else str(fault))
 
     if not is_pairs(source):
         for row in iter_manifest(source, scale=report.scale, on_fault=on_fault):
-            yield _Entry(
+            yield _Row(
                 source=name, number=row.number, videos=[(row.video, row.path)],
                 prompt=row.prompt, split=row.split, scores=row.scores,
                 generators=[row.generator] if row.generator else [],
@@ -199,20 +286,12 @@ def _entries(source: str | os.PathLike[str], name: str, report: Report) -> Itera
         except RowFault as fault:
             on_fault(fault)
             continue
-        yield _Entry(
+        yield _Row(
             source=name, number=number, prompt=pair.prompt, split=pair.split,
             videos=list(zip((values[n] for n in PAIR_VIDEOS), (pair.video_a, pair.video_b))),
             generators=[g for g in (pair.generator_a, pair.generator_b) if g],
             preferences=pair.preferences,
         )
-
-
-def _add_bad_file(report: Report, bad: BadFile) -> None:
-    if bad.missing:
-        report.missing += 1
-    else:
-        report.unreadable += 1
-    _list(report.bad_files, str(bad))
 
 
 def _count(counts: dict[str, int], name: str) -> None:
@@ -235,50 +314,50 @@ class _Collector:
         self._keys = array("Q")  # of a row's videos with its prompt
         self._numbers, self._source_of = array("Q"), array("L")
 
-    def add(self, entry: _Entry, part: str) -> None:
+    def add(self, row: _Row, part: str) -> None:
         report = self.report
         report.rows += 1
         _count(report.parts, part)
         self.leaks.count(part)
-        self._add_paths(entry, part)
-        if entry.prompt is None:
+        self._add_paths(row, part)
+        if row.prompt is None:
             report.without_prompt += 1
         else:
-            self.leaks.add(part, "prompts", prompt_key(entry.prompt))
-        for generator in entry.generators:
+            self.leaks.add(part, "prompts", prompt_key(row.prompt))
+        for generator in row.generators:
             known = generator in report.generators or len(report.generators) < MANY_GENERATORS
             _count(report.generators, generator if known else OTHERS)
             self.leaks.add(part, "generators", key_of(generator))
-        for name, score in zip(SCORES, entry.scores):
+        for name, score in zip(SCORES, row.scores):
             if not math.isnan(score):
                 value = report.scale.from_mos(score)
                 self._values.setdefault((name, part), array("d")).append(value)
-                for generator in entry.generators:
+                for generator in row.generators:
                     if generator in report.generators:
                         total = self._sums.setdefault((generator, name), [0, 0.0])
                         total[0] += 1
                         total[1] += value
-        for score_name, raters in entry.raters.items():
+        for score_name, raters in row.raters.items():
             for rater in raters:
                 _count(report.raters.setdefault(score_name, {}), rater)
-        for asked, preference in zip(SCORES, entry.preferences):
+        for asked, preference in zip(SCORES, row.preferences):
             if preference is not None:
                 _count(report.preferences.setdefault(asked, {}), preference)
 
-    def _add_paths(self, entry: _Entry, part: str) -> None:
+    def _add_paths(self, row: _Row, part: str) -> None:
         report = self.report
-        for video, _ in entry.videos:
+        for video, _ in row.videos:
             self.leaks.add(part, "videos", video_key(video))
             if is_absolute(video):
                 report.absolute += 1
-                report.first_absolute = report.first_absolute or f"{entry.where}: {video}"
+                report.first_absolute = report.first_absolute or f"{row.where}: {video}"
             elif _leaves(video):
                 report.outside += 1
-                report.first_outside = report.first_outside or f"{entry.where}: {video}"
-        videos = " ".join(str(video_key(video)) for video, _ in entry.videos)
-        self._keys.append(key_of(f"{videos} {entry.prompt}"))
-        self._numbers.append(entry.number)
-        self._source_of.append(self._sources.setdefault(entry.source, len(self._sources)))
+                report.first_outside = report.first_outside or f"{row.where}: {video}"
+        videos = " ".join(str(video_key(video)) for video, _ in row.videos)
+        self._keys.append(key_of(f"{videos} {row.prompt}"))
+        self._numbers.append(row.number)
+        self._source_of.append(self._sources.setdefault(row.source, len(self._sources)))
 
     def finish(self) -> None:
         report = self.report
@@ -326,3 +405,95 @@ def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:
         std=float(values.std()), low=float(values.min()), high=float(values.max()),
         histogram={part: np.histogram(v, edges)[0].tolist() for part, v in parts.items()},
     )
+
+
+# ---- what parts share ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """How much of one part occurs in another.
+
+    Attributes:
+        what: The kind of thing that is shared, in the plural.
+        part: The part with fewer rows.
+        other: The part with more rows.
+        shared: Number of distinct things of `part` that `other` has too.
+        distinct: Number of distinct things of `part`.
+    """
+
+    what: str
+    part: str
+    other: str
+    shared: int
+    distinct: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.shared:,} of {self.distinct:,} distinct {self.what} of {self.part} also occur "
+            f"in {self.other}"
+        )
+
+
+def key_of(text: str) -> int:
+    """64 bits of a hash, to compare texts without keeping them."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def prompt_key(prompt: str) -> int:
+    """The key of a prompt, equal for prompts that differ in case or white space only."""
+    return key_of(" ".join(unicodedata.normalize("NFC", prompt).casefold().split()))
+
+
+def video_key(video: str) -> int:
+    """The key of a path, equal for two ways of writing it that need no look at the disk."""
+    path = posixpath.normpath(unicodedata.normalize("NFC", video).replace("\\", "/"))
+    return key_of(f"video {path}")
+
+
+def sorted_unique(values: np.ndarray) -> np.ndarray:
+    """The different values, ascending.
+
+    As `numpy.unique`, which keeps a hash table of some hundred bytes per value.
+    """
+    values = np.sort(values)
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return values[new]
+
+
+class Leaks:
+    """Counts rows by part and keeps keys of what they hold; 8 bytes each."""
+
+    def __init__(self, parts: Iterable[str] = ()) -> None:
+        self.rows: dict[str, int] = dict.fromkeys(parts, 0)
+        self._keys: dict[str, dict[str, array[int]]] = {}
+
+    def count(self, part: str) -> None:
+        """Counts a row of a part."""
+        self.rows[part] = self.rows.get(part, 0) + 1
+
+    def add(self, part: str, what: str, key: int) -> None:
+        """Notes that a part has a thing."""
+        self._keys.setdefault(what, {}).setdefault(part, array("Q")).append(key)
+
+    def distinct(self, what: str) -> int:
+        """How many different things there are over all parts."""
+        keys = [np.frombuffer(part, np.uint64) for part in self._keys.get(what, {}).values()]
+        return len(sorted_unique(np.concatenate(keys))) if keys else 0
+
+    def overlaps(self, what: str) -> list[Overlap]:
+        """What every two parts share, where they do, the smaller seen from the larger."""
+        of_part = self._keys.get(what, {})
+        unique = {
+            part: sorted_unique(np.frombuffer(of_part[part], np.uint64))
+            for part in self.rows if part in of_part
+        }
+        found = []
+        for a, b in combinations(unique, 2):
+            part, other = (a, b) if self.rows[a] < self.rows[b] else (b, a)
+            shared = len(np.intersect1d(unique[part], unique[other], assume_unique=True))
+            if shared:
+                found.append(Overlap(what=what, part=part, other=other, shared=shared,
+                                     distinct=len(unique[part])))
+        return found

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..report import one_line
+from ..errors import one_line
 
 ALIASES: Mapping[str, Sequence[str]] = {
     "video": (
@@ -28,7 +28,7 @@ def in_our_names(row: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a row whose columns have our names, in the same order.
 
     Raises:
-        ValueError: when several columns could be the one of a name.
+        ValueError: When several columns could be the one of a name.
     """
     names = _our_names(tuple(row))
     return {names.get(column, column): row[column] for column in row} if names else dict(row)
@@ -40,13 +40,13 @@ def check_columns(
     """Looks whether a table has the columns that it must have, each once.
 
     Args:
-        where: what has the columns, to begin a message with.
-        columns: names, as the table has them.
-        required: our names.
-        aliases: whether a column may have another name.
+        where: What has the columns, to begin a message with.
+        columns: Names, as the table has them.
+        required: Our names.
+        aliases: Whether a column may have another name.
 
     Raises:
-        ValueError: when it has not.
+        ValueError: When it has not.
     """
     try:
         names = _our_names(tuple(columns)) if aliases else {}

@@ -12,23 +12,24 @@ from typing import Any
 
 from prompts.rubric import SCORES, Score
 
+from ..errors import InputError, ManifestError, as_text
 from .adapters import Adapter, Options, find_adapter
 from .manifest import parse_row, rebase
-from .pairs import PAIR_VIDEOS, parse_pair
+from .preference_pairs import PAIR_VIDEOS, parse_pair
+from .readers import RowFault, folder_of, part_names
 from .scales import MOS, Scale
-from .table_writer import Columns, TableWriter, check_target
-from .tables import InputError, ManifestError, RowFault, as_text, folder_of, part_names
+from .writers import Columns, TableWriter, check_target
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
     """What `convert` wrote.
 
-    Args:
-        rows: how many.
-        scores: how many rows know each score.
-        scale: that the scores were on; None where there are none.
-        pairs: whether the rows are preference pairs.
+    Attributes:
+        rows: How many.
+        scores: How many rows know each score.
+        scale: The scale that the scores were on; None where there are none.
+        pairs: Whether the rows are preference pairs.
     """
 
     rows: int
@@ -52,19 +53,19 @@ def convert(
     """Reads a data set with an adapter and writes it as one manifest.
 
     Rows are kept on disk meanwhile, so memory does not grow with them. With several sources, a row
-    that does not tell its split gets the name of its source, without what all names begin with.
+    without a split gets the name of its source, without what all names begin with.
 
     Args:
-        name: of the adapter.
-        sources: its files, folders or Hub ids.
-        out: manifest to write; its suffix chooses the format.
-        videos: folder of the videos, by default that of each source.
-        prompts, score, mean_overall: see `adapters.Options`.
-        scale: that the scores are on, by default as the adapter knows it.
-        progress: called after each row.
+        name: Name of the adapter.
+        sources: Its files, folders or Hub ids.
+        out: Manifest to write; its suffix chooses the format.
+        videos: Folder of the videos, by default that of each source.
+        prompts, score, mean_overall: As in `adapters.Options`.
+        scale: The scale that the scores are on, by default that of the adapter.
+        progress: Called after each row.
 
     Raises:
-        InputError: when a name or file cannot be used; `ManifestError` names the row at fault.
+        InputError: When a name or file cannot be used; `ManifestError` names the row at fault.
     """
     adapter, out = find_adapter(name), Path(out)
     check_target(out, sources)
@@ -102,7 +103,7 @@ def _records(
     adapter: Adapter, source: Path, options: Options, folder: Path
 ) -> Iterator[dict[str, Any]]:
     try:
-        for number, values in adapter.load()(source, options):
+        for number, values in adapter.read(source, options):
             if not adapter.pairs:
                 scale = adapter.scale or MOS
                 row = parse_row(number, values, options.videos, scale=scale)

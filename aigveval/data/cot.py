@@ -28,17 +28,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from prompts import Answer, build_messages, check, parse, render
+from prompts import Answer, build_messages, check_consistency, parse, render
 from prompts.answer import TENTHS
 from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
 
-from ..report import one_line
+from ..errors import ManifestError, as_text, one_line
+from ..files import write_text
 from .attributions import CLEAN_SCORE, Labelled, read_labels
-from .manifest import ManifestError, as_text
+from .readers import read_rows
 from .scales import MOS, Scale
-from .tables import read_rows
 
 Times = Literal["seconds", "tenths"]
 # `messages`: a chat of three turns, for TRL's SFT and most other trainers. `prompt`: the question
@@ -53,17 +53,17 @@ _UNSCORED = 4.0  # how a dimension without score or defect is spoken of
 class CotRow:
     """One example of training: a clip, the answer to learn, and the scores that are known.
 
-    Args:
-        video: path of the file.
-        video_prompt: text that the video was generated from; None where unknown.
-        scores: in the order of `prompts.rubric.SCORES`, on 1-5; NaN where unknown.
-        answer: text to learn.
-        clip_length: in the unit of the answer's times; None where unknown.
-        times: unit of the answer's times.
-        group, generator: labels; None where unknown.
-        weight: in the loss, above 0.
-        split: of the wordings.
-        variant: number of the wording.
+    Attributes:
+        video: Path of the file.
+        video_prompt: Text that the video was generated from; None where unknown.
+        scores: Scores on 1-5 in the order of `prompts.rubric.SCORES`; NaN where unknown.
+        answer: Text to learn.
+        clip_length: Length in the unit of the answer's times; None where unknown.
+        times: Unit of the answer's times.
+        group, generator: Labels; None where unknown.
+        weight: Weight in the loss, above 0.
+        split: The split that the wordings come from.
+        variant: Number of the wording.
     """
 
     video: str
@@ -101,14 +101,14 @@ class CotRow:
 class CotReport:
     """What became of the labels.
 
-    Args:
-        rows: written.
-        without_defects: left out, because nobody looked for their defects.
-        without_scores: left out, because no score is known.
-        contradictions: kinds of contradiction between a row's own labels, with their number; see
-            `prompts.check`. The rows are written all the same.
-        defects: names, with the number of rows that have them.
-        characters: length of all answers.
+    Attributes:
+        rows: Written.
+        without_defects: Left out, because nobody looked for their defects.
+        without_scores: Left out, because no score is known.
+        contradictions: Kinds of contradiction between a row's own labels, with their number; see
+            `prompts.check_consistency`. The rows are written all the same.
+        defects: Names, with the number of rows that have them.
+        characters: Length of all answers.
     """
 
     rows: int = 0
@@ -139,23 +139,25 @@ def write_cot(
     Every text is read back, and must give its labels.
 
     Args:
-        manifests: see `attributions`.
+        manifests: Manifests with labels; see `attributions`.
         out: JSON Lines file; its folder is made if missing.
-        split: whose wordings to use: none is in both, so that a test sees no known sentence.
-        variants: texts per row, each in other words.
+        split: The split whose wordings are used. No wording is in both, so that a test has no known
+            sentence.
+        variants: Texts per row, each in other words.
         times: "seconds", or "tenths" of the clip for a model whose evidence has no clock, as that
             of encoders; the latter needs to know how long a clip is.
-        form: of the chat.
-        partial: whether to write rows without labels of defects, whose answers lack that line.
-        score_decimals: of the scores in the text, 1 or 2.
-        scale: of the scores in the manifests.
-        clean_score: see `attributions.read_labels`.
-        seed: of the choice of words.
-        on_row: called for each row of the manifests, for a progress bar.
+        form: Form of the chat.
+        partial: Whether to write rows without labels of defects, whose answers lack that line.
+        score_decimals: Decimals of the scores in the text, 1 or 2.
+        scale: The scale of the scores in the manifests.
+        clean_score: Score of a ladder's clean clips; see `attributions.read_labels`.
+        seed: Seed of the choice of words.
+        on_row: Called for each row of the manifests, for a progress bar.
 
     Raises:
-        ManifestError: when a manifest cannot be read, a row is wrong or none can be used.
-        ValueError: wrong options.
+        ManifestError: When a manifest cannot be read, a row is wrong or none can be used.
+        InputError: When the file cannot be written.
+        ValueError: Wrong options.
     """
     if variants < 1 or score_decimals not in (1, 2):
         raise ValueError(
@@ -183,10 +185,7 @@ def write_cot(
     if not lines:
         raise ManifestError(
             f"{', '.join(map(as_text, manifests))}: no row has both scores and labels of defects")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(lines))
     return report
 
 
@@ -209,9 +208,9 @@ def make_row(
     for name in DIMENSIONS:  # where no score is known and nothing was found, it looks good
         if defects is not None and (name != "semantic" or row.prompt is not None):
             judged.setdefault(name, _UNSCORED)
-    told = write_reasoning(judged, defects, split=split, variant=variant,
-                           key=f"{seed}|{row.video}|{row.prompt}")
-    answer = Answer(scores=scores, defects=defects, reasoning={**told, **labels.reasoning})
+    written = write_reasoning(judged, defects, split=split, variant=variant,
+                              key=f"{seed}|{row.video}|{row.prompt}")
+    answer = Answer(scores=scores, defects=defects, reasoning={**written, **labels.reasoning})
     text = render(answer)
     if parse(text, duration_seconds=length) != answer:
         raise RuntimeError(f"{row.video}: the text does not give its labels: {one_line(text)}")
@@ -227,7 +226,7 @@ def read_cot(path: str | os.PathLike[str]) -> Iterator[CotRow]:
     """Yields the rows of a file that `write_cot` made, whatever its form.
 
     Raises:
-        ManifestError: when it cannot be read, or a row is not such a row.
+        ManifestError: When it cannot be read, or a row is not such a row.
     """
     folder = Path(path).parent
     for number, record in read_rows(path, aliases=False):
@@ -247,7 +246,7 @@ def with_length(labels: Labelled, manifest: str) -> Labelled:
     """With the clip's length from its file, where a defect's times need it.
 
     Raises:
-        ManifestError: when the file does not tell it.
+        ManifestError: When the file does not say it.
     """
     timed = any(item.start_seconds is not None for item in labels.attributions or ())
     if labels.duration_seconds is not None or not timed:
@@ -263,7 +262,7 @@ def with_length(labels: Labelled, manifest: str) -> Labelled:
     except VideoError as error:
         raise ManifestError(
             f"{manifest}: row {labels.row.number}: tenths of the clip need duration_seconds, and "
-            f"the file does not tell it: {error}"
+            f"the file does not say it: {error}"
         ) from None
     return replace(labels, duration_seconds=info.duration_seconds)
 
@@ -272,5 +271,5 @@ def _count(report: CotReport, row: CotRow) -> None:
     answer = row.labels()
     report.rows += 1
     report.characters += len(row.answer)
-    report.contradictions.update({problem.kind for problem in check(answer)})
+    report.contradictions.update({problem.kind for problem in check_consistency(answer)})
     report.defects.update({defect.name for defect in answer.defects or ()})

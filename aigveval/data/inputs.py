@@ -1,19 +1,25 @@
-"""Which videos to assess: files, folders, patterns and manifests, joined with their prompts."""
+"""Which videos to assess: files, folders, patterns and manifests, joined with their prompts.
+
+Videos that were found on their own get their prompts from a manifest, from a list, or from their
+names: a file may be named after its prompt, `{prompt}-{n}.mp4` where there are several of it, as
+VBench's are.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
 
-from .manifest import (
-    MANIFEST_SUFFIXES, Clip, InputError, as_text, check_exists, make_clip, read_manifest,
-    read_prompt_list,
-)
-from .prompt_matching import NamedPrompts, match_prompts, prompt_of_name
-from .tables import is_saved_dataset, url_of
+from ..errors import InputError, as_text
+from .manifest import Clip, check_exists, make_clip, read_manifest, read_prompt_list
+from .readers import MANIFEST_SUFFIXES, is_saved_dataset, url_of
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
@@ -40,19 +46,19 @@ def collect(
     An input that is missing stays in the list with its problem, so it fails as a row of its own.
 
     Args:
-        inputs: files, folders (searched whole), patterns and manifests. None at all: the videos
+        inputs: Files, folders (searched whole), patterns and manifests. None at all: the videos
             that `prompts` names.
-        prompt: for every video that has no prompt of its own.
-        prompts: one of three.
+        prompt: Prompt of every video that has none of its own.
+        prompts: One of three.
             A manifest with the prompts. A video that it names several times is assessed as often.
             A missing file that it names becomes a clip too, if a folder or a pattern is among the
             inputs.
             A table of prompts that names no videos, as `VBench_full_info.json`. A video has the
-            prompt that its file is named after; see `prompt_matching.NamedPrompts`.
+            prompt that its file is named after; see `NamedPrompts`.
             `names`: a video has the prompt that its file is named after, whatever it is.
 
     Raises:
-        InputError: when there is no video at all, or a manifest cannot be read.
+        InputError: When there is no video at all, or a manifest cannot be read.
     """
     notes: list[str] = []
     rows, of_name = _read_prompts(prompts)
@@ -96,7 +102,7 @@ def collect(
 def _read_prompts(
     prompts: str | os.PathLike[str] | None
 ) -> tuple[list[Clip], Callable[[Path], str | None] | None]:
-    """Gives the rows of a manifest; or else what tells the prompt by a file's name."""
+    """Gives the rows of a manifest; or else a function from a file's name to its prompt."""
     if prompts is None:
         return [], None
     if os.fspath(prompts) == BY_NAME and not is_saved_dataset(prompts):
@@ -161,8 +167,9 @@ def _walk(folder: Path) -> Iterator[Clip]:
 
 
 def _is_same_file(source: Path, prompts: str | os.PathLike[str] | None) -> bool:
-    there = prompts is not None and os.path.exists(source) and os.path.exists(prompts)
-    return there and source.samefile(prompts)
+    if prompts is None or not (os.path.exists(source) and os.path.exists(prompts)):
+        return False
+    return source.samefile(prompts)
 
 
 def _is_manifest(source: Path) -> bool:
@@ -171,3 +178,109 @@ def _is_manifest(source: Path) -> bool:
         exists = os.path.exists(source)
         return os.path.isfile(source) or not (exists or glob.has_magic(str(source)))
     return is_saved_dataset(source)
+
+
+# ---- prompts of videos that were found on their own ----------------------------------------------
+
+
+def prompt_of_name(path: str | os.PathLike[str]) -> str:
+    """Gives the prompt that a file is named after: `a dog runs` of `videos/a dog runs-3.mp4`.
+
+    Where a name has `_` and no space, `_` stands for one.
+    """
+    words = _unnumbered(PurePath(path).stem)
+    return words if " " in words else words.replace("_", " ")
+
+
+class NamedPrompts:
+    """A list of prompts that files are named after.
+
+    Args:
+        prompts: Each once.
+    """
+
+    def __init__(self, prompts: Iterable[str]) -> None:
+        self._exact = {unicodedata.normalize("NFC", prompt): prompt for prompt in prompts}
+        self._loose: dict[str, list[str]] = defaultdict(list)
+        for prompt in prompts:
+            self._loose[_words(prompt)].append(prompt)
+
+    def of(self, path: str | os.PathLike[str]) -> str | None:
+        """Gives the prompt that a file is named after; None where it is none of the list.
+
+        Characters that are no letters or digits, which a file's name often can't have, and upper
+        or lower case count only where prompts differ in nothing else.
+        """
+        stem = unicodedata.normalize("NFC", PurePath(path).stem)
+        names = (stem, _unnumbered(stem))  # a prompt may itself end like `-3`
+        for name in names:
+            if name in self._exact:
+                return self._exact[name]
+        for name in names:
+            if len(found := self._loose.get(_words(name), [])) == 1:
+                return found[0]
+        return None
+
+
+def _unnumbered(stem: str) -> str:
+    return re.sub(r"-\d+$", "", stem)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
+
+
+def match_prompts(clips: Sequence[Clip], rows: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
+    """Gives each clip the prompts of its rows: by path, then by link target, then by name.
+
+    Returns:
+        The clips, as many times as rows name them, at least once; and the rows whose file is
+        missing and that matched no clip.
+    """
+    by_path, by_target = defaultdict(list), defaultdict(list)
+    for row in rows:
+        by_path[os.path.abspath(row.path)].append(row)
+        by_target[os.path.realpath(row.path)].append(row)
+    matches: dict[str, list[Clip]] = {}
+    for clip in clips:
+        path = os.path.abspath(clip.path)
+        matches[path] = by_path[path] or by_target[os.path.realpath(path)]
+    used = {id(row) for found in matches.values() for row in found}
+    strangers = {os.path.abspath(row.path) for row in rows if id(row) not in used}
+    orphans = [path for path, found in matches.items() if not found]
+    for path, stranger in _pair_by_name(orphans, sorted(strangers)):
+        matches[path] = by_path[stranger]
+        used.update(id(row) for row in by_path[stranger])
+    matched: list[Clip] = []
+    for clip in clips:
+        found = [] if clip.prompt else matches[os.path.abspath(clip.path)]
+        matched += [replace(clip, prompt=row.prompt) for row in found] or [clip]
+    return matched, [row for row in rows if row.problem and id(row) not in used]
+
+
+def _pair_by_name(lefts: Sequence[str], rights: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs paths by the longest end they share, where neither side leaves a choice."""
+    ends: dict[str, dict[str, int]] = defaultdict(dict)
+    same_name: dict[str, list[str]] = defaultdict(list)
+    for right in rights:
+        same_name[_parts(right)[-1]].append(right)
+    for left in lefts:
+        for right in same_name[_parts(left)[-1]]:
+            ends[left][right] = ends[right][left] = _common_end(left, right)
+    pairs = ((left, _only_best(ends[left])) for left in lefts if left in ends)
+    return [(left, right) for left, right in pairs if right and _only_best(ends[right]) == left]
+
+
+def _only_best(lengths: dict[str, int]) -> str | None:
+    best = [path for path in lengths if lengths[path] == max(lengths.values())]
+    return best[0] if len(best) == 1 else None
+
+
+def _common_end(left: str, right: str) -> int:
+    pairs = zip(reversed(_parts(left)), reversed(_parts(right)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    # macOS stores accents apart from their letters, other systems together.
+    return PurePath(unicodedata.normalize("NFC", path)).parts

@@ -1,6 +1,6 @@
 """Manifests: which videos there are, the prompts they were made from, and what people thought.
 
-One form in every format that `tables` reads: CSV with a header line, JSON (a list of objects, or
+One form in every format that `readers` reads: CSV with a header line, JSON (a list of objects, or
 `{path: prompt}` as VBench's custom prompts), JSON Lines, Parquet, a Hugging Face data set. Columns:
 
     video      path, relative to the manifest's folder, or absolute
@@ -32,19 +32,10 @@ from typing import Any
 from prompts.rubric import SCORES
 from prompts.template import clean
 
-from ..report import one_line
+from ..errors import ManifestError, as_text, one_line
 from .columns import listed
+from .readers import RowFault, folder_of, lacking, read_rows, url_of, why_missing
 from .scales import MOS, Scale
-from .tables import (
-    MANIFEST_SUFFIXES, InputError, ManifestError, RowFault, as_text, folder_of, lacking, read_rows,
-    url_of, why_missing,
-)
-
-__all__ = [
-    "MANIFEST_SUFFIXES", "Clip", "InputError", "ManifestError", "ManifestRow", "as_text",
-    "check_exists", "iter_manifest", "make_clip", "parse_row", "rater_column", "read_manifest",
-    "read_prompt_list", "read_rows",
-]
 
 COLUMNS = ("video", "prompt", *SCORES, "generator", "group", "split", "weight")
 _RATER = re.compile(rf"({'|'.join(SCORES)})_rater(\w+)")
@@ -55,11 +46,11 @@ _PROMPT_HEAD = 16  # characters
 class Clip:
     """One video to assess, which becomes one row of the results.
 
-    Args:
-        path: file to open.
-        video: the path as text for people and files; always valid Unicode.
-        prompt: text the video was generated from; None when unknown.
-        problem: why it cannot be assessed, when that is known before opening it.
+    Attributes:
+        path: File to open.
+        video: The path as text for people and files; always valid Unicode.
+        prompt: Text the video was generated from; None when unknown.
+        problem: Why it cannot be assessed, when that is known before opening it.
     """
 
     path: Path
@@ -96,7 +87,7 @@ def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) ->
     """Reads the videos of a manifest, one clip per row, in its order; scores are not looked at.
 
     Raises:
-        ManifestError: when it cannot be read, naming the row at fault.
+        ManifestError: When it cannot be read, naming the row at fault.
     """
     clips, folder = [], folder_of(path)
     for number, row in read_rows(path, required=("video", "prompt") if need_prompt else ("video",)):
@@ -117,16 +108,16 @@ def read_prompt_list(path: str | os.PathLike[str]) -> list[str] | None:
         no prompt.
 
     Raises:
-        ManifestError: when a later row has no prompt.
+        ManifestError: When a later row has no prompt.
     """
     try:
         for _, row in read_rows(path, required=(), on_fault=lambda fault: None):
             if "video" in row or "prompt" not in row:
                 return None
             break
-    except ManifestError:  # told by those who read it for its videos
+    except ManifestError:  # raised again where it is read for its videos
         return None
-    prompts = {}
+    prompts: dict[str, None] = {}
     try:
         for number, row in read_rows(path, required=("prompt",)):
             if prompt := read_prompt(number, row):
@@ -140,16 +131,16 @@ def read_prompt_list(path: str | os.PathLike[str]) -> list[str] | None:
 class ManifestRow:
     """One row of a manifest, checked, with its scores on 1-5.
 
-    Args:
-        number: of the row, as `tables.read_rows` counts.
-        video: path as the manifest gives it.
-        path: the file, found from here.
-        prompt: as it is written; None where it says nothing.
-        scores: in the order of `prompts.rubric.SCORES`, on 1-5; NaN where unknown.
-        raters: score -> rater -> rating on 1-5, NaN where unknown; empty without such columns.
-        generator, group, split: labels; None where unknown.
-        weight: above 0.
-        extra: the columns that have no meaning here.
+    Attributes:
+        number: Number of the row, as `readers.read_rows` counts.
+        video: Path as the manifest gives it.
+        path: The file, found from here.
+        prompt: The prompt as it is written; None where it has no visible character.
+        scores: Scores on 1-5 in the order of `prompts.rubric.SCORES`; NaN where unknown.
+        raters: Score -> rater -> rating on 1-5, NaN where unknown; empty without such columns.
+        generator, group, split: Labels; None where unknown.
+        weight: Weight in the training loss, above 0.
+        extra: The columns that have no meaning here.
     """
 
     number: int
@@ -195,13 +186,13 @@ def iter_manifest(
     """Yields the rows of a manifest, checked, one at a time.
 
     Args:
-        source: file, folder or Hub id; see `tables`.
-        scale: that the scores in it are on.
-        need_score: whether a row must have a score.
-        on_fault: gets each row that is wrong, and the reading goes on; by default it ends.
+        source: File, folder or Hub id; see `readers`.
+        scale: The scale that the scores in it are on.
+        need_score: Whether a row must have a score.
+        on_fault: Gets each row that is wrong, and the reading goes on; by default it ends.
 
     Raises:
-        ManifestError: when the manifest cannot be read, or a row is wrong.
+        ManifestError: When the manifest cannot be read, or a row is wrong.
     """
     folder = folder_of(source)
     for number, values in read_rows(source, on_fault=on_fault):
@@ -226,7 +217,7 @@ def parse_row(
     """Checks one row of a table and maps its scores onto 1-5.
 
     Raises:
-        RowFault: when a value is not as the module says; names the row.
+        RowFault: When a value is not as the module says; names the row.
     """
     video, prompt = read_video(number, values), read_prompt(number, values)
     scores = tuple(_score(number, name, values.get(name), scale) for name in SCORES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
-from .tables import InputError
+from ..errors import InputError
 
 _SLACK = 1e-6  # of the span: the rounding of a mean
 
@@ -16,12 +16,12 @@ _SLACK = 1e-6  # of the span: the rounding of a mean
 class Scale:
     """The range that scores are given on, the best at `high`.
 
-    Args:
-        low: the worst score.
-        high: the best score, above `low`.
+    Attributes:
+        low: The worst score.
+        high: The best score, above `low`.
 
     Raises:
-        ValueError: when the ends are not finite or not in order.
+        ValueError: When the ends are not finite or not in order.
     """
 
     low: float = MIN_SCORE
@@ -39,7 +39,7 @@ class Scale:
         """Reads `LOW:HIGH`, such as `0:100`.
 
         Raises:
-            InputError: when it is something else.
+            InputError: When it is something else.
         """
         try:
             low, high = map(float, text.split(":"))

@@ -1,4 +1,7 @@
-"""Agreement of predicted scores with human ratings: from files to figures, tables and reports."""
+"""Agreement of predicted scores with human ratings, leaderboards, and NTIRE's submissions.
+
+May import `data`, `prompts` and the leaves of the root.
+"""
 
 from .evaluate import Evaluation, evaluate
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..assessment import SCORE_FIELDS
 from ..data.scales import MOS, Scale
-from ..data.tables import InputError, as_text
-from ..report import SCORE_FIELDS, one_line
-from .agreement import Agreement, Columns, agree, check
-from .bootstrap import Floats, Progress, Rows, Sampling, number
-from .entries import Entry, match, read_predictions, read_ratings
+from ..errors import InputError, as_text, one_line
+from ..metrics import number
+from .figures import Agreement, Columns, Floats, Progress, Rows, Sampling, agree, check
+from .ratings import RatedClip, match, read_predictions, read_ratings
 
 Unit = Literal["auto", "clip", "prompt"]
 _NAMES_SHOWN = 5
@@ -83,12 +82,6 @@ class Evaluation:
                     group["name"] = names[group.pop("number")]
         return plain
 
-    def __str__(self) -> str:
-        from .tables import tables
-        from .writing import as_plain
-
-        return as_plain(tables(self)).rstrip()
-
 
 def evaluate(
     predictions: str | Path, manifest: str | Path, *, against: str | Path | None = None,
@@ -101,7 +94,7 @@ def evaluate(
 
     Args:
         predictions: results of `aigveval score`, or another file of `video` and scores; see
-            `entries.read_predictions`.
+            `ratings.read_predictions`.
         manifest: `video`, human scores, and optionally `prompt`, `generator` and raters' columns.
         against: a second file of predictions for the same clips.
         scores: which to evaluate; by default all that are in both files.
@@ -123,7 +116,7 @@ def evaluate(
     if against is not None:
         files.append((against, against_column))
     notes: list[str] = []
-    sides: list[list[Entry | None]] = []
+    sides: list[list[RatedClip | None]] = []
     for path, wanted_column in files:
         found, spare = match(
             rated, read_predictions(path, column=wanted_column), path=path,
@@ -135,8 +128,14 @@ def evaluate(
     margin = tie_margin
     if margin is None:
         margin = scale.spread_from_mos(DEFAULT_TIE_MARGIN)
-    done, total = itertools.count(1), len(names) * sampling.draws
-    advance = None if progress is None else lambda: progress(next(done), total)
+    done, total = 0, len(names) * sampling.draws
+
+    def advance(samples: int) -> None:
+        nonlocal done
+        done += samples
+        if progress is not None:
+            progress(done, total)
+
     task = _Task(rated, sides, scale, prediction_scale, margin, unit, sampling, advance)
     for name in names:
         task.run(name)
@@ -159,14 +158,14 @@ def evaluate(
 
 @dataclass
 class _Task:
-    rated: list[Entry]
-    sides: list[list[Entry | None]]
+    rated: list[RatedClip]
+    sides: list[list[RatedClip | None]]
     scale: Scale
     prediction_scale: Scale
     margin: float
     unit: Unit
     sampling: Sampling
-    progress: Progress | None
+    progress: Progress
     scores: dict[str, Agreement] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     generators: dict[str, list[str]] = field(default_factory=dict)
@@ -178,7 +177,7 @@ class _Task:
     def run(self, name: str) -> None:
         """Evaluates one score, or says in `undefined` why not."""
         kept = [
-            index for index, entry in enumerate(self.rated) if name in entry.scores
+            index for index, clip in enumerate(self.rated) if name in clip.scores
             and all((row := side[index]) and name in row.scores for side in self.sides)
         ]
         rated = [self.rated[index] for index in kept]
@@ -218,28 +217,28 @@ class _Task:
         self.prompts[name] = [text if isinstance(text, str) else "" for text in prompt_names]
         x = columns.predictions
         self.clips[name] = Clips(
-            videos=[entry.video for entry in rated], paths=_paths(rated, sides[0]),
+            videos=[clip.video for clip in rated], paths=_paths(rated, sides[0]),
             prompts=prompts, generators=generators, predictions=x, ratings=columns.ratings,
             stds=self._stds(name, sides[0], columns.comparable),
             fitted=x if found.logistic is None else found.logistic(x),
         )
 
     def _columns(
-        self, name: str, rated: Sequence[Entry], sides: Sequence[Sequence[Entry]]
+        self, name: str, rated: Sequence[RatedClip], sides: Sequence[Sequence[RatedClip]]
     ) -> Columns:
         """The numbers of one score, on the scale of the ratings."""
         on_scale = self.scale.from_mos
-        given = [np.array([entry.scores[name] for entry in side]) for side in sides]
+        given = [np.array([clip.scores[name] for clip in side]) for side in sides]
         comparable = [_on(self.prediction_scale, values) for values in given]
         moved = [self._moved(values) if fits else values for values, fits in zip(given, comparable)]
-        people = sorted({rater for entry in rated for rater in entry.raters.get(name, ())})
+        people = sorted({rater for clip in rated for rater in clip.raters.get(name, ())})
         raters = np.array([
-            [on_scale(entry.raters.get(name, {}).get(rater, np.nan)) for rater in people]
-            for entry in rated
+            [on_scale(clip.raters.get(name, {}).get(rater, np.nan)) for rater in people]
+            for clip in rated
         ])
         return Columns(
             predictions=moved[0], comparable=comparable[0],
-            ratings=np.array([on_scale(entry.scores[name]) for entry in rated]),
+            ratings=np.array([on_scale(clip.scores[name]) for clip in rated]),
             raters=raters if len(people) > 1 else None,
             other=moved[1] if len(moved) > 1 else None, other_comparable=comparable[-1],
         )
@@ -258,13 +257,13 @@ class _Task:
         """Moves predictions to the scale of the ratings."""
         return np.array([self.scale.from_mos(self.prediction_scale.to_mos(v)) for v in values])
 
-    def _stds(self, name: str, scored: Sequence[Entry], moved: bool) -> Floats:
-        stds = np.array([entry.stds.get(name, np.nan) for entry in scored])
+    def _stds(self, name: str, scored: Sequence[RatedClip], moved: bool) -> Floats:
+        stds = np.array([clip.stds.get(name, np.nan) for clip in scored])
         ratio = self.scale.spread_from_mos(1.0) / self.prediction_scale.spread_from_mos(1.0)
         return stds * ratio if moved else stds
 
 
-def _paths(rated: Sequence[Entry], scored: Sequence[Entry]) -> list[Path]:
+def _paths(rated: Sequence[RatedClip], scored: Sequence[RatedClip]) -> list[Path]:
     """Where the manifest has the file, or else where it was scored."""
     return [a.path if a.path.exists() else b.path for a, b in zip(rated, scored)]
 
@@ -273,27 +272,27 @@ def _on(scale: Scale, values: Floats) -> bool:
     return not len(values) or all(map(scale.holds, (float(values.min()), float(values.max()))))
 
 
-def _without_repeats(rated: list[Entry], manifest: str | Path) -> list[Entry]:
+def _without_repeats(rated: list[RatedClip], manifest: str | Path) -> list[RatedClip]:
     """One row per video and prompt; repeated rows have to say the same."""
-    first: dict[tuple[str, str | None], Entry] = {}
-    for entry in rated:
-        earlier = first.setdefault((entry.video, entry.prompt), entry)
-        if earlier.scores != entry.scores:
+    first: dict[tuple[str, str | None], RatedClip] = {}
+    for clip in rated:
+        earlier = first.setdefault((clip.video, clip.prompt), clip)
+        if earlier.scores != clip.scores:
             raise InputError(
-                f"{as_text(manifest)}: rows {earlier.row} and {entry.row} rate {entry.video} "
+                f"{as_text(manifest)}: rows {earlier.row} and {clip.row} rate {clip.video} "
                 "differently"
             )
     return list(first.values())
 
 
 def _names(
-    rated: Sequence[Entry], sides: Sequence[Sequence[Entry | None]], wanted: Sequence[str],
+    rated: Sequence[RatedClip], sides: Sequence[Sequence[RatedClip | None]], wanted: Sequence[str],
     *, manifest: str | Path, files: Sequence[str | Path],
 ) -> list[str]:
     """Scores to evaluate: those in all files, or those that are wanted."""
-    held = [(manifest, {name for entry in rated for name in entry.scores})]
+    held = [(manifest, {name for clip in rated for name in clip.scores})]
     held += [
-        (path, {name for entry in side if entry for name in entry.scores})
+        (path, {name for clip in side if clip for name in clip.scores})
         for path, side in zip(files, sides)
     ]
     for name in wanted:
@@ -314,10 +313,11 @@ def _names(
 
 
 def _coverage(
-    path: str | Path, rated: Sequence[Entry], found: Sequence[Entry | None], spare: Sequence[Entry]
+    path: str | Path, rated: Sequence[RatedClip], found: Sequence[RatedClip | None],
+    spare: Sequence[RatedClip],
 ) -> list[str]:
     notes = []
-    missing = [entry.video for entry, partner in zip(rated, found) if partner is None]
+    missing = [clip.video for clip, partner in zip(rated, found) if partner is None]
     if len(missing) == len(rated):
         examples = f"{rated[0].video!r} and {spare[0].video!r}" if spare else f"{rated[0].video!r}"
         raise InputError(f"{as_text(path)}: has none of the rated videos; names such as {examples}")
@@ -326,7 +326,7 @@ def _coverage(
         names = _listed(missing)
         notes.append(f"{as_text(path)}: no prediction for {names} of {len(rated)} videos")
     if failed:
-        names = _listed([entry.video for entry in failed])
+        names = _listed([clip.video for clip in failed])
         notes.append(f"{as_text(path)}: could not be scored: {names}")
     if spare:
         notes.append(f"{as_text(path)}: {len(spare)} predictions are for videos without a rating")

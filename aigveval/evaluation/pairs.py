@@ -1,55 +1,32 @@
-"""Pairwise accuracy, with and without ties, on a list of pairs that serves all bootstrap samples.
-
-A pair is tied to people when their scores differ by no more than a margin. Without ties, such
-pairs are left out and a predicted tie counts half. With ties, every pair counts, and a pair is tied
-to the predictor when its scores differ by no more than a threshold; the threshold is the one that
-makes the accuracy largest, as in Deutsch, Foster and Freitag, "Ties Matter" (EMNLP 2023), which
-benchmarks of text-to-video rewards report as accuracy with ties.
-"""
+"""Pairwise accuracy, with and without ties, on a list of pairs that serves all samples."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..metrics import MOST_PAIRS
+
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-LISTED_CLIPS = 1000  # whose pairs are all listed
-MOST_PAIRS = LISTED_CLIPS * (LISTED_CLIPS - 1) // 2  # of more clips, this many drawn at random
 _ROUNDING = 1e-9  # scores are means of integers: 3.5 - 3.0 has to count as 0.5
 
 
-@dataclass(frozen=True)
-class PairCounts:
-    """What pairs come to, each counted `weight` times.
-
-    Args:
-        right: pairs with different human scores whose order is predicted right; a predicted tie
-            counts half.
-        different: pairs with different human scores.
-        right_with_ties: pairs that are predicted right, ties included.
-        pairs: all pairs.
-    """
-
-    right: float
-    different: float
-    right_with_ties: float
-    pairs: float
-
-    @property
-    def accuracy(self) -> float | None:
-        return self.right / self.different if self.different else None
-
-    @property
-    def accuracy_with_ties(self) -> float | None:
-        return self.right_with_ties / self.pairs if self.pairs else None
+def shares(sums: Floats) -> Floats:
+    """(b, 2 k) sums of parts and wholes in turn -> (b, k) shares, NaN where the whole is 0."""
+    with np.errstate(invalid="ignore"):
+        return sums[:, ::2] / sums[:, 1::2]
 
 
 class Pairs:
     """Pairs of rows (first, second), and for each of them whether it is predicted right.
+
+    A pair is tied to people when their scores differ by no more than a margin. Without ties, such
+    pairs are left out and a predicted tie counts half. With ties, every pair counts, and a pair is
+    tied to the predictor when its scores differ by no more than a threshold, the one that makes the
+    accuracy largest, as in Deutsch, Foster and Freitag, "Ties Matter" (EMNLP 2023), which
+    benchmarks of text-to-video rewards report as accuracy with ties.
 
     Args:
         predictions: (n,) predicted scores.
@@ -65,7 +42,7 @@ class Pairs:
         self, predictions: Floats, targets: Floats, *, margin: float,
         threshold: float | None = None, groups: Rows | None = None, most: int = MOST_PAIRS,
     ) -> None:
-        listed = [_list_pairs(rows, most) for rows in _rows_of(groups, len(targets))]
+        listed = [_list_pairs(rows, most) for rows in rows_of(groups, len(targets))]
         self.first = np.concatenate([first for first, _ in listed])
         self.second = np.concatenate([second for _, second in listed])
         dx = predictions[self.first] - predictions[self.second]
@@ -76,43 +53,40 @@ class Pairs:
             np.abs(dx), ~self.different, agree & self.different
         )
         tied = np.abs(dx) <= self.threshold
-        self._right = (np.where(dx == 0, 0.5, agree) * self.different).astype(np.float32)
-        self._right_with_ties = np.where(self.different, agree & ~tied, tied).astype(np.float32)
-
-    def count(self, weights: NDArray[np.float32] | None = None) -> PairCounts:
-        """Counts each pair `weights` times.
-
-        Args:
-            weights: (pairs,); None counts each once.
-        """
-        if weights is None:
-            weights = np.ones(len(self.first), dtype=np.float32)
-        w = weights.astype(np.float64)
-        return PairCounts(
-            right=float(w @ self._right), different=float(w @ self.different),
-            right_with_ties=float(w @ self._right_with_ties), pairs=float(w.sum()),
+        self._columns = (
+            np.where(dx == 0, 0.5, agree) * self.different, self.different.astype(np.float64),
+            np.where(self.different, agree & ~tied, tied).astype(np.float64), np.ones(len(dx)),
         )
 
-    def count_rows(self, rows: Rows, size: int) -> PairCounts:
-        """Counts the pairs of a bootstrap sample; a row is never paired with its own copy.
+    def count(self, times: Floats) -> Floats:
+        """Counts the pairs of bootstrap samples; a clip is never paired with its own copy.
 
         Args:
-            rows: row numbers, as often as they were drawn.
-            size: number of rows that there are.
-        """
-        times = np.bincount(rows, minlength=size).astype(np.float32)
-        return self.count(times[self.first] * times[self.second])
+            times: (b, n) how often each clip is in each sample.
 
-    def by_group(self, groups: Rows, count: int) -> NDArray[np.float64]:
-        """(count, 4) the four numbers of `PairCounts`, for each group."""
+        Returns:
+            (b, 4): pairs with different human scores whose order is predicted right, a predicted
+            tie counting half; pairs with different human scores; pairs that are predicted right,
+            ties included; all pairs.
+        """
+        from scipy.sparse import coo_array
+
+        counts = []
+        for values in self._columns:
+            shape = times.shape[1], times.shape[1]
+            table = coo_array((values, (self.first, self.second)), shape=shape).tocsr()
+            counts.append(((table @ times.T) * times.T).sum(axis=0))
+        return np.stack(counts, axis=1)
+
+    def by_group(self, groups: Rows, count: int) -> Floats:
+        """(count, 4) the numbers of `count` for each group, every pair once."""
         of_pair = groups[self.first]
-        columns = (self._right, self.different, self._right_with_ties, np.ones(len(self.first)))
-        return np.stack(
-            [np.bincount(of_pair, weights=column, minlength=count) for column in columns], axis=1
-        )
+        counts = [np.bincount(of_pair, weights=c, minlength=count) for c in self._columns]
+        return np.stack(counts, axis=1)
 
 
-def _rows_of(groups: Rows | None, size: int) -> list[Rows]:
+def rows_of(groups: Rows | None, size: int) -> list[Rows]:
+    """The row numbers of each group, or of all."""
     if groups is None:
         return [np.arange(size)]
     order = np.argsort(groups, kind="stable")

@@ -1,7 +1,9 @@
 """Presets: named sets of options for `aigveval fit`, and what each is made of.
 
 `NAME.yaml` holds options of `FitConfig` that a config takes over with `preset: NAME`.
-`catalogue.yaml` tells the parts of each: where they come from, their size and licence.
+`catalogue.yaml` has the parts of each: where they come from, their size and licence.
+
+May import `data`, `encoders`, `prompts` and the leaves of the root.
 """
 
 from collections.abc import Mapping

@@ -1,42 +1,45 @@
-"""Answers to learn: read from files of `aigveval cot`, or made of labels, and shown in training."""
+"""Answers to learn: read from files of `aigveval cot` or made of labels, and put into batches.
+
+A step of stages sft and sft2 reads each clip twice. The scoring pass is that of stage regression:
+the question with empty slots, as a model scores. The second pass has the written answer, and its
+loss is on what the model writes: the levels at its head come from the scores, also when an answer
+is generated.
+
+Axis legend: b batch, s sequence, n tokens of the longest answer.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aigveval.data.attributions import read_labels
-from aigveval.data.cot import CotRow, Times, make_row, read_cot, with_length
-from aigveval.data.scales import MOS, Scale
-from aigveval.data.tables import read_rows
-from prompts import SCORES, parse, render
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prompts import SCORES, split_levels
 from prompts.answer import TENTHS
 
-from .data import TrainingRow
-from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError
-from .parts import Part, read_parts
+from ..data.attributions import read_labels
+from ..data.cot import CotRow, Times, make_row, read_cot, with_length
+from ..data.readers import read_rows
+from ..data.scales import MOS, Scale
+from ..model.generation import question_ids
+from .answer_targets import AnswerTargets
+from .config import FitConfig, FitError
+from .losses import IGNORED
+from .rows import AnswerRow, Part, TrainingRow, answers_of, read_parts
+
+_LABELS = "labels"
+# Of a batch of questions. What else is in one, labels apart, is what the model sees of the clips.
+_TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerRow(TrainingRow):
-    """A clip with answers to learn, and the scores that are known of it.
-
-    Attributes:
-        answers: Texts in different words; empty where there is no more than scores.
-        clip_length: In the unit of their times; None where unknown.
-    """
-
-    answers: tuple[str, ...] = ()
-    clip_length: float | None = None
-
-    def without(self, dimensions: Collection[str]) -> AnswerRow:
-        """The row with answers that say nothing of some dimensions."""
-        return replace(self, answers=tuple(_without(text, dimensions) for text in self.answers))
+# ---- read or made -------------------------------------------------------------------------------
 
 
 def read_answer_parts(config: FitConfig, paths: Sequence[str]) -> list[Part]:
@@ -44,7 +47,7 @@ def read_answer_parts(config: FitConfig, paths: Sequence[str]) -> list[Part]:
 
     Raises:
         FitError: No row has one, or the times of some are in another unit.
-        aigveval.data.tables.ManifestError: A file can't be read, or a row isn't as it should be.
+        ManifestError: A file cannot be read, or a row is not as it should be.
     """
     read = partial(
         read_answers, times=config.answer_times, variants=config.answer_variants, seed=config.seed
@@ -73,7 +76,7 @@ def read_answers(
 
     Raises:
         FitError: The times of a file of `aigveval cot` are in another unit.
-        aigveval.data.tables.ManifestError: The file can't be read, or a row isn't as it should be.
+        ManifestError: The file cannot be read, or a row is not as it should be.
     """
     if not _is_cot(path):
         return _from_labels(path, scale=scale, times=times, variants=variants, seed=seed)
@@ -127,54 +130,80 @@ def _answer_row(row: CotRow, answers: Sequence[str]) -> AnswerRow:
     )
 
 
-def answers_of(row: TrainingRow) -> tuple[str, ...]:
-    """The answers of a row, of whatever kind it is."""
-    return row.answers if isinstance(row, AnswerRow) else ()
+# ---- in batches ---------------------------------------------------------------------------------
 
 
-def without_blind(parts: Sequence[Part], blind: Collection[str]) -> list[Part]:
-    """Parts whose answers say nothing of dimensions that no encoder looks at."""
-    return [
-        replace(part, rows=[
-            row.without(blind) if isinstance(row, AnswerRow) else row for row in part.rows
-        ])
-        for part in parts
-    ]
+def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a batch has of the clips, to go with another text."""
+    return {name: value for name, value in batch.items() if name not in (*_TEXT, _LABELS)}
 
 
-def _without(text: str, dimensions: Collection[str]) -> str:
-    """An answer without what it says of some dimensions."""
-    answer = parse(text)
-    if answer.problems:
-        return text
-    kept = replace(
-        answer,
-        scores={n: score for n, score in answer.scores.items() if n not in dimensions},
-        reasoning={n: line for n, line in answer.reasoning.items() if n not in dimensions},
-        defects=None if answer.defects is None else tuple(
-            defect for defect in answer.defects if defect.dimension not in dimensions
-        ),
-    )
-    return render(kept)
+def with_answers(
+    batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, answers: Sequence[str],
+    detections: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """A batch of questions, each with its answer in place of the slots.
+
+    Args:
+        batch: b questions, see `aigveval.model.generation.question_ids`.
+        tokenizer: The processor's.
+        answers: b texts as of `prompts.render`.
+        detections: b lines that are given after the levels; see `ScorerModel.detection_lines`.
+
+    Returns:
+        What the model sees of the clips, `input_ids` and `attention_mask` (b, s), padded on the
+        left, so that the answers end together, and `targets` (b, n): the last n tokens, but
+        `IGNORED` where the model does not write them.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no token that ends a text")
+    rows: list[list[int]] = []
+    written: list[list[int]] = []
+    lines = detections or [""] * len(answers)
+    questions = question_ids(batch, tokenizer)
+    for question, answer, line in zip(questions, answers, lines, strict=True):
+        levels, text = split_levels(answer)
+        head, rest = (tokenizer(part, add_special_tokens=False).input_ids if part else []
+                      for part in (levels + line, text))
+        written.append([*rest, tokenizer.eos_token_id])
+        rows.append([*question, *head, *written[-1]])
+    pad = tokenizer.pad_token_id or 0
+    ones = [[1] * len(row) for row in rows]
+    return {
+        **evidence_of(batch), "input_ids": _left_padded(rows, pad),
+        "attention_mask": _left_padded(ones, 0), "targets": _left_padded(written, IGNORED),
+    }
 
 
-class WithAnswers:
-    """Adds ``answer``, another wording in each epoch, to the items of a `QualityDataset`'s like.
+def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    length = max(map(len, rows))
+    return torch.tensor([[value] * (length - len(row)) + list(row) for row in rows])
 
-    There is none where an item shows another prompt than its row's, or none: the answer was not
-    written for it.
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCollator:
+    """Adds ``answers``, a second batch of those items that have one, to the batch of scores.
+
+    Where none has, it is one without loss, so that all processes make as many passes.
+
+    Attributes:
+        collate: Makes the batch of scores, with ``labels``.
+        tokenizer: The processor's.
+        targets: Gives the answers' texts.
     """
 
-    rows: list[TrainingRow]
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+    tokenizer: PreTrainedTokenizerBase
+    targets: AnswerTargets
 
-    def __getitem__(self, key: Any) -> dict[str, Any]:
-        item: dict[str, Any] = super().__getitem__(key)  # type: ignore[misc]
-        epoch = key[0] if isinstance(key, tuple) else 0
-        row = self.rows[item["row"]]
-        texts = answers_of(row) if item["weight"] and item["prompt"] == row.prompt else ()
-        item["answer"] = texts[(epoch + item["row"]) % len(texts)] if texts else None
-        return item
-
-
-class AnswerDataset(WithAnswers, QualityDataset):
-    """`QualityDataset` whose items have answers."""
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        batch = self.collate(items)
+        if "answer" not in items[0]:  # in validation
+            return batch
+        chosen = [item for item in items if item["answer"]]
+        questions = self.collate(chosen or items[:1])
+        texts, lines = self.targets(questions, chosen or items[:1])
+        answers = with_answers(questions, self.tokenizer, texts, lines)
+        if not chosen:
+            answers["targets"].fill_(IGNORED)
+        return {**batch, "answers": answers}

@@ -9,38 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aigveval.assess import find_model
-from aigveval.checkpoint import kind_of
-from aigveval.config import AIGVEvalConfig
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.fusion import pack_features
-from aigveval.llm import check_four_bit, load_llm, load_vlm
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
-from aigveval.scorer import ScorerModel
-from aigveval.vlm import QSaveConfig, QSaveModel
-from aigveval.vlm_processing import QSaveProcessor
 from encoders import create_encoder
 from encoders.base import Encoder
 from encoders.registry import resolve_name
 
-from .answers import AnswerDataset
-from .data import TrainingRow
-from .dataset import Collator, QualityDataset
-from .fit_config import FitConfig, FitError
-from .pixels import PixelAnswerDataset, PixelCollator, PixelDataset
+from ..features.cache import FeatureCache, extract
+from ..model.backbones import check_four_bit, load_llm, load_vlm
+from ..model.base import ScorerModel
+from ..model.checkpoint import open_checkpoint
+from ..model.config import AIGVEvalConfig
+from ..model.modeling import AIGVEvalModel
+from ..model.modeling_vlm import VlmConfig, VlmModel
+from ..model.processing import AIGVEvalProcessor
+from ..model.processing_vlm import VlmProcessor
+from ..model.projector import pack_features
+from .config import FitConfig, FitError
+from .dataset import Collator, QualityDataset, VlmCollator, VlmDataset
+from .rows import TrainingRow
 
-# Rows that the statistics of an encoder in training are taken from; they change anyway.
+# Rows that give the statistics of an encoder in training; they change anyway.
 STATS_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What a run trains.
+    """A model to train, with its processor and encoders.
 
     Attributes:
         model: Holds the encoders in training, and those that were trained before, and no others.
-        processor: Its own.
+        processor: The model's.
         encoders: All of them, in the order of the model's config.
         trained: Names of those that this run trains.
     """
@@ -52,55 +49,53 @@ class Built:
 
     @property
     def frozen(self) -> list[Encoder]:
-        """The encoders whose tokens don't change."""
+        """The encoders that are not trained, whose tokens can be cached."""
         return [e for e in self.encoders if e.spec.name not in self.trained]
 
     @property
-    def sees(self) -> bool:
-        """Whether the model sees frames itself, and there are no encoders."""
-        return isinstance(self.model, QSaveModel)
+    def is_vlm(self) -> bool:
+        """Whether it is a vision-language model, without encoders."""
+        return isinstance(self.model, VlmModel)
 
     @property
     def collate(self) -> Any:
-        """What makes batches of the items of `dataset`."""
+        """Makes batches of the items of `dataset`."""
         encode = self.processor.encode_prompts
-        if self.sees:
-            return PixelCollator(encode_prompts=encode)
+        if self.is_vlm:
+            return VlmCollator(encode_prompts=encode)
         return Collator(encode_prompts=encode, pack_features=pack_features)
 
     def dataset(
         self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
-        cache: FeatureCache, *, answers: bool = False, **options: Any,
+        cache: FeatureCache, **options: Any,
     ) -> QualityDataset:
-        """Rows as this model takes them, with answers to learn or without; see the classes."""
-        if self.sees:
-            pixels = PixelAnswerDataset if answers else PixelDataset
-            return pixels(rows, digests, cache, processor=self.processor, **options)
-        features = AnswerDataset if answers else QualityDataset
-        return features(rows, digests, self.encoders, cache, trained=self.trained, **options)
+        """Rows as this model takes them; for the options see `QualityDataset`."""
+        if self.is_vlm:
+            return VlmDataset(rows, digests, cache, processor=self.processor, **options)
+        return QualityDataset(rows, digests, self.encoders, cache, trained=self.trained, **options)
 
 
 def build_model(config: FitConfig) -> Built:
-    """Make or load what is to be trained.
+    """Make or load the model to train.
 
     Raises:
-        FitError: The LLM can't be loaded as asked, an encoder can't be made, or the model hasn't
-            what is to be trained.
-        aigveval.assess.ModelError: There's no such base model.
+        FitError: The LLM cannot be loaded as asked, an encoder cannot be made, or the model lacks
+            a part that is to be trained.
+        ModelError: There is no such base model.
     """
     try:
-        kind = kind_of(find_model(config.base)).model if config.base else None
-        if config.vlm or kind is QSaveModel:
-            return _seeing(config)
+        kind = open_checkpoint(config.base).model_class if config.base else None
+        if config.vlm or kind is VlmModel:
+            return _build_vlm(config)
         model, processor, encoders = _from_base(config) if config.base else _new(config)
     except (OSError, ValueError) as error:
-        if type(error) not in (OSError, ValueError):  # our own tell what they are
+        if type(error) not in (OSError, ValueError):  # our own have a message already
             raise
         raise FitError(" ".join(str(error).split())) from error
-    if not model.config.impressions and (config.align_epochs or config.learn == "reading"):
-        raise FitError("align_epochs and learn: reading need impressions, and the model has none")
-    if config.learn == "reading" and model.config.lora is None:
-        raise FitError("learn: reading trains the LoRA, and the model has none")
+    if not model.config.score_hints and (config.align_epochs or config.learn == "distill"):
+        raise FitError("align_epochs and learn: distill need score_hints, and the model has none")
+    if config.learn == "distill" and model.config.lora is None:
+        raise FitError("learn: distill trains the LoRA, and the model has none")
     names = [encoder.spec.name for encoder in encoders]
     trained = [resolve_name(name) if name not in names else name for name in config.train_encoders]
     for name in trained:
@@ -111,7 +106,7 @@ def build_model(config: FitConfig) -> Built:
 
 
 def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    base = find_model(config.base or "")
+    base = open_checkpoint(config.base or "").source
     processor = AIGVEvalProcessor.from_pretrained(base)
     saved = AIGVEvalConfig.from_pretrained(base, **_noise(config))
     saved.llm_4bit = saved.llm_4bit or config.llm_4bit
@@ -120,7 +115,7 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
     model = AIGVEvalModel.from_pretrained(base, config=saved, dtype=_dtype(config))
     model.load_encoders(processor.encoders)
     encoders = [model.encoders[entry["name"]] for entry in saved.encoders]
-    # The frozen ones were checked; optimizer and checkpoints don't need them.
+    # The frozen ones were checked; optimizer and checkpoints do not need them.
     model.encoders = nn.ModuleDict({name: model.encoders[name] for name in saved.trained_encoders})
     return model, processor, encoders  # type: ignore[return-value]
 
@@ -130,7 +125,7 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
     model_config = AIGVEvalConfig.from_encoders(
         made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
-        projector_hidden=config.projector_hidden, impressions=config.impressions, **_noise(config),
+        projector_hidden=config.projector_hidden, score_hints=config.score_hints, **_noise(config),
     )
     by_name = {encoder.spec.name: encoder for encoder in made}
     processor = AIGVEvalProcessor.from_config(model_config)
@@ -138,29 +133,29 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     return AIGVEvalModel(model_config, llm=llm), processor, encoders
 
 
-def _seeing(config: FitConfig) -> Built:
-    for name in ("align_epochs", "signs", "train_encoders"):
+def _build_vlm(config: FitConfig) -> Built:
+    for name in ("align_epochs", "detector", "train_encoders"):
         if getattr(config, name):
             raise FitError(f"{name} has no place with a vision-language model")
-    if config.learn == "reading":
-        raise FitError("learn: reading needs projectors, which a vision-language model has none of")
+    if config.learn == "distill":
+        raise FitError("learn: distill needs projectors, which a vision-language model has none of")
     if config.base:
-        base = find_model(config.base)
-        saved = QSaveConfig.from_pretrained(base)
+        base = open_checkpoint(config.base).source
+        saved = VlmConfig.from_pretrained(base)
         saved.llm_4bit = saved.llm_4bit or config.llm_4bit
         if saved.llm_4bit:
             check_four_bit()
-        model = QSaveModel.from_pretrained(base, config=saved, dtype=_dtype(config))
+        model = VlmModel.from_pretrained(base, config=saved, dtype=_dtype(config))
         return Built(
-            model=model, processor=QSaveProcessor.from_pretrained(base), encoders=[], trained=[]
+            model=model, processor=VlmProcessor.from_pretrained(base), encoders=[], trained=[]
         )
     assert config.vlm is not None
     vlm = load_vlm(config.vlm, dtype=_dtype(config), four_bit=config.llm_4bit)
-    made = QSaveConfig(
+    made = VlmConfig(
         vlm=config.vlm, lora=config.lora, llm_4bit=config.llm_4bit, **config.frames
     )
-    processor = QSaveProcessor.from_config(made)
-    return Built(model=QSaveModel(made, vlm=vlm), processor=processor, encoders=[], trained=[])
+    processor = VlmProcessor.from_config(made)
+    return Built(model=VlmModel(made, vlm=vlm), processor=processor, encoders=[], trained=[])
 
 
 def _make_encoder(entry: str | Mapping[str, Any]) -> Encoder:
@@ -181,10 +176,10 @@ def _dtype(config: FitConfig) -> torch.dtype:
 
 
 def set_stats(built: Built, dataset: QualityDataset, *, device: torch.device) -> None:
-    """Standardise each encoder's tokens by those of the training rows.
+    """Standardise each encoder's tokens by the statistics of the training rows.
 
-    Of encoders in training, those of some rows as they are at the start, which go through the cache
-    too, so that a run that is stopped here doesn't begin anew.
+    For encoders in training, those of some rows before the training; these tokens are cached too,
+    so that a run that is stopped here does not compute them again.
     """
     if not isinstance(built.model, AIGVEvalModel):
         return

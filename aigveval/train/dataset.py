@@ -1,9 +1,9 @@
 """Rated clips and preference pairs as batches, and the order of an epoch.
 
-Frozen encoders' tokens come out of the cache; of encoders that are trained, views are decoded, in
-the data loader's workers. Whatever is random here (order, swapped and dropped prompts, fragments)
-is a function of the seed, the epoch and the row alone, so that a resumed run sees exactly what an
-uninterrupted one would have seen.
+Tokens of frozen encoders come from the cache. Views of encoders in training, and the frames of a
+vision-language model, are decoded in every epoch, in the data loader's workers. Everything random
+here (order, swapped and dropped prompts, fragments) depends on the seed, the epoch and the row
+alone, so that a resumed run sees exactly what an uninterrupted one would have seen.
 
 Axis legend: b batch, k tokens of one encoder, d its width, K tokens of all encoders, D the widest.
 """
@@ -17,29 +17,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from aigveval.data.cache import FeatureCache
-from aigveval.data.pairs import PreferencePair
-from aigveval.fusion import join_tokens
-from aigveval.terminal import say
 from encoders.base import Encoder
-from encoders.video import VideoError
-from encoders.views import read_views
+from encoders.video import VideoError, read_views
 from prompts.rubric import SCORES
 
-from .data import TrainingRow
-from .preferences import UNKNOWN, sides, signs
+from ..data.preference_pairs import PreferencePair
+from ..features.cache import FeatureCache
+from ..model.processing_vlm import VlmProcessor
+from ..model.projector import join_tokens
+from .rows import UNKNOWN, TrainingRow, answers_of, preference_targets, sides
 
 _SEMANTIC, _OVERALL = SCORES.index("semantic"), SCORES.index("overall")
 
 # Columns of the label tensor (b, 13): scores (NaN where unknown), weight, group (-1: none),
-# manifest, row of the data set, preference pair (-1: none), its preferences as `signs`.
+# manifest, row of the data set, preference pair (-1: none), its `preference_targets`.
 WEIGHT, GROUP, SOURCE, ROW, PAIR = range(len(SCORES), len(SCORES) + 5)
 PREFERENCES = slice(PAIR + 1, PAIR + 1 + len(SCORES))
 
-PADDING = -1  # in place of a row's number: a row that counts for nothing
+PADDING = -1  # in place of a row's number: a row without weight
 
 
 class QualityDataset(Dataset[dict[str, Any]]):
@@ -47,20 +46,23 @@ class QualityDataset(Dataset[dict[str, Any]]):
 
     Args:
         rows: One list per manifest; its number is the item's ``source``.
-        digests: `TrainingRow.video` -> SHA-256, from `aigveval.data.cache.extract`.
+        digests: `TrainingRow.video` -> SHA-256, from `aigveval.features.cache.extract`.
         encoders: In the order of the model's config.
         cache: Holds the tokens of every row, of the encoders that are not trained.
         pairs: Each becomes two rows behind the others, `pairs_from` on, without scores.
-        trained: Names of encoders whose tokens the model makes: items have their ``views``, with
-            other random fragments in each epoch, and zeros for tokens.
-        mismatch_probability: Chance that an epoch shows a row with a prompt of other rows. Its
-            semantic score is then drawn from `mismatch_scores`, its overall score is unknown, the
-            other two stay. So the model learns to read the prompt. A pair then becomes its first
-            video with its own prompt, preferred on `semantic` to itself with another's. Nothing
-            is swapped where no row (or pair) has a semantic score to learn from besides.
+        trained: Names of encoders whose tokens the model computes: items have their ``views``,
+            with other random fragments in each epoch, and zeros for tokens.
+        answers: Items have an ``answer``, another wording in each epoch; None where the row has
+            none, or where the item shows another prompt than its row's, for which it was not
+            written.
+        mismatch_probability: Probability that an epoch shows a row with a prompt of other rows.
+            Its semantic score is then drawn from `mismatch_scores`, its overall score is unknown,
+            the other two stay. So the model learns to read the prompt. A pair then becomes its
+            first video with its own prompt, preferred on `semantic` to itself with another's.
+            Nothing is swapped where no row (or pair) has a semantic score.
         mismatch_scores: Lowest and highest semantic score of a wrong prompt.
-        prompt_dropout: Chance that an epoch shows a row or pair without its prompt: semantic and
-            overall score are then unknown. So the model learns to do without.
+        prompt_dropout: Probability that an epoch shows a row or pair without its prompt: semantic
+            and overall score are then unknown. So the model learns to score without a prompt.
         seed: Of all draws.
     """
 
@@ -75,6 +77,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
         *,
         pairs: Sequence[PreferencePair] = (),
         trained: Collection[str] = (),
+        answers: bool = False,
         mismatch_probability: float = 0.0,
         mismatch_scores: tuple[float, float] = (1.0, 1.5),
         prompt_dropout: float = 0.0,
@@ -88,7 +91,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
         self.digests, self.encoders, self.cache = digests, list(encoders), cache
         self.trained = {e.spec.name: e for e in self.encoders if e.spec.name in trained}
         self.mismatch_scores, self.prompt_dropout = mismatch_scores, prompt_dropout
-        self.seed = seed
+        self.seed, self.answers = seed, answers
         rated = any(not math.isnan(row.scores[_SEMANTIC]) for row in self.rows)
         compared = any(pair.preferences[_SEMANTIC] for pair in self.pairs)
         self._mismatch = mismatch_probability * rated, mismatch_probability * compared
@@ -151,6 +154,10 @@ class QualityDataset(Dataset[dict[str, Any]]):
             item["views"] = views or self._blank_views()
         if padding:
             item |= {"scores": [math.nan] * len(SCORES), "weight": 0.0, "group": -1, "pair": -1}
+        if self.answers:
+            own = self.rows[index]
+            texts = answers_of(own) if item["weight"] and shown.prompt == own.prompt else ()
+            item["answer"] = texts[((epoch or 0) + index) % len(texts)] if texts else None
         return item
 
     def _pair_of(self, index: int) -> int:
@@ -158,7 +165,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
 
     def _shown(self, epoch: int | None, index: int) -> _Shown:
         row, pair = self.rows[index], self._pair_of(index)
-        known = UNKNOWN if pair < 0 else signs(self.pairs[pair])
+        known = UNKNOWN if pair < 0 else preference_targets(self.pairs[pair])
         shown = _Shown(index, row.prompt, list(row.scores), list(known))
         if epoch is None or row.prompt is None:
             return shown
@@ -185,6 +192,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
         return shown
 
     def wrong_prompt(self, index: int, random: np.random.Generator) -> str | None:
+        """A prompt of other rows; None where practically all rows have one prompt."""
         own = self._own.get(self.digests[self.rows[index].video], set()) | self._own.get(
             self.groups[index], set()
         )
@@ -192,7 +200,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
             prompt = self._prompts[random.integers(len(self._prompts))]
             if prompt not in own:
                 return prompt
-        return None  # practically all rows are about one prompt
+        return None
 
     def _view_seed(self, epoch: int | None, index: int) -> int:
         """As in scoring where there is no epoch; else another one in each."""
@@ -201,13 +209,16 @@ class QualityDataset(Dataset[dict[str, Any]]):
         return int(np.random.default_rng((self.seed, epoch, index, 1)).integers(2**31))
 
     def _views(self, video: str, seed: int) -> dict[str, Tensor] | None:
-        """None where the file can't be read: it then counts for nothing, rather than end a run."""
+        """None where the file cannot be read: it then has no weight, rather than end a run."""
         try:
             return self._read(video, seed)
         except VideoError as error:
             if video not in self._unreadable:
                 self._unreadable.add(video)
-                say(f"left out of the training: {error}", style="yellow")
+                Console(stderr=True).print(
+                    f"left out of the training: {error}", style="yellow", markup=False,
+                    highlight=False, soft_wrap=True,
+                )
             return None
 
     def _read(self, video: str, seed: int) -> dict[str, Tensor]:
@@ -228,6 +239,34 @@ class _Shown:
     preferences: list[float]
 
 
+class VlmDataset(QualityDataset):
+    """`QualityDataset` whose items have ``views``, the frames of a clip as a vision-language model
+    takes them, and no tokens. They are decoded in every epoch, not cached.
+
+    Args:
+        rows, digests: See `QualityDataset`.
+        cache: For the files' digests only.
+        processor: Decodes clips.
+        **options: Of `QualityDataset`.
+    """
+
+    decodes = True
+    kept_items = 8  # a clip's pixels are some 100 MB at the default sizes
+
+    def __init__(
+        self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
+        cache: FeatureCache, *, processor: VlmProcessor, **options: Any,
+    ) -> None:
+        super().__init__(rows, digests, [], cache, **options)
+        self.processor = processor
+
+    def _read(self, video: str, seed: int) -> dict[str, Tensor]:
+        return self.processor.encode_video(video)
+
+    def _blank_views(self) -> dict[str, Tensor]:
+        return self.processor.blank()
+
+
 def labels_of(items: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """The rows of the label tensor, see the top of this file."""
     return [
@@ -243,7 +282,8 @@ class Collator:
 
     Attributes:
         encode_prompts: `AIGVEvalProcessor.encode_prompts`.
-        pack_features: `aigveval.fusion.pack_features`, one (b, k, d) per encoder to (b, K, D).
+        pack_features: `aigveval.model.projector.pack_features`, one (b, k, d) per encoder
+            to (b, K, D).
     """
 
     encode_prompts: Callable[..., Mapping[str, Tensor]]
@@ -267,6 +307,22 @@ class Collator:
         per_encoder = zip(*(item["tokens"] for item in items), strict=True)
         features = self.pack_features([torch.stack(tokens) for tokens in per_encoder])
         return features, torch.tensor(labels_of(items), dtype=torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmCollator:
+    """Items of `VlmDataset` to the model's inputs plus ``labels`` (b, 13).
+
+    Attributes:
+        encode_prompts: `VlmProcessor.encode_prompts`.
+    """
+
+    encode_prompts: Callable[..., Mapping[str, Any]]
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        prompts, clips = ([item[name] for item in items] for name in ("prompt", "views"))
+        labels = torch.tensor(labels_of(items), dtype=torch.float32)
+        return {**self.encode_prompts(prompts, clips), "labels": labels}
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

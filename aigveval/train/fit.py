@@ -1,8 +1,9 @@
-"""A stage of training, ``aigveval fit CONFIG.yaml``: projectors and LoRA on clips or pairs.
+"""A stage of training: projectors and LoRA on clips or preference pairs.
 
 Reads from top to bottom in `_prepare` and `_run`; `grpo` has what stage grpo does instead of the
-latter, `stages` runs several. A frozen encoder sees a clip once, ever; encoders can be trained with
-the rest. On several GPUs it is started by torchrun or `accelerate launch`, as any Trainer.
+latter, `stages` reads the options and runs several. Frozen encoders encode each clip only once,
+ever; encoders can be trained with the rest. On several GPUs it is started by torchrun or
+`accelerate launch`, like any Trainer.
 """
 
 from __future__ import annotations
@@ -17,46 +18,44 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 from torch import distributed as dist
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
-
-from aigveval.data.cache import ExtractReport, FeatureCache, extract
-from aigveval.modeling import AIGVEvalModel
-from aigveval.scorer import AIGVEvalOutput, ScorerModel
-from encoders.bars import no_bars
-from encoders.base import Encoder
-
-from .align import ReadingTrainer, align
-from .answers import read_answer_parts, without_blind
-from .arguments import tensorboard, training_arguments
-from .best import add_best
-from .build import Built, build_model, set_stats
-from .control import EarlyStop, SaveCallback
-from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError
-from .fit_yaml import read_fit_config
-from .parts import Part, check_parts, read_parts
-from .progress import ProgressCallback, title
-from .resume import (
-    best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished, step_of,
+from transformers import (
+    EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments,
+    set_seed,
 )
-from .sft import AnswerCollator, AnswerTrainer, ReadingAnswerTrainer
-from .signs import fit_signs, names_in
-from .telling import FromLabels, FromSigns, Telling
-from .trainer import QualityTrainer
-from .validation import ValidationMetrics, metric_lines
 
-_TRAINERS = {"scores": QualityTrainer, "reading": ReadingTrainer, "answers": AnswerTrainer,
-             "reading answers": ReadingAnswerTrainer}
+from encoders.base import Encoder
+from encoders.pretrained import no_bars
+
+from ..features.cache import ExtractReport, FeatureCache, extract
+from ..model.base import AIGVEvalOutput, ScorerModel
+from ..model.modeling import AIGVEvalModel
+from .answer_targets import AnswerTargets, FromLabels, FromDetections
+from .answers import AnswerCollator, read_answer_parts
+from .build import Built, build_model, set_stats
+from .callbacks import ProgressCallback, SaveCallback, print_best, print_metrics
+from .config import FitConfig, FitError
+from .dataset import QualityDataset
+from .detector_fit import fit_detector, names_in
+from .predict import score_rows
+from .projector_pretraining import pretrain_projectors
+from .rejection_sampling import add_best
+from .resume import (
+    best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished,
+    stale_validations, step_of,
+)
+from .rows import Part, check_parts, read_parts
+from .trainer import QualityTrainer, loss_terms, tensorboard, training_arguments
+from .validation import ValidationMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
         model: Folder with the best model (the last one, if there was no validation).
         steps: Optimizer steps of the whole run.
-        resumed_from: Checkpoint that this call went on from, or None.
+        resumed_from: Checkpoint that this call resumed from, or None.
         metrics: Of `model` on the validation manifests: ``srocc``, the mean over all that are
             defined, and ``MANIFEST_srocc_SCORE``, ``MANIFEST_plcc_SCORE``; on manifests of pairs
             likewise ``accuracy`` and ``MANIFEST_accuracy_SCORE``.
@@ -68,18 +67,16 @@ class FitResult:
     metrics: dict[str, float]
 
 
-def main(config: FitConfig | str | Path) -> FitResult:
-    """Train, going on from the last checkpoint in ``output_dir`` if there is one.
+def main(config: FitConfig) -> FitResult:
+    """Train, resuming from the last checkpoint in ``output_dir`` if there is one.
 
     Raises:
-        FitError: The config or the data can't be used, or ``output_dir`` holds another run.
-        aigveval.data.tables.ManifestError: A manifest can't be used.
+        FitError: The config or the data cannot be used, or ``output_dir`` holds another run.
+        ManifestError: A manifest cannot be used.
         SystemExit: 130, after Ctrl-C.
     """
-    # of several processes, one speaks
+    # one of several processes prints
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-    if not isinstance(config, FitConfig):
-        config = read_fit_config(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     output = Path(config.output_dir)
@@ -95,7 +92,7 @@ def main(config: FitConfig | str | Path) -> FitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """What all stages begin with."""
+    """Model and data, as all stages need them."""
 
     built: Built
     arguments: TrainingArguments
@@ -116,25 +113,26 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     if config.stage == "sft2":
         train = add_best(config, train, console)
     arguments = training_arguments(config)
-    _tell_gpus(console, arguments)
+    _print_gpus(console, arguments)
     set_seed(config.seed)  # before the projectors are initialised
     built = build_model(_without_noise(config) if config.stage == "grpo" else config)
     model = built.model
-    if built.sees:  # see `arguments` on encoders in training
+    if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
-    _set_answers(config, model)
+    _set_answer_form(config, model)
 
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
-    blind = model.config.blind
+    unscored = model.config.unscored
     train, valid = (
-        [part.usable(report.digests, blind=blind) for part in parts] for parts in (train, valid)
+        [part.usable(report.digests, unscored=unscored) for part in parts]
+        for parts in (train, valid)
     )
-    if blind:
-        console.print(f"No encoder of {' or '.join(blind)}: these scores are left out")
-        train = without_blind(train, blind)
-    _tell(console, train, valid, built, report)
+    if unscored:
+        console.print(f"No encoder of {' or '.join(unscored)}: these scores are left out")
+        train = [part.without_answers_on(unscored) for part in train]
+    _print_data(console, train, valid, built, report)
     train_set = built.dataset(
         [part.rows for part in train], report.digests, cache, answers=answers,
         pairs=[pair for part in train for pair in part.pairs],
@@ -142,8 +140,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
         prompt_dropout=config.prompt_dropout, seed=config.seed,
     )
-    if config.signs:
-        cast(AIGVEvalModel, model).look_for(names_in(train_set))
+    if config.detector:
+        cast(AIGVEvalModel, model).add_detector(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
@@ -165,44 +163,43 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if config.stage == "grpo":
         return _run_grpo(config, ready, console)
     model, processor, arguments = ready.built.model, ready.built.processor, ready.arguments
-    train_set, metrics, checkpoint = ready.train_set, ready.metrics, ready.checkpoint
+    metrics, checkpoint = ready.metrics, ready.checkpoint
+    if checkpoint is None:
+        _fit_heads(config, ready, console)
     collate = ready.collate
-    if checkpoint is None and config.align_epochs:
-        loss = align(model.model, train_set, collate, config, console)
-        console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.stage != "regression":
-        if checkpoint is None and config.signs:
-            fit_signs(model.model, train_set, collate, console, seed=config.seed)
-            console.print(f"Looks for signs of {', '.join(model.config.signs)}", highlight=False)
-        tell: Telling = FromLabels(model=model, noise=config.feature_noise)
-        if config.learn == "reading" and config.stage == "sft":
-            tell = FromSigns(names=model.config.signs, variants=config.answer_variants)
-        collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer, tell=tell)
+        targets: AnswerTargets = FromLabels(model=model, noise=config.feature_noise)
+        if config.learn == "distill" and config.stage == "sft":
+            targets = FromDetections(names=model.config.detector, variants=config.answer_variants)
+        collate = AnswerCollator(collate=collate, tokenizer=processor.tokenizer, targets=targets)
+    if config.learn == "distill":
+        cast(AIGVEvalModel, model).model.projectors.requires_grad_(False)
 
+    step = 0 if checkpoint is None else step_of(checkpoint)
     progress = ProgressCallback(console, metrics.names, main=metrics.main)
     saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
     callbacks: list[TrainerCallback] = [progress, saving]
     if config.valid:
         arguments.metric_for_best_model = metrics.main
         if config.early_stop is not None:
-            stop = EarlyStop(config.early_stop, main=metrics.main)
+            stop = EarlyStoppingCallback(config.early_stop)
             callbacks.append(stop)
-            if checkpoint is not None and stop.has_ended(history_of(checkpoint)):
-                arguments.max_steps = step_of(checkpoint)
-    step = 0 if checkpoint is None else step_of(checkpoint)
+            if checkpoint is not None:
+                # Its own way of resuming would bring back the patience of then.
+                stale = stale_validations(history_of(checkpoint), metrics.main)
+                stop.early_stopping_patience_counter = stale
+                if stale >= config.early_stop:
+                    arguments.max_steps = step
     if _is_first(arguments) and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
-    learns = config.learn if config.stage == "regression" else (
-        "reading answers" if config.learn == "reading" else "answers"
-    )
-    trainer_class: Any = _TRAINERS[learns]
-    trainer = trainer_class(
-        fit=config, model=model, args=arguments, train_dataset=train_set,
-        eval_dataset=ready.valid_set if config.valid else None,
+    trainer = QualityTrainer(
+        config=config, model=model, terms=loss_terms(config, model), args=arguments,
+        train_dataset=ready.train_set, eval_dataset=ready.valid_set if config.valid else None,
         data_collator=collate, compute_metrics=metrics, callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts
-    torch.manual_seed(config.seed + arguments.process_index)  # own dropout and noise in each
+    # Each process has its own dropout and noise.
+    torch.manual_seed(config.seed + arguments.process_index)
     try:
         trainer.train(
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
@@ -213,12 +210,22 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         progress.stop()
         saving.stop()
 
-    trainer.use_average()
     trainer.save_trained(output / "model")
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
-    return _told(config, ready, best, steps=trainer.state.global_step, console=console)
+    return _result(config, ready, best, steps=trainer.state.global_step, console=console)
+
+
+def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:
+    """Train what is fitted before the LLM: projectors and defect detector, if asked for."""
+    model: Any = ready.built.model
+    if config.align_epochs:
+        loss = pretrain_projectors(model.model, ready.train_set, ready.collate, config, console)
+        console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
+    if config.detector:
+        fit_detector(model.model, ready.train_set, ready.collate, console, seed=config.seed)
+        console.print(f"Detects {', '.join(model.config.detector)}", highlight=False)
 
 
 def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResult:
@@ -238,35 +245,34 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         model.eval().save_pretrained(output / "model")
         ready.built.processor.save_pretrained(output / "model")
         if config.valid:
-            found = grpo.measure(
-                model, ready.valid_set, ready.collate, ready.metrics,
-                batch_size=config.eval_batch_size, device=ready.arguments.device,
+            scores, labels = score_rows(
+                model, ready.valid_set, ready.collate, batch_size=config.eval_batch_size,
+                device=ready.arguments.device,
             )
-    return _told(config, ready, found, steps=steps, console=console)
+            found = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
+    return _result(config, ready, found, steps=steps, console=console)
 
 
-def _told(
+def _result(
     config: FitConfig, ready: _Prepared, metrics: dict[str, float], *, steps: int,
     console: Console,
 ) -> FitResult:
-    """The result of a run, told to the user."""
+    """The result of a run, printed."""
     if metrics:
-        main = ready.metrics.main
-        console.print(f"Best {title(main)} {metrics[main]:.4f}", highlight=False)
-        for line in metric_lines(metrics, ready.metrics.names):
-            console.print(line, highlight=False, soft_wrap=True)
+        print_best(console, metrics, main=ready.metrics.main)
+        print_metrics(console, metrics, ready.metrics.names)
     model = Path(config.output_dir) / "model"
     console.print(f"Saved [bold]{model}[/bold]", highlight=False, soft_wrap=True)
     return FitResult(model=model, steps=steps, resumed_from=ready.checkpoint, metrics=metrics)
 
 
 def _without_noise(config: FitConfig) -> FitConfig:
-    """For sampling and training to see the same."""
+    """Sampling and training must see the same."""
     return replace(config, feature_dropout=0.0, feature_noise=0.0)
 
 
-def _set_answers(config: FitConfig, model: ScorerModel) -> None:
-    """Note in a model what answers it learns to write."""
+def _set_answer_form(config: FitConfig, model: ScorerModel) -> None:
+    """Set in a model's config the answers that it learns to write."""
     if config.stage == "regression":
         return
     known = model.config
@@ -284,7 +290,7 @@ def _encode(
     videos: Sequence[str], encoders: Sequence[Encoder], cache: FeatureCache, config: FitConfig,
     arguments: TrainingArguments,
 ) -> ExtractReport:
-    """Make sure of the tokens of all videos, each process encoding its share of them."""
+    """Fill the cache with the tokens of all videos; each process encodes its share."""
     options: dict[str, Any] = {
         "workers": config.workers, "batch_size": config.encode_batch_size,
         "device": arguments.device,
@@ -306,9 +312,12 @@ def _start(
     config: FitConfig, output: Path, built: Built, dataset: QualityDataset,
     checkpoint: Path | None, arguments: TrainingArguments,
 ) -> None:
-    """Look after the folder, and set the statistics of a model that begins."""
+    """Prepare the folder, and set the feature statistics of a new model."""
     first = _is_first(arguments)
-    check_same_run(config, output, dataset, resuming=checkpoint is not None, write=first)
+    check_same_run(
+        config, output, dataset, resuming=checkpoint is not None, write=first,
+        processes=arguments.world_size,
+    )
     if first:
         remove_unfinished(output)
     if checkpoint is None and config.base is None:
@@ -319,7 +328,7 @@ def _is_first(arguments: TrainingArguments) -> bool:
     return arguments.process_index == 0
 
 
-def _tell_gpus(console: Console, arguments: TrainingArguments) -> None:
+def _print_gpus(console: Console, arguments: TrainingArguments) -> None:
     count = torch.cuda.device_count()
     if arguments.device.type == "cuda" and arguments.world_size == 1 and count > 1:
         console.print(
@@ -329,7 +338,7 @@ def _tell_gpus(console: Console, arguments: TrainingArguments) -> None:
         )
 
 
-def _tell(
+def _print_data(
     console: Console, train: Sequence[Part], valid: Sequence[Part], built: Built,
     report: ExtractReport,
 ) -> None:

@@ -1,22 +1,28 @@
-"""Losses of the regression stage, as pure functions of torch tensors.
+"""Losses of scores and answers, as pure functions of torch tensors.
 
-Axis legend: b batch, n values. Scores are on the 1-5 MOS scale. A weight of 0 marks an unknown
-score: it takes no part and gets no gradient, whatever stands in its place (NaN included).
+Axis legend: b batch, n values or tokens, v vocabulary, w processes. Scores are on the 1-5 MOS
+scale. A weight of 0 marks an unknown score: it takes no part and gets no gradient, whatever stands
+in its place (NaN included).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import functional as F
 
-from aigveval.scoring import score_levels
-from prompts.rubric import LEVEL_WEIGHTS
+from prompts.rubric import LEVEL_WEIGHTS, SCORES
 
-LOSS_TERMS = ("level", "plcc", "rank", "group_rank", "pair")
+from ..model.base import score_levels
+from .config import LOSS_TERMS
+from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT
+
+IGNORED = -100  # in place of the id of a token that has no loss
 
 # Correlation has no direction on a batch whose standard deviation is below this.
 _MIN_STD = 1e-6
@@ -97,7 +103,7 @@ def rank_loss(
     """Mean hinge on pairs in the wrong order: relu(-(x_i - x_j) * sign(y_i - y_j)), rescaled.
 
     Source: ``rank_loss`` of FAST-VQA, whose division by (1 + largest hinge) is kept. Other than
-    there, tied targets are not counted as pairs, so many ties don't water the loss down.
+    there, tied targets are not counted as pairs, so many ties do not dilute the loss.
 
     Args:
         predictions: (n,).
@@ -179,7 +185,7 @@ def quality_loss(
         min_difference: see `rank_loss`.
 
     Raises:
-        ValueError: shapes don't fit or a term has an unknown name.
+        ValueError: Shapes do not fit, or a term has an unknown name.
     """
     unknown = set(terms) - set(LOSS_TERMS)
     if unknown:
@@ -225,7 +231,7 @@ def preference_loss(
     Args:
         level_logits: (b, 4, 5).
         pairs: (b,) number of the pair that a row is one side of, negative for none. The two sides
-            are neighbours, the first first; one without the other doesn't count.
+            are neighbours, the first first; one without the other is ignored.
         preferences: (b, 4) of the row's pair, see `pair_loss`.
         weights: (b,) of the row's pair.
         scale: See `pair_loss`.
@@ -237,6 +243,92 @@ def preference_loss(
         predictions[first], predictions[first + 1], preferences[first], weights[first, None],
         scale=scale, tie=tie,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreLoss:
+    """The loss of the scores of a batch, with its preference pairs.
+
+    Attributes:
+        terms: Weights, see `quality_loss`, and that of `preference_loss` as "pair".
+        smoothing: See `level_distribution`.
+        min_difference: See `rank_loss`.
+        pair_scale: See `pair_loss`.
+        pair_tie: See `pair_loss`.
+    """
+
+    terms: Mapping[str, float]
+    smoothing: float
+    min_difference: float
+    pair_scale: float
+    pair_tie: float
+
+    def __call__(self, level_logits: Tensor, labels: Tensor, slot_mask: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            level_logits: (b, 4, 5).
+            labels: (b, 13), see `dataset`.
+            slot_mask: (b, 4), false where there is nothing to score by: no prompt, or no encoder
+                of the dimension.
+        """
+        targets, weights = labels[:, : len(SCORES)], labels[:, WEIGHT]
+        known = ~targets.isnan() & slot_mask
+        loss = quality_loss(
+            level_logits, targets, known * weights[:, None], self.terms,
+            groups=labels[:, GROUP].long(), smoothing=self.smoothing,
+            min_difference=self.min_difference,
+        )
+        if self.terms.get("pair"):
+            preferences = labels[:, PREFERENCES].masked_fill(~slot_mask, torch.nan)
+            loss = loss + self.terms["pair"] * preference_loss(
+                level_logits, labels[:, PAIR].long(), preferences, weights,
+                scale=self.pair_scale, tie=self.pair_tie,
+            )
+        return loss
+
+
+def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the tokens that a model writes; 0 where there are none.
+
+    Args:
+        logits: (b, n + 1, v) at the last positions; the very last has no target.
+        targets: (b, n), `IGNORED` where there is no loss.
+    """
+    total = F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED,
+        reduction="sum",
+    )
+    return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows (b, ...) of all processes (w * b, ...), by rank; equally many of each.
+
+    Gradients go back to a process's own rows only. Where each process computes the same loss of all
+    rows, each gets the gradient of its share, and these add up to the whole: see `global_loss`.
+    """
+    size = _world_size()
+    if size == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(size)]
+    dist.all_gather(parts, rows.detach().contiguous())
+    parts[dist.get_rank()] = rows
+    return torch.cat(parts)
+
+
+def global_loss(loss: Tensor) -> Tensor:
+    """A loss of gathered rows, with the gradient multiplied by the number of processes.
+
+    DDP and FSDP divide the sum of the processes' gradients by that number, as if each had a loss of
+    its own; here the sum itself is the gradient. The value stays.
+    """
+    size = _world_size()
+    return loss if size == 1 else loss.detach() + size * (loss - loss.detach())
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _varies(targets: Tensor, weights: Tensor) -> bool:

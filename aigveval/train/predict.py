@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
 from encoders.base import Encoder
 from prompts.rubric import SCORES
 
-from .data import TrainingRow
+from ..features.cache import FeatureCache, extract
+from ..model.base import ScorerModel
+from ..model.modeling import AIGVEvalModel
+from ..model.processing import AIGVEvalProcessor
+from ..model.projector import pack_features
 from .dataset import Collator, QualityDataset
+from .rows import TrainingRow
 
 
 def predict(
@@ -36,7 +37,7 @@ def predict(
 
     Args:
         model_folder: As `FitResult.model`.
-        rows: The clips; their own scores are not looked at.
+        rows: The clips; their own scores are not used.
         cache: Where the features are.
         batch_size: Rows per forward pass.
         workers: Threads that decode videos.
@@ -44,7 +45,7 @@ def predict(
         progress: Show a bar while videos are encoded.
 
     Returns:
-        (n, 4) on 1-5, columns by ``prompts.rubric.SCORES``. NaN for videos that can't be read,
+        (n, 4) on 1-5, columns by ``prompts.rubric.SCORES``. NaN for videos that cannot be read,
         and in the semantic column for rows without a prompt.
     """
     processor = AIGVEvalProcessor.from_pretrained(os.fspath(model_folder))
@@ -67,11 +68,29 @@ def predict(
     dataset = QualityDataset([[rows[i] for i in order]], digests, encoders, cache)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     result = np.full((len(rows), len(SCORES)), np.nan, dtype=np.float32)
-    for start in range(0, len(order), batch_size):
-        part = range(start, min(start + batch_size, len(order)))
-        batch = collate([dataset[position] for position in part])
-        del batch["labels"]
-        output = model.score(**{name: value.to(device) for name, value in batch.items()})
-        assert output.scores is not None
-        result[[order[position] for position in part]] = output.scores.cpu().numpy()
+    if order:
+        result[order], _ = score_rows(model, dataset, collate, batch_size=batch_size, device=device)
     return result
+
+
+def score_rows(
+    model: ScorerModel, dataset: QualityDataset, collate: Callable[..., dict[str, Any]], *,
+    batch_size: int, device: str | torch.device,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores (n, 4) of all rows of a data set, which has some, and their labels (n, 13)."""
+    scores, labels = [], []
+    for start in range(0, len(dataset), batch_size):
+        batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
+        labels.append(batch.pop("labels").numpy())
+        found = model.score(**on_device(batch, device)).scores
+        assert found is not None
+        scores.append(found.float().cpu().numpy())
+    return np.concatenate(scores), np.concatenate(labels)
+
+
+def on_device(batch: Mapping[str, Any], device: str | torch.device) -> dict[str, Any]:
+    """A batch with its tensors on a device."""
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }

@@ -1,4 +1,4 @@
-"""Going on after a stop: which checkpoint, and whether it belongs to this run."""
+"""Resuming: the checkpoint to resume from, and whether it belongs to this run."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..files import write_text
+from ..model.config import new_options
+from .config import FitConfig, FitError, default_of
 from .dataset import QualityDataset
-from .fit_config import FitConfig, FitError, default_of
-from .parallel import world_size
 from .validation import METRICS
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as the Trainer calls it
-# May be changed between the stop of a run and its continuation.
+# Options that may be changed when a run is resumed.
 _FREE = ("output_dir", "cache_dir", "save_steps", "save_minutes", "early_stop", "threads",
          "workers", "device", "encode_batch_size", "eval_batch_size", "gradient_checkpointing",
          "report_to", "log_steps")
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint in a folder that was written whole."""
+    """The newest complete checkpoint in a folder; None where there is none."""
     complete = [(step_of(path), path) for path in _checkpoints(output) if _is_complete(path)]
     return max(complete)[1] if complete else None
 
 
 def remove_unfinished(output: Path) -> None:
-    """Delete what a kill left of a checkpoint; the Trainer would keep it instead of a whole one."""
+    """Delete incomplete checkpoints of a killed run; the Trainer would take them for whole ones."""
     for path in _checkpoints(output):
         if not _is_complete(path):
             shutil.rmtree(path)
@@ -51,38 +52,51 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def stale_validations(history: Sequence[Mapping[str, float]], metric: str) -> int:
+    """How many validations in a log came after the first best one.
+
+    Args:
+        history: As the Trainer's state has it.
+        metric: That the best model is chosen by.
+    """
+    values = [entry[f"eval_{metric}"] for entry in history if f"eval_{metric}" in entry]
+    return len(values) - 1 - values.index(max(values)) if values else 0
+
+
 def history_of(checkpoint: Path) -> list[dict[str, float]]:
     """What had been logged when a checkpoint was written."""
     return json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["log_history"]
 
 
 def check_same_run(
-    config: FitConfig, output: Path, dataset: QualityDataset, *, resuming: bool, write: bool
+    config: FitConfig, output: Path, dataset: QualityDataset, *, resuming: bool, write: bool,
+    processes: int,
 ) -> None:
-    """Note what is trained in ``fit.json``, or compare it with what the checkpoints there are of.
+    """Write what identifies a run to ``fit.json``, or compare it with that of the checkpoints.
 
     Args:
         config: Of the run.
         output: Its folder.
         dataset: That it trains on.
-        resuming: Whether there is a checkpoint to go on from.
+        resuming: Whether there is a checkpoint to resume from.
         write: Whether this process writes for all.
+        processes: How many train together.
 
     Raises:
         FitError: Resuming would mix two runs; names the options that differ.
     """
     rows = [(dataset.digests[row.video], *dataclasses.astuple(row)[1:]) for row in dataset.rows]
     preferences = [pair.preferences for pair in dataset.pairs]
-    told = repr((rows, preferences) if preferences else rows)
+    data = repr((rows, preferences) if preferences else rows)
     now = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
-    now["batch_size"] = config.batch_size * world_size()
-    now["training rows"] = hashlib.sha256(told.encode()).hexdigest()
+    now["batch_size"] = config.batch_size * processes
+    now["training rows"] = hashlib.sha256(data.encode()).hexdigest()
     now["encoders"] = [encoder.fingerprint() for encoder in dataset.encoders]
     now = json.loads(json.dumps(now))
     path = output / "fit.json"
     if resuming and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        # An option that wasn't there yet had what is now its default.
+        before = new_options(json.loads(path.read_text(encoding="utf-8")))
+        # An option that did not exist yet had what is now its default.
         before = {**{name: default_of(name) for name in now.keys() - before.keys()}, **before}
         changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
         if changed:
@@ -91,14 +105,12 @@ def check_same_run(
                 "choose another output_dir, or remove it to start over"
             )
         return
-    if not write:
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    if write:
+        write_text(path, json.dumps(now, indent=2) + "\n")
 
 
 def best_metrics(history: Sequence[Mapping[str, float]], step: int | None) -> dict[str, float]:
-    """What was measured in the validation after an optimizer step; empty without one."""
+    """The metrics of the validation after an optimizer step; empty without one."""
     for entry in reversed(history):
         if entry["step"] == step and "eval_loss" in entry:
             return {

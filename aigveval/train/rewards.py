@@ -1,6 +1,6 @@
-"""Rewards of a generated answer, for GRPO: pure functions of what was read, and a wrapper for TRL.
+"""Rewards of a generated answer, for GRPO: pure functions of parsed answers, and a wrapper for TRL.
 
-All lie within 0-1, the higher the better. None says that there is nothing to judge. A completion is
+All lie within 0-1, the higher the better; None where there is nothing to judge. A completion is
 judged against `answer`, the text of a row of `aigveval.data.cot`, which holds the labels; times are
 in the unit of that text, and `clip_length` too.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prompts import Answer, Defect, check, parse
+from prompts import Answer, Defect, check_consistency, parse
 from prompts.rubric import DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, Score, nearest_level
 
 Scores = Mapping[Score, float]
@@ -50,7 +50,7 @@ def table_reward(scores: Scores, labels: Scores) -> float | None:
     """VideoScore2's reward of integer scores, over the dimensions whose label is known.
 
     A total error of 0, 1, 2, 3 gives 1, 0.7, 0.4, 0.1; nothing if any is off by more than 1, or
-    missing. Scores are rounded to levels first; `overall`, which follows from them, doesn't count.
+    missing. Scores are rounded to levels first; `overall`, which follows from them, is left out.
 
     Examples:
         >>> labels = {"technical": 2.3, "motion": 4.0, "semantic": 5.0}
@@ -106,7 +106,7 @@ def defect_f1(
 
     Args:
         defects: Of the completion; None, unread, has no reward.
-        labels: Of the clip; None, unknown, can't be judged.
+        labels: Of the clip; None if unknown, which cannot be judged.
 
     Examples:
         >>> blur, shake = Defect(name="blur", severity=3), Defect(name="shake", severity=1)
@@ -121,8 +121,8 @@ def defect_f1(
         return None
     if defects is None:
         return 0.0
-    told, true = {d.name for d in defects}, {d.name for d in labels}
-    return 2 * len(told & true) / (len(told) + len(true)) if told or true else 1.0
+    named, true = {d.name for d in defects}, {d.name for d in labels}
+    return 2 * len(named & true) / (len(named) + len(true)) if named or true else 1.0
 
 
 def time_iou(
@@ -157,8 +157,8 @@ def time_iou(
     length = clip_length if clip_length is not None else max(ends, default=1.0)
     values = []
     for name in dict.fromkeys(defect.name for defect in labels):
-        told = [d.span(length) for d in defects or () if d.name == name]
-        values.append(_iou(told, [d.span(length) for d in labels if d.name == name]))
+        named = [d.span(length) for d in defects or () if d.name == name]
+        values.append(_iou(named, [d.span(length) for d in labels if d.name == name]))
     return sum(values) / len(values)
 
 
@@ -178,7 +178,7 @@ def _iou(first: _Spans, second: _Spans) -> float:
 
 
 def consistency_reward(answer: Answer) -> float:
-    """Whether the text agrees with itself: halved by each contradiction that `prompts.check` finds.
+    """Whether the text agrees with itself: halved by each `prompts.check_consistency` finding.
 
     Examples:
         >>> text = "Motion quality: good\\nMotion: {}\\nDefects: {}\\nScores: - 4.0 - -"
@@ -193,7 +193,7 @@ def consistency_reward(answer: Answer) -> float:
     """
     if not answer.scores and not answer.reasoning and answer.defects is None:
         return 0.0
-    return 0.5 ** len(check(answer))
+    return 0.5 ** len(check_consistency(answer))
 
 
 def length_reward(text: str, *, short: int = SHORT_CHARS, long: int = LONG_CHARS) -> float:
@@ -227,7 +227,7 @@ def rewards(
         clip_length: See `time_iou`; also what "beyond the clip" means.
         given: What stands before the completion in the answer, such as levels that the scoring
             pass filled in. It counts for the form, but by itself it earns nothing.
-        finished: Whether the model ended its text itself; if not, the last line doesn't count.
+        finished: Whether the model ended its text itself; if not, the last line is ignored.
 
     Examples:
         >>> text = "Motion quality: good\\nMotion: smooth.\\nDefects: none\\nScores: - 4.0 - -"
@@ -240,19 +240,19 @@ def rewards(
     """
     labels = parse(answer)
     expected = [name for name in SCORES if name in labels.scores]
-    told = parse(
+    whole = parse(
         given + completion, expected_scores=expected, duration_seconds=clip_length,
         finished=finished,
     )
     own = parse(completion, finished=finished)
     scores, silent = own.scores, not (own.scores or own.reasoning or own.defects is not None)
     return {
-        "format": format_reward(told),
+        "format": format_reward(whole),
         "table": table_reward(scores, labels.scores),
         "smooth": smooth_reward(scores, labels.scores),
-        "defect_f1": defect_f1(told.defects, labels.defects),
-        "time_iou": time_iou(told.defects, labels.defects, clip_length=clip_length),
-        "consistency": 0.0 if silent else consistency_reward(told),
+        "defect_f1": defect_f1(whole.defects, labels.defects),
+        "time_iou": time_iou(whole.defects, labels.defects, clip_length=clip_length),
+        "consistency": 0.0 if silent else consistency_reward(whole),
         "length": length_reward(completion),
     }
 
@@ -271,7 +271,7 @@ def trl_rewards(names: Sequence[str] = NAMES) -> list[RewardFunction]:
         finished     Optional, see `rewards`.
 
     Raises:
-        ValueError: A name isn't in `NAMES`.
+        ValueError: A name is not in `NAMES`.
 
     Examples:
         >>> (f1,) = trl_rewards(["defect_f1"])

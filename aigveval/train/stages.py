@@ -1,4 +1,4 @@
-"""One YAML file for several stages of training, each of which goes on from the one before.
+"""The YAML file of a training: one stage, or a list of them that go on from each other.
 
     train: cot/train.jsonl
     output_dir: run
@@ -16,16 +16,22 @@ Stage n writes into `output_dir/n-STAGE`, here `run/1-sft`, `run/2-grpo` and `ru
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
+import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigveval.terminal import say
+import yaml
+from rich.console import Console
 
-from . import fit_yaml
-from .best import COMPLETIONS
-from .fit_config import FROM_BASE, FitConfig, FitError
+from ..data.readers import HUB_ID, MANIFEST_SUFFIXES, url_of
+from ..model.config import new_options
+from ..presets import list_presets, read_preset
+from .config import FROM_BASE, FitConfig, FitError, check_known, convert, default_of
+from .rejection_sampling import COMPLETIONS
 
 if TYPE_CHECKING:
     from .fit import FitResult
@@ -37,17 +43,17 @@ def read_stages(
     """Read a YAML file with or without `stages`.
 
     Args:
-        path: The file; its paths and options are as in `fit_yaml.read_fit_config`.
+        path: The file; its paths and options are as in `read_fit_config`.
         changes: As there; they hold for each stage, whatever its entry says.
         base: As there, of the first stage.
 
     Raises:
-        FitError: The file can't be read, or a stage's options are wrong; names the stage.
+        FitError: The file cannot be read, or a stage's options are wrong; names the stage.
     """
     path = Path(path)
-    values = fit_yaml.load(path)
+    values = load(path)
     if "stages" not in values:
-        return [fit_yaml.read_fit_config(path, changes=changes, base=base)]
+        return [read_fit_config(path, changes=changes, base=base)]
     try:
         return _stages(values, changes, base, folder=path.resolve().parent)
     except FitError as error:
@@ -55,17 +61,19 @@ def read_stages(
 
 
 def run_stages(configs: Sequence[FitConfig]) -> list[FitResult]:
-    """Run stages in their order; those that are done aren't trained again.
+    """Run stages in their order; finished ones are not trained again.
 
     Raises:
-        FitError, aigveval.data.tables.ManifestError, SystemExit: See `fit.main`.
+        FitError, ManifestError, SystemExit: See `fit.main`.
     """
-    from .fit import main
+    from .fit import main  # takes seconds to import, which reading a file need not wait for
 
     results = []
     for number, config in enumerate(configs, 1):
         if len(configs) > 1 and os.environ.get("RANK", "0") == "0":
-            say(f"Stage {number} of {len(configs)}: {config.stage}", style="bold")
+            Console(stderr=True).print(
+                f"Stage {number} of {len(configs)}: {config.stage}", style="bold", highlight=False
+            )
         results.append(main(config))
     return results
 
@@ -100,8 +108,8 @@ def _stage(
     before: Sequence[FitConfig], folder: Path,
 ) -> FitConfig:
     stage = values["stage"]
-    for change in changes:
-        fit_yaml.change(values, change)
+    for text in changes:
+        change(values, text)
     if values["stage"] != stage:
         raise FitError("the order of stages can't be changed by --set")
     if "output_dir" in values:
@@ -113,4 +121,144 @@ def _stage(
         values["completions"] = [
             f"{one.output_dir}/{COMPLETIONS}" for one in before if one.stage == "grpo"
         ]
-    return fit_yaml.make_config(values, folder=folder)
+    return make_config(values, folder=folder)
+
+
+# ---- the options of one stage -------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``1:5`` as text, as YAML 1.2 does, not as sixty-five in base 60."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [("tag:yaml.org,2002:str", re.compile(r"[^:]+:")), *rules]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_fit_config(
+    path: str | Path, *, changes: Sequence[str] = (), base: str | None = None
+) -> FitConfig:
+    """Read a YAML file.
+
+    Paths are relative to its folder; ``~`` and ``$VARIABLES`` are expanded. A manifest that is not
+    a file there can also be the id of a data set on the Hub, a model the name of one elsewhere.
+    ``preset: NAME`` takes over the options of a preset, see `aigveval.presets`; options in the file
+    override these.
+
+    Args:
+        path: The file.
+        changes: ``NAME=VALUE``, the value as in YAML, in place of what the file says; ``lora.r=16``
+            changes one field of a mapping. Paths in them are relative to the file's folder too.
+        base: In place of the option of that name, and of all options that come with it.
+
+    Raises:
+        FitError: The file cannot be read, a key is unknown (the nearest right one is offered), or a
+            value has a wrong type or range.
+    """
+    path = Path(path)
+    values = load(path)
+    try:
+        for text in changes:
+            change(values, text)
+        if base is not None:
+            values = {k: v for k, v in values.items() if k not in FROM_BASE} | {"base": base}
+        return make_config(values, folder=path.resolve().parent)
+    except FitError as error:
+        raise FitError(f"{path}: {error}") from None
+
+
+def write_fit_config(config: FitConfig) -> str:
+    """A config as YAML, every option with its value."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The options in a file by their present names, unchecked."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise FitError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    except yaml.YAMLError as error:
+        raise FitError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise FitError(f"{path}: expected options, one 'name: value' a line")
+    if isinstance(stages := values.get("stages"), list):
+        values["stages"] = [
+            new_options(entry, warn=True) if isinstance(entry, dict) else entry for entry in stages
+        ]
+    return new_options(values, warn=True)
+
+
+def change(values: dict[str, Any], wanted: str) -> None:
+    """Change options by ``NAME=VALUE``; see `read_fit_config`."""
+    target, equals, text = wanted.partition("=")
+    name, *fields = target.strip().split(".")
+    if not equals or not name:
+        raise FitError(f"expected NAME=VALUE, got {wanted!r}")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise FitError(f"{wanted!r}: the value is not YAML") from None
+    if not fields:
+        ((name, value),) = new_options({name: value}, warn=True).items()
+    check_known("option", name, [*FitConfig.__dataclass_fields__, "preset"])
+    if not fields:
+        values[name] = value
+        return
+    mapping = values.setdefault(name, default_of(name))
+    for outer in fields[:-1]:
+        mapping = mapping.setdefault(outer, {}) if isinstance(mapping, dict) else None
+    if not isinstance(mapping, dict):
+        raise FitError(f"{wanted!r}: {name} is no mapping that has fields")
+    mapping[fields[-1]] = value
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    name = values["preset"]
+    if name not in list_presets():
+        raise FitError(f"no preset {name!r}; there are {', '.join(list_presets())}")
+    options = read_preset(name)
+    if values.get("base"):
+        options = {key: value for key, value in options.items() if key not in FROM_BASE}
+    return {**options, **{key: values[key] for key in values if key != "preset"}}
+
+
+def make_config(values: dict[str, Any], *, folder: Path) -> FitConfig:
+    """Options as they stand in a file of a folder, checked; see `read_fit_config`."""
+    if "preset" in values:
+        values = _with_preset(values)
+    hints = typing.get_type_hints(FitConfig)
+    for name in values:
+        check_known("option", name, hints)
+    for name in hints:
+        if name not in values and default_of(name) is dataclasses.MISSING:
+            raise FitError(f"option {name!r} is missing")
+    given = {name: convert(name, value, hints[name]) for name, value in values.items()}
+    for name in ("train", "valid"):
+        given[name] = [_source(entry, folder) for entry in given.get(name, [])]
+    given["completions"] = [_path(entry, folder) for entry in given.get("completions", [])]
+    for name in ("output_dir", "cache_dir"):  # the same run, wherever it is started from
+        given[name] = _path(given[name], folder)
+    for name in ("base", "llm", "vlm"):
+        local = _path(given[name], folder) if given.get(name) else None
+        if local and Path(local).exists():
+            given[name] = local
+    return FitConfig(**given)
+
+
+def _path(text: str, folder: Path) -> str:
+    return str(folder / os.path.expanduser(os.path.expandvars(text)))
+
+
+def _source(text: str, folder: Path) -> str:
+    """A manifest's path, or the id of a data set where there is no such file.
+
+    A URL stays as it is, so that its reader can say that files are needed.
+    """
+    if url_of(text):
+        return text
+    path = _path(text, folder)
+    is_id = HUB_ID.fullmatch(text) and Path(text).suffix.lower() not in MANIFEST_SUFFIXES
+    return text if is_id and text[0] != "." and not Path(path).exists() else path

@@ -1,81 +1,284 @@
-"""Trainer with our loss over the clips of all processes, and with averaged weights."""
+"""The Trainer of the stages without reinforcement learning: loss terms, optimizer, arguments.
+
+A run's loss is a weighted sum of terms, each of which makes its own forward pass: `ScoreTerm` and,
+in its place, `DistillTerm`; in stages with answers, `answer_term` besides. Their numerics are the
+pure functions of `losses`.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import (
-    Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments,
-)
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
+from transformers.utils import is_torch_bf16_gpu_available
 
-from aigveval.modeling import AIGVEvalModel
-from prompts.rubric import SCORES
+from prompts.rubric import MAX_SCORE, MIN_SCORE, SCORES
 
-from .averaging import WeightAverage
-from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT, EpochSampler, QualityDataset
-from .fit_config import FitConfig
-from .losses import preference_loss, quality_loss
-from .optimizer import check_checkpoint, make_optimizer
-from .parallel import gather_rows, global_loss
+from ..model.base import ScorerModel
+from ..model.checkpoint import WEIGHTS
+from ..model.library_internals import checkpointing_option, is_lora, use_one_gpu
+from ..model.modeling import AIGVEvalModel
+from ..model.projector import FeatureProjector
+from .callbacks import WeightAverage
+from .config import FitConfig, FitError, check_known
+from .dataset import GROUP, PAIR, WEIGHT, EpochSampler, QualityDataset
+from .losses import IGNORED, ScoreLoss, answer_loss, gather_rows, global_loss
+
+TENSORBOARD = "tensorboard"
+_DAY = 24 * 3600
+_KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the optimizer's groups
+# Arguments of transformers' Trainer without effect here: optimizer, order of rows, loss and the
+# steps of checkpoints are our own.
+_UNUSED = {
+    "optim", "optim_args", "data_seed", "label_smoothing_factor", "save_steps", "eval_steps",
+    "gradient_checkpointing", "activation_checkpointing",
+}
 
 
-class QualityTrainer(Trainer):
-    """Trainer with our loss, learning rates, order of rows and `WeightAverage`."""
+# ---- loss terms ---------------------------------------------------------------------------------
+
+
+class TermValue(NamedTuple):
+    """A term of the loss for one batch.
+
+    Attributes:
+        loss: Scalar, unweighted.
+        outputs: Of the model, if the term is one of the scores.
+        logged: Whether it is part of the mean that is logged.
+    """
+
+    loss: Tensor
+    outputs: Any = None
+    logged: bool = True
+
+
+class LossTerm(NamedTuple):
+    """A term of the training loss.
+
+    Attributes:
+        name: What its mean is logged as, where a run has several terms.
+        weight: In the sum of the terms.
+        compute: Takes the model, as the Trainer has wrapped it, and a batch of the collator; gives
+            None where the batch has nothing for it.
+    """
+
+    name: str
+    weight: float
+    compute: Callable[[nn.Module, Mapping[str, Any]], TermValue | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTerm:
+    """The scores against the rows' labels.
+
+    Attributes:
+        loss: Of the level logits.
+    """
+
+    loss: ScoreLoss
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> TermValue:
+        outputs = model(**{k: v for k, v in batch.items() if k not in ("labels", "answers")})
+        found = outputs.level_logits, batch["labels"], batch["slot_mask"]
+        if not model.training:  # each process measures its own rows
+            return TermValue(self.loss(*found), outputs)
+        # Correlations and ranks are of the batches of all processes together.
+        return TermValue(global_loss(self.loss(*map(gather_rows, found))), outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillTerm:
+    """The scores against what the projectors' score heads predict; the projectors are frozen.
+
+    The LLM's LoRA learns to say what the LLM is shown, which needs no rating at all, so that one
+    LoRA can read projectors that were trained on other ratings. So that the LLM reads nothing else,
+    the encoders' tokens come from different rows of a batch, beside the prompt of a third; and a
+    random shift of all predictions, of a standard deviation of `SHIFT`, lets every score occur.
+
+    Attributes:
+        scores: Gets the batch with these targets; in validation, the batch as it is.
+        model: As it is before the Trainer wraps it.
+    """
+
+    SHIFT = 0.7
+
+    scores: ScoreTerm
+    model: AIGVEvalModel
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> TermValue:
+        if not model.training:
+            return self.scores(model, batch)
+        backbone = self.model.model
+        parts = batch["features"].split([k for k, _ in backbone.config.feature_shapes], dim=1)
+        features = torch.cat([part[torch.randperm(len(part))] for part in parts], dim=1)
+        backbone.projectors.eval()  # no noise: targets and tokens must be of one kind
+        with self._shifted():
+            with torch.no_grad():
+                targets = backbone.score_hints(features).clamp(MIN_SCORE, MAX_SCORE)
+            labels = batch["labels"].clone()
+            labels[:, : len(SCORES)], labels[:, WEIGHT] = targets, 1.0
+            labels[:, GROUP] = labels[:, PAIR] = -1
+            return self.scores(model, {**batch, "features": features, "labels": labels})
+
+    @contextmanager
+    def _shifted(self) -> Iterator[None]:
+        first = cast(FeatureProjector, next(iter(self.model.model.projectors.values())))
+        bias = first.score_head.bias.data
+        kept = bias.clone()
+        bias += self.SHIFT * torch.randn(len(SCORES), device=bias.device)
+        try:
+            yield
+        finally:
+            bias.copy_(kept)
+
+
+def answer_term(model: nn.Module, batch: Mapping[str, Any]) -> TermValue | None:
+    """The written answers, token by token; see `answers.AnswerCollator`."""
+    if "answers" not in batch:
+        return None
+    inputs = dict(batch["answers"])
+    targets = inputs.pop("targets")
+    logits = model(**inputs, logits_to_keep=targets.shape[1] + 1).logits
+    return TermValue(answer_loss(logits, targets), logged=bool((targets != IGNORED).any()))
+
+
+def score_loss(config: FitConfig) -> ScoreLoss:
+    """The loss of the scores as a config wants it."""
+    return ScoreLoss(
+        terms=config.loss, smoothing=config.smoothing,
+        min_difference=config.rank_min_difference, pair_scale=config.pair_scale,
+        pair_tie=config.pair_tie,
+    )
+
+
+def loss_terms(config: FitConfig, model: ScorerModel) -> list[LossTerm]:
+    """The terms of a run's loss."""
+    rated = ScoreTerm(loss=score_loss(config))
+    scores: ScoreTerm | DistillTerm = rated
+    if config.learn == "distill":
+        scores = DistillTerm(scores=rated, model=cast(AIGVEvalModel, model))
+    if config.stage == "regression":
+        return [LossTerm("score_loss", 1.0, scores)]
+    return [
+        LossTerm("score_loss", config.score_weight, scores),
+        LossTerm("text_loss", config.text_weight, answer_term),
+    ]
+
+
+# ---- the Trainer --------------------------------------------------------------------------------
+
+
+class TrainerParts:
+    """What our subclasses of Trainer and of TRL's trainers share; comes before the library's class.
+
+    Attributes:
+        config: Options of the run.
+        scorer: The model as it is before it is wrapped.
+        resumes_from: A checkpoint, or None.
+    """
+
+    config: FitConfig
+    scorer: ScorerModel
+    resumes_from: Path | None = None
+    args: TrainingArguments
+    optimizer: Any
+
+    @cached_property
+    def _noted(self) -> dict[str, list[float]]:
+        return defaultdict(list)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Remember a value, of which the mean is logged with the next loss."""
+        self._noted[name].append(value.detach().item())
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs = {**logs, **{name: fmean(values) for name, values in self._noted.items()}}
+            self._noted.clear()
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(model or self.scorer, self.config, self.args)
+        return self.optimizer
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **options: Any) -> Any:
+        """Train as the library does, from a checkpoint on if there is one (a path)."""
+        if resume_from_checkpoint is not None:
+            self.resumes_from = Path(resume_from_checkpoint)
+            check_checkpoint(self.scorer, self.resumes_from)
+        return super().train(resume_from_checkpoint, *args, **options)  # type: ignore[misc]
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """None: what is frozen is not in a checkpoint, and the rest was checked."""
+
+
+class QualityTrainer(TrainerParts, Trainer):
+    """Trainer with our loss terms, learning rates, order of rows and averaged weights.
+
+    Args:
+        config: Options of the run.
+        model: To be trained.
+        terms: Of the loss; the first one gives the scores that are validated.
+        train_dataset: Rows to train on.
+        **options: Of Trainer.
+    """
 
     def __init__(
-        self, *, fit: FitConfig, model: AIGVEvalModel, train_dataset: QualityDataset, **options: Any
+        self, *, config: FitConfig, model: ScorerModel, terms: Sequence[LossTerm],
+        train_dataset: QualityDataset, **options: Any,
     ) -> None:
         super().__init__(model=model, train_dataset=train_dataset, **options)
-        self.fit, self.quality_model, self.train_rows = fit, model, train_dataset
+        self.config, self.scorer, self.terms = config, model, terms
+        self.train_rows = train_dataset
         self.model_accepts_loss_kwargs = False  # so the loss is divided by grad_accum
         # After Trainer has moved the model to its device.
-        self.average = None if fit.ema is None else WeightAverage(model, fit.ema)
+        self.average = None if config.ema is None else WeightAverage(model, config.ema)
         self.sampler: EpochSampler | None = None
-        self.resumes_from: Path | None = None
         self.add_callback(_Hooks(self))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        labels, slot_mask = inputs.pop("labels"), inputs["slot_mask"]
-        outputs = model(**inputs)
-        if model.training:  # else each process has its own rows to measure
-            # PLCC and ranks are of a batch as a whole.
-            logits = gather_rows(outputs.level_logits)
-            loss = global_loss(self._loss(logits, gather_rows(labels), gather_rows(slot_mask)))
-        else:
-            loss = self._loss(outputs.level_logits, labels, slot_mask)
+        loss: Any = 0.0
+        outputs = None
+        for term in self.terms:
+            found = term.compute(model, inputs)
+            if found is None:
+                continue
+            loss = loss + term.weight * found.loss
+            outputs = found.outputs if outputs is None else outputs
+            if model.training and len(self.terms) > 1 and found.logged:
+                self.note(term.name, found.loss)
         return (loss, outputs) if return_outputs else loss
 
-    def _loss(self, level_logits: Tensor, labels: Tensor, slot_mask: Tensor) -> Tensor:
-        return score_loss(self.fit, level_logits, labels, slot_mask)
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.optimizer = make_optimizer(model or self.quality_model, self.fit)
-        return self.optimizer
-
     def save_trained(self, folder: Path) -> None:
-        """Write the model as it is, once, whatever its parameters are spread over."""
-        model, state = self.quality_model, None
-        if self.is_fsdp_enabled:
-            state = self.accelerator.get_state_dict(self.model)
-            model = self.accelerator.unwrap_model(self.model)
-        if self.args.should_save:
-            model.eval().save_pretrained(folder, state_dict=state)
-
-    def use_average(self) -> None:
-        """Let the model have the averaged weights for good: of the best checkpoint, if chosen."""
+        """Write the model, with its averaged weights if there are any; one process writes."""
         if self.average is not None:
             best = self.state.best_model_checkpoint
             if best is not None and self.args.load_best_model_at_end:
                 self.average.load(Path(best))
             self.average.copy_to_model()
+        model, state = self.scorer, None
+        if self.is_fsdp_enabled:
+            state = self.accelerator.get_state_dict(self.model)
+            model = self.accelerator.unwrap_model(self.model)
+        if self.args.should_save:
+            model.eval().save_pretrained(folder, state_dict=state)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         if self.average is None:
@@ -88,91 +291,200 @@ class QualityTrainer(Trainer):
         loader = super().get_train_dataloader()
         if self.sampler is not None:
             return loader
-        # This version of transformers doesn't ask for our order of rows where others do.
-        options = self.args
+        # This version of transformers does not ask for our order of rows where others do.
         return self.accelerator.prepare(DataLoader(
-            self.train_rows, batch_size=self.fit.batch_size, sampler=self._get_train_sampler(),
-            collate_fn=self.data_collator, num_workers=options.dataloader_num_workers,
-            pin_memory=options.dataloader_pin_memory,
+            self.train_rows, batch_size=self.config.batch_size, sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator, num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
         ))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        fit, rows = self.fit, self.train_rows
-        batch = fit.batch_size * self.args.world_size
+        config, rows = self.config, self.train_rows
+        batch = config.batch_size * self.args.world_size
         self.sampler = EpochSampler(
-            rows.groups, batch_size=batch, seed=fit.seed, pairs_from=rows.pairs_from,
-            group_size=fit.group_size if fit.group_batches else 1,
+            rows.groups, batch_size=batch, seed=config.seed, pairs_from=rows.pairs_from,
+            group_size=config.group_size if config.group_batches else 1,
             # Otherwise accelerate would repeat rows until each process has as many.
             multiple_of=batch if self.args.world_size > 1 else 1,
         )
         return self.sampler
-
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: Any = None, **options: Any
-    ) -> Any:
-        """As the Trainer does; a checkpoint is a path."""
-        self.resumes_from = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
-        if self.resumes_from is not None:
-            check_checkpoint(self.quality_model, self.resumes_from)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
         if self.average is not None and self.args.should_save:
             self.average.save(Path(output_dir or str(self.args.output_dir)))
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Nothing: what is frozen isn't in a checkpoint; `check_checkpoint` looks at the rest."""
-
 
 class _Hooks(TrainerCallback):
     def __init__(self, trainer: QualityTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trainer = self.trainer
-        if trainer.average is not None and trainer.resumes_from is not None:
-            trainer.average.load(trainer.resumes_from)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.average is not None and self.trainer.resumes_from is not None:
+            self.trainer.average.load(self.trainer.resumes_from)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # Of several processes that go on in the middle of an epoch, the Trainer doesn't reach it.
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        # In a run of several processes that resumes within an epoch, the Trainer does not do it.
         if self.trainer.sampler is not None:
             self.trainer.sampler.set_epoch(int(state.epoch or 0))
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer.average is not None:
             self.trainer.average.update()
 
 
-def score_loss(
-    fit: FitConfig, level_logits: Tensor, labels: Tensor, slot_mask: Tensor
-) -> Tensor:
-    """The loss of the scores of a batch, with its pairs.
+def make_optimizer(
+    model: nn.Module, config: FitConfig, arguments: TrainingArguments
+) -> torch.optim.Optimizer:
+    """AdamW with a learning rate for each kind of parameter; only matrices decay."""
+    rates = {
+        "encoder": config.encoder_learning_rate, "lora": config.lora_learning_rate,
+        "projector": config.learning_rate,
+    }
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and "position" not in name
+            groups.setdefault((_kind(name), decays), []).append(parameter)
+    return torch.optim.AdamW([
+        {"params": groups[kind, decays], "lr": rates[kind],
+         "weight_decay": config.weight_decay if decays else 0.0}
+        for kind in _KINDS for decays in (False, True) if (kind, decays) in groups
+    ], betas=(arguments.adam_beta1, arguments.adam_beta2), eps=arguments.adam_epsilon)
+
+
+def _kind(name: str) -> str:
+    if is_lora(name):
+        return "lora"
+    return "encoder" if name.removeprefix("module.").startswith("encoders.") else "projector"
+
+
+def check_checkpoint(model: ScorerModel, folder: Path) -> None:
+    """Raise `FitError` where a checkpoint lacks what the model trains, or has more.
 
     Args:
-        fit: Has the weights of its terms.
-        level_logits: (b, 4, 5).
-        labels: (b, 13), see `dataset`.
-        slot_mask: (b, 4), false where there is no score to give.
+        model: To be trained.
+        folder: The checkpoint; nothing is checked where its weights are sharded.
     """
-    targets, weights = labels[:, : len(SCORES)], labels[:, WEIGHT]
-    # A slot is masked where there's no evidence: no prompt, or no encoder of the dimension.
-    known = ~targets.isnan() & slot_mask
-    loss = quality_loss(
-        level_logits, targets, known * weights[:, None], fit.loss,
-        groups=labels[:, GROUP].long(), smoothing=fit.smoothing,
-        min_difference=fit.rank_min_difference,
-    )
-    if fit.loss.get("pair"):
-        preferences = labels[:, PREFERENCES].masked_fill(~slot_mask, torch.nan)
-        loss = loss + fit.loss["pair"] * preference_loss(
-            level_logits, labels[:, PAIR].long(), preferences, weights,
-            scale=fit.pair_scale, tie=fit.pair_tie,
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return
+    with safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+    missing, unexpected = sorted(model.trained_keys() - found), sorted(found - model.trained_keys())
+    if missing or unexpected:
+        raise FitError(
+            f"a checkpoint doesn't fit the model: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
         )
-    return loss
+
+
+# ---- its arguments ------------------------------------------------------------------------------
+
+
+def training_arguments(
+    config: FitConfig, *, kind: type[TrainingArguments] = TrainingArguments, **more: Any
+) -> TrainingArguments:
+    """The Trainer's arguments; joins the other processes of torchrun or accelerate, if any.
+
+    Args:
+        config: Of the run.
+        kind: Their class, as of one of TRL's trainers.
+        **more: Arguments that class has besides.
+
+    Raises:
+        FitError: The machine cannot do what the config asks for, or `trainer` has an argument that
+            is unknown or follows from other options.
+    """
+    if config.bf16 and config.device != "cpu" and not is_torch_bf16_gpu_available():
+        raise FitError(
+            "bf16: true needs a GPU that computes in bfloat16, and there is none here; set bf16: "
+            "false, or device: cpu to train in bfloat16 on the CPU, which is slow on most"
+        )
+    validates = bool(config.valid)
+    options: dict[str, Any] = {
+        "output_dir": config.output_dir,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.eval_batch_size,
+        "gradient_accumulation_steps": config.grad_accum,
+        "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "warmup_steps": config.warmup,
+        "max_grad_norm": config.max_grad_norm,
+        "bf16": config.bf16,
+        checkpointing_option(kind): config.gradient_checkpointing,  # on by default in TRL
+        "eval_strategy": "epoch" if validates else "no",
+        "save_strategy": "epoch",
+        "load_best_model_at_end": validates,
+        "metric_for_best_model": "srocc" if validates else None,
+        "greater_is_better": True if validates else None,
+        "seed": config.seed,
+        "use_cpu": config.device == "cpu",
+        "label_names": ["labels"],
+        "remove_unused_columns": False,
+        "logging_steps": config.log_steps,
+        "disable_tqdm": True,
+        "report_to": [name for name in _loggers(config) if name != TENSORBOARD] or "none",
+        **more,
+    }
+    if config.fsdp:
+        options |= {"fsdp": True, "fsdp_config": dict(config.fsdp_config)}
+    if config.train_encoders:
+        options |= {
+            # Not persistent: those draw from torch's generator at other times in a resumed run.
+            "dataloader_num_workers": config.workers,
+            # of CLIP, say, the temperature is not used
+            "ddp_find_unused_parameters": True,
+        }
+    for name in config.trainer:
+        check_known("argument of trainer", name, TrainingArguments.__dataclass_fields__)
+        if name in options or name in _UNUSED:
+            raise FitError(f"trainer: {name} follows from the other options; leave it out")
+    free = {
+        "lr_scheduler_type": "cosine",
+        "save_total_limit": 2,
+        "ddp_timeout": _DAY,  # one process may encode videos while the others wait
+        "logging_first_step": True,
+        **config.trainer,
+    }
+    try:
+        arguments = kind(**options, **free)
+    except (ImportError, TypeError, ValueError) as error:
+        raise FitError(" ".join(str(error).split())) from error
+    arguments.dataloader_pin_memory = arguments.device.type == "cuda"
+    use_one_gpu(arguments)  # several are for torchrun
+    return arguments
+
+
+def _loggers(config: FitConfig) -> list[str]:
+    # transformers would take tensorboardX for it, which torch's writer does not
+    available = [
+        name for name in get_available_reporting_integrations()
+        if name != TENSORBOARD or find_spec(TENSORBOARD)
+    ]
+    if config.report_to is None:
+        return [name for name in available if name == TENSORBOARD]
+    for name in config.report_to:
+        if name not in available:
+            raise FitError(
+                f"report_to: {name} is not installed, or not known to transformers; "
+                f"there are {', '.join(available) or 'none'}"
+            )
+    return config.report_to
+
+
+def tensorboard(config: FitConfig, *, from_step: int) -> TensorBoardCallback | None:
+    """TensorBoard's log of a run, in one folder however often it is resumed; None where off.
+
+    Args:
+        config: Of the run.
+        from_step: Step that it resumes from; what was logged for later ones is discarded.
+    """
+    if TENSORBOARD not in _loggers(config):
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = Path(config.output_dir) / TENSORBOARD
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=from_step + 1))

@@ -1,4 +1,4 @@
-"""What a run is validated by: correlations with rated clips, accuracy on preference pairs."""
+"""Validation metrics: correlations with rated clips, accuracy on preference pairs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import EvalPrediction
 
-from aigveval import metrics
-from aigveval.data.pairs import PreferencePair
 from prompts.rubric import SCORES
 
+from .. import metrics
+from ..data.preference_pairs import PreferencePair
 from .dataset import ROW, WEIGHT, QualityDataset
-from .parts import Part
-from .preferences import key, signs
+from .rows import Part, clip_key, preference_targets
 
 METRICS = ("srocc", "plcc", "accuracy")
 
@@ -50,7 +49,7 @@ class ValidationMetrics:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Every metric, and the mean over all of a kind under the kind's name."""
         labels = np.asarray(prediction.label_ids)
-        seen = labels[:, WEIGHT] > 0  # else the file couldn't be read
+        seen = labels[:, WEIGHT] > 0  # else the file could not be read
         scores = np.full_like(self._targets, np.nan)
         scores[labels[seen, ROW].astype(int)] = np.asarray(prediction.predictions)[seen]
         found = self._measured(scores)
@@ -65,9 +64,9 @@ class ValidationMetrics:
         self, pairs: Sequence[PreferencePair], source: int, dataset: QualityDataset
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows (p, 2) of the sides, and preferences (p, 4)."""
-        rows = {key(r): i for i, r in enumerate(dataset.rows) if dataset.sources[i] == source}
+        rows = {clip_key(r): i for i, r in enumerate(dataset.rows) if dataset.sources[i] == source}
         sides = [[rows[v, p.prompt] for v in (p.video_a, p.video_b)] for p in pairs]
-        return np.array(sides), np.array([signs(pair) for pair in pairs])
+        return np.array(sides), np.array([preference_targets(pair) for pair in pairs])
 
     def _stand_in(self) -> NDArray[np.float64]:
         return np.where(np.isnan(self._targets), 0.0, self._targets)
@@ -104,7 +103,7 @@ class ValidationMetrics:
 
 
 def metric_lines(found: Mapping[str, float], parts: Sequence[str]) -> list[str]:
-    """One line per manifest with SROCC / PLCC, or the accuracy, of each score that it knows."""
+    """One line per manifest with SROCC / PLCC, or the accuracy, of each score that it rates."""
     width = max((len(part) for part in parts), default=0)
     lines = []
     for part in parts:

@@ -54,7 +54,7 @@ def make_clip(path: Path, *, width: int = 1280, height: int = 720, seconds: floa
     """Write a clip with texture everywhere, camera motion, and a car that moves against it."""
     from make_videos import FPS, draw_car, texture, tint
 
-    from aigveval.data.ladder_worker import write_mp4
+    from aigveval.distortion.ladder import write_mp4
 
     wide, tall = width + height, height + height // 4
     land = tint(texture(tall, wide, seed=1, coarse=8, octaves=7, fade=1.3),
@@ -95,7 +95,7 @@ class Stages:
         import torch
 
         from encoders import read_frames
-        from encoders.views import requests_of
+        from encoders.video import requests_of
 
         model, processor, device = self.engine.model, self.engine.processor, self.engine.device
         self.seconds = {}

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, BlipVisionConfig, BlipVisionModel
 
-from aigveval.config import LORA
-from aigveval.fusion import FeatureProjector
-from aigveval.llm import inject_lora
+from aigveval.model.config import LORA
+from aigveval.model.projector import FeatureProjector
+from aigveval.model.backbones import inject_lora
 from aigveval.presets import list_presets, read_catalogue, read_preset
 from encoders import Encoder, create_encoder
 from encoders.checkpoints import RANDOM

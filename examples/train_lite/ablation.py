@@ -22,12 +22,13 @@ from typing import Any
 import manifests
 import numpy as np
 import torch
-from baselines import argument_parser, figures_of, out_of_fold, pooled, publish
+from agreement import figures_of
+from baselines import argument_parser, out_of_fold, pooled, publish
 from rich.progress import track
 
-from aigveval.data.cache import FeatureCache
+from aigveval.features.cache import FeatureCache
 from encoders import create_encoder, read_frames
-from encoders.views import requests_of
+from encoders.video import requests_of
 from prompts.rubric import DIMENSIONS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -9,9 +9,10 @@ with the prompt of every other one; with --plain not about slight damage and cli
 Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes on there, and a model
 whose files have changed begins anew.
 
-Besides the models the table has a column `signs alone`: what the head of `aigveval.signs` finds,
-without the LLM. Prints the tables as Markdown, and writes them to OUT.md and all to OUT.json. What
-the figures are stands in attribution_figures.py.
+Besides the models the table has a column `signs alone`: what the head of
+`aigveval.model.defect_detector` finds, without the LLM. Prints the tables as
+Markdown, and writes them to OUT.md and all to OUT.json. What the figures are stands in
+attribution_figures.py.
 """
 
 import argparse
@@ -31,21 +32,24 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from aigveval.assess import ModelEngine, ModelError, Scores, find_device
+from aigveval.assessment import Scores
+from aigveval.errors import ModelError
 from aigveval.data.attributions import Labelled, read_labels
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.data.manifest import ManifestError
-from aigveval.explain import ATTEMPTS, ExplainingEngine, best_of
-from aigveval.fusion import pack_features
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
-from aigveval.signs import NAMED_FROM
-from aigveval.terminal import one_line_errors
-from aigveval.train.data import TrainingRow
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.errors import ManifestError
+from aigveval.inference.engine import ModelEngine
+from aigveval.model.precision import find_device
+from aigveval.inference.explain import ATTEMPTS, best_of
+from aigveval.model.projector import pack_features
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.defect_detector import NAMED_FROM
+from aigveval.cli.console import one_line_errors
+from aigveval.train.rows import TrainingRow
 from aigveval.train.dataset import Collator, QualityDataset
 from encoders.video import VideoError
 from encoders.wheels import sha256
-from prompts import SCORES, Answer, Sign
+from prompts import SCORES, Answer, Detection
 from prompts.answer import TENTHS
 from prompts.consistency import mentioned
 
@@ -119,9 +123,8 @@ def answers(
         temporary.replace(log)
         processor = AIGVEvalProcessor.from_pretrained(folder)
         model = AIGVEvalModel.from_pretrained(folder)
-        engine = ExplainingEngine(
-            ModelEngine(model, processor, device=device), text=True, attempts=attempts
-        )
+        engine = ModelEngine(model, processor, device=device)
+        engine.explainer.attempts = attempts
         with log.open("a", encoding="utf-8") as file:
             for record in write_answers(engine, todo, cache, batch_size=batch_size, name=log.stem):
                 known[record["key"]] = record
@@ -131,7 +134,7 @@ def answers(
 
 
 def write_answers(
-    engine: ExplainingEngine, cases: Sequence[Case], cache: FeatureCache, *, batch_size: int,
+    engine: ModelEngine, cases: Sequence[Case], cache: FeatureCache, *, batch_size: int,
     name: str,
 ) -> Iterator[Record]:
     """Writes about all cases, batch by batch.
@@ -140,7 +143,7 @@ def write_answers(
         ManifestError: A video can't be read.
         VideoError: It gets no score.
     """
-    model, device = engine.plain.model, engine.plain.device
+    model, device = engine.model, engine.device
     encoders = list(model.encoders.values())
     report = extract([case.path for case in cases], encoders, cache, device=device)
     if report.errors:
@@ -150,7 +153,7 @@ def write_answers(
     unknown = (float("nan"),) * len(SCORES)
     rows = [TrainingRow(video=case.path, prompt=case.prompt, scores=unknown) for case in cases]
     dataset = QualityDataset([rows], report.digests, encoders, cache)
-    collate = Collator(encode_prompts=engine.plain.processor.encode_prompts,
+    collate = Collator(encode_prompts=engine.processor.encode_prompts,
                        pack_features=pack_features)
     starts = range(0, len(cases), batch_size)
     bar = track(starts, f"{name}: batches of {batch_size}", console=Console(stderr=True))
@@ -159,32 +162,32 @@ def write_answers(
         batch = collate([dataset[start + n] for n in range(len(part))])
         del batch["labels"]
         batch = {key: value.to(device) for key, value in batch.items()}
-        signs = signs_of(model, batch, part)
-        told = engine.tries(batch, [case.truth.duration for case in part])
-        for case, found, own in zip(part, told, signs, strict=True):
+        detections = detections_of(model, batch, part)
+        tries = engine.explainer.tries(batch, [case.truth.duration for case in part])
+        for case, found, own in zip(part, tries, detections, strict=True):
             if isinstance(found, Exception):
                 raise VideoError(case.path, str(found))
-            yield record_of(case, *found, signs=own)
+            yield record_of(case, *found, detections=own)
 
 
 @torch.inference_mode()
-def signs_of(
+def detections_of(
     model: AIGVEvalModel, batch: Mapping[str, Tensor], cases: Sequence[Case]
 ) -> list[list[Record] | None]:
-    """The signs of each clip, times in seconds; None where the model has no head for them."""
-    if model.model.signs is None:
+    """The detections of each clip, times in seconds; None where the model has no detector."""
+    if model.model.detector is None:
         return [None] * len(cases)
-    found = model.model.signs.signs(
+    found = model.model.detector.detect(
         model.model.standardised(batch["features"]), batch["slot_mask"]
     )
     return [
-        [_in_seconds(sign, case.truth.duration / TENTHS) for sign in signs]
-        for case, signs in zip(cases, found, strict=True)
+        [_in_seconds(one, case.truth.duration / TENTHS) for one in detections]
+        for case, detections in zip(cases, found, strict=True)
     ]
 
 
-def _in_seconds(sign: Sign, factor: float) -> Record:
-    record = asdict(sign.defect) | {"certainty": sign.certainty}
+def _in_seconds(detection: Detection, factor: float) -> Record:
+    record = asdict(detection.defect) | {"certainty": detection.certainty}
     for name in ("start_seconds", "end_seconds"):
         if record[name] is not None:
             record[name] = round(record[name] * factor, 3)
@@ -192,7 +195,7 @@ def _in_seconds(sign: Sign, factor: float) -> Record:
 
 
 def record_of(
-    case: Case, scores: Scores, tries: Sequence[Answer], *, signs: list[Record] | None
+    case: Case, scores: Scores, tries: Sequence[Answer], *, detections: list[Record] | None
 ) -> Record:
     """A line of the log."""
     return {
@@ -209,7 +212,7 @@ def record_of(
             }
             for answer in tries
         ],
-        "shown": list(tries).index(best_of(tries)), "signs": signs,
+        "shown": list(tries).index(best_of(tries)), "signs": detections,
     }
 
 
@@ -264,9 +267,9 @@ def told_clip(case: Case, record: Record) -> Clip:
     )
 
 
-def sign_clip(case: Case, record: Record) -> Clip:
-    """The case with the signs that are likely, as if they were told."""
-    likely = [sign for sign in record["signs"] if sign["certainty"] >= NAMED_FROM]
+def detected_clip(case: Case, record: Record) -> Clip:
+    """The case with the detections that are likely, as if an answer named them."""
+    likely = [one for one in record["signs"] if one["certainty"] >= NAMED_FROM]
     return replace(case.truth, named=_named(likely, case))
 
 
@@ -294,7 +297,7 @@ def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> d
     seen: list[dict[str, Any]] = []
     for name, own in records.items():
         if all(record["signs"] is not None for record in own):
-            clips = [sign_clip(*pair) for pair in zip(cases, own, strict=True)]
+            clips = [detected_clip(*pair) for pair in zip(cases, own, strict=True)]
             alone = figures_of(clips, text=False)
             if alone not in seen:  # stages that leave the head as it is share a column
                 label = f"signs alone, of {name}" if seen else "signs alone"

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from measure import cell, share
+from agreement import cell, share
 from numpy.typing import ArrayLike, NDArray
 
 from aigveval.metrics import bootstrap_interval
 from prompts.consistency import MAX_SLOT_DIFFERENCE
-from prompts.rubric import DEFECTS
+from prompts.defects import DEFECTS
 
 Figure = dict[str, Any]
 Span = tuple[float, float]  # start and end in seconds
@@ -23,7 +23,7 @@ Span = tuple[float, float]  # start and end in seconds
 PLAIN = 3  # from this severity on a defect has to be found
 CLEAN, MISMATCH = "clean", "prompt_mismatch"
 TIMED = ("freeze", "flicker", "scene_cut", "shake")
-# Kinds of `prompts.check`; all others are of the format.
+# Kinds of `prompts.check_consistency`; all others are of the format.
 CONTRADICTIONS = (
     "repeats_itself", "score_contradicts_slot", "defect_contradicts_score",
     "text_contradicts_score", "text_contradicts_defects",
@@ -57,7 +57,7 @@ class Clip:
         severity: 1-5, 0 of a clean clip.
         span: When it is damaged, None for all the time.
         duration: In seconds.
-        named: Defects that are told, each with the times; of the whole clip where none is told.
+        named: Defects that are named, each with the times; of the whole clip where none is given.
         spoken: Defects that the sentences speak of.
         scores: Of the scoring pass, by name.
         first, shown: The first try, and the best of up to three.
@@ -99,7 +99,7 @@ def mean(values: Iterable[tuple[str, float]]) -> Figure:
 
 
 def format_figures(clips: Sequence[Clip]) -> dict[str, Figure]:
-    """Shares of answers in valid format, with contradictions of each kind, and of defects told."""
+    """Shares of answers in valid format, with contradictions of each kind, and of defects named."""
     found = {}
     for when, tries in (
         (FIRST, [(clip.group, clip.first) for clip in clips]),
@@ -212,7 +212,7 @@ def false_alarms(clips: Iterable[Clip]) -> dict[str, Figure]:
     }
 
 
-def iou(true: Span, told: Iterable[Span]) -> float:
+def iou(true: Span, named: Iterable[Span]) -> float:
     """Intersection over union of a span and the union of some.
 
     Examples:
@@ -220,7 +220,7 @@ def iou(true: Span, told: Iterable[Span]) -> float:
         0.3333333333333333
     """
     merged: list[Span] = []
-    for start, end in sorted(told):
+    for start, end in sorted(named):
         if merged and start <= merged[-1][1]:
             last = merged.pop()
             start, end = last[0], max(end, last[1])
@@ -231,7 +231,7 @@ def iou(true: Span, told: Iterable[Span]) -> float:
 
 
 def times(clips: Sequence[Clip]) -> dict[str, Figure]:
-    """IoU of true and told times, of clips of which a part is damaged."""
+    """IoU of true and named times, of clips of which a part is damaged."""
     cases = [
         (clip, iou(clip.span, clip.named.get(clip.type, ())))
         for clip in clips if clip.type in TIMED and clip.severity >= PLAIN and clip.span
@@ -324,10 +324,10 @@ def as_markdown(
     lines += ["", "What else is named, and of how many of the clips:", "",
               f"| type | clips | {head}", "|---" * (2 + len(columns)) + "|"]
     for kind in (CLEAN, *DEFECTS):
-        told = [confusions[column].get(kind) for column in columns]
-        if any(told):
-            count = next(one["clips"] for one in told if one)
-            lines.append(f"| {kind} | {count} | {' | '.join(map(_most_named, told))} |")
+        named = [confusions[column].get(kind) for column in columns]
+        if any(named):
+            count = next(one["clips"] for one in named if one)
+            lines.append(f"| {kind} | {count} | {' | '.join(map(_most_named, named))} |")
     return "\n".join(lines) + "\n"
 
 

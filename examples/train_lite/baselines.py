@@ -18,16 +18,16 @@ Intervals are 95 % bootstrap intervals over prompts.
 """
 
 import argparse
-import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import manifests
 import numpy as np
 import torch
+from agreement import NAMES, Figures, figures_of, rater_columns
 from numpy.typing import NDArray
 from recipe import ENCODERS
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -36,15 +36,12 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVR
 
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.metrics import bootstrap_interval, pair_accuracy, plcc, srocc, within_group_srocc
-from aigveval.train.data import TrainingRow
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.train.rows import TrainingRow
 from encoders import EncoderError, create_encoder
 from prompts.rubric import DIMENSIONS
 
 Array = NDArray[np.float64]
-Measure = Callable[..., float]
-Figures = dict[str, list[float] | None]
 
 METRICS = ("piqe", "entropy")
 CLIP = 3.0  # standard deviations
@@ -113,7 +110,7 @@ def out_of_fold(
 def generator_means(
     targets: Array, generators: NDArray[Any], fold: NDArray[np.int64]
 ) -> Array:
-    """Each clip's generator, told by the mean rating of its clips in the other folds."""
+    """The mean rating of each clip's generator over its clips in the other folds."""
     return np.array([
         targets[(fold != fold[n]) & (generators == generators[n])].mean()
         for n in range(len(targets))
@@ -135,51 +132,6 @@ def pyiqa_scores(rows: Sequence[TrainingRow], cache: FeatureCache) -> dict[str, 
 # ---- figures ------------------------------------------------------------------------------------
 
 
-def measures() -> dict[str, Measure]:
-    """Name -> function of predictions, targets, generators and prompts of some clips."""
-    return {
-        "SROCC": lambda x, y, g, p: srocc(x, y),
-        "PLCC": lambda x, y, g, p: plcc(x, y),
-        "SROCC within generators": lambda x, y, g, p: within_group_srocc(x, y, g),
-        "same-prompt pairs": lambda x, y, g, p: pair_accuracy(x, y, p, min_difference=0.5),
-    }
-
-
-def figures_of(
-    predictions: Array, targets: Array, generators: NDArray[Any], prompts: NDArray[Any],
-    *, draws: int,
-) -> Figures:
-    """Each measure as [value, low, high].
-
-    Args:
-        predictions, targets: (n,); or (n, r) each, whose columns are measured one by one and
-            averaged, as where each rater is compared with the others.
-    """
-    result: Figures = {}
-    for name, measure in measures().items():
-        def averaged(x: Array, y: Array, g: Any, p: Any, one: Measure = measure) -> float:
-            pairs = zip(x.reshape(len(x), -1).T, y.reshape(len(y), -1).T)
-            return float(np.mean([one(a, b, g, p) for a, b in pairs]))
-
-        arrays = (predictions, targets, generators, prompts)
-        try:
-            ends = bootstrap_interval(averaged, *arrays, groups=list(prompts), n=draws)
-            result[name] = [round(value, 4) for value in (averaged(*arrays), *ends)]
-        except ValueError:  # what is the same for all clips of a generator orders none of them
-            result[name] = None
-    return result
-
-
-def rater_columns(folder: Path, names: Sequence[str], dimension: str) -> tuple[Array, Array]:
-    """Each rater's scores and the mean of the other two, (n, 3) both."""
-    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
-        records = {row["video"]: row for row in csv.DictReader(file)}
-    own = np.array([
-        [float(records[name][f"{dimension}_rater{r}"]) for r in (1, 2, 3)] for name in names
-    ])
-    return own, (own.sum(1, keepdims=True) - own) / 2
-
-
 def earlier_predictions(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """What measure.py saved: predictor -> (n, 4), in the order of `names`."""
     saved = json.loads(path.read_text(encoding="utf-8"))
@@ -189,12 +141,11 @@ def earlier_predictions(path: Path, names: Sequence[str]) -> dict[str, Array]:
 
 
 def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:
-    names = list(measures())
-    lines = ["| score | predictor | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
+    lines = ["| score | predictor | " + " | ".join(NAMES) + " |", "|---" * (2 + len(NAMES)) + "|"]
     for score, rows in figures.items():
         for label, row in rows.items():
             cells = ["-" if v is None else "{:.2f} [{:.2f}, {:.2f}]".format(*v)
-                     for v in (row[name] for name in names)]
+                     for v in (row[name] for name in NAMES)]
             lines.append(f"| {score} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -219,7 +170,7 @@ def main(data: Path, *, cache: Path, predictions: Path | None, out: Path, draws:
             found[f"{name} on the same features"] = (predicted, y)
         found |= {label: (values, y) for label, values in fixed.items()}
         found["the generator's mean"] = (generator_means(y, generators, fold), y)
-        found["one human rater"] = rater_columns(data / "fetv_dev", names, dimension)
+        found["one human rater"] = (rater_columns(data / "fetv_dev", names, dimension), y)
         figures[dimension] = {
             label: figures_of(*pair, generators, prompts, draws=draws)
             for label, pair in found.items()

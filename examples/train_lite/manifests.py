@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aigveval.train.data import TrainingRow
+from aigveval.train.rows import TrainingRow
 from prompts.consistency import highest_severity
 from prompts.rubric import DIMENSIONS, SCORES
 

@@ -6,11 +6,10 @@ Needs what recipe.py made; writes WORK/figures.json and prints it as Markdown ta
 95 % bootstrap intervals over prompts (ratings) or sources (ladder).
 """
 
-import csv
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from typing import Any
 import manifests
 import numpy as np
 import ridge
+from agreement import NAMES, cell, figures_of, rater_columns, share
 from numpy.typing import NDArray
 
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.metrics import bootstrap_interval, pair_accuracy, srocc, within_group_srocc
-from aigveval.modeling import AIGVEvalModel
-from aigveval.train.data import TrainingRow
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.metrics import bootstrap_interval, srocc
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.train.rows import TrainingRow
 from aigveval.train.predict import predict
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS, SCORES
@@ -78,16 +78,16 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
             mean[n] = targets[same].mean(0)
     linear[:, 3] = linear[:, :3].mean(1)
 
-    prompts = [str(row.group) for row in rows]
+    prompts = np.array([str(row.group) for row in rows])
     result: dict[str, Any] = {}
     predictions = {"ours": ours, "ours, resized copies": resized, "ridge": linear,
                    "generator mean": mean}
     for name, values in predictions.items():
         result[name] = {
-            score: agreement(values[:, n], targets[:, n], generators, prompts)
+            score: figures_of(values[:, n], targets[:, n], generators, prompts)
             for n, score in enumerate(SCORES)
         }
-    result["one rater"] = raters(data, names, generators, prompts)
+    result["one rater"] = raters(data, names, targets, generators, prompts)
     result["own prompt above another's"] = share(wins)
     saved = {"video": names, "fold": fold.tolist(), "ours": ours.round(4).tolist(),
              "ridge": linear.round(4).tolist(), "human": targets.tolist()}
@@ -95,47 +95,17 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
     return result
 
 
-def agreement(
-    values: Array, targets: Array, generators: Array, prompts: Sequence[str]
-) -> dict[str, Any]:
-    """SROCC pooled and within generators, accuracy on pairs of one prompt; with intervals."""
-    def pairs(x: Array, y: Array, g: Array) -> float:
-        return pair_accuracy(x, y, g, min_difference=0.5)
-
-    labels = np.array(prompts)
-    cases: dict[str, tuple[Callable[..., float], tuple[Any, ...]]] = {
-        "pooled": (srocc, (values, targets)),
-        "within generator": (within_group_srocc, (values, targets, generators)),
-        "same-prompt pairs": (pairs, (values, targets, labels)),
-    }
-    result = {}
-    for name, (function, arrays) in cases.items():
-        try:
-            low, high = bootstrap_interval(function, *arrays, groups=labels)
-            result[name] = [round(v, 3) for v in (function(*arrays), low, high)]
-        except ValueError:  # the generator's mean is constant within a generator
-            result[name] = None
-    return result
-
-
 def raters(
-    data: Path, names: Sequence[str], generators: Array, prompts: Sequence[str]
+    data: Path, names: Sequence[str], targets: Array, generators: Array, prompts: Array
 ) -> dict[str, Any]:
     """Each human rater against the mean of the other two, averaged over the raters."""
-    with open(data / "fetv_dev/manifest.csv", newline="", encoding="utf-8") as file:
-        records = {row["video"]: row for row in csv.DictReader(file)}
-    result: dict[str, Any] = {}
-    for name in DIMENSIONS:
-        table = np.array([[float(records[n][f"{name}_rater{r}"]) for r in (1, 2, 3)]
-                          for n in names])
-        found = defaultdict(list)
-        for r in range(3):
-            others = np.delete(table, r, axis=1).mean(1)
-            scores = agreement(table[:, r], others, generators, prompts)
-            for key, value in scores.items():
-                found[key].append(value[0])
-        result[name] = {key: [round(float(np.mean(v)), 3)] for key, v in found.items()}
-    return result
+    found = {
+        name: figures_of(
+            rater_columns(data / "fetv_dev", names, name), targets[:, n], generators, prompts
+        )
+        for n, name in enumerate(DIMENSIONS)
+    }
+    return {name: {k: v and v[:1] for k, v in values.items()} for name, values in found.items()}
 
 
 def mismatches(
@@ -153,14 +123,6 @@ def mismatches(
         (str(row.group), float(np.sign(own[n, column] - score) / 2 + 0.5))
         for (n, row), score in zip(others, scores)
     ]
-
-
-def share(wins: Sequence[tuple[str, float]]) -> list[float]:
-    """Mean and interval, resampling groups."""
-    values = np.array([value for _, value in wins])
-    groups = [group for group, _ in wins]
-    low, high = bootstrap_interval(lambda x: float(x.mean()), values, groups=groups)
-    return [round(v, 3) for v in (float(values.mean()), low, high)]
 
 
 # ---- ladder -------------------------------------------------------------------------------------
@@ -206,8 +168,7 @@ def ladder(work: Path, cache: FeatureCache) -> dict[str, Any]:
 
 def as_markdown(figures: dict[str, Any]) -> str:
     """The figures as the tables of the model card."""
-    lines = ["| score | predictor | pooled | within generator | same-prompt pairs |",
-             "|---|---|---|---|---|"]
+    lines = [f"| score | predictor | {' | '.join(NAMES)} |", "|---|---|---|---|---|---|"]
     kinds = [k for k, v in figures["ratings"].items() if isinstance(v, dict)]
     for score in SCORES:
         for kind in kinds:
@@ -226,14 +187,6 @@ def as_markdown(figures: dict[str, Any]) -> str:
             + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS) + " |"
         )
     return "\n".join(lines)
-
-
-def cell(value: Sequence[float] | None) -> str:
-    """A value, with its interval where there is one."""
-    if value is None:
-        return "-"
-    text = f"{value[0]:.2f}"
-    return text if len(value) == 1 else f"{text} [{value[1]:.2f}, {value[2]:.2f}]"
 
 
 if __name__ == "__main__":

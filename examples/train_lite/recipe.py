@@ -7,11 +7,11 @@ Every step leaves its result in WORK and is skipped when that is there; a killed
 where it stopped. The steps:
 
 1. ladder: damaged versions of the clips; the sources left out of training at all severities. And of
-   the rated clips, at one severity: more undamaged clips, to find signs of defects by.
+   the rated clips, at one severity: more undamaged clips for the detector.
 2. augment: copies of the rated clips at other sizes and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
-   still without any rating. It goes on reading what the projectors tell, which stay as they are.
+   still without any rating. It goes on distilling the score hints; the projectors stay as they are.
 5. shipped: the projectors begin anew from a ridge regression on all ratings and are aligned on
    ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
    stays as it is. This is what ships.
@@ -35,17 +35,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from split import split_clips
 
-from aigveval.config import AIGVEvalConfig
-from aigveval.data.cache import FeatureCache, extract
-from aigveval.data.ladder import make_ladder
-from aigveval.fusion import MIDDLE, pack_features
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
-from aigveval.train.align import align
-from aigveval.train.data import TrainingRow
+from aigveval.model.config import AIGVEvalConfig
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.distortion.ladder import make_ladder
+from aigveval.model.projector import MIDDLE, pack_features
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
-from aigveval.train.fit_config import FitConfig
+from aigveval.train.projector_pretraining import pretrain_projectors
+from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
@@ -64,18 +64,18 @@ COMMON: dict[str, Any] = {
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
     "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
-    "projector_hidden": 256, "align_epochs": 10, "learn": "reading",
+    "projector_hidden": 256, "align_epochs": 10, "learn": "distill",
     "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 2}
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"signs": True, "max_steps": 800, "lora_learning_rate": 1e-3},
+    "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "reading", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
+    "learn": "distill", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
     "mismatch_probability": 0.0, "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2,
     "save_steps": 10,
 }
@@ -108,7 +108,7 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
         lines = []
         for part, weight in ANSWER_WEIGHTS.items():
             rows, records = manifests.read_ladder(work / "ladder" / part)
-            scores = told(base, rows, cache)
+            scores = predicted_scores(base, rows, cache)
             lines += manifests.answer_lines(work / "ladder" / part, records, scores, weight=weight)
         (work / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
     for number, (stage, options) in enumerate(STAGES.items(), 1):
@@ -126,8 +126,10 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
 
 
 @torch.inference_mode()
-def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDArray[np.float32]:
-    """Scores (n, 4) as the projectors of a model tell them."""
+def predicted_scores(
+    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
+) -> NDArray[np.float32]:
+    """Scores (n, 4) as the score heads of a model's projectors predict them."""
     processor = AIGVEvalProcessor.from_pretrained(folder)
     model = AIGVEvalModel.from_pretrained(folder)
     encoders = list(processor.encoders.values())
@@ -137,7 +139,7 @@ def told(folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache) -> NDAr
     found = []
     for start in range(0, len(rows), 64):
         items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
-        found.append(model.model.impressions(collate.features(items)[0]))
+        found.append(model.model.score_hints(collate.features(items)[0]))
     return torch.cat(found).numpy()
 
 
@@ -200,7 +202,7 @@ def rated_model(
     weights, bias = linear.with_overall()
     torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
-        projector.forget()
+        projector.reset_parameters()
         projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
 
     clean = manifests.clean_numbers(records)
@@ -214,7 +216,7 @@ def rated_model(
         mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,
     )
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    align(model.model, dataset, collate, config, Console(stderr=True))
+    pretrain_projectors(model.model, dataset, collate, config, Console(stderr=True))
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aigveval.data.cache import FeatureCache
-from aigveval.fusion import AIGVEvalBackbone
-from aigveval.train.data import TrainingRow
+from aigveval.features.cache import FeatureCache
+from aigveval.model.projector import AIGVEvalBackbone
+from aigveval.train.rows import TrainingRow
 from aigveval.train.dataset import QualityDataset
 from encoders import Encoder
 from prompts.rubric import DIMENSIONS, Dimension

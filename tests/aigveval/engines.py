@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from aigveval.assess import Assessor, ModelEngine, Scores
-from aigveval.report import SCORE_FIELDS, Score
+from aigveval.assessment import SCORE_FIELDS, Score, Scores
+from aigveval.inference.assessor import Assessor
+from aigveval.inference.engine import ModelEngine
 from encoders.video import VideoError
 
 from .tiny_llm import make_encoders, make_llm, make_model
@@ -17,6 +18,9 @@ class TextEngine:
     """A "video" is a text file that holds its score; the words in `BAD` make it fail."""
 
     BAD = ("unreadable", "bug", "poison", "single poison")
+    requests: dict = {}
+    sizes: dict = {}
+    explains = supports_contributions = False
 
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
@@ -38,8 +42,10 @@ class TextEngine:
         return text if text in self.BAD else float(text)
 
     def score(
-        self, prepared: Sequence[float | str], prompts: Sequence[str | None]
+        self, prepared: Sequence[float | str], prompts: Sequence[str | None], *,
+        explain: bool = False, contributions: bool = False,
     ) -> list[Scores | Exception]:
+        assert not explain and not contributions
         if "poison" in prepared:
             raise ValueError("a clip that spoils its batch")
         with self._lock:
@@ -54,7 +60,9 @@ class TextEngine:
 
 
 def tiny_assessor(
-    *, name: str = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, **options
+    *, name: str = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32,
+    explain: bool = False, contributions: bool = False, batch_size: int = 8, workers: int = 2,
+    **options,
 ) -> Assessor:
     """A real model of random weights behind a real processor; decodes real videos.
 
@@ -65,4 +73,14 @@ def tiny_assessor(
         size = projector.mean.shape
         projector.set_stats(torch.full(size, 0.3), torch.full(size, 0.5))
     processor._encoders = make_encoders()
-    return Assessor(ModelEngine(model, processor, device=torch.device(device)), name=name)
+    engine = ModelEngine(model, processor, device=torch.device(device))
+    return Assessor(engine, name=name, batch_size=batch_size, workers=workers, explain=explain,
+                    contributions=contributions)
+
+
+def fake_load(**options):
+    """Stands in for `load`: a `tiny_assessor` as asked for, of a model with these options."""
+    def load(model, *, device=None, dtype="auto", **asked):
+        return tiny_assessor(**{**options, **asked})
+
+    return load

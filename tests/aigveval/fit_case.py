@@ -15,10 +15,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from aigveval.train.fit_config import FitConfig
+from aigveval.train.config import FitConfig
 from encoders import registry
 from encoders.base import Encoder, EncoderSpec
-from tests.aigveval.test_cache import write_video
+from tests.aigveval.features.test_cache import write_video
 
 CLIPS = 30
 
@@ -196,7 +196,7 @@ def begin() -> None:
 
 
 if __name__ == "__main__":
-    from aigveval.cli import main
+    from aigveval.cli.app import main
 
     begin()
     main()

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 
-from aigveval.cli import main
+from aigveval.cli.app import main
 from aigveval.train import fit  # noqa: F401  to have it imported
 from tests.aigveval.fit_case import begin
 

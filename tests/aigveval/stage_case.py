@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aigveval.train.answers import read_answers
-from aigveval.train.fit_config import FitConfig
+from aigveval.train.config import FitConfig
 
 from . import fit_case
 from .fit_case import make_config

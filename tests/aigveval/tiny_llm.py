@@ -6,9 +6,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from aigveval.config import AIGVEvalConfig
-from aigveval.modeling import AIGVEvalModel
-from aigveval.processing import AIGVEvalProcessor
+from aigveval.model.config import AIGVEvalConfig
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.processing import AIGVEvalProcessor
 from encoders.base import Dimension, Encoder, EncoderSpec
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

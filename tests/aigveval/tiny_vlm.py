@@ -6,8 +6,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from aigveval.vlm import QSaveConfig, QSaveModel
-from aigveval.vlm_processing import QSaveProcessor
+from aigveval.model.modeling_vlm import VlmConfig, VlmModel
+from aigveval.model.processing_vlm import VlmProcessor
 from tests.aigveval.tiny_llm import make_tokenizer
 
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -68,11 +68,11 @@ def make_vlm(**text_options) -> Qwen3VLForConditionalGeneration:
     )).eval()
 
 
-def make_qsave(**options) -> tuple[QSaveModel, QSaveProcessor]:
+def make_vlm_model(**options) -> tuple[VlmModel, VlmProcessor]:
     """A model whose LoRA is different from zero, in eval mode."""
-    config = QSaveConfig(**{"vlm": "tiny", **FRAMES, **options})
-    processor = QSaveProcessor.from_config(config, inner=make_vlm_processor())
-    model = QSaveModel(config, vlm=make_vlm())
+    config = VlmConfig(**{"vlm": "tiny", **FRAMES, **options})
+    processor = VlmProcessor.from_config(config, inner=make_vlm_processor())
+    model = VlmModel(config, vlm=make_vlm())
     torch.manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:  # LoRA's B starts as zero

@@ -197,7 +197,7 @@ WAYS = {
     "library": "import aigveval; import torch",
     "load": "import aigveval; aigveval.load('lite')",
     "encoders": "import encoders; print('light'); encoders.create_encoder('motion_flow')",
-    "command line": "from aigveval.cli import main; sys.argv[1:] = ['score', 'a.mp4']; main()",
+    "command line": "from aigveval.cli.app import main; sys.argv[1:] = ['score', 'a.mp4']; main()",
 }
 
 

@@ -139,7 +139,7 @@ def test_an_answer_is_validated():
 def test_what_it_costs_with_the_default_llm():
     from encoders import WeightsError
 
-    from aigveval.llm import load_tokenizer
+    from aigveval.model.backbones import load_tokenizer
     try:
         tokenizer = load_tokenizer("smollm2-135m-instruct", quiet=True)
     except WeightsError as error:

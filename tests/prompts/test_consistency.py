@@ -3,9 +3,10 @@
 import pytest
 
 from prompts.answer import Answer, Defect
-from prompts.consistency import check, highest_score, mentioned, tone
-from prompts.phrasings import DEFECT_PHRASES, DEGREES, LEVEL_PHRASES
-from prompts.rubric import DEFECTS, DIMENSIONS
+from prompts.consistency import check_consistency, highest_score, mentioned, tone
+from prompts.defects import DEFECTS
+from prompts.phrasings import DEGREES, LEVEL_PHRASES
+from prompts.rubric import DIMENSIONS
 
 from .test_answer import ANSWER
 
@@ -13,11 +14,11 @@ SHAKE = Defect(name="shake", severity=4, start_seconds=1, end_seconds=3)
 
 
 def kinds(answer, **options):
-    return [problem.kind for problem in check(answer, **options)]
+    return [problem.kind for problem in check_consistency(answer, **options)]
 
 
 def every_sentence(name):
-    for phrase in (*DEFECT_PHRASES[name].train, *DEFECT_PHRASES[name].test):
+    for phrase in (*DEFECTS[name].train, *DEFECTS[name].test):
         for severity in range(5):
             for choice in range(2):
                 yield phrase.format(**{
@@ -41,8 +42,8 @@ def test_every_sentence_of_a_level_has_its_tone_and_names_no_defect(dimension):
 
 
 def test_a_sound_answer_has_no_contradiction():
-    assert check(ANSWER, duration_seconds=1.4, slot_scores=ANSWER.scores) == ()
-    assert check(Answer()) == ()
+    assert check_consistency(ANSWER, duration_seconds=1.4, slot_scores=ANSWER.scores) == ()
+    assert check_consistency(Answer()) == ()
 
 
 def test_text_and_slots_agree_within_half_a_point():

@@ -6,6 +6,7 @@ import pytest
 
 from prompts import rubric
 from prompts.answer import MAX_DEFECTS, Answer, Defect, render
+from prompts.defects import DEFECTS
 from prompts.parsing import MAX_ANSWER_CHARS, parse, read_defects
 
 from .test_answer import ANSWER, TEXT
@@ -27,7 +28,7 @@ def random_answer(rng):
     for _ in range(rng.randint(0, 4)):
         start = rng.random() * 600
         times = {"start_seconds": start, "end_seconds": start + rng.random() * 9}
-        defects.append(Defect(name=rng.choice(list(rubric.DEFECTS)), severity=rng.randint(1, 5),
+        defects.append(Defect(name=rng.choice(list(DEFECTS)), severity=rng.randint(1, 5),
                               **(times if rng.random() < 0.6 else {})))
     return Answer(
         scores={n: rng.uniform(1, 5) for n in rubric.SCORES if rng.random() < 0.7},
@@ -45,7 +46,7 @@ def test_round_trip_is_exact_for_any_answer():
 
 
 def test_the_largest_answer_still_round_trips():
-    longest = max(rubric.DEFECTS, key=len)
+    longest = max(DEFECTS, key=len)
     defects = tuple(Defect(name=longest, severity=5, start_seconds=999_900 + n,
                            end_seconds=999_999.9) for n in range(MAX_DEFECTS))
     answer = Answer(

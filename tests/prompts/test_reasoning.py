@@ -6,8 +6,9 @@ import pytest
 
 from prompts import rubric
 from prompts.answer import Answer, Defect
-from prompts.consistency import check, mentioned
-from prompts.phrasings import DEFECT_PHRASES, DEGREES, LEVEL_PHRASES
+from prompts.consistency import check_consistency, mentioned
+from prompts.defects import DEFECTS
+from prompts.phrasings import DEGREES, LEVEL_PHRASES
 from prompts.reasoning import write_reasoning
 
 BLUR = Defect(name="blur", severity=5)
@@ -20,14 +21,13 @@ GOLDEN = {
 
 
 def all_phrases():
-    yield from DEFECT_PHRASES.items()
+    yield from DEFECTS.items()
     for dimension, levels in LEVEL_PHRASES.items():
         for level, phrases in levels.items():
             yield f"{dimension} {level}", phrases
 
 
 def test_every_defect_and_level_has_several_wordings_in_each_split():
-    assert list(DEFECT_PHRASES) == list(rubric.DEFECTS)
     assert list(LEVEL_PHRASES) == list(rubric.DIMENSIONS)
     for levels in LEVEL_PHRASES.values():
         assert set(levels) == set(rubric.LEVELS)
@@ -51,10 +51,10 @@ def test_wordings_are_short_one_line_and_use_known_slots():
                 DEGREES)
 
 
-@pytest.mark.parametrize("name", rubric.DEFECTS)
+@pytest.mark.parametrize("name", DEFECTS)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_text_never_contradicts_its_labels(name, split):
-    dimension = rubric.DEFECTS[name].dimension
+    dimension = DEFECTS[name].dimension
     for severity in range(1, 6):
         scores = dict.fromkeys(rubric.DIMENSIONS, 4.25)
         scores[dimension] = 4.25 - severity * 0.65
@@ -64,7 +64,7 @@ def test_a_text_never_contradicts_its_labels(name, split):
             assert mentioned(told[dimension], dimension) == {name}
             answer = Answer(scores=scores, defects=defects, reasoning=told)
             assert answer.reasoning == told  # nothing is cleaned away
-            assert check(answer) == ()
+            assert check_consistency(answer) == ()
 
 
 def test_the_two_worst_are_told_and_each_name_once():
@@ -97,9 +97,9 @@ def test_the_same_key_gives_the_same_text_and_variants_differ():
     assert len({str(tell(key=str(n))) for n in range(40)}) > 30
 
 
-@pytest.mark.parametrize("name", list(DEFECT_PHRASES))
+@pytest.mark.parametrize("name", list(DEFECTS))
 def test_without_degrees_a_text_is_the_same_whatever_the_severity(name):
-    dimension = rubric.DEFECTS[name].dimension
+    dimension = DEFECTS[name].dimension
     slight, grave = (
         [write_reasoning({}, [Defect(name=name, severity=severity)], split="train",
                          variant=variant, degrees=False)[dimension] for variant in range(4)]

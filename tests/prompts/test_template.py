@@ -18,8 +18,8 @@ def test_evidence_comes_in_order_and_before_the_prompt():
     ]
 
 
-def test_impressions_follow_the_evidence_with_the_labels_of_the_answer():
-    user = template.build_messages(PLACEHOLDERS, "A cat.", impression="<I>")[1]["content"]
+def test_score_hints_follow_the_evidence_with_the_labels_of_the_answer():
+    user = template.build_messages(PLACEHOLDERS, "A cat.", score_hint="<I>")[1]["content"]
     assert user.split("\n")[3:7] == template.ANSWER.replace(template.SLOT, "<I>").split("\n")
     assert user.split("\n")[7] == "Prompt: A cat."
 
@@ -87,7 +87,7 @@ def test_markers_in_a_prompt_cannot_become_slots():
 
 @pytest.mark.slow
 def test_what_it_costs_with_the_default_llm():
-    from aigveval.llm import load_tokenizer
+    from aigveval.model.backbones import load_tokenizer
 
     tokenizer = load_tokenizer("smollm2-135m-instruct", quiet=True)
 

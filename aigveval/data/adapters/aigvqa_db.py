@@ -1,7 +1,7 @@
 """AIGVQA-DB of AIGV-Assessor (arXiv 2411.17221): 36,576 videos by 15 models, 0-100.
 
 A JSON Lines file holds the answers to one question: `{"video", "id": "name.mp4->mos",
-"conversations"}`. The question tells what the MOS is of: static quality is our technical score,
+"conversations"}`. The question says what the MOS is of: static quality is our technical score,
 temporal smoothness motion, text-video correspondence semantic. Dynamic degree has no counterpart;
 say with the option `score` what it should count as. Paths are absolute ones of the authors'
 machine, `.../MODEL/name.mp4`: the last two parts are kept. Prompts are not in the file.
@@ -15,9 +15,10 @@ from typing import Any
 
 from prompts.rubric import Score
 
-from ..tables import Row, RowFault, read_rows
-from . import Options
-from .piped import Prompts
+from ..readers import Row, RowFault, read_rows
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import Prompts
 
 _QUESTIONS: dict[str, Score] = {
     "static quality": "technical", "temporal smoothness": "motion", "correspondence": "semantic",
@@ -51,3 +52,9 @@ def _asked(number: int, row: dict[str, Any]) -> Score:
         number, f"row {number}: its question names none of {', '.join(_QUESTIONS)}; "
         "say with --score which score it is"
     )
+
+
+ADAPTER = Adapter(
+    title="AIGVQA-DB", read=read, scale=Scale(0, 100),
+    reads="jsonl of one question, with --prompts",
+)

@@ -15,9 +15,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..tables import ManifestError, Row, as_text, read_rows
-from . import Options
-from .piped import read_lines
+from ...errors import ManifestError, as_text
+from ..readers import Row, read_rows
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import read_lines
 
 SCORES = {"technical": "static_quality", "motion": "temporal_quality", "semantic": "alignment"}
 _PREFIX, _REAL = "manual_eval_results_", "ground-truth"
@@ -85,3 +87,9 @@ def _prompts(path: Path) -> dict[int, str]:
         return {position: row["prompt"] for position, row in enumerate(rows)}
     except (ValueError, KeyError, TypeError):
         raise ManifestError(f'{as_text(path)}: expected lines {{"prompt": ...}}') from None
+
+
+ADAPTER = Adapter(
+    title="FETV", read=read, scale=Scale(1, 5),
+    reads="folder manual_eval_results, with --prompts fetv_data.json",
+)

@@ -13,9 +13,10 @@ from statistics import fmean
 from typing import Any
 
 from ..manifest import read_video
-from ..tables import Row, RowFault, read_rows
-from . import Options
-from .piped import Prompts
+from ..readers import Row, RowFault, read_rows
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import Prompts
 
 COLUMNS = {"technical": "subject", "motion": "completeness", "interaction": "interaction"}
 
@@ -34,3 +35,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             except (TypeError, ValueError):
                 raise RowFault(number, f"row {number}: lacks one of {', '.join(COLUMNS)}") from None
         yield number, row
+
+
+ADAPTER = Adapter(
+    title="GAIA", read=read, scale=Scale(0, 100),
+    reads="MOS.csv, with --prompts",
+)

@@ -2,7 +2,7 @@
 
 One MOS per video on 1-5. Two forms: the organisers' JSON, a list of `{video, prompt, gt_score}`
 (without the score in the test part), and the text form of AIGVEval's public code, a line
-`name.mp4|prompt|mos` (or `name.mp4|prompt`). Generators are not told.
+`name.mp4|prompt|mos` (or `name.mp4|prompt`). Generators are not named.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..tables import Row, read_rows
-from . import Options
-from .piped import read_piped
+from ..readers import Row, read_rows
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import read_piped
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
@@ -25,3 +26,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     for number, row in read_rows(source):
         mos = row.get("gt_score", row.get("mos"))
         yield number, {"video": row.get("video"), "prompt": row.get("prompt"), score: mos}
+
+
+ADAPTER = Adapter(
+    title="NTIRE 2025 XGC track 2, Q-Eval-Video", read=read, scale=Scale(1, 5),
+    reads="json {video, prompt, gt_score} or text name|prompt|mos",
+)

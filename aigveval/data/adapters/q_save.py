@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...report import one_line
-from ..tables import Row, RowFault, read_rows
-from . import Options
+from ...errors import one_line
+from ..readers import Row, RowFault, read_rows
+from ..scales import Scale
+from . import Adapter, Options
 
 DIMENSIONS = {
     "technical": "visual_quality", "motion": "dynamic_quality", "semantic": "text_video_alignment",
@@ -57,3 +58,9 @@ def _judgement(number: int, name: str, value: Any) -> tuple[float | None, str | 
         return None, "; ".join(part.strip() for part in value) or None
     got = one_line(repr(value), limit=60)
     raise RowFault(number, f"row {number}: {name} must be a number, text or list, got {got}")
+
+
+ADAPTER = Adapter(
+    title="Q-Save and data like it", read=read, scale=Scale(1, 5),
+    reads="json, jsonl, csv or parquet with mos and attributions",
+)

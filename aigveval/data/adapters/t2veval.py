@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..tables import Row, RowFault
-from . import Options
-from .piped import Prompts, read_lines, read_piped
+from ..readers import Row, RowFault
+from ..scales import Scale
+from . import Adapter, Options
+from ._piped import Prompts, read_lines, read_piped
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
@@ -36,3 +37,9 @@ def _rows(source: Path, prompts: Prompts) -> Iterator[tuple[int, str, str | None
         if not comma:
             raise RowFault(number, f"row {number}: expected name,mos or name|prompt|mos")
         yield number, name.strip(), prompts.of(name.strip()), mos
+
+
+ADAPTER = Adapter(
+    title="T2VEval-Bench", read=read, scale=Scale(0, 5),
+    reads="text name|prompt|mos, or name,mos with --prompts",
+)

@@ -6,7 +6,7 @@ Temporal_MOS and Overall_MOS; that of the test part has none of the scores. Trad
 Aesthetic quality has no counterpart and is kept as a column, on the scale of the data set.
 
 The scale is taken as 1-5, as participants do: IOVQA (third of track I) learns ten times the score
-as an integer of 10 to 50. A score beyond it is an error; `--scale` then tells the right one.
+as an integer of 10 to 50. A score beyond it is an error; `--scale` then gives the right one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..tables import Row, lacking, read_rows
-from . import Options
+from ..readers import Row, lacking, read_rows
+from ..scales import Scale
+from . import Adapter, Options
 
 COLUMNS = {
     "technical": "traditional_mos", "motion": "temporal_mos", "semantic": "alignment_mos",
@@ -33,3 +34,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         row = {"video": values["video_name"], "prompt": values["prompt"]}
         row |= {ours: values[theirs] for ours, theirs in COLUMNS.items() if theirs in values}
         yield number, row
+
+
+ADAPTER = Adapter(
+    title="TaobaoVD-GC, VQualA 2025 GenAI-Bench", read=read, scale=Scale(1, 5),
+    reads="csv video_name,Prompt,Traditional_MOS,Alignment_MOS,...",
+)

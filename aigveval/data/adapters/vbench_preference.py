@@ -15,9 +15,9 @@ from typing import Any
 
 from prompts.rubric import Score
 
-from ...report import one_line
-from ..tables import Row, RowFault, read_rows
-from . import Options
+from ...errors import one_line
+from ..readers import Row, RowFault, read_rows
+from . import Adapter, Options
 
 DIMENSIONS: dict[str, Score] = {
     "aesthetic_quality": "technical", "imaging_quality": "technical",
@@ -65,14 +65,20 @@ def _label(number: int, labels: Mapping[str, Any], a: str, b: str) -> str | None
 
 
 def _score(number: int, row: Mapping[str, Any], source: Path) -> Score:
-    told = row.get("dimension")
-    told = told[0] if isinstance(told, list) and len(told) == 1 else told
+    given = row.get("dimension")
+    given = given[0] if isinstance(given, list) and len(given) == 1 else given
     stem = source.stem.lower().replace(" ", "_").replace("-", "_")
     by_length = sorted(DIMENSIONS, key=len, reverse=True)  # no "color" in a longer name
-    found = told if told in DIMENSIONS else next((d for d in by_length if d in stem), None)
+    found = given if given in DIMENSIONS else next((d for d in by_length if d in stem), None)
     if found is None:
         raise RowFault(
             number, f"row {number}: neither it nor the file's name tells a dimension of VBench; "
             "say with --score which score it is"
         )
     return DIMENSIONS[found]
+
+
+ADAPTER = Adapter(
+    title="VBench human preference", read=read, pairs=True,
+    reads="json of one dimension",
+)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..inputs import VIDEO_SUFFIXES
+from ...errors import ManifestError, as_text
+from ..inputs import VIDEO_SUFFIXES, NamedPrompts, prompt_of_name
 from ..manifest import read_prompt_list
-from ..prompt_matching import NamedPrompts, prompt_of_name
-from ..tables import ManifestError, Row, as_text, read_rows
-from . import Options
+from ..readers import Row, read_rows
+from . import Adapter, Options
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
@@ -41,3 +41,10 @@ def _videos(folder: Path) -> Iterator[tuple[int, Path]]:
     if not videos:
         raise ManifestError(f"{as_text(folder)}: holds no videos")
     yield from enumerate(videos, start=1)
+
+
+ADAPTER = Adapter(
+    title="VBench prompts", read=read,
+    reads="json {path: prompt}, folder of videos named PROMPT-N.mp4, or VBench_full_info.json "
+    "with that folder as --videos",
+)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
-from ..tables import Row, lacking, read_rows
-from . import Options
+from ..readers import Row, lacking, read_rows
+from ..scales import Scale
+from . import Adapter, Options
 
 SCORES = {
     "technical": "visual quality", "motion": "temporal consistency",
@@ -37,3 +38,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         if options.mean_overall:
             row["overall"] = fmean(map(float, (row[name] for name in dimensions)))
         yield number, row
+
+
+ADAPTER = Adapter(
+    title="VideoFeedback", read=read, scale=Scale(1, 4),
+    reads="json, parquet, data set folder or Hub id",
+)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..tables import Row, lacking, read_rows
-from . import Options
+from ..readers import Row, lacking, read_rows
+from . import Adapter, Options
 
 SCORES = {
     "technical": ("vq",), "motion": ("mq",), "semantic": ("ta",),
@@ -33,3 +33,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         for score, names in SCORES.items():
             row[score] = next((values[name] for name in names if values.get(name)), None)
         yield number, row
+
+
+ADAPTER = Adapter(
+    title="VideoGen-RewardBench", read=read, pairs=True,
+    reads="videogen-rewardbench.csv",
+)

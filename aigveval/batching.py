@@ -1,0 +1,224 @@
+"""The prefetcher: worker threads decode and prepare items while the caller computes batches.
+
+    items -> [worker threads: prepare] -> [caller's thread: compute, by batches] -> outcomes
+
+At most `2 * batch_size + workers` prepared items are in memory. Threads are enough, because
+decoders, resizing and optical flow release the interpreter's lock.
+
+Scoring, feature extraction and the check of files use it.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from .errors import our_fault
+
+FEWEST = 4  # videos that must fail before all are taken to fail, however small a batch is
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item.
+
+    Attributes:
+        item: The item as it was given.
+        result: What was computed; None where there is an error.
+        error: The exception that kept it from having a result; None where there is one.
+        seconds: Wall time of its preparation plus its share of the batch's.
+    """
+
+    item: Item
+    result: Result | None
+    error: Exception | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """What `prepare` gives for an item whose result is known already: `compute` is skipped."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[Item, Prepared, Result]):
+    """An item behind `prepare`: with something to compute, or a result, or an error."""
+
+    item: Item
+    seconds: float
+    prepared: tuple[Prepared, ...] = ()  # none or one
+    result: Result | None = None
+    error: Exception | None = None
+
+
+def run_batches(
+    items: Iterable[Item],
+    *,
+    prepare: Callable[[Item], Prepared | Done[Result]],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+    batch_size: int = 8,
+    workers: int = 2,
+) -> Generator[Outcome[Item, Result], None, None]:
+    """Yields one outcome per item, in order, as batches finish.
+
+    An item that fails does not stop the others: what `prepare` raises belongs to that item; when
+    `compute` raises for a batch, its items are computed one by one to find the one at fault.
+
+    Args:
+        items: Read lazily, a bounded number ahead.
+        prepare: Called in worker threads; gives what `compute` needs of an item, or `Done`.
+        compute: Called in the caller's thread; gives a result, or an exception, per item.
+        batch_size: Items per call of `compute`, at least 1.
+        workers: Threads, at least 1.
+
+    Raises:
+        ValueError: When `batch_size` or `workers` is below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    return _run(iter(items), prepare, compute, batch_size, workers)
+
+
+def _run(
+    items: Iterator[Item],
+    prepare: Callable[[Item], Prepared | Done[Result]],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+    batch_size: int,
+    workers: int,
+) -> Generator[Outcome[Item, Result], None, None]:
+    def prepare_one(item: Item) -> _Ready[Item, Prepared, Result]:
+        start = time.perf_counter()
+        try:
+            found = prepare(item)
+        except Exception as error:
+            _forget_locals(error)
+            return _Ready(item, time.perf_counter() - start, error=error)
+        seconds = time.perf_counter() - start
+        if isinstance(found, Done):
+            return _Ready(item, seconds, result=found.result)
+        return _Ready(item, seconds, prepared=(found,))
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="aigveval-prepare")
+    pending: deque[Future[_Ready[Item, Prepared, Result]]] = deque()
+    waiting: list[_Ready[Item, Prepared, Result]] = []
+    in_memory = 2 * batch_size + workers  # a batch to compute and one to get ready meanwhile
+    try:
+        while True:
+            for item in islice(items, in_memory - len(pending) - len(waiting)):
+                pending.append(pool.submit(prepare_one, item))
+            if not pending:
+                break
+            waiting.append(pending.popleft().result())
+            good = sum(len(ready.prepared) for ready in waiting)
+            if good in (0, batch_size) or len(waiting) == 2 * batch_size:
+                yield from _finish(waiting, compute)
+                waiting = []
+        yield from _finish(waiting, compute)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _finish(
+    waiting: Sequence[_Ready[Item, Prepared, Result]],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+) -> Iterator[Outcome[Item, Result]]:
+    start = time.perf_counter()
+    batch = [(ready.item, prepared) for ready in waiting for prepared in ready.prepared]
+    results = iter(_compute_each(batch, compute))
+    share = (time.perf_counter() - start) / max(len(batch), 1)
+    for ready in waiting:
+        result, error, seconds = ready.result, ready.error, ready.seconds
+        if ready.prepared:
+            computed, seconds = next(results), seconds + share
+            if isinstance(computed, Exception):
+                error = computed
+            else:
+                result = computed
+        yield Outcome(item=ready.item, result=result, error=error, seconds=seconds)
+
+
+def _compute_each(
+    batch: Sequence[tuple[Item, Prepared]],
+    compute: Callable[[Sequence[tuple[Item, Prepared]]], Sequence[Result | Exception]],
+) -> Sequence[Result | Exception]:
+    if not batch:
+        return []
+    try:
+        return compute(batch)
+    except Exception as error:
+        _forget_locals(error)
+        if len(batch) == 1:
+            return [error]
+    return [result for pair in batch for result in _compute_each([pair], compute)]
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Frees what the functions that failed were working on, which an error keeps alive.
+
+    Else the tensors of one video that did not fit would leave no memory for the next.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+
+
+def stop_at_our_fault(
+    outcomes: Generator[Outcome[Item, Result], None, None], *, batch_size: int,
+    deed: str = "assessed",
+) -> Generator[Outcome[Item, Result], None, None]:
+    """Passes outcomes on, unless what ails the first videos is not theirs.
+
+    An error that is no `VideoError` can be about an odd video, or about something that no video
+    gets past: a library of another version, a device that is full. So from the first one on,
+    outcomes wait until a video succeeds, and are passed on then. If none does in a whole batch, of
+    four videos at least, or to the end, the run is over.
+
+    Args:
+        outcomes: Those of `run_batches`; closed at the end.
+        batch_size: The size that they were computed with.
+        deed: What was to be done to the videos, for the message.
+
+    Raises:
+        AssessmentError: instead of outcomes of videos that were never judged. Those of bad videos
+            come before.
+    """
+    from encoders.container import VideoError  # brings PyTorch along, which `data check` needs not
+
+    waiting: list[Outcome[Item, Result]] = []
+    faults: list[Exception] = []
+    try:
+        for outcome in outcomes:
+            if outcome.error is None:
+                yield from waiting
+                yield outcome
+                yield from outcomes
+                return
+            if not isinstance(outcome.error, VideoError):
+                faults.append(outcome.error)
+            elif not faults:
+                yield outcome
+                continue
+            waiting.append(outcome)
+            if len(faults) == max(batch_size, FEWEST):
+                break
+    finally:
+        outcomes.close()
+    if faults:
+        yield from (one for one in waiting if isinstance(one.error, VideoError))
+        count = len(faults)
+        subject = "the video could not be" if count == 1 else f"none of {count} videos could be"
+        raise our_fault(faults[0], f"{subject} {deed}") from faults[0]

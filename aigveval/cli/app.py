@@ -1,0 +1,87 @@
+"""The command line: one command per module beside this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..versions import __version__
+from .cot import COT_HELP, cot
+from .data import data
+from .doctor import DOCTOR_HELP, doctor
+from .evaluate import EVALUATE_HELP, evaluate
+from .features import FEATURES_HELP, features
+from .fit import FIT_HELP, fit
+from .ladder import ladder
+from .leaderboard import LEADERBOARD_HELP, leaderboard
+from .presets import PRESETS_HELP, presets
+from .publish import PUBLISH_HELP, publish
+from .options import SCALE
+from .score import SCORE_HELP, score
+from .submit import SUBMIT_HELP, submit
+from .timeline import TIMELINE_HELP, timeline
+from .console import INTERRUPTED, one_line_errors
+
+app = typer.Typer(
+    name="aigveval",
+    help="Tells how good AI-generated videos are to viewers, and where they fail.\n\n" + SCALE,
+    add_completion=False,
+    epilog="Example: `aigveval score clip.mp4 --prompt 'a dog runs on the beach'`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aigveval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(help=SCORE_HELP, no_args_is_help=True)(score)
+app.command(no_args_is_help=True)(ladder)
+app.command(help=FIT_HELP, no_args_is_help=True)(fit)
+app.command(help=FEATURES_HELP, no_args_is_help=True)(features)
+app.command(help=PRESETS_HELP)(presets)
+app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
+app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
+app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
+app.command(help=PUBLISH_HELP, no_args_is_help=True)(publish)
+app.command(help=COT_HELP, no_args_is_help=True)(cot)
+app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
+app.command(help=DOCTOR_HELP)(doctor)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Runs the command line and exits; never shows a traceback, unless AIGVEVAL_DEBUG is set."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows a mark
+            stream.reconfigure(errors="backslashreplace")
+    code: int | str | None = 0
+    try:
+        with one_line_errors():
+            app(prog_name="aigveval")
+    except SystemExit as stop:
+        code = stop.code
+    if code == INTERRUPTED:
+        # A usual exit would wait for decoders that are still busy.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+    sys.exit(code)

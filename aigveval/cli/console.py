@@ -1,0 +1,273 @@
+"""What the command line shows: tables, progress, one-line errors, and no noise from libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from prompts import DIMENSIONS, render_defects
+
+from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, Timeline
+from ..errors import UsageError, one_line
+
+SHOWN_ROWS = 50
+_SHOWN_EXPLANATIONS = 10
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def debugging() -> bool:
+    """Whether AIGVEVAL_DEBUG asks for tracebacks and for what libraries have to say."""
+    return os.environ.get("AIGVEVAL_DEBUG", "") not in ("", "0")
+
+
+def say(text: str, *, style: str = "") -> None:
+    """Prints a line on standard error, as it is: names of files can look like markup."""
+    console = Console(stderr=True)
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns every exception into one line on standard error and an exit code.
+
+    2: the command, its inputs or its files are not usable; 130: interrupted; 1: anything else.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except KeyboardInterrupt:
+        say("interrupted", style="yellow")
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debugging():
+            raise
+        say(f"error: {_explain(error)}", style="red")
+        raise SystemExit(2 if _is_usage(error) else 1) from None
+
+
+def _is_usage(error: Exception) -> bool:
+    # `encoders.EncoderError` by its name: the package is heavy, and may not be imported yet.
+    return isinstance(error, UsageError) or type(error).__name__ == "EncoderError"
+
+
+def _explain(error: Exception) -> str:
+    from ..errors import DOCTOR, is_ours, newer_versions
+
+    text = one_line(error, limit=700)  # with what to do, where weights are missing
+    if is_ours(error) and text:
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return (
+        f"unexpected {type(error).__name__}: {text} (AIGVEVAL_DEBUG=1 shows where"
+        f"{newer_versions()}); {DOCTOR}"
+    )
+
+
+def silence_libraries() -> None:
+    """Keeps libraries' warnings and bars off the terminal; call before importing them."""
+    if debugging():
+        return
+    for name, value in (
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_HUB_DISABLE_TELEMETRY", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("OPENCV_LOG_LEVEL", "ERROR"),
+    ):
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    for name in ("transformers", "huggingface_hub", "timm", "libav", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging = sys.modules.get("transformers.utils.logging")
+    if transformers_logging is not None:
+        transformers_logging.set_verbosity_error()  # it read its variable when it was imported
+
+
+@contextlib.contextmanager
+def native_stderr_silenced() -> Iterator[None]:
+    """Sends what decoders write to file descriptor 2 nowhere; Python's own stderr still shows."""
+    try:
+        shows = not debugging() and sys.stderr.fileno() == 2
+    except (OSError, ValueError, AttributeError):  # a stand-in without a descriptor
+        shows = False
+    if not shows:
+        yield
+        return
+    stderr = sys.stderr
+    stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    sys.stderr = os.fdopen(kept, "w", encoding=stderr.encoding, errors="replace", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        sys.stderr.close()
+        sys.stderr = stderr
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        slow, unit = task.speed < 1, self.unit
+        return Text(f"{1 / task.speed:.1f} s/{unit}" if slow else f"{task.speed:.1f} {unit}s/s")
+
+
+def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
+    """Gives a progress bar on standard error, with the rate; none when that is not a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit),
+        TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal,
+        transient=True,
+    )
+
+
+@contextlib.contextmanager
+def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that shows how many of how many steps are done, on standard error."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=console, disable=quiet or not console.is_terminal, transient=True,
+    ) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_results(rows: Sequence[Assessment]) -> None:
+    """Prints scores as a table on standard output, with their means, long lists cut short."""
+    table = Table(caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent; ± spread", show_edge=False)
+    table.add_column("video", overflow="fold")
+    for name in SCORE_FIELDS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:SHOWN_ROWS]:
+        table.add_row(_name(row), *(_cell(row, name) for name in SCORE_FIELDS))
+    if len(rows) > SHOWN_ROWS:
+        table.add_row(Text(f"... and {len(rows) - SHOWN_ROWS} more", style="dim"))
+    scored = [row for row in rows if row.error is None]
+    if len(scored) > 1:
+        table.add_section()
+        table.add_row(Text(f"mean of {len(scored)}"), *(_mean(scored, n) for n in SCORE_FIELDS))
+    console = Console()
+    # Without a terminal there is no width to fit, and folded paths are of no use to a script.
+    Console(width=None if console.is_terminal else 120).print(table)
+
+
+def _name(row: Assessment) -> Text:
+    name = Text(row.video)
+    for warning in row.warnings:
+        name.append(f"\n  {warning}", style="yellow")
+    return name
+
+
+def _cell(row: Assessment, name: str) -> Text:
+    score: Score | None = getattr(row, name)
+    if row.error is not None:
+        return Text("failed" if name == SCORE_FIELDS[0] else "", style="red")
+    return _shown(score)
+
+
+def _shown(score: Score | None) -> Text:
+    return Text(f"{score.score:.2f} ±{score.std:.2f}") if score else Text("-", style="dim")
+
+
+def _mean(rows: Sequence[Assessment], name: str) -> Text:
+    scores = [score.score for row in rows if (score := getattr(row, name))]
+    return Text(f"{fmean(scores):.2f}      ") if scores else Text("-", style="dim")
+
+
+def print_windows(timeline: Timeline) -> None:
+    """Prints the scores of a timeline's windows, long lists cut short, and of the whole clip."""
+    table = Table(caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent; ± spread", show_edge=False)
+    table.add_column("seconds", no_wrap=True)
+    for name in SCORE_FIELDS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for window in timeline.windows[:SHOWN_ROWS]:
+        times = f"{window.start_seconds:.2f} - {window.end_seconds:.2f}"
+        table.add_row(times, *(_shown(window.scores[name]) for name in SCORE_FIELDS))
+    if len(timeline.windows) > SHOWN_ROWS:
+        more = len(timeline.windows) - SHOWN_ROWS
+        table.add_row(Text(f"... and {more} more", style="dim"))
+    table.add_section()
+    table.add_row("all", *(_cell(timeline.clip, name) for name in SCORE_FIELDS))
+    console = Console()
+    Console(width=None if console.is_terminal else 120).print(table)
+    for warning in timeline.clip.warnings:
+        console.print(Text(warning, style="yellow"), soft_wrap=True)
+    print_explanations([timeline.clip])
+
+
+def print_explanations(rows: Sequence[Assessment]) -> None:
+    """Prints explanations and contributions of the first rows, and how many have which problems."""
+    explained = [row for row in rows if row.extras]
+    console = Console()
+    for row in explained[:_SHOWN_EXPLANATIONS]:
+        lines = [f"{name}: {text}" for name, text in (row.explanation or {}).items()]
+        if row.defects is not None:
+            lines.append(f"defects: {render_defects(row.defects)}")
+        lines += [f"problem: {problem}" for problem in row.problems or ()]
+        if row.contributions is not None:
+            lines.append(_sum(row, row.contributions))
+        console.print(Text("\n  ".join(["", row.video, *lines]).lstrip()), soft_wrap=True)
+    if len(explained) > _SHOWN_EXPLANATIONS:
+        more = len(explained) - _SHOWN_EXPLANATIONS
+        console.print(f"... and {more} more explanations in the results")
+    told = [row for row in rows if row.problems is not None]
+    if told:
+        kinds = Counter(p.partition(":")[0] for row in told for p in row.problems or ())
+        found = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()) or "none"
+        sound = sum(not row.problems for row in told)
+        console.print(
+            f"{sound} of {len(told)} explanations have no problem; problems: {found}",
+            soft_wrap=True,
+        )
+
+
+def _sum(row: Assessment, moved: Contributions) -> str:
+    parts = [
+        f"{value:+.2f} {name}" for name in DIMENSIONS if (value := getattr(moved, name)) is not None
+    ]
+    total = row.overall.score if row.overall else float("nan")
+    return (
+        f"overall {total:.2f} = {moved.baseline:.2f} without evidence {' '.join(parts)} "
+        f"{moved.residue:+.2f} by their interplay"
+    )
+
+
+def print_errors(rows: Sequence[Assessment]) -> None:
+    """Prints one line on standard error for each video that failed, long lists cut short."""
+    failed = [row for row in rows if row.error is not None]
+    for row in failed[:SHOWN_ROWS]:
+        say(f"failed: {row.video}: {row.error}", style="red")
+    if len(failed) > SHOWN_ROWS:
+        say(f"... and {len(failed) - SHOWN_ROWS} more failed", style="red")

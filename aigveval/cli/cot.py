@@ -1,0 +1,102 @@
+"""`aigveval cot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .console import one_line_errors, say, video_progress
+
+COT_HELP = """Turns labels into texts from which a model learns to explain its scores.
+
+Each row of MANIFEST becomes an answer: levels, one sentence per dimension, defects with severity
+and time range, scores. It is written as a chat, in JSON Lines that TRL, ms-swift, LLaMA-Factory and
+others read, and every text is read back and must give its labels.
+
+MANIFEST is a ladder's `manifest.jsonl`, or a manifest with scores (columns `technical`, `motion`,
+`semantic`, `overall`) and a column `defects`, such as
+
+- JSON Lines: `{"video": "a.mp4", "prompt": "a dog runs", "technical": 2.3, "motion": 4, "semantic":
+4.7, "overall": 3.4, "duration_seconds": 4, "defects": {"technical": [{"name": "blur", "severity":
+3}], "motion": [{"name": "freeze", "severity": 2, "start_seconds": 0.6, "end_seconds": 1.4}],
+"semantic": []}}`
+
+- CSV with the columns `video,prompt,overall,duration_seconds,defects`: `a.mp4,a dog runs,3.4,4,blur
+3; freeze 2 0.6-1.4`, or `none` as the last where a clip has no defect.
+
+A defect without times lasts the whole clip. `aigveval.data.attributions` describes the form,
+`prompts.defects.DEFECTS` has the names of defects.
+
+Examples:
+
+- `aigveval cot ladder/manifest.jsonl --out cot/train.jsonl`
+
+- `aigveval cot held-out/manifest.jsonl --out cot/test.jsonl --split test`
+
+- `aigveval cot raters.csv --out cot/grpo.jsonl --form prompt --times tenths --variants 2`
+"""
+
+
+def cot(
+    manifests: Annotated[
+        list[str], typer.Argument(metavar="MANIFEST...", help="Labels of clips, see above.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="File to write.")],
+    split: Annotated[
+        Literal["train", "test"],
+        typer.Option(help="Whose wordings to use; no sentence is in both."),
+    ] = "train",
+    variants: Annotated[int, typer.Option(min=1, help="Texts per clip, in other words.")] = 1,
+    times: Annotated[
+        Literal["seconds", "tenths"],
+        typer.Option(help="Unit of time ranges; tenths of the clip for a model without a clock."),
+    ] = "seconds",
+    form: Annotated[
+        Literal["messages", "prompt"],
+        typer.Option(help="Chat in one list, or TRL's prompt and completion (for its GRPO)."),
+    ] = "messages",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Keep clips whose defects nobody looked for.")
+    ] = False,
+    score_decimals: Annotated[
+        int, typer.Option(min=1, max=2, help="Of the scores in the text.")
+    ] = 1,
+    scale: Annotated[
+        str, typer.Option(metavar="LOW:HIGH", help="Scale of the scores in the manifest.")
+    ] = "1:5",
+    clean_score: Annotated[
+        float,
+        typer.Option(min=1.0, max=5.0, help="Of a ladder's undamaged clips, if it has no scores."),
+    ] = 4.25,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
+    ] = False,
+) -> None:
+    with one_line_errors():
+        from ..data.cot import write_cot
+        from ..data.scales import Scale
+
+        with video_progress(quiet=quiet) as progress:
+            task = progress.add_task("cot", total=None)
+            report = write_cot(
+                manifests, out, split=split, variants=variants, times=times, form=form,
+                partial=partial, score_decimals=score_decimals, scale=Scale.parse(scale),
+                clean_score=clean_score, seed=seed, on_row=lambda: progress.advance(task),
+            )
+        if quiet:
+            return
+        mean = report.characters / report.rows
+        typer.echo(f"{report.rows} texts of {mean:.0f} characters on average, in {out}")
+        for name, count in report.defects.most_common():
+            typer.echo(f"{count:7d} {name}")
+        for count, reason in (
+            (report.without_defects, "without labels of defects left out (--partial keeps them)"),
+            (report.without_scores, "without any score left out"),
+        ):
+            if count:
+                say(f"{count} rows {reason}", style="yellow")
+        for kind, count in report.contradictions.most_common():
+            say(f"{count} texts whose labels disagree: {kind.replace('_', ' ')}", style="yellow")

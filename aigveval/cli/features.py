@@ -1,0 +1,145 @@
+"""`aigveval features`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Generator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from .console import (
+    INTERRUPTED, SHOWN_ROWS, native_stderr_silenced, one_line_errors, say, silence_libraries,
+    video_progress,
+)
+
+if TYPE_CHECKING:
+    from ..features.export import FeatureRow
+
+FEATURES_HELP = """\
+Writes what encoders see in videos, for models of your own.
+
+INPUTS are video files, folders, patterns and manifests, as for `aigveval score`.
+
+An encoder is named in full (`motion_slowfast`) or without its dimension (`slowfast`,
+`motion=slowfast`), options behind a colon: `slowfast:pathways=both,weights=/data/SLOWFAST.pyth`.
+`aigveval presets` lists them. A video is decoded once for all.
+
+Examples:
+
+- `aigveval features clips --encoder slowfast --out features`
+- `aigveval features clips --encoder semantic=lite --prompts prompts.csv --out features`
+- `aigveval features clips --encoder motion_flow --encoder technical_lite --out features --resume`
+
+DIR then holds `index.jsonl` (a row per video: video, prompt, file, row, seconds, error),
+`encoders.json` (spec, options and fingerprint of each encoder), and in `tokens` the float32 tokens
+(k, d): a safetensors file per video with a tensor per encoder, or Arrow files with a column per
+encoder. The exit code is 0 when all videos were encoded, 1 when some could not be (each has a row
+with its error), 2 when the command could not be carried out.
+"""
+
+
+class TokenFormat(str, Enum):
+    """Choices of `--format`."""
+
+    safetensors = "safetensors"
+    arrow = "arrow"
+
+
+def features(
+    encoder: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Encoder, see above; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; made if missing.")],
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
+    ] = None,
+    token_format: Annotated[
+        TokenFormat, typer.Option("--format", help="Files of the tokens.")
+    ] = TokenFormat.safetensors,
+    prompt: Annotated[
+        Optional[str], typer.Option(help="Text that all the videos were generated from.")
+    ] = None,
+    prompts: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Prompts, as for `aigveval score`.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Videos computed together; above 1 only a GPU gains by it.")
+    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    device: Annotated[
+        Optional[str],
+        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what DIR already has and encode the others.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
+    ] = False,
+) -> None:
+    with one_line_errors():
+        silence_libraries()
+        from ..data.inputs import collect
+        from ..errors import InputError
+        from ..features.export import FeatureFolder, extract_features
+        from ..model.precision import find_device
+        from .encoder_choice import parse_choice
+
+        if not inputs and prompts is None:
+            raise InputError("nothing to encode: name videos, folders or patterns")
+        chosen_device = find_device(device)
+        made = [parse_choice(text).create() for text in encoder]
+        encoders = {one.spec.name: one for one in made}
+        if len(encoders) < len(made):
+            raise InputError("an encoder is named twice; each DIR holds one version of it")
+        found = collect(inputs or [], prompt=prompt, prompts=prompts)
+        for note in [] if quiet else found.notes:
+            say(f"note: {note}", style="yellow")
+        keys = [(clip.video, clip.prompt) for clip in found.clips]
+        with FeatureFolder(out, encoders, format=token_format.value, resume=resume) as folder:
+            done = folder.done
+            todo = [clip for clip, key in zip(found.clips, keys) if key not in done]
+            if resume and not quiet:
+                say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+            rows = extract_features(
+                todo, encoders, folder, batch_size=batch_size, workers=workers,
+                device=chosen_device,
+            )
+            failed, interrupted = _run(rows, len(todo), quiet=quiet)
+            folder.finish(keys)
+        present = sum(key in folder.done for key in keys)
+        if not quiet:
+            typer.echo(f"features of {present} of {len(keys)} videos are in {out}")
+        for line in failed[:SHOWN_ROWS]:
+            say(f"failed: {line}", style="red")
+        if len(failed) > SHOWN_ROWS:
+            say(f"... and {len(failed) - SHOWN_ROWS} more failed", style="red")
+        if interrupted:
+            again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
+            say(f"interrupted; go on with: aigveval {again} --resume", style="yellow")
+            raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(int(bool(failed)))
+
+
+def _run(
+    rows: Generator[FeatureRow, None, None], total: int, *, quiet: bool
+) -> tuple[list[str], bool]:
+    """Encodes the clips; gives a line per failure, and whether the user stopped it."""
+    failed = []
+    with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
+        task = progress.add_task("encoding", total=total)
+        try:
+            for row in rows:
+                if row.error is not None:
+                    failed.append(f"{row.video}: {row.error}")
+                progress.advance(task)
+        except KeyboardInterrupt:
+            return failed, True
+        finally:
+            rows.close()
+    return failed, False

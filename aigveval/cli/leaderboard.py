@@ -1,0 +1,155 @@
+"""`aigveval leaderboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ..model.precision import DtypeName
+from .console import (
+    native_stderr_silenced, one_line_errors, print_errors, say, silence_libraries, step_progress,
+)
+
+if TYPE_CHECKING:
+    from ..evaluation.ratings import RatedClip
+
+LEADERBOARD_HELP = """\
+Ranks generators by the mean score of their clips.
+
+INPUT is a folder that holds one folder of videos per generator, which are scored first; or a file
+with scores: results of `aigveval score`, or any table with `video` and scores, human ones too. In a
+file, the generator is the column `generator`, else what `--manifest` says of the video, else the
+folder that the video is in.
+
+Each mean has a bootstrap interval; where generators share prompts, whole prompts are drawn.
+Generators that share a letter in the column `group` do not differ significantly.
+
+Examples:
+
+- `aigveval leaderboard clips --prompts prompts.csv --report leaderboard.html`
+- `aigveval leaderboard results.jsonl --manifest clips.csv --by motion --out leaderboard.tex`
+
+The exit code is 0 when all clips had scores, 1 when some could not be scored, 2 when there is no
+leaderboard.
+"""
+
+
+def leaderboard(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Folder or file.", show_default=False)
+    ],
+    manifest: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FILE", help="Table with `video` and `generator`, and `prompt` if known."
+        ),
+    ] = None,
+    by: Annotated[str, typer.Option(help="The score that ranks.")] = "overall",
+    prompts: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Prompts of the videos, as in `aigveval score`."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
+    ] = "lite",
+    results: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Where scores of a folder go. What it has already is kept."
+        ),
+    ] = Path("leaderboard.jsonl"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Videos computed together.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    device: Annotated[
+        Optional[str], typer.Option(help="`cpu`, `cuda`, `cuda:1`.", show_default="a GPU if any")
+    ] = None,
+    dtype: Annotated[
+        DtypeName, typer.Option(help="Number type of the LLM, as in `aigveval score`.")
+    ] = "auto",
+    draws: Annotated[
+        int, typer.Option(min=0, help="Bootstrap samples; 0 for no intervals and no groups.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    out: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            metavar="FILE",
+            help="Writes the table: `.json` (everything), `.md`, `.tex` or `.txt`; repeatable.",
+        ),
+    ] = None,
+    report: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+) -> None:
+    with one_line_errors():
+        silence_libraries()
+        from ..assessment import SCORE_FIELDS
+        from ..errors import InputError
+        from ..evaluation.figures import Sampling
+        from ..evaluation.leaderboard import generators_of_folders, rank
+        from ..evaluation.ratings import read_predictions
+        from ..reports.tables import board_tables, check_outputs, print_tables, write_tables
+        from .score import score_into, stop_if_interrupted
+
+        if by not in SCORE_FIELDS:
+            raise InputError(f"{by!r} is no score; there are {', '.join(SCORE_FIELDS)}")
+        check_outputs(out or [], report)
+        if source.is_dir():
+            done = score_into(
+                results, [str(source)], prompt=None, prompts=prompts, model=model,
+                batch_size=batch_size, workers=workers, device=device, dtype=dtype, resume=True,
+                quiet=quiet,
+            )
+            print_errors(done.rows)
+            stop_if_interrupted(done, results)
+            wanted = {(row.video, row.prompt) for row in done.rows}
+            clips = [e for e in read_predictions(results) if (e.video, e.prompt) in wanted]
+        else:
+            clips = read_predictions(source)
+        if manifest is not None:
+            clips = _with_manifest(clips, manifest, source)
+        clips = generators_of_folders(clips)
+        with step_progress("resampling", quiet=quiet) as advance:
+            board = rank(
+                clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance
+            )
+        shown = board_tables(board)
+        for path in out or []:
+            write_tables(path, shown, board.to_dict())
+        if report is not None:
+            from ..reports.html.ranking import write_report
+
+            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+                write_report(report, board, progress=advance)
+        if not quiet:
+            print_tables(shown)
+            for note in board.notes:
+                say(f"note: {note}", style="yellow")
+            for path in [*(out or []), *([report] if report else [])]:
+                typer.echo(f"written: {path}")
+        raise typer.Exit(int(any(by not in clip.scores for clip in clips)))
+
+
+def _with_manifest(clips: Sequence[RatedClip], manifest: Path, source: Path) -> list[RatedClip]:
+    """The clips with the generator and prompt that the manifest has for them."""
+    from ..errors import InputError
+    from ..evaluation.ratings import match, read_predictions
+
+    known = read_predictions(manifest)
+    partners, _ = match(clips, known, wanted_folder=source.parent, path=manifest)
+    lost = [clip.video for clip, partner in zip(clips, partners) if partner is None]
+    if lost:
+        raise InputError(f"{manifest}: has no row for {lost[0]} and {len(lost) - 1} others")
+    return [
+        replace(
+            clip, generator=partner.generator or clip.generator,
+            prompt=partner.prompt or clip.prompt,
+        )
+        for clip, partner in zip(clips, partners) if partner is not None
+    ]

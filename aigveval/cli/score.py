@@ -1,0 +1,248 @@
+"""`aigveval score`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ..assessment import Assessment
+from ..errors import InputError
+from ..model.precision import DtypeName
+from ..versions import __version__
+from .console import (
+    INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
+    print_results, say, silence_libraries, step_progress, video_progress,
+)
+from .options import COLUMN_NAMES, SCALE
+
+if TYPE_CHECKING:
+    from ..data.manifest import Clip
+    from ..inference.assessor import Assessor
+    from ..reports.results import ResultsFile
+
+SCORE_HELP = f"""\
+Scores videos.
+
+INPUTS are video files, folders (searched with all folders inside), patterns such as
+`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos.
+
+`--prompts` takes
+
+- a manifest with columns `video` and `prompt`, or JSON `{{path: prompt}}` or
+  `{{path: {{"prompt": ...}}}}`; paths are relative to it. {COLUMN_NAMES}
+- a list of prompts without videos, such as VBench's `VBench_full_info.json`, for videos named
+  `PROMPT-N.mp4` in the folders of INPUTS;
+- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`.
+
+{SCALE}
+Examples:
+
+- `aigveval score clip.mp4 --prompt "a dog runs on the beach"`
+- `aigveval score clips --prompts prompts.csv --out results.csv`
+- `aigveval score clips --prompts prompts.csv --out results.csv --resume`
+- `aigveval score videos --prompts VBench_full_info.json`
+- `aigveval score videos --prompts names`
+- `aigveval score clip.mp4 --contributions`
+- `aigveval score clip.mp4 --prompt "a dog runs on the beach" --explain`
+
+A row of the results holds video, prompt, overall, technical, motion, semantic, model, version,
+seconds, error and warnings.
+
+`--contributions` adds how far the evidence on each dimension moves the overall score: the score,
+less what it is with that evidence replaced by the average of the training clips. `baseline` is the
+score with all of it replaced, and overall = baseline + sum + residue.
+
+`--explain` adds contributions, and `explanation` (a sentence per dimension), `defects` (name,
+dimension, severity 1 to 5, start and end in seconds; null for the whole clip) and `problems`: what
+is wrong with the model's text, such as a score in it that is more than 0.5 away from the clip's.
+Parts of a text that cannot be read are never shown. It needs a model that was trained to explain,
+as `lite` was.
+
+The exit code is 0 when all videos were scored, 1 when some could not be (each
+has a row with its error), 2 when the command could not be carried out; also where no video gets
+through for a reason other than the videos, and then they get no rows.
+"""
+
+
+def score(
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
+    ] = None,
+    prompt: Annotated[
+        Optional[str], typer.Option(help="Text that all the videos were generated from.")
+    ] = None,
+    prompts: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FILE|names",
+            help="Prompts of the videos, from a file or from the videos' names; see above.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
+    ] = "lite",
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Results: `.jsonl`, `.csv` (flat columns `technical`, `technical_std`, ...) or "
+            "`.parquet`. Earlier results of other videos there are kept under another name.",
+        ),
+    ] = Path("results.jsonl"),
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Videos computed together; moves scores by < 1e-4 (in bfloat16 3e-3)."
+        ),
+    ] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    device: Annotated[
+        Optional[str],
+        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
+    ] = None,
+    dtype: Annotated[
+        DtypeName,
+        typer.Option(
+            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
+            "that has it, else float32."
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
+    ] = False,
+    report: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add explanation, defects and contributions.")
+    ] = False,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Add contributions alone; works with any model.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
+    ] = False,
+) -> None:
+    with one_line_errors():
+        silence_libraries()
+        from ..reports.tables import check_outputs
+
+        check_outputs([], report)
+        done = score_into(
+            out, inputs or [], prompt=prompt, prompts=prompts, model=model, batch_size=batch_size,
+            workers=workers, device=device, dtype=dtype, resume=resume, quiet=quiet,
+            explain=explain, contributions=contributions,
+        )
+        if done.rows and not quiet:
+            print_results(done.rows)
+            print_explanations(done.rows)
+            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}")
+        print_errors(done.rows)
+        stop_if_interrupted(done, out, shown_option="--resume")
+        if report is not None:
+            from ..reports.html.scores import write_report
+
+            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+                write_report(report, done.rows, progress=advance)
+            if not quiet:
+                typer.echo(f"the report is {report}")
+        raise typer.Exit(int(any(row.error is not None for row in done.rows)))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run came to: rows in the order of the inputs, of how many, and if it was stopped."""
+
+    rows: list[Assessment]
+    planned: int
+    interrupted: bool
+
+
+def score_into(
+    out: Path, inputs: list[str], *, prompt: str | None, prompts: Path | None, model: str,
+    batch_size: int, workers: int, device: str | None, dtype: DtypeName, resume: bool,
+    quiet: bool, explain: bool = False, contributions: bool = False,
+) -> Scored:
+    """Scores what the inputs name into a results file; options as in `score`."""
+    from ..data.inputs import collect
+    from ..reports.results import ResultsFile, take_earlier
+
+    if not inputs and prompts is None:
+        raise InputError("nothing to score: name videos, folders or patterns")
+    found = collect(inputs, prompt=prompt, prompts=prompts)
+    from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
+
+    name = row_name(model, device=device, dtype=dtype)
+    keys = [(clip.video, clip.prompt, name, __version__) for clip in found.clips]
+    extras = ["explanation"] * explain + ["contributions"] * (explain or contributions)
+    earlier = take_earlier(out, keys, resume=resume, extras=extras)
+    todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
+    if not quiet:
+        for note in found.notes + ([earlier.note] if earlier.note else []):
+            say(f"note: {note}", style="yellow")
+        if resume:
+            say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "explain": explain,
+                               "contributions": contributions}
+    if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
+        from ..inference.engine import NoEngine
+
+        assessor = Assessor(NoEngine(), name=name, **options)
+    else:
+        assessor = load(model, device=device, dtype=dtype, **options)
+
+    def open_results() -> ResultsFile:
+        keep = [*earlier.others, *earlier.done.values()]
+        return stack.enter_context(ResultsFile(out, keep=keep))
+
+    with contextlib.ExitStack() as stack:
+        new, results, interrupted = _score_all(assessor, todo, open_results, quiet=quiet)
+        scored = iter(new)
+        maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
+        rows = [row for row in maybe if row is not None]
+        if results is not None or not interrupted:
+            (results or open_results()).close(rows=earlier.others + rows)
+    return Scored(rows, len(keys), interrupted)
+
+
+def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> None:
+    """Ends the command after Ctrl-C, saying how to go on: the same, with the option."""
+    if done.interrupted:
+        again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
+        state = f"{len(done.rows)} of {done.planned} videos are in {out}"
+        again = f"{again} {shown_option}".strip()
+        say(f"interrupted: {state}; go on with: aigveval {again}", style="yellow")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _score_all(
+    assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
+) -> tuple[list[Assessment], ResultsFile | None, bool]:
+    """Scores the clips into a file that is opened for the first row, so that a run without any
+    leaves earlier results alone; and says whether the user stopped it."""
+    rows: list[Assessment] = []
+    results: ResultsFile | None = None
+    scored = assessor.score_many(clips)
+    with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
+        task = progress.add_task("scoring", total=len(clips))
+        try:
+            for row in scored:
+                results = results or open_results()
+                results.write(row)
+                rows.append(row)
+                progress.advance(task)
+        except KeyboardInterrupt:
+            return rows, results, True
+        finally:
+            scored.close()
+    return rows, results, False

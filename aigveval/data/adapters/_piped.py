@@ -1,0 +1,94 @@
+"""Text files with `name|prompt|mos` or `name|prompt` in a line, and prompts looked up by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ...errors import ManifestError, as_text
+from ..readers import RowFault, open_text, read_rows
+
+
+def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
+    """Yields line number, name, prompt and score (as text, None where there is none).
+
+    A prompt may hold the separator itself: the name ends at the first, and the score is what
+    follows the last, if that is a number.
+
+    Raises:
+        ManifestError: When the file cannot be read.
+        RowFault: When a line has no separator.
+    """
+    for number, line in read_lines(path):
+        name, bar, rest = line.partition("|")
+        if not bar or not name.strip():
+            raise RowFault(number, f"row {number}: expected name|prompt or name|prompt|mos")
+        prompt, bar, score = rest.rpartition("|")
+        if bar and _is_number(score):
+            yield number, name.strip(), prompt.strip(), score.strip()
+        else:
+            yield number, name.strip(), rest.strip(), None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a text file that are not empty, with their numbers.
+
+    Raises:
+        ManifestError: When the file cannot be read.
+    """
+    try:
+        with open_text(path, newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except OSError as error:
+        raise ManifestError(f"{as_text(path)}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{as_text(path)}: not UTF-8 text") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Prompts:
+    """Prompts by video: its path in the file, else its name, else its name without the suffix.
+
+    Args:
+        path: A manifest with prompts, or a text file with `name|prompt` in a line; None for none.
+
+    Raises:
+        ManifestError: When the file cannot be read.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._prompts: dict[str, str] = {}
+        if path is None:
+            return
+        if path.suffix.lower() == ".txt":
+            pairs = ((name, prompt) for _, name, prompt, _ in read_piped(path))
+        else:
+            pairs = (
+                (row["video"], row["prompt"]) for _, row in read_rows(path)
+                if isinstance(row.get("video"), str) and isinstance(row.get("prompt"), str)
+            )
+        try:
+            for video, prompt in pairs:
+                for key in _keys(video):
+                    self._prompts.setdefault(key, prompt)
+        except RowFault as fault:
+            raise ManifestError(f"{as_text(path)}: {fault}") from None
+
+    def of(self, video: str) -> str | None:
+        """The prompt of a video; None when unknown."""
+        return next((self._prompts[k] for k in _keys(video) if k in self._prompts), None)
+
+
+def _keys(video: str | os.PathLike[str]) -> tuple[str, str, str]:
+    path = PurePosixPath(os.fspath(video).replace("\\", "/"))
+    return path.as_posix(), path.name, path.stem

@@ -1,0 +1,362 @@
+"""The checks of `aigveval doctor`, each a generator of findings; `examine` runs them.
+
+The self-test scores two clips of `self_test`, whose scores `examples/make_self_test.py` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from ..versions import __version__
+from . import machine
+from ..errors import cause_of, is_ours
+from ..assessment import SCORE_FIELDS
+from ..errors import one_line
+
+State = Literal["ok", "note", "skipped", "failed"]
+
+MODEL = "lite"
+SELF_TEST = Path(__file__).parent / "self_test"
+# Of a score; other versions and CPUs differ by less than 0.01, other decoders by up to 0.02.
+TOLERANCE = 0.05
+NEEDED_BYTES = 720e6  # of weights and what is made of them
+LOW_BYTES = 100e6  # free space below which results may not fit
+
+# Distribution to module. What is imported here has parts that are compiled, or is ours to need.
+MODULES = {
+    "numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors",
+    "transformers": "transformers", "peft": "peft", "accelerate": "accelerate", "timm": "timm",
+    "open_clip_torch": "open_clip", "gguf": "gguf", "av": "av", "decord": "decord",
+    "opencv-python-headless": "cv2", "pillow": "PIL.Image", "scipy": "scipy.stats",
+    "pyarrow": "pyarrow.parquet", "pyyaml": "yaml", "jinja2": "jinja2",
+    "matplotlib": "matplotlib.figure", "huggingface_hub": "huggingface_hub", "typer": "typer",
+    "rich": "rich", "filelock": "filelock", "platformdirs": "platformdirs",
+    "sentencepiece": "sentencepiece", "protobuf": "google.protobuf",
+}
+OPTIONAL = ("decord",)  # PyAV reads what it does not
+EXTRAS = ("trl", "datasets", "bitsandbytes", "tensorboard", "pyiqa")  # looked at where installed
+ADVICE = {
+    "opencv-python-headless": "pip install --force-reinstall --no-deps opencv-python-headless",
+}
+CODECS = {  # as people call it: suffix of a clip of two grey frames, `self_test/codec_NAME.SUFFIX`
+    "h264": "mp4", "hevc": "mp4", "vp8": "webm", "vp9": "webm", "av1": "mp4", "mpeg4": "mp4",
+    "prores": "mov", "mjpeg": "mov", "gif": "gif",
+}
+GREYS = (40, 200)  # of its frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one look found.
+
+    Attributes:
+        check: a name of `checks()`, less what follows a space.
+        name: of what was looked at.
+        state: `failed` where scoring cannot work, `note` for what may be of use to know,
+            `skipped` where nothing was looked at.
+        text: one line.
+        advice: what to do about it, one line; may be empty.
+        facts: the same as plain values, for programs.
+    """
+
+    check: str
+    name: str
+    state: State
+    text: str
+    advice: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """As a line of a report."""
+        advice = f" -> {self.advice}" if self.advice else ""
+        return f"{self.state:7} {self.check}: {self.name}: {self.text}{advice}"
+
+
+def run_check(name: str, *, fetch: bool, device: str | None) -> Iterator[Finding]:
+    """The findings of one check; whatever it raises is one of them."""
+    check, _, part = name.partition(" ")
+    try:
+        if check == "library":
+            yield _library(part)
+        elif check == "machine":
+            yield from _machine()
+        elif check == "decoders":
+            yield from _decoders()
+        elif check == "weights":
+            yield from _weights(fetch=fetch)
+        else:
+            yield from _self_test(device)
+    except Exception as error:
+        text = one_line(error) if is_ours(error) else cause_of(error)
+        yield Finding(check=check, name=part or check, state="failed", text=text)
+
+
+# ---- libraries ----------------------------------------------------------------------------------
+
+
+def _library(name: str) -> Finding:
+    from ..versions import tested_ranges
+
+    known = tested_ranges().get(name)
+    tested = known.tested if known else ""
+    installed: str | None
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        installed = None
+    facts = {
+        "installed": installed, "lowest": known and known.lowest, "below": known and known.below,
+    }
+
+    def finding(state: State, text: str, advice: str = "") -> Finding:
+        return Finding(
+            check="library", name=name, state=state, text=text, advice=advice, facts=facts
+        )
+
+    beside = f" (tested: {tested})" if tested else ""
+    needed = name in MODULES and name not in OPTIONAL
+    module = MODULES.get(name)
+    try:
+        if module is not None:
+            import_module(module)
+    except Exception as error:
+        if installed is None and isinstance(error, ImportError):
+            return finding("failed" if needed else "note", f"not installed{beside}",
+                           f"pip install {name}" if needed else "")
+        text = f"{installed or 'a copy'}{beside} cannot be imported: {cause_of(error, limit=200)}"
+        return finding("failed" if needed else "note", text, ADVICE.get(name, ""))
+    if known is not None and (known.is_newer or known.is_older):
+        words = "newer" if known.is_newer else "older"
+        return finding("note", f"{installed} is {words} than tested ({tested})")
+    return finding("ok", f"{installed or 'there, of an unknown version'}{beside}")
+
+
+# ---- the machine --------------------------------------------------------------------------------
+
+
+def _machine() -> Iterator[Finding]:
+    def finding(
+        name: str, text: str, state: State = "ok", advice: str = "", **facts: Any
+    ) -> Finding:
+        return Finding(
+            check="machine", name=name, state=state, text=text, advice=advice, facts=facts
+        )
+
+    yield finding("system", f"{platform.platform()}, {platform.python_implementation()} "
+                  f"{platform.python_version()}, aigveval {__version__}")
+    import torch
+
+    from encoders import cpu
+
+    cores, quota, threads = cpu.available_cpus(), cpu.cpu_quota(), torch.get_num_threads()
+    whole = os.cpu_count() or 1
+    text = f"{machine.cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    text += f"; {cores} of {whole} cores"
+    text += f" by a quota of {quota:g}" if quota is not None else ", no quota"
+    text += f"; {threads} threads"
+    chosen = {name: os.environ[name] for name in sorted(os.environ)
+              if name.startswith(("OMP_", "GOMP_", "MKL_", "KMP_"))}
+    text += "".join(f", {name}={value}" for name, value in chosen.items())
+    yield finding(
+        "CPU", text, "note" if threads > cores else "ok",
+        f"more threads than cores are slow: set OMP_NUM_THREADS={cores}" if threads > cores else "",
+        cores=cores, of=whole, quota=quota, threads=threads, environment=chosen,
+    )
+    total, limit = machine.memory_bytes(), machine.memory_limit_bytes()
+    text = f"{total / 1e9:.1f} GB" if total else "unknown"
+    text += f", limit of {limit / 1e9:.1f} GB" if limit else ""
+    yield finding("memory", text, total_bytes=total, limit_bytes=limit)
+    yield _gpu(finding)
+
+
+def _gpu(finding: Callable[..., Finding]) -> Finding:
+    import torch
+
+    build = torch.version.cuda or torch.version.hip
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        here = torch.cuda.is_available()
+    built = f"PyTorch {torch.__version__} is built for {f'CUDA {build}' if build else 'CPUs'}"
+    if not here:
+        why = f"; {one_line(said[0].message, limit=200)}" if said else ""
+        return finding("GPU", f"none; {built}{why}", "note" if said else "ok", devices=[])
+    devices = []
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        free, _ = torch.cuda.mem_get_info(index)
+        devices.append(f"{facts.name}, {facts.total_memory / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
+    return finding("GPU", "; ".join([*devices, built]), devices=devices)
+
+
+# ---- decoders -----------------------------------------------------------------------------------
+
+
+def _decoders() -> Iterator[Finding]:
+    def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
+        return Finding(check="decoders", name=name, state=state, text=text, facts=facts)
+
+    import av
+
+    libraries = {name: ".".join(map(str, v)) for name, v in sorted(av.library_versions.items())}
+    shown = ", ".join(f"{name} {libraries[name]}" for name in ("libavcodec", "libavformat"))
+    yield finding("PyAV", "ok", f"{av.__version__} with {shown}", libraries=libraries)
+    yield _decord(finding)
+    found = {name: decodes(name) for name in CODECS}
+    lost = [name for name, can in found.items() if not can]
+    text = " ".join(name for name, can in found.items() if can) or "nothing"
+    text += f"; not {' '.join(lost)}" if lost else ""
+    yield finding("codecs", "failed" if "h264" in lost else "note" if lost else "ok",
+                  f"decoded {text}", **found)
+
+
+def _decord(finding: Callable[..., Finding]) -> Finding:
+    import numpy as np
+
+    from encoders.video import FrameRequest, VideoError, read_frames
+
+    try:
+        version = metadata.version("decord")
+    except metadata.PackageNotFoundError:
+        return finding("decord", "note", "not installed; PyAV reads every video")
+    request = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="slow")
+    try:
+        read_frames(SELF_TEST / "scene.mp4", {"one": request}, backend="decord")
+    except VideoError as error:
+        return finding("decord", "note", f"{version}: {error.reason}; PyAV reads every video")
+    return finding("decord", "ok", version)
+
+
+def decodes(codec: str) -> bool:
+    """Whether the two frames of the clip in a codec are read, and look as they should."""
+    import av
+
+    try:
+        with av.open(str(SELF_TEST / f"codec_{codec}.{CODECS[codec]}")) as source:
+            frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    except Exception:  # PyAV has dozens of kinds
+        return False
+    return len(frames) == 2 and all(
+        abs(frame.mean() - grey) < 15 for frame, grey in zip(frames, GREYS)
+    )
+
+
+# ---- weights ------------------------------------------------------------------------------------
+
+
+def checkpoint_hashes(model: str = MODEL) -> dict[str, str]:
+    """SHA-256 of the files that make a checkpoint of the package what it is, by name."""
+    from encoders.wheels import sha256
+
+    folder = Path(__file__).parents[1] / "checkpoints" / model
+    return {name: sha256(folder / name) for name in ("config.json", "model.safetensors")}
+
+
+def read_expected() -> dict[str, Any]:
+    """What the self-test is about: `model`, hashes of its `checkpoint`, and `clips`."""
+    return json.loads((SELF_TEST / "expected.json").read_text(encoding="utf-8"))
+
+
+def _weights(*, fetch: bool) -> Iterator[Finding]:
+    from encoders import weights
+
+    def finding(name: str, state: State, text: str, advice: str = "", **facts: Any) -> Finding:
+        return Finding(
+            check="weights", name=name, state=state, text=text, advice=advice, facts=facts
+        )
+
+    same = checkpoint_hashes() == read_expected()["checkpoint"]
+    yield finding(
+        f"checkpoint {MODEL}", "ok" if same else "failed",
+        "right hash" if same else "not the one that the scores of the self-test are of",
+        "" if same else "install aigveval again",
+    )
+    missing = 0
+    for name, wheel in weights.WHEELS.items():
+        megabytes = f"{wheel.size_bytes / 1e6:.0f} MB"
+        folder = weights.folder_of(name)
+        if not weights.is_here(name) and not fetch:
+            missing += 1
+            why = "damaged" if folder.exists() else "not here"
+            yield finding(name, "failed", f"{why}: {folder}, {megabytes} to fetch",
+                          "aigveval doctor --fetch", here=False)
+            continue
+        try:
+            try:
+                weights.verify(name)
+            except weights.WeightsError:
+                if not fetch:
+                    raise
+                shutil.rmtree(folder, ignore_errors=True)
+                weights.fetch(name)
+                weights.verify(name)
+        except weights.WeightsError as error:
+            missing += not weights.is_here(name)
+            yield finding(name, "failed", one_line(error, limit=500),
+                          "" if fetch else "aigveval doctor --fetch", here=False)
+            continue
+        yield finding(name, "ok", f"right hash, in {folder}", here=True)
+    if damaged := weights.damaged_builds():
+        names = ", ".join(path.name for path in damaged)
+        yield finding("made of them", "note", f"{names} is not complete and will be made anew")
+    yield _disk(weights.home(), missing, finding)
+
+
+def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
+    there = home
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    used = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
+    needed = max(0.0, NEEDED_BYTES - used) if missing else 0.0
+    text = f"{free / 1e9:.1f} GB free at {home}"
+    facts = {"free_bytes": free, "used_bytes": used, "writable": os.access(there, os.W_OK)}
+    if missing and not facts["writable"]:
+        return finding("disk", "failed", f"no permission to write {there}",
+                       "set AIGVEVAL_HOME to a folder that you may write to", **facts)
+    if free < max(needed, LOW_BYTES):
+        least = f"{max(needed, LOW_BYTES) / 1e6:.0f} MB are needed"
+        return finding("disk", "failed" if needed else "note", f"{text}, {least}",
+                       "free some space or set AIGVEVAL_HOME to another disk", **facts)
+    return finding("disk", "ok", text, **facts)
+
+
+# ---- self-test ----------------------------------------------------------------------------------
+
+
+def _self_test(device: str | None) -> Iterator[Finding]:
+    from encoders import weights
+
+    def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
+        return Finding(check="self-test", name=name, state=state, text=text, facts=facts)
+
+    if not all(map(weights.is_here, weights.WHEELS)):
+        yield finding("scores", "skipped", "needs the weights")
+        return
+    from ..inference.assessor import load
+
+    start = time.perf_counter()
+    assessor = load(MODEL, device=device)
+    used = getattr(assessor.engine, "device", "cpu")
+    yield finding("model", "ok", f"{MODEL} loaded on {used} in {time.perf_counter() - start:.1f} s")
+    for clip in read_expected()["clips"]:
+        row = assessor.score(SELF_TEST / clip["video"], prompt=clip["prompt"])
+        scores = {name: getattr(row, name).score for name in SCORE_FIELDS}
+        off = {name: abs(scores[name] - clip["scores"][name]) for name in SCORE_FIELDS}
+        worst = max(off, key=lambda name: off[name])
+        text = " ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        text += f" in {row.seconds:.1f} s; at most {off[worst]:.4f} off what is expected"
+        well = off[worst] <= TOLERANCE
+        if not well:
+            text += f", in {worst} ({clip['scores'][worst]:.2f}); up to {TOLERANCE:g} is well"
+        yield finding(clip["video"], "ok" if well else "failed", text, scores=scores,
+                      expected=clip["scores"], tolerance=TOLERANCE, seconds=row.seconds)

@@ -1,0 +1,47 @@
+"""Files that are replaced at once: a kill leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import InputError, as_text
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a hidden name beside a file to write to; the file is replaced where that went well.
+
+    Folders are made as needed, and a link is followed, so that what it points to is replaced. The
+    name keeps the file's suffix, as some writers go by it.
+
+        with replaced("results.csv") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    Raises:
+        OSError: It can't be written. What was there before is still there.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem[:200]}.{uuid.uuid4().hex[:8]}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a whole text file in UTF-8, or none of it.
+
+    Raises:
+        InputError: It can't be written.
+    """
+    try:
+        with replaced(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{as_text(path)}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,248 @@
+"""From a path and a prompt to an assessment: `load("lite").score("clip.mp4", prompt="...")`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from encoders.video import VideoError
+
+from ..assessment import Assessment, Scores
+from ..batching import run_batches, stop_at_our_fault
+from ..data.columns import in_our_names
+from ..data.manifest import Clip, check_exists, make_clip
+from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
+from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
+from ..versions import __version__
+
+if TYPE_CHECKING:
+    from ..model.checkpoint import Checkpoint
+    from .engine import Engine, PreparedClip
+
+Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
+
+
+class Assessor:
+    """Scores videos with one loaded model; made by `load`.
+
+    Args:
+        engine: what prepares and scores.
+        name: goes into the field `model` of every assessment.
+        batch_size: default of `score_many`.
+        workers: default of `score_many`.
+        explain: fill in the fields `explanation`, `defects`, `problems` and, where the model
+            supports these, `contributions`.
+        contributions: fill in `contributions`.
+
+    Raises:
+        ModelError: when the model cannot do what is asked of it.
+    """
+
+    def __init__(
+        self, engine: Engine, *, name: str, batch_size: int = 8, workers: int = 2,
+        explain: bool = False, contributions: bool = False,
+    ) -> None:
+        if explain and not engine.explains:
+            raise ModelError(
+                f"{name}: the model was not trained to explain its scores; contributions "
+                "(--contributions) can be had of any model"
+            )
+        if contributions and not explain and not engine.supports_contributions:
+            raise ModelError(
+                f"{name}: a vision-language model has no contributions: what it sees is not told "
+                "apart by dimension"
+            )
+        self.engine = engine
+        self.name = name
+        self.batch_size = batch_size
+        self.workers = workers
+        self.explain = explain
+        self.contributions = contributions
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str] = "lite", **options: Any) -> Assessor:
+        """See `load`."""
+        return load(model, **options)
+
+    def score(self, video: str | os.PathLike[str], prompt: str | None = None) -> Assessment:
+        """Assesses one video.
+
+        Args:
+            video: path of the file.
+            prompt: text it was generated from. Without one the semantic score is None, and the
+                overall score judges what can be seen.
+
+        Raises:
+            VideoError: when the file cannot be assessed; the message names it and the reason.
+            AssessmentError: when something else failed, see `score_many`.
+        """
+        start = time.perf_counter()
+        clip = make_clip(video, prompt)
+        try:
+            scores = self._compute([(clip, self._prepare(clip))])[0]
+            if isinstance(scores, Exception):
+                raise scores
+        except Exception as error:
+            if isinstance(error, VideoError):
+                raise
+            raise our_fault(error, f"{clip.video} could not be assessed") from error
+        return self._assessment(clip, time.perf_counter() - start, scores=scores)
+
+    def score_many(
+        self, items: Iterable[Item], *, batch_size: int | None = None, workers: int | None = None
+    ) -> Generator[Assessment, None, None]:
+        """Assesses many videos, yielding as it goes, in the order of the items.
+
+        A video that cannot be assessed yields an assessment with `error` set and no scores.
+
+        Args:
+            items: paths, pairs (path, prompt), or mappings with `video` and maybe `prompt`, or with
+                another name of these; see `data.columns`.
+            batch_size: videos that go through the model together; does not change the scores.
+            workers: threads that decode and preprocess meanwhile.
+
+        Raises:
+            TypeError: when an item is none of these.
+            AssessmentError: when each video of the first batch, of the first four at least, fails
+                by another error than `VideoError`: they get no rows. One alone is a row.
+        """
+        size = self.batch_size if batch_size is None else batch_size
+        outcomes = run_batches(
+            map(as_clip, items), prepare=self._prepare, compute=self._compute, batch_size=size,
+            workers=self.workers if workers is None else workers,
+        )
+        for outcome in stop_at_our_fault(outcomes, batch_size=size):
+            why = None if outcome.error is None else reason_of(outcome.error)
+            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
+
+    def _prepare(self, clip: Clip) -> PreparedClip:
+        problem = clip.problem or check_exists(clip).problem
+        if problem:
+            raise VideoError(clip.video, problem)
+        return self.engine.prepare(clip.path)
+
+    def _compute(
+        self, batch: Sequence[tuple[Clip, PreparedClip]]
+    ) -> Sequence[Scores | Exception]:
+        clips, prepared = zip(*batch)
+        return self.engine.score(
+            prepared, [clip.prompt for clip in clips], explain=self.explain,
+            contributions=self.contributions,
+        )
+
+    def _assessment(
+        self, clip: Clip, seconds: float, *, scores: Scores | None = None, error: str | None = None
+    ) -> Assessment:
+        known = dict(scores or {})
+        if clip.prompt is None:
+            known["semantic"] = None
+        return Assessment(
+            video=clip.video, prompt=clip.prompt, **known, model=self.name, version=__version__,
+            seconds=round(seconds, 3), error=error,
+        )
+
+
+def load(
+    model: str | os.PathLike[str] = "lite",
+    *,
+    device: str | torch.device | None = None,
+    dtype: DtypeName = "auto",
+    batch_size: int = 8,
+    workers: int = 2,
+    explain: bool = False,
+    contributions: bool = False,
+) -> Assessor:
+    """Loads a model.
+
+    Args:
+        model: `lite`, which comes with the package; a folder that `save_pretrained` wrote; or the
+            id of a model on the Hugging Face Hub.
+        device: where to compute; by default `cuda` if there is one, else `cpu`.
+        dtype: number type of the LLM. `auto` is bfloat16 for one of 10^9 parameters and more on a
+            GPU that has it, else float32. In bfloat16 scores differ by up to 3e-3 between batch
+            sizes (measured), in float32 by less than 1e-4; the field `model` of each row has a
+            type that isn't float32: `NAME (bfloat16)`.
+        batch_size: videos that go through the model together in `score_many`.
+        workers: threads that decode and preprocess in `score_many`.
+        explain: fill in the fields `explanation`, `defects`, `problems` and `contributions`.
+        contributions: fill in `contributions` alone, which any model can.
+
+    Raises:
+        ModelError: when there is no such model, device or dtype, or it was not trained to explain.
+        encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
+    """
+    name, chosen = os.fspath(model), find_device(device)
+    with _one_line_errors(name):
+        # Here, as they bring transformers along, which may be what fails.
+        from ..model.checkpoint import open_checkpoint
+        from .engine import load_engine
+
+        checkpoint = open_checkpoint(model)
+        number = _dtype_of(checkpoint, dtype, chosen)
+        engine = load_engine(checkpoint, device=chosen, dtype=number)
+    return Assessor(
+        engine, name=label(name, number), batch_size=batch_size, workers=workers, explain=explain,
+        contributions=contributions,
+    )
+
+
+def row_name(
+    model: str | os.PathLike[str], *, device: str | torch.device | None = None,
+    dtype: DtypeName = "auto",
+) -> str:
+    """The field `model` of the rows that `load` with these options gives, without loading.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    name, chosen = os.fspath(model), find_device(device)
+    with _one_line_errors(name):
+        from ..model.checkpoint import open_checkpoint
+
+        return label(name, _dtype_of(open_checkpoint(model), dtype, chosen))
+
+
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_ours(error):
+            raise
+        raise ModelError(f"cannot load the model {name}: {why_not_loaded(error)}") from error
+
+
+def _dtype_of(checkpoint: Checkpoint, dtype: DtypeName, device: torch.device) -> torch.dtype:
+    config = None
+    if dtype == "auto" and has_bfloat16(device):  # else the config isn't needed
+        kind = checkpoint.model_class.config_class
+        config = kind.from_pretrained(checkpoint.source).text_config
+    return choose_dtype(dtype, config, device)
+
+
+def as_clip(item: Item) -> Clip:
+    """Turns an item of `score_many` into a clip.
+
+    Raises:
+        TypeError: when it is none of the accepted kinds.
+    """
+    if isinstance(item, Clip):
+        return item
+    if isinstance(item, (str, os.PathLike)):
+        return make_clip(item)
+    if isinstance(item, Mapping):
+        try:
+            named = in_our_names(item)
+        except ValueError as error:
+            raise TypeError(f"an item has {error}") from None
+        if "video" in named:
+            return make_clip(named["video"], named.get("prompt"))
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return make_clip(*item)
+    kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
+    raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")

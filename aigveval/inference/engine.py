@@ -1,0 +1,256 @@
+"""Engines: what drives a model and its processor on one device, from frames to named scores.
+
+    read_frames -> view -> batch -> run -> scores, and where it is asked for, explanations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from encoders.onednn import use_onednn
+from encoders.video import FrameRequest, Frames, VideoError, read_frames, requests_of
+
+from ..assessment import Scores
+from ..model.base import name_scores
+from ..model.checkpoint import Checkpoint
+from ..model.prefix_cache import PrefixCache
+from .explain import Explainer
+
+Views = Mapping[str, Tensor]  # the model's inputs from one clip, by name, without batch axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedClip:
+    """A clip as the model takes it.
+
+    Args:
+        views: the model's inputs.
+        duration_seconds: the length that the times of its defects refer to.
+        warnings: what was noticed when it was read.
+    """
+
+    views: Views
+    duration_seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """What an `Assessor` and a timeline need of a model."""
+
+    @property
+    def requests(self) -> Mapping[str, FrameRequest]:
+        """The frames that the model wants of a clip, by name."""
+
+    @property
+    def sizes(self) -> Mapping[str, Any]:
+        """Their sizes, as options of `encoders.video.read_frames`."""
+
+    @property
+    def explains(self) -> bool:
+        """Whether the model was trained to explain its scores."""
+
+    @property
+    def supports_contributions(self) -> bool:
+        """Whether the model's evidence is split by dimension."""
+
+    def prepare(self, path: Path) -> PreparedClip:
+        """Decodes and preprocesses one video; called in threads.
+
+        Raises:
+            VideoError: when the file is not a video that can be read.
+        """
+
+    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+        """Frames of a clip, under the names of `requests`, as the model takes them.
+
+        Args:
+            frames: of the part of the clip that is to be judged.
+            path: of the clip, for messages.
+            start_seconds: when that part starts.
+        """
+
+    def score_views(
+        self, views: Sequence[Views], prompts: Sequence[str | None]
+    ) -> Sequence[Scores | Exception]:
+        """Scores a batch of clips or parts of clips, in order and independent of each other.
+
+        Args:
+            views: b times what `view` gives.
+            prompts: b prompts; None for one that is unknown.
+
+        Returns:
+            The scores of each row, or what went wrong with it.
+        """
+
+    def score(
+        self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
+        explain: bool = False, contributions: bool = False,
+    ) -> Sequence[Scores | Exception]:
+        """Scores as `score_views` does, with the clips' warnings and what else is asked for.
+
+        Args:
+            clips: b clips.
+            prompts: b prompts; None for one that is unknown.
+            explain: also write `explanation`, `defects` and `problems`, for engines with
+                `explains`; and compute contributions where these are supported.
+            contributions: also compute `contributions`, for engines with `supports_contributions`.
+        """
+
+
+class ModelEngine:
+    """Drives an `AIGVEvalModel` and its processor on one device.
+
+    The model's weights must not change any more.
+
+    Attributes:
+        run: the model's forward, or what gives the same in less time.
+        explainer: writes explanations with it.
+    """
+
+    sizes: Mapping[str, Any] = {}
+    supports_contributions = True
+
+    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
+        model.load_encoders(processor.encoders)  # now, so that missing weights show at once
+        use_onednn(model.to(device).model.language_model)
+        self._set(model, processor, device, PrefixCache(model))
+
+    def _set(
+        self, model: Any, processor: Any, device: torch.device, run: Callable[..., Any]
+    ) -> None:
+        self.model = model.eval().to(device)
+        self.processor = processor
+        self.device = device
+        self.run = run
+        self.explainer = Explainer(self.model, processor.tokenizer, run=run)
+
+    @property
+    def explains(self) -> bool:
+        return self.model.config.explains
+
+    @property
+    def requests(self) -> Mapping[str, FrameRequest]:
+        return requests_of(self.processor.encoders)
+
+    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+        return {
+            name: encoder.preprocess(frames[name].pixels)
+            for name, encoder in self.processor.encoders.items()
+        }
+
+    def prepare(self, path: Path) -> PreparedClip:
+        info, frames = read_frames(path, self.requests, **self.sizes)
+        views = self.view(frames, path)
+        return PreparedClip(
+            views=views, duration_seconds=info.duration_seconds, warnings=info.warnings
+        )
+
+    @torch.inference_mode()
+    def score_views(
+        self, views: Sequence[Views], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        batch = self.batch(views, prompts)
+        return name_scores(self.run(**batch), batch["slot_mask"])
+
+    @torch.inference_mode()
+    def score(
+        self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
+        explain: bool = False, contributions: bool = False,
+    ) -> list[Scores | Exception]:
+        views = [clip.views for clip in clips]
+        if explain or contributions:
+            rows = self.explainer.explain(
+                self.batch(views, prompts), [clip.duration_seconds for clip in clips],
+                text=explain, contributions=self.supports_contributions,
+            )
+        else:
+            rows = self.score_views(views, prompts)
+        pairs = zip(rows, clips, strict=True)
+        return [
+            row if isinstance(row, Exception) else row | {"warnings": clip.warnings}
+            for row, clip in pairs
+        ]
+
+    @torch.inference_mode()
+    def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
+        """What the model takes: text and features."""
+        stacked = {
+            name: torch.stack([clip[name] for clip in views]).to(self.device) for name in views[0]
+        }
+        text = self.processor.encode_prompts(list(prompts)).to(self.device)
+        return {"features": self.model.encode(stacked, list(prompts)), **text}
+
+
+class VlmEngine(ModelEngine):
+    """Drives a `VlmModel` and its processor on one device."""
+
+    supports_contributions = False
+
+    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
+        self._set(model, processor, device, model)
+        self.sizes = processor.sizes
+
+    @property
+    def requests(self) -> Mapping[str, FrameRequest]:
+        return self.processor.requests
+
+    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+        return self.processor.encode_frames(frames, name=str(path), start_seconds=start_seconds)
+
+    @torch.inference_mode()
+    def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
+        """What the model takes: text and pixels."""
+        batch = self.processor.encode_prompts(list(prompts), list(views))
+        return {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
+
+
+class NoEngine:
+    """Stands in where no item can be opened, so that no model has to be loaded."""
+
+    requests: Mapping[str, FrameRequest] = {}
+    sizes: Mapping[str, Any] = {}
+    explains = supports_contributions = True
+
+    def prepare(self, path: Path) -> PreparedClip:
+        raise VideoError(str(path), "not opened, as no model is loaded")
+
+    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+        return {}
+
+    def score_views(
+        self, views: Sequence[Views], prompts: Sequence[str | None]
+    ) -> list[Scores | Exception]:
+        return []
+
+    def score(
+        self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
+        explain: bool = False, contributions: bool = False,
+    ) -> list[Scores | Exception]:
+        return []
+
+
+_ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
+
+
+def load_engine(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
+) -> ModelEngine:
+    """Loads the model, with its LLM in a number type, and the processor of a checkpoint.
+
+    Raises:
+        OSError, ValueError, RuntimeError: when they cannot be loaded.
+        encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
+    """
+    engine = _ENGINES[checkpoint.model_type]
+    processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
+    model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
+    return engine(model, processor, device=device)

@@ -1,0 +1,236 @@
+"""Explanations: what the model writes about a clip, and how far each dimension's evidence counts.
+
+    assessor = aigveval.load("folder/of/a/model", explain=True)
+    row = assessor.score("clip.mp4", prompt="a dog runs on the beach")
+    row.explanation, row.defects, row.problems, row.contributions
+
+The level words of an answer are those nearest to the scores, as in the texts that models learn
+from: a word is then never more than half a point away from its score. (The likeliest word can be
+further off, where the probabilities have two peaks.) What the model writes after them is parsed
+and checked; an answer with any problem is written again, up to three times in all, and the best of
+them counts. What is wrong with that one stays in `problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
+from prompts.answer import TENTHS, Problem
+from prompts.rubric import Score as ScoreName
+
+from ..assessment import Contributions, Scores
+from ..errors import one_line
+from ..model.base import AIGVEvalOutput, ScorerModel, name_scores
+from ..model.generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
+from ..model.library_internals import cache_of
+from ..model.projector import unpack_features
+
+ATTEMPTS = 3
+
+
+class Explainer:
+    """Explains the scores of one model.
+
+    Args:
+        model: in eval mode.
+        tokenizer: its processor's.
+        run: the model's forward, or what gives the same in less time.
+        max_new_tokens: limit of a text.
+        attempts: how often a text is written, at least 1.
+    """
+
+    def __init__(
+        self, model: ScorerModel, tokenizer: PreTrainedTokenizerBase, *,
+        run: Callable[..., AIGVEvalOutput], max_new_tokens: int = MAX_NEW_TOKENS,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        self.model, self.tokenizer, self.run = model, tokenizer, run
+        self.max_new_tokens, self.attempts = max_new_tokens, attempts
+
+    @torch.inference_mode()
+    def explain(
+        self, batch: dict[str, Any], durations: Sequence[float], *, text: bool, contributions: bool
+    ) -> list[Scores | Exception]:
+        """Scores the clips of a batch and adds the extra fields of an `Assessment`.
+
+        Args:
+            batch: as the model takes it.
+            durations: of the clips, in seconds.
+            text: add `explanation`, `defects` and `problems`; the model must be trained to write.
+            contributions: add `contributions`; the model must have encoders.
+        """
+        output, named = self._score(batch, use_cache=text)
+        good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
+        rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
+        if contributions:
+            scored = {name: value[good] for name, value in batch.items()}
+            found = contributions_of(self.model, scored, output.scores[good], run=self.run)
+            for row, moved in zip(good, found):
+                rows[row]["contributions"] = moved
+        if text:
+            for row, tries in self._tries(batch, output, named, durations).items():
+                answer = best_of(tries)
+                rows[row].update(
+                    explanation=dict(answer.reasoning), defects=answer.defects,
+                    problems=tuple(one_line(f"{p.kind}: {p.detail}") for p in answer.problems),
+                )
+        return [s if isinstance(s, Exception) else row for s, row in zip(named, rows)]
+
+    @torch.inference_mode()
+    def tries(
+        self, batch: dict[str, Any], durations: Sequence[float]
+    ) -> list[tuple[Scores, list[Answer]] | Exception]:
+        """Scores of each clip and every answer that is written of it; `best_of` them counts.
+
+        Args:
+            batch, durations: as of `explain`.
+        """
+        output, named = self._score(batch, use_cache=True)
+        found = self._tries(batch, output, named, durations)
+        return [s if isinstance(s, Exception) else (s, found[row]) for row, s in enumerate(named)]
+
+    def _score(
+        self, batch: dict[str, Any], *, use_cache: bool
+    ) -> tuple[Any, list[Scores | Exception]]:
+        output = self.run(**batch, use_cache=use_cache)
+        return output, name_scores(output, batch["slot_mask"])
+
+    def _tries(
+        self, batch: dict[str, Any], output: Any, named: Sequence[Scores | Exception],
+        durations: Sequence[float],
+    ) -> dict[int, list[Answer]]:
+        """Answers of each row with scores: greedy at first, then sampled with fixed seeds."""
+        scores: list[dict[ScoreName, float]] = [
+            {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
+            for row in named
+        ]
+        writer = AnswerWriter(
+            self.model, self.tokenizer, batch=batch, cache=cache_of(output),
+            heads=answer_heads(self.model, batch, scores),
+        )
+        tries: dict[int, list[Answer]] = {
+            row: [] for row, scored in enumerate(named) if not isinstance(scored, Exception)
+        }
+        for attempt in range(self.attempts):
+            todo = [row for row, found in tries.items() if not found or best_of(found).problems]
+            if not todo:
+                break
+            written = writer.write(
+                todo, max_new_tokens=self.max_new_tokens, seed=attempt if attempt else None
+            )
+            for row, text in zip(todo, written):
+                tries[row].append(read_answer(
+                    text, scores=scores[row], duration_seconds=durations[row],
+                    times=self.model.config.answer_times,
+                ))
+        return tries
+
+
+def best_of(tries: Sequence[Answer]) -> Answer:
+    """The answer with the fewest problems, of equal ones the first."""
+    return min(tries, key=lambda answer: len(answer.problems))
+
+
+def read_answer(
+    written: Written, *, scores: Mapping[ScoreName, float], duration_seconds: float, times: str
+) -> Answer:
+    """Reads what the model wrote, times in seconds; all that is wrong is in `problems`.
+
+    What cannot be read is left out, and so are texts that repeat themselves, and statements about
+    a dimension that has no score, as about the alignment with an unknown prompt.
+
+    Args:
+        written: by the model.
+        scores: of the scoring pass; names that are absent are unknown.
+        duration_seconds: of the clip.
+        times: unit of the times in the text, `tenths` of the clip or `seconds`.
+    """
+    length = TENTHS if times == "tenths" else duration_seconds
+    answer = parse(
+        written.text, expected_scores=list(scores), duration_seconds=length,
+        finished=written.finished,
+    )
+    extra = [
+        Problem(kind="unexpected_line", detail=f"{name}, which has no score")
+        for name in DIMENSIONS
+        if name not in scores and (
+            name in answer.reasoning or any(d.dimension == name for d in answer.defects or ())
+        )
+    ]
+    answer = replace(
+        answer,
+        scores={name: score for name, score in answer.scores.items() if name in scores},
+        reasoning={name: text for name, text in answer.reasoning.items() if name in scores},
+        defects=None if answer.defects is None else tuple(
+            defect for defect in answer.defects if defect.dimension in scores
+        ),
+    )
+    found = check_consistency(answer, duration_seconds=length, slot_scores=scores)
+    repeated = {problem.detail for problem in found if problem.kind == "repeats_itself"}
+    answer = replace(
+        answer,
+        reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in repeated},
+        problems=(*answer.problems, *extra, *found),
+    )
+    return answer.scaled(duration_seconds / TENTHS) if times == "tenths" else answer
+
+
+def contributions_of(
+    model: ScorerModel, batch: Mapping[str, Tensor], scores: Tensor, *,
+    run: Callable[..., AIGVEvalOutput] | None = None,
+) -> list[Contributions]:
+    """How far each dimension's evidence moves the overall score, see `Contributions`.
+
+    All variants of all clips, each with the tokens of one dimension or of all replaced by their
+    training mean, go through the model as one batch.
+
+    Args:
+        model: in eval mode, with encoders.
+        batch: b clips, as the model takes them.
+        scores: (b, 4) that it gave for them.
+        run: what gives them; by default the model's forward.
+
+    Raises:
+        ValueError: when a score is no number.
+    """
+    if not len(scores):
+        return []
+    entries = model.config.encoders
+    seen = [name for name in DIMENSIONS if any(e["dimension"] == name for e in entries)]
+    replaced = [
+        _without(model, batch["features"], dimensions)
+        for dimensions in ([], *([name] for name in seen), seen)
+    ][1:]
+    inputs = {
+        name: value.repeat(len(replaced), *[1] * (value.ndim - 1))
+        for name, value in batch.items() if name != "features"
+    }
+    found = (run or model)(features=torch.cat(replaced), **inputs).scores
+    assert found is not None
+    overall = SCORES.index("overall")
+    variants = found[:, overall].double().view(len(replaced), -1).T.tolist()  # (b, variants)
+    rows = []
+    for full, (*without, baseline) in zip(scores[:, overall].double().tolist(), variants):
+        moved = {name: round(full - score, 5) for name, score in zip(seen, without)}
+        known = round(baseline, 5) + sum(moved.values())
+        rows.append(Contributions(
+            baseline=round(baseline, 5), residue=round(round(full, 5) - known, 5), **moved
+        ))
+    return rows
+
+
+def _without(model: ScorerModel, features: Tensor, dimensions: Sequence[str]) -> Tensor:
+    """Features (b, K, D) with the tokens of some dimensions' encoders at their training mean."""
+    features = features.clone()
+    parts = unpack_features(features, model.config.feature_shapes)  # views
+    for entry, part in zip(model.config.encoders, parts):
+        if entry["dimension"] in dimensions:
+            part.copy_(model.model.projectors[entry["name"]].mean.expand_as(part))
+    return features

@@ -1,0 +1,271 @@
+"""Fusion: encoder tokens, standardised and projected, into the LLM's embeddings.
+
+Axis legend: b batch, k tokens of one encoder, d its width, K tokens of all encoders, D the widest
+d, s sequence, h width of the LLM.
+"""
+
+import inspect
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from encoders.base import Encoder, join_rows
+from prompts import SCORES, clean
+from prompts.rubric import MAX_SCORE, MIN_SCORE
+
+from .config import AIGVEvalConfig
+from .defect_detector import DefectDetector
+
+MIDDLE = (MIN_SCORE + MAX_SCORE) / 2  # the score hint of features without any evidence
+_BEND = 0.5  # points before the ends of the scale
+
+
+def pack_features(tokens: Sequence[Tensor]) -> Tensor:
+    """Tokens (b, k_i, d_i) of several encoders to one tensor (b, K, D), zero-padded in width."""
+    width = max(part.shape[-1] for part in tokens)
+    return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1])) for part in tokens], 1)
+
+
+def unpack_features(features: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Inverse of `pack_features`: (b, K, D) and each encoder's (k, d) to (b, k_i, d_i)."""
+    expected = (sum(k for k, _ in shapes), max(d for _, d in shapes))
+    if features.ndim != 3 or tuple(features.shape[1:]) != expected:
+        raise ValueError(
+            f"features must be (b, {expected[0]}, {expected[1]}), got {tuple(features.shape)}"
+        )
+    parts = features.split([k for k, _ in shapes], dim=1)
+    return [part[..., :d] for part, (_, d) in zip(parts, shapes)]
+
+
+def join_tokens(encoder: Encoder, tokens: Tensor, text: Sequence[str | None] | None) -> Tensor:
+    """`encoders.base.join_rows` with prompts as the question has them, cleaned: (b, k, d)."""
+    return join_rows(encoder, tokens, text and [clean(prompt or "") for prompt in text])
+
+
+def bounded(scores: Tensor) -> Tensor:
+    """Scores of any size in 1-5, in the same order: what is worse than bad still differs.
+
+    They stay as they are up to `_BEND` from an end, and come near it exponentially from there.
+    """
+    beyond = ((scores - MIDDLE).abs() - (MAX_SCORE - MIDDLE - _BEND)).clamp_min(0)
+    bent = _BEND * -torch.expm1(-beyond / _BEND)
+    return scores - (scores - MIDDLE).sign() * (beyond - bent)
+
+
+def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
+    """Scores (...) and embeddings (5, h) of the level words, worst first, to embeddings (..., h).
+
+    Between two levels it's a linear mix, as `prompts.level_distribution`, of `bounded` scores.
+    """
+    steps = bounded(scores) - MIN_SCORE
+    # With a gradient at a level itself too, which is where new projectors begin.
+    below = steps.detach().nan_to_num().long().clamp(max=len(levels) - 2)
+    share = (steps - below).unsqueeze(-1).to(levels.dtype)
+    return torch.lerp(levels[below], levels[below + 1], share)
+
+
+class FeatureProjector(nn.Module):
+    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h), and score hints.
+
+    Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
+    token's position. It starts with the position alone, as large as the LLM's own embeddings
+    (`embedding_rms`): the projection has to be learned.
+
+    The score head gives four numbers per token, which add up to the score hints (see
+    `AIGVEvalBackbone`).
+    `probe` (4, d) is a linear map onto them that is given, not trained: zero, unless `set_probe`
+    was called.
+    """
+
+    mean: Tensor
+    std: Tensor
+    probe: Tensor
+
+    def __init__(
+        self,
+        num_tokens: int,
+        dim: int,
+        width: int,
+        *,
+        hidden: int,
+        embedding_rms: float,
+        clip: float,
+        dropout: float,
+        noise: float,
+    ) -> None:
+        super().__init__()
+        self.clip, self.dropout, self.noise = clip, dropout, noise
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("probe", torch.zeros(len(SCORES), dim))
+        self.up = nn.Linear(dim, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.score_head = nn.Linear(hidden, len(SCORES))
+        self.position = nn.Parameter(torch.empty(num_tokens, width))
+        nn.init.normal_(self.position, std=embedding_rms)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Reset the projection and the score head; positions and statistics stay."""
+        nn.init.normal_(self.up.weight, std=1 / math.sqrt(self.up.in_features))
+        nn.init.zeros_(self.up.bias)
+        for head in (self.down, self.score_head):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        self.probe.zero_()
+
+    @torch.no_grad()
+    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+        """See `AIGVEvalModel.set_feature_stats`."""
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != self.mean.shape or not value.isfinite().all():
+                raise ValueError(
+                    f"{name} must be finite and of shape {tuple(self.mean.shape)}, "
+                    f"got {tuple(value.shape)}"
+                )
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    @torch.no_grad()
+    def set_probe(self, weight: Tensor, bias: Tensor) -> None:
+        """A linear map from tokens to the scores, beside the trained one.
+
+        Args:
+            weight: (4, d), of the standardised tokens.
+            bias: (4,), added to the trained bias once.
+        """
+        self.probe.copy_(weight)
+        self.score_head.bias.add_(bias.to(self.score_head.bias))
+
+    def standardise(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., d) by the fixed statistics, limited to `clip` standard deviations."""
+        x = (tokens.to(self.up.weight.dtype) - self.mean) / self.std
+        return x.clamp(-self.clip, self.clip)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (b, k, d) to embeddings (b, k, h) and score offsets (b, k, 4) in points."""
+        x = self.standardise(tokens)
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        if self.training and self.dropout:
+            x = x * (torch.rand(len(x), 1, 1, device=x.device) >= self.dropout)
+        hidden = nn.functional.gelu(self.up(x))
+        offsets = self.score_head(hidden) + nn.functional.linear(x, self.probe)
+        return self.down(hidden) + self.position, offsets
+
+
+class AIGVEvalBackbone(nn.Module):
+    """Projectors and language model: token ids and features to the last hidden state.
+
+    With `config.score_hints` the LLM also reads score hints, as level words. In the four
+    placeholders after the features' stands the hint of each score: `MIDDLE` plus the score heads'
+    outputs, averaged over each encoder's tokens and summed over the encoders. To each token's
+    embedding its own hint of its encoder's dimension is added. A value between "fair" and "good" is
+    a mix of the two words' embeddings. LLMs copy words well, so little training is enough, where
+    the meaning of projected features has to be learned from thousands of clips.
+    """
+
+    def __init__(self, config: AIGVEvalConfig, language_model: PreTrainedModel) -> None:
+        super().__init__()
+        self.config = config
+        self.language_model = language_model
+        embedding: Tensor = language_model.get_input_embeddings().weight  # type: ignore[assignment]
+        self.projectors = nn.ModuleDict(
+            {
+                entry["name"]: FeatureProjector(
+                    entry["num_tokens"],
+                    entry["dim"],
+                    embedding.shape[1],
+                    hidden=config.projector_hidden,
+                    # A sample of the vocabulary is enough for a scale.
+                    embedding_rms=embedding[::64].float().square().mean().sqrt().item(),
+                    clip=config.feature_clip,
+                    dropout=config.feature_dropout,
+                    noise=config.feature_noise,
+                )
+                for entry in config.encoders
+            }
+        )
+        for name, parameter in self.projectors.named_parameters():
+            if ".score_head." in name:  # DDP would wait for the gradient of what isn't used
+                parameter.requires_grad_(config.score_hints)
+        self.detector: DefectDetector | None = None
+        if config.detector:
+            self.add_detector(config.detector)
+        # Models with ALiBi take none.
+        arguments = inspect.signature(language_model.forward).parameters
+        self._takes_positions = "position_ids" in arguments
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        features: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """See `AIGVEvalModel.forward`; further arguments go to the language model."""
+        is_feature = input_ids.eq(self.config.feature_token_id)  # type: ignore[arg-type]
+        # The placeholder's id lies beyond the vocabulary; whatever row 0 holds is overwritten.
+        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_feature, 0))
+        if features is not None:
+            counts = is_feature.sum(1).tolist()
+            needed = features.shape[1] + len(SCORES) * self.config.score_hints
+            if len(features) != len(input_ids) or set(counts) != {needed}:
+                raise ValueError(
+                    f"placeholder counts per row are {counts}, "
+                    f"but features are {len(features)} rows that fill {needed}"
+                )
+            projected = self.project(features)
+            embeds = embeds.masked_scatter(is_feature.unsqueeze(-1), projected.to(embeds.dtype))
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if self._takes_positions:
+            if position_ids is None:
+                position_ids = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
+            kwargs["position_ids"] = position_ids
+        return self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features (b, K, D) to what stands in the placeholders, (b, K, h) or (b, K + 4, h)."""
+        outputs = self._outputs(features)
+        if not self.config.score_hints:
+            return torch.cat([embeddings for embeddings, _ in outputs], dim=1)
+        ids = torch.tensor(self.config.level_token_ids, device=features.device)
+        levels = self.language_model.get_input_embeddings()(ids)
+        shown = [
+            embeddings + mix_levels(MIDDLE + offsets[..., SCORES.index(entry["dimension"])], levels)
+            for (embeddings, offsets), entry in zip(outputs, self.config.encoders)
+        ]
+        return torch.cat([*shown, mix_levels(_score_hints(outputs), levels)], dim=1)
+
+    def score_hints(self, features: Tensor) -> Tensor:
+        """Features (b, K, D) to the score hints (b, 4), unbounded."""
+        return _score_hints(self._outputs(features))
+
+    def add_detector(self, names: Sequence[str]) -> None:
+        """Add a new, untrained detector of these defects."""
+        self.config.detector = list(names)
+        self.detector = DefectDetector(self.config.encoders, names)
+        # No gradients: see `train.detector_fit`.
+        self.detector.requires_grad_(False).eval().to(self.language_model.device)
+
+    def standardised(self, features: Tensor) -> list[Tensor]:
+        """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""
+        parts = unpack_features(features, self.config.feature_shapes)
+        projectors = cast(Iterable[FeatureProjector], self.projectors.values())
+        return [project.standardise(part) for project, part in zip(projectors, parts)]
+
+    def _outputs(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        parts = unpack_features(features, self.config.feature_shapes)
+        return [project(part) for project, part in zip(self.projectors.values(), parts)]
+
+
+def _score_hints(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return MIDDLE + torch.stack([offsets.mean(1) for _, offsets in outputs]).sum(0)

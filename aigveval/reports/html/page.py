@@ -1,0 +1,168 @@
+"""Fills a template into one HTML file that needs nothing beside it; contact strips of clips."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prompts.rubric import MAX_SCORE, MIN_SCORE
+
+from ...errors import one_line
+from ...files import write_text
+from ...metrics import Estimate
+from ...versions import __version__
+from ..tables import show
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MOST_STRIPS = 120  # about 10 kB and a third of a second each
+MOST_ROWS = 500
+FRAMES = 4  # of a strip
+HEIGHT_PX = 72
+WIDEST_FRAME_PX = 128  # one of 16:9 is whole; a wider one is cut at the sides
+_GAP_PX = 2
+_QUALITY = 65  # of JPEG, 0 to 95
+
+Progress = Callable[[int, int], None]  # called with how many of how many strips are made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A contact strip, or why there is none.
+
+    Args:
+        uri: `data:image/jpeg;base64,...`; empty without picture.
+        width_px, height_px: of the picture.
+        reason: why there is no picture; one line.
+    """
+
+    uri: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCell:
+    """One score of a clip, drawn as a bar of its spread on the scale.
+
+    Args:
+        value: the prediction; None where there is none.
+        std: its spread, or None.
+        human: what people gave, or None.
+        low, high: ends of the scale.
+        sort: what the column is sorted by.
+    """
+
+    value: float | None
+    std: float | None = None
+    human: float | None = None
+    low: float = MIN_SCORE
+    high: float = MAX_SCORE
+    sort: float | None = None
+
+    def percent(self, score: float) -> float:
+        """Where a score lies between the ends of the scale, 0 to 100."""
+        share = (score - self.low) / (self.high - self.low)
+        return round(100.0 * min(max(share, 0.0), 1.0), 1)
+
+
+@dataclass(kw_only=True)
+class ClipRow:
+    """One clip of a page.
+
+    Args:
+        video, prompt, generator: as the files have them.
+        path: where the video should be.
+        cells: its scores.
+        strip: its frames; None where it is too far down for one.
+        error: why it has no scores.
+        warnings: what was noticed when it was read.
+    """
+
+    video: str
+    path: Path
+    prompt: str | None = None
+    generator: str | None = None
+    cells: dict[str, ScoreCell] = field(default_factory=dict)
+    strip: Strip | None = None
+    error: str | None = None
+    warnings: Sequence[str] = ()
+
+
+def make_strip(path: Path) -> Strip:
+    """Reads four frames, evenly spread over the clip; a file that cannot be read gives a reason."""
+    from PIL import Image
+
+    from encoders.sampling import uniform
+    from encoders.video import FrameRequest, VideoError, read_frames
+
+    request = FrameRequest(indices=lambda count, fps: uniform(count, FRAMES), stream="fast")
+    try:
+        _, found = read_frames(path, {"strip": request}, fast_short_side_px=2 * HEIGHT_PX)
+    except VideoError as error:
+        return Strip(reason=one_line(error.reason))
+    frames = found["strip"].pixels.permute(0, 2, 3, 1).numpy()  # (t, h, w, 3)
+    height, width = frames.shape[1:3]
+    width = max(1, round(width * HEIGHT_PX / height))
+    shown = min(width, WIDEST_FRAME_PX)
+    left = (width - shown) // 2
+    parts: list[np.ndarray] = []
+    for frame in frames:
+        small = Image.fromarray(frame).resize((width, HEIGHT_PX), Image.Resampling.LANCZOS)
+        parts += [np.asarray(small)[:, left:left + shown], np.full((HEIGHT_PX, _GAP_PX, 3), 255)]
+    picture = np.concatenate(parts[:-1], axis=1).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Strip(
+        uri=f"data:image/jpeg;base64,{encoded}", width_px=picture.shape[1], height_px=HEIGHT_PX
+    )
+
+
+def add_strips(
+    rows: Sequence[ClipRow], *, first: Sequence[ClipRow] = (), progress: Progress | None = None
+) -> None:
+    """Gives strips to the rows in `first`, then to the others from the top until there are enough.
+    """
+    paths = list(dict.fromkeys(row.path for row in (*first, *rows)))[:MOST_STRIPS]
+    strips = {}
+    with ThreadPoolExecutor(2) as pool:
+        for path, strip in zip(paths, pool.map(make_strip, paths)):
+            strips[path] = strip
+            if progress is not None:
+                progress(len(strips), len(paths))
+    for row in (*first, *rows):
+        row.strip = strips.get(row.path)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("aigveval.reports.html"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters["show"] = show
+    environment.tests["estimate"] = lambda cell: isinstance(cell, Estimate)
+    environment.globals.update(version=__version__, most_rows=MOST_ROWS, most_strips=MOST_STRIPS)
+    return environment
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Renders `templates/TEMPLATE` with the values into a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_text(path, _environment().get_template(template).render(values))

@@ -1,0 +1,159 @@
+"""Rows with explanations and contributions, and the files that hold them."""
+
+import csv
+import json
+import os
+
+import pandas
+import pytest
+
+from aigveval.assessment import Assessment, Contributions
+from aigveval.reports.results import ResultsFile, read_results, take_earlier
+from prompts import Defect
+
+from ..test_assessment import SUFFIXES, failed, scored
+
+MOVED = Contributions(baseline=3.1, residue=-0.05, technical=0.4, motion=-0.25, semantic=0.05)
+DEFECTS = (
+    Defect(name="low_resolution", severity=4),
+    Defect(name="freeze", severity=2, start_seconds=0.6, end_seconds=1.4),
+)
+TEXT = {"technical": "sharp, \"crisp\"; fine.", "motion": "steady.", "semantic": "c'est ça."}
+
+
+def explained(video="e.mp4", **fields) -> Assessment:
+    values = {"explanation": TEXT, "defects": DEFECTS, "problems": (), "contributions": MOVED}
+    return scored(video, **values | fields)
+
+
+ROWS = [
+    explained("all.mp4"),
+    explained("none.mp4", defects=()),
+    explained("unread.mp4", explanation={}, defects=None,
+              problems=("unexpected_line: a, b", "no_answer: c: d")),
+    explained("one dimension.mp4", prompt=None, explanation={"motion": "shaky."},
+              contributions=Contributions(baseline=1.0, residue=0.0, motion=2.25)),
+    explained("numbers.mp4", explanation=None, defects=None, problems=None),
+    scored("plain.mp4"),
+    failed(),
+]
+
+
+class TestRow:
+    def test_extras(self):
+        assert [row.extras for row in ROWS] == [
+            ["explanation", "contributions"]] * 4 + [["contributions"], [], []]
+
+    def test_keys_are_there_only_with_something_in_them(self):
+        plain = list(scored().to_dict())
+        assert list(ROWS[0].to_dict()) == [
+            *plain, "explanation", "defects", "problems", "contributions"]
+        assert list(ROWS[4].to_dict()) == [*plain, "contributions"]
+        assert list(failed().to_dict()) == plain
+
+    def test_documented_form(self):
+        row = ROWS[0].to_dict()
+        assert row["defects"] == [
+            {"name": "low_resolution", "dimension": "technical", "severity": 4,
+             "start_seconds": None, "end_seconds": None},
+            {"name": "freeze", "dimension": "motion", "severity": 2,
+             "start_seconds": 0.6, "end_seconds": 1.4},
+        ]
+        assert row["contributions"] == {
+            "technical": 0.4, "motion": -0.25, "semantic": 0.05, "sum": 0.2, "residue": -0.05,
+            "baseline": 3.1,
+        }
+
+    @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.video)
+    def test_survives_json(self, row):
+        assert Assessment.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"explanation": {"sound": "x"}}, "^an explanation is about "),
+            ({"explanation": "text"}, "^an explanation or contributions of another form: "),
+            ({"problems": None}, "^an explanation or contributions of another form: "),
+            ({"defects": [{"name": "wobble", "severity": 1}]}, "^unknown defect 'wobble'; known: "),
+            ({"defects": [{"name": "blur", "severity": 6}]}, "^severity must be an integer 1-5"),
+            ({"contributions": {"baseline": 3.0}}, "^an explanation or contributions of another"),
+            ({"contributions": {"baseline": 9.0, "residue": 0}}, "^baseline must be finite and in"),
+        ],
+    )
+    def test_rejects(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            Assessment.from_dict(ROWS[0].to_dict() | change)
+
+    def test_no_explanation_of_a_failure(self):
+        with pytest.raises(ValueError, match=r"cannot have scores, got \['contributions'\]$"):
+            Assessment.from_dict(failed().to_dict() | {"contributions": MOVED.to_dict()})
+        with pytest.raises(ValueError, match="^explanation and problems must be both given or"):
+            scored(problems=())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+class TestFiles:
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_round_trip_whichever_row_comes_first(self, tmp_path, suffix, order):
+        path = tmp_path / f"r{suffix}"
+        with ResultsFile(path) as results:
+            for row in ROWS[::order]:
+                results.write(row)
+                if suffix != ".parquet":
+                    assert read_results(path)[-1] == row  # on disk at once
+        assert read_results(path) == ROWS[::order]
+        with ResultsFile(path, keep=ROWS[::order]):
+            pass
+        assert read_results(path) == ROWS[::order] and os.listdir(tmp_path) == [path.name]
+
+    def test_without_extras_the_file_is_as_ever(self, tmp_path, suffix):
+        path = tmp_path / f"r{suffix}"
+        with ResultsFile(path, keep=[scored(), failed()]):
+            pass
+        if suffix == ".parquet":
+            found = list(pandas.read_parquet(path))
+        elif suffix == ".csv":
+            found = list(pandas.read_csv(path))
+        else:
+            found = list(json.loads(path.read_text().splitlines()[0]))
+        assert found[-4:] == ["version", "seconds", "error", "warnings"]
+
+    def test_what_counts_as_done(self, tmp_path, suffix):
+        path = tmp_path / f"r{suffix}"
+        with ResultsFile(path, keep=ROWS):
+            pass
+        keys = {row.key() for row in ROWS}
+
+        def done(*extras):
+            return len(take_earlier(path, keys, resume=True, extras=extras).done)
+
+        assert (done(), done("contributions"), done("explanation", "contributions")) == (6, 5, 4)
+        anew = take_earlier(path, keys, resume=False, extras=["explanation", "contributions"])
+        assert anew.note == f"{path}: earlier results replaced"
+        aside = take_earlier(path, keys, resume=False, extras=["contributions"])
+        assert aside.note == f"{path}: earlier results kept as {tmp_path}/r.old-1{suffix}"
+        assert read_results(tmp_path / f"r.old-1{suffix}") == ROWS
+
+
+def test_cells_of_csv(tmp_path):
+    path = tmp_path / "r.csv"
+    with ResultsFile(path, keep=ROWS[:3]):
+        pass
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        first, second, third = csv.DictReader(file)
+    assert first["defects"] == "low resolution 4; freeze 2 0.6-1.4" and first["problems"] == "none"
+    assert first["explanation_technical"] == TEXT["technical"]
+    assert (first["contribution_sum"], first["contribution_baseline"]) == ("0.2", "3.1")
+    assert second["defects"] == "none"
+    assert third["defects"] == "" and third["problems"].splitlines() == [
+        "unexpected_line: a, b", "no_answer: c: d"]
+
+
+def test_tables_of_parquet(tmp_path):
+    path = tmp_path / "r.parquet"
+    with ResultsFile(path, keep=ROWS):
+        pass
+    table = pandas.read_parquet(path)
+    assert table["contributions"][0]["technical"] == 0.4
+    assert table["defects"][0][1]["end_seconds"] == 1.4
+    assert table["explanation"][3] == {"technical": None, "motion": "shaky.", "semantic": None}
