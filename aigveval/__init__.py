@@ -4,14 +4,19 @@
     assessor = aigveval.load("lite")
     print(assessor.score("clip.mp4", prompt="a dog runs on the beach").overall)
 
-The package root stays light: torch and transformers are imported when `load` is called.
+The package root stays light: torch and transformers are imported when `load` is called. It only
+lets OpenMP's threads sleep while they wait, which must be said before torch is loaded.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from encoders.cpu import configure_openmp
+
 if TYPE_CHECKING:
     from .inference.assessor import Assessor, load
     from .assessment import Assessment, Score
+
+configure_openmp()
 
 __version__ = "0.1.0"
 __all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]

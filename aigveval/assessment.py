@@ -1,9 +1,9 @@
 """What an assessment of a video says: `Score` and `Assessment`, validated when they are built.
 
 A row is the same everywhere: `video, prompt, overall, technical, motion, semantic, model, version,
-seconds, error`, each score as `{"score", "std"}` or null. A run that explains adds `explanation`,
-`defects`, `problems` and `contributions` to the rows that it could. Files of rows: see
-`aigveval.reports.results`.
+seconds, error, warnings`, each score as `{"score", "std"}` or null. A run that explains adds
+`explanation`, `defects`, `problems` and `contributions` to the rows that it could. Files of rows:
+see `aigveval.reports.results`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class Assessment:
         version: version of aigveval.
         seconds: wall time spent on this video, decoding included.
         error: why the video could not be assessed, one line; None when it could.
+        warnings: what was done to show it as a player does, or is wrong with it, one line each,
+            such as `interlaced: deinterlaced`; none as a rule.
         explanation: reasoning per dimension, as far as the model gave one that can be read; None
             when it was not asked, as the next two.
         defects: what is wrong with the video; None also when the model's list cannot be read.
@@ -123,6 +125,7 @@ class Assessment:
     version: str
     seconds: float
     error: str | None = None
+    warnings: tuple[str, ...] = ()
     explanation: Mapping[str, str] | None = None
     defects: tuple[Defect, ...] | None = None
     problems: tuple[str, ...] | None = None
@@ -134,6 +137,8 @@ class Assessment:
             raise ValueError("explanation and problems must be both given or both None")
         if unknown := set(self.explanation or ()) - set(DIMENSIONS):
             raise ValueError(f"an explanation is about {DIMENSIONS}, got {sorted(unknown)}")
+        for warning in self.warnings:
+            _check_line("a warning", warning)
         given = [name for name in SCORE_FIELDS if getattr(self, name) is not None]
         if self.error is None and "overall" not in given:
             raise ValueError("an assessment without an error needs an overall score")
@@ -141,8 +146,7 @@ class Assessment:
             given += self.extras
             if given:
                 raise ValueError(f"an assessment with an error cannot have scores, got {given}")
-            if not self.error.strip() or len(self.error.splitlines()) > 1:
-                raise ValueError(f"error must be one line of text, got {self.error!r}")
+            _check_line("error", self.error)
 
     @property
     def extras(self) -> list[str]:
@@ -154,6 +158,7 @@ class Assessment:
         row = {name: getattr(self, name) for name in ROW_FIELDS}
         for name in SCORE_FIELDS:
             row[name] = row[name] and asdict(row[name])
+        row["warnings"] = list(self.warnings)
         if self.explanation is not None:
             row["explanation"] = dict(self.explanation)
             defects = self.defects
@@ -173,7 +178,7 @@ class Assessment:
         if not isinstance(row, Mapping):
             raise ValueError(f"a row must be a mapping, got {one_line(repr(row), limit=40)}")
         try:
-            values = {name: row[name] for name in ROW_FIELDS}
+            values = {name: row[name] for name in ROW_FIELDS if name != "warnings"}
             values |= _extras_of(row)
             for name in SCORE_FIELDS:
                 if values[name] is not None:
@@ -182,6 +187,11 @@ class Assessment:
             raise ValueError(f"no {error.args[0]!r} in the row") from None
         except TypeError:
             raise ValueError('a score must be {"score", "std"} or null') from None
+        warnings = row.get("warnings")  # rows of earlier versions have none
+        if not isinstance(warnings, (list, tuple, type(None))):
+            found = one_line(repr(warnings), limit=40)
+            raise ValueError(f"warnings must be a list of lines, got {found}")
+        values["warnings"] = tuple(warnings or ())
         for name in ("video", "model", "version", "prompt", "error"):
             optional = name in ("prompt", "error") and values[name] is None
             if not optional and not isinstance(values[name], str):
@@ -222,6 +232,11 @@ def _extras_of(row: Mapping[str, Any]) -> dict[str, Any]:
     except (AttributeError, TypeError) as error:
         raise ValueError(f"an explanation or contributions of another form: {error}") from None
     return found
+
+
+def _check_line(name: str, text: object) -> None:
+    if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
+        raise ValueError(f"{name} must be one line of text, got {text!r}")
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:

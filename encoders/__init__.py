@@ -6,13 +6,31 @@
     request = FrameRequest(indices=encoder.frame_indices, stream=encoder.spec.stream)
     info, frames = read_frames("clip.mp4", {"motion": request})
     tokens = encoder(encoder.preprocess(frames["motion"].pixels)[None])  # (1, 16, 513)
+
+The package root stays light: torch is imported when one of these names is asked for.
 """
 
-from .base import Encoder, EncoderSpec
-from .fastvqa import FASTVQA
-from .registry import EncoderError, create_encoder, list_encoders, register_encoder
-from .video import FrameRequest, VideoError, VideoInfo, read_frames, read_video
-from .weights import WeightsError
+from typing import TYPE_CHECKING, Any
+
+from .cpu import configure_openmp
+
+if TYPE_CHECKING:
+    from .base import Encoder, EncoderSpec
+    from .fastvqa import FASTVQA
+    from .registry import EncoderError, create_encoder, list_encoders, register_encoder
+    from .video import FrameRequest, VideoError, VideoInfo, read_frames, read_video
+    from .weights import WeightsError
+
+configure_openmp()  # has no effect once torch is loaded
+
+_HOMES = {
+    "base": ("Encoder", "EncoderSpec"),
+    "fastvqa": ("FASTVQA",),
+    "registry": ("EncoderError", "create_encoder", "list_encoders", "register_encoder"),
+    "video": ("FrameRequest", "VideoError", "VideoInfo", "read_frames", "read_video"),
+    "weights": ("WeightsError",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "FASTVQA",
@@ -29,3 +47,11 @@ __all__ = [
     "read_video",
     "register_encoder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,10 +30,10 @@ def webp_durations(path: str) -> list[float] | None:
 
 
 def webp_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
-    """Frames at ascending positions, each (h, w, 3) uint8 RGB."""
+    """Frames at ascending positions, each (h, w, 4) uint8 RGBA."""
     from PIL import Image
 
     with Image.open(path) as image:
         for position in positions:
             image.seek(position)
-            yield np.array(image.convert("RGB"))  # a copy that may be written to
+            yield np.array(image.convert("RGBA"))  # a copy that may be written to

@@ -1,24 +1,40 @@
 """A video file as its packets tell it: frame times, keyframes, damage, and what it is not.
 
-Nothing is decoded here but the first frame, so this costs milliseconds (reading the file).
+Nothing is decoded here but the first frame, so this costs milliseconds (reading the file). Only
+where packets lie before the first keyframe is decoded up to it, as nothing else tells which of
+them can be shown.
 """
 
 import os
+import re
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from functools import partial
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
 from .animation import webp_durations
+from .display import Look, quarter_turns, transfer_of
+from .packets import (
+    Packet, display_order, find_joins, flushed, from_first_key, is_hidden, nal_length_size,
+    read_packets, well_formed,
+)
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
 _DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpeg assumes
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
+NO_FILE = "a URL, and files are needed: download it and give its path"
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg plays text files, by their suffix
+_CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
+_FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
+_MOST_OBLONG = 8.0  # a pixel ratio beyond is forged
+_SQUARE = 0.01  # a pixel ratio nearer to 1 can't be seen
 
 
 class VideoError(Exception):
@@ -52,12 +68,24 @@ class VideoIndex:
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
     webp: bool = False  # animated WebP, which FFmpeg can't decode
+    skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
+    look: Look = Look()
+    warnings: tuple[str, ...] = ()
 
     def position(self, pts: int | None) -> int:
         """Which frame is on the screen at a time stamp."""
         if self.pts is None or pts is None:
             return 0
         return max(0, int(np.searchsorted(self.pts, pts, "right")) - 1)
+
+
+class _Scan(NamedTuple):
+    packets: list[Packet]  # of frames that are shown, in the order of the file
+    head: list[Any]  # what the first of them decodes to by itself
+    clean: bool  # every one is well formed
+    units: bool  # whether that was looked at, inside of H.264
+    joins: list[int]  # where recordings begin behind the first
+    after_edit: bool  # whether packets before them are decoded, but not shown
 
 
 def inspect(path: str) -> VideoIndex:
@@ -72,51 +100,158 @@ def inspect(path: str) -> VideoIndex:
         if kind in _TEXT_ART:
             raise VideoError(path, "a text file, not a video")
         check_size(path, codec.width, codec.height)
-        packets: list[tuple[int | None, int, bool]] = []
-        head: list[Any] = []
-        nal_bytes = _nal_length_size(codec.name, codec.extradata)
-        clean = True
-        for packet in read_packets(container, stream):
-            if packet is None or packet.is_discard or _is_hidden(codec.name, packet):
-                continue
-            if packet.is_corrupt:
-                clean = False
-                continue
-            if not packets:
-                head = _flushed(packet)
-            packets.append((packet.pts, packet.duration or 0, packet.is_keyframe))
-            if nal_bytes and clean:
-                clean = _well_formed(bytes(packet), nal_bytes)
-        if not packets:
+        scan = _scan(container, stream)
+        found = len(scan.packets)
+        if not found:
             raise VideoError(path, "holds no frames")
-        found = len(packets)
-        announced = max(found, _announced(kind, stream))
-        if announced - found > MAX_LOST * announced:
+        announced, stored = _announced(path, kind, stream)
+        lost = max(0, announced - found)
+        if lost > MAX_LOST * announced:
             raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
-        order = sorted(range(found), key=lambda i: (packets[i][0] is not None, packets[i][0] or 0))
-        pts = np.array([packets[i][0] or 0 for i in order], np.int64)
-        timed = packets[order[0]][0] is not None and bool((np.diff(pts) > 0).all())
+        look, warnings = _look(path, stream, scan.head)
+        if lost:
+            warnings.append(f"truncated: {lost} of its {announced} frames are missing")
+        if announced < stored:
+            warnings.append(f"cut: {announced} of its {stored} frames are shown")
         # AVI stamps packets in the order of decoding: right as a clock, wrong as names of frames.
-        named = timed and kind != "avi"
+        by_time = kind != "avi"
+        packets, joins = scan.packets, scan.joins
+        if by_time and not scan.after_edit:
+            end = joins[0] if joins else found
+            packets = from_first_key(packets[:end], partial(_first_shown, path)) + packets[end:]
+        skipped = found - len(packets)
+        if skipped:
+            joins = [place - skipped for place in joins]
+            warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
+        if joins:
+            warnings.append("time stamps jump: frames in the order of the file")
         rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
-        times = (pts - pts[0]) * float(stream.time_base) if timed else np.arange(found) / rate
-        fps = (found - 1) / float(times[-1]) if found > 1 else rate
+        unit = float(stream.time_base)
+        order, pts = display_order(packets, joins, unit, rate)
+        timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
+        named = timed and by_time and not joins
+        times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
+        fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
         if abs(fps / rate - 1) < 0.005:  # the same, but for time stamps rounded to milliseconds
             fps = rate
-        keys = np.array([rank for rank, i in enumerate(order) if packets[i][2]], np.int64)
+        if announced != stored:
+            objection: str | None = "an edit list"
+        elif skipped:
+            objection = "a beginning inside a GOP"
+        else:
+            sound = scan.units and scan.clean and named
+            objection = _objection(kind, codec, scan.head, sound) or _objection_to(look)
         return VideoIndex(
             times=times,
             fps=fps,
-            last_seconds=packets[order[-1]][1] * float(stream.time_base) or 1 / fps,
+            last_seconds=packets[order[-1]].duration * unit or 1 / fps,
             pts=pts if named else None,
-            keys=keys,
-            clean=clean and announced == found,
-            objection=_objection(kind, codec, head, bool(nal_bytes and clean and named)),
+            keys=np.array([rank for rank, i in enumerate(order) if packets[i].key], np.int64),
+            clean=scan.clean and not lost,
+            objection=objection,
             threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
+            skipped=skipped,
+            look=look,
+            warnings=tuple(warnings),
         )
+
+
+def _scan(container: Any, stream: Any) -> _Scan:
+    """What the packets tell, those left out that no player shows."""
+    codec = stream.codec_context
+    packets: list[Packet] = []
+    head: list[Any] = []
+    nal_bytes = nal_length_size(codec.name, codec.extradata)
+    clean, after_edit = True, False
+    for packet in read_packets(container, stream):
+        if packet is None or is_hidden(codec.name, packet):
+            continue
+        if packet.is_discard:  # by an edit list
+            after_edit = after_edit or not packets
+            continue
+        if not packets:
+            head = flushed(packet)
+        packets.append(Packet(
+            packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
+        ))
+        clean = clean and not packet.is_corrupt
+        if nal_bytes and clean:
+            clean = well_formed(bytes(packet), nal_bytes)
+    jumpy = bool(container.format.flags & _CLOCK_MAY_JUMP)
+    # There a gap makes the packet before it look corrupt, and the last may be cut off.
+    packets = [
+        packet for place, packet in enumerate(packets, 1)
+        if not packet.corrupt or (jumpy and place < len(packets))
+    ]
+    joins = find_joins(packets, float(stream.time_base)) if jumpy else []
+    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit)
+
+
+def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
+    """What the stream's frames need before they look right, and what to say of it."""
+    warnings = []
+    codec, shape = stream.codec_context, Fraction(stream.sample_aspect_ratio or 1)
+    ratio = float(shape)
+    if abs(ratio - 1) < _SQUARE:
+        ratio = 1.0
+    elif not 1 / _MOST_OBLONG <= ratio <= _MOST_OBLONG:
+        warnings.append(f"pixels of {_ratio(shape)} taken as square")
+        ratio = 1.0
+    else:
+        warnings.append(f"pixels of {_ratio(shape)} shown in their shape")
+    transfer = transfer_of(codec)
+    if transfer == "bt2020":
+        warnings.append("BT.2020 colours shown as BT.709")
+    elif transfer:
+        warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
+    alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
+    fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
+    fields = fields or any(frame.interlaced_frame for frame in head)
+    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
+    check_size(path, *look.size(codec.width, codec.height))
+    return look, warnings
+
+
+def _alpha_decoder(codec: Any) -> str | None:
+    """The decoder that also gives transparency, where there is one; it knows 8 bits only."""
+    name = _ALPHA_DECODERS.get(codec.name)
+    deep = codec.format is None or any(part.bits != 8 for part in codec.format.components)
+    return name if name in av.codecs_available and not deep else None
+
+
+def _ratio(shape: Fraction) -> str:
+    return f"{shape.numerator}:{shape.denominator}"
+
+
+def _first_shown(path: str, start: int) -> set[int]:
+    """Time stamps of the sound frames that a decoder gives, up to the first not before `start`."""
+    shown: set[int] = set()
+    with open_file(path) as container:
+        stream = video_stream(path, container)
+        stream.thread_type = "NONE"
+        for packet in read_packets(container, stream):
+            try:
+                frames = stream.decode(packet)
+            except av.FFmpegError:
+                continue
+            for frame in frames:
+                if frame.pts is not None and not frame.is_corrupt:
+                    shown.add(frame.pts)
+                    if frame.pts >= start:
+                        return shown
+    return shown
+
+
+def _objection_to(look: Look) -> str | None:
+    """Why decord must not show frames that need this: it knows nothing of such things."""
+    if look.transfer:
+        return "colours other than BT.709's"
+    if look.interlaced:
+        return "interlaced frames"
+    return None if look.pixel_ratio == 1 else "pixels that aren't square"
 
 
 def _animated_webp(durations: list[float]) -> VideoIndex:
@@ -145,6 +280,17 @@ def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | Non
     return "a stored rotation" if quarter_turns(frame) else None
 
 
+def as_url(path: str) -> str | None:
+    """The address that stands in place of a file's path; None for a path.
+
+    `Path` makes one slash of the two, which are given back.
+    """
+    found = _URL.match(path)
+    if found is None or os.path.lexists(path):
+        return None
+    return f"{found['scheme']}://{path[found.end():]}"
+
+
 def _check_file(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
@@ -156,6 +302,8 @@ def _check_file(path: str) -> None:
             if not file.read(1):
                 raise VideoError(path, "an empty file")
     except FileNotFoundError:
+        if url := as_url(path):
+            raise VideoError(url, NO_FILE) from None
         reason = "a broken link" if os.path.islink(path) else "no such file"
         raise VideoError(path, reason) from None
     except PermissionError:
@@ -176,8 +324,12 @@ def missing_part(path: str) -> str | None:
 
 
 def open_file(path: str) -> Any:
-    # An absolute path can't be mistaken for a URL, and playlists can't reach the network.
-    return av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
+    # An absolute path can't be mistaken for a URL, and playlists can't reach the network. Titles
+    # may be in any encoding, and don't matter.
+    return av.open(
+        os.path.abspath(path), container_options={"protocol_whitelist": "file"},
+        metadata_errors="ignore",
+    )
 
 
 def video_stream(path: str, container: Any) -> Any:
@@ -196,62 +348,25 @@ def check_size(path: str, width: int, height: int) -> None:
         raise VideoError(path, f"its frames of {width}x{height} pixels are too large")
 
 
-def _announced(kind: str, stream: Any) -> int:
-    """Frames that the container's own index promises; 0 where there is no such index."""
-    if "mov" in kind:  # the entries, not the header's count: an edit list may leave frames out
-        return len(getattr(stream, "index_entries", ()))
-    return stream.frames if kind == "avi" else 0
+def _announced(path: str, kind: str, stream: Any) -> tuple[int, int]:
+    """Frames that the container's own index promises, and that it holds; 0 without an index.
 
-
-def _is_hidden(codec_name: str, packet: Any) -> bool:
-    """VP8 stores reference frames that are never shown as packets (RFC 6386, 9.1)."""
-    return codec_name.startswith(("vp8", "libvpx")) and not bytes(packet)[0] >> 4 & 1
-
-
-def _nal_length_size(codec_name: str, extradata: bytes | None) -> int:
-    """Bytes of the length before each H.264 unit (avcC of ISO 14496-15); 0 for other layouts."""
-    if codec_name != "h264" or not extradata or len(extradata) < 7 or extradata[0] != 1:
-        return 0
-    return (extradata[4] & 3) + 1
-
-
-def _well_formed(data: bytes, length_size: int) -> bool:
-    """Whether H.264 units fill the packet exactly and its first slice starts a picture."""
-    place, first_slice = 0, False
-    while place < len(data):
-        start = place + length_size
-        place = start + int.from_bytes(data[place:start], "big")
-        if not start < place <= len(data) or data[start] & 128 or not data[start] & 31:
-            return False
-        if not first_slice and data[start] & 31 in (1, 5):
-            # The slice's first field, a variable-length number, is 0: a single 1 bit.
-            if start + 1 >= place or not data[start + 1] & 128:
-                return False
-            first_slice = True
-    return first_slice
-
-
-def read_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets, then None, which flushes a decoder.
-
-    A file that breaks off ends like any other: what is missing shows in the index.
+    The two differ where an edit list leaves frames out, as after a cut without encoding.
     """
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except av.FFmpegError:
-        pass
-    yield None
+    if "mov" in kind:
+        entries = getattr(stream, "index_entries", ())
+        return sum(not entry.is_discard for entry in entries), stream.frames or len(entries)
+    if kind != "avi":
+        return 0, 0
+    # Its header counts time slots: an empty one goes on showing the frame before.
+    frames = len(getattr(stream, "index_entries", ())) if _riff_is_whole(path) else 0
+    frames = frames or stream.frames
+    return frames, frames
 
 
-def _flushed(packet: Any) -> list[Any]:
-    try:
-        return packet.decode() + packet.stream.decode(None)
-    except av.FFmpegError:
-        return []
-
-
-def quarter_turns(frame: Any) -> int:
-    """Quarter turns counter-clockwise that make the frame upright."""
-    return round(getattr(frame, "rotation", 0) / 90) % 4
+def _riff_is_whole(path: str) -> bool:
+    """Whether a file is one RIFF chunk, with its end; a long AVI has several."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    rest = os.path.getsize(path) - 8 - int.from_bytes(head[4:], "little")
+    return head[:4] == b"RIFF" and 0 <= rest < 8

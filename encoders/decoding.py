@@ -1,11 +1,8 @@
 """The two decoders behind `encoders.video`: decord, and PyAV where decord fails."""
 
-import ctypes
-import glob
 import os
 from collections import deque
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import av
@@ -16,17 +13,17 @@ from torch import Tensor
 
 from .animation import webp_frames
 from .base import Stream
-from .container import (
-    MAX_LOST, VideoError, VideoIndex, check_size, open_file, quarter_turns, read_packets,
-    video_stream,
-)
+from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
+from .cpu import available_cpus
+from .display import deinterlaced, flattened, to_rgb
+from .library_internals import decord_errors
+from .packets import read_packets
 
 Backend = Literal["auto", "decord", "av"]
 
 _MIN_JUMP = 48  # frames; a seek refills the decoder, which costs about that many
 _MAX_SKIP = 64  # frames; decord gives 128 signs of the end, and loops for ever behind them
-_LOG_ERROR = 16  # AV_LOG_ERROR; worse is lower
-_THREADS = min(4, os.cpu_count() or 1)  # a frame-threaded decoder holds a frame per thread
+_THREADS = min(4, available_cpus())  # a frame-threaded decoder holds a frame per thread
 
 
 class Recount(Exception):
@@ -43,6 +40,7 @@ class Sink:
     def __init__(self, path: str, slow_max_side_px: int, fast_short_side_px: int) -> None:
         self.path = path
         self.width = self.height = 0
+        self.warnings: set[str] = set()
         self._limits = {"slow": slow_max_side_px, "fast": fast_short_side_px}
         self._arrays: dict[tuple[Stream, bytes], np.ndarray | None] = {}
         self._slots: dict[int, list[tuple[tuple[Stream, bytes], int]]] = {}
@@ -56,6 +54,11 @@ class Sink:
 
     def positions(self) -> list[int]:
         return sorted(self._slots)
+
+    def warned(self, rgb: np.ndarray, warnings: Iterable[str]) -> np.ndarray:
+        """The picture; what is to be said of it is kept."""
+        self.warnings.update(warnings)
+        return rgb
 
     def put(self, position: int, rgb: np.ndarray) -> None:
         """Store one frame, (h, w, 3) uint8; a second time replaces the first."""
@@ -100,8 +103,8 @@ def decode(
     """
     wanted = sink.positions()
     if index.webp and backend == "auto":
-        for position, rgb in zip(wanted, webp_frames(path, wanted), strict=True):
-            sink.put(position, rgb)
+        for position, rgba in zip(wanted, webp_frames(path, wanted), strict=True):
+            sink.put(position, sink.warned(*flattened(rgba)))
         return "pillow"
     jumps = _jumps(wanted, index)
     if backend == "decord" and index.objection:
@@ -124,6 +127,10 @@ def decode(
         raise VideoError(
             path, f"corrupt: {lost} of the {len(wanted)} wanted frames can't be decoded"
         )
+    if lost:
+        sink.warnings.add(
+            f"damaged: {lost} of the {len(wanted)} wanted frames replaced by the one before"
+        )
     return "av"
 
 
@@ -133,7 +140,9 @@ def _jumps(wanted: list[int], index: VideoIndex) -> dict[int, int]:
         return {}
     jumps, position = {}, 0
     for frame in wanted:
-        key = int(np.searchsorted(index.keys, frame, "right")) - 1
+        # bwdif also wants the frame before
+        start = frame - 1 if index.look.interlaced else frame
+        key = int(np.searchsorted(index.keys, start, "right")) - 1
         if key >= 0 and index.keys[key] - position >= _MIN_JUMP:
             jumps[frame] = int(index.keys[key])
         position = frame + 1
@@ -148,7 +157,7 @@ def _decode_decord(path: str, num_frames: int, wanted: list[int], sink: Sink) ->
     """
     import decord
 
-    errors, _ = _decord_errors(os.path.dirname(decord.__file__))
+    errors, _ = decord_errors(os.path.dirname(decord.__file__))
     before = len(errors)
     reader = decord.VideoReader(os.path.abspath(path), num_threads=_THREADS)
     try:
@@ -183,32 +192,6 @@ def _check_heard(errors: list[int], before: int) -> None:
         raise ValueError("decord met damage")
 
 
-@cache  # which also keeps the callback alive: C holds no reference to it
-def _decord_errors(folder: str) -> tuple[list[int], Any]:
-    """A list that grows whenever decord's own copy of FFmpeg reports an error.
-
-    decord hides damage: it returns repaired frames, which differ from run to run, and takes the
-    next frame for one that is lost. Listening to its FFmpeg's log is the only way to know. It
-    also keeps that log off stderr. The second value is the listener.
-
-    Raises:
-        OSError: The wheel has another layout; decord then counts as unable to read anything.
-    """
-    libraries = glob.glob(os.path.join(f"{folder}.libs", "libavutil*"))
-    if not libraries:
-        raise OSError("decord's FFmpeg is not where its wheels keep it")
-    errors: list[int] = []
-
-    # av_log_set_callback(void (*)(void *owner, int level, const char *format, va_list values))
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    def listen(owner: int, level: int, text: int, values: int) -> None:
-        if level & 255 <= _LOG_ERROR:
-            errors.append(level)
-
-    ctypes.CDLL(libraries[0]).av_log_set_callback(listen)
-    return errors, listen
-
-
 def _decode_av(
     path: str, index: VideoIndex, sink: Sink, jumps: dict[int, int], threads: int
 ) -> tuple[int, bool]:
@@ -221,25 +204,35 @@ def _decode_av(
     lost, damaged, seen, shown = 0, False, 0, None
     with open_file(path) as container:
         stream = video_stream(path, container)
-        stream.thread_type = "AUTO" if threads > 1 else "NONE"
-        stream.codec_context.thread_count = threads
+        codec = _decoder(stream, index.look.alpha)
+        codec.thread_type = "AUTO" if threads > 1 else "NONE"
+        codec.thread_count = threads
         while pending:
             if pending[0] in jumps:
                 assert index.pts is not None
                 container.seek(int(index.pts[jumps[pending[0]]]), stream=stream)
+                if codec.is_open:
+                    codec.flush_buffers()  # one that isn't the stream's own isn't told of the jump
             first = pending[0]
-            for frame in _frames(container, stream):
+            for frame in deinterlaced(_frames(container, stream, codec), sink.warnings):
                 if frame is None:
                     damaged = True
                     continue
-                position = seen if index.pts is None else index.position(frame.pts)
+                if index.pts is None:
+                    if index.skipped and not seen and frame.is_corrupt:
+                        continue
+                    position = seen
+                elif frame.pts is not None and frame.pts < index.pts[0]:
+                    continue  # before the first frame that can be shown
+                else:
+                    position = index.position(frame.pts)
                 seen += 1
                 damaged = damaged or frame.is_corrupt
                 while pending and pending[0] < position:
                     lost += 1
-                    _put_av(path, pending.popleft(), shown or frame, sink)
+                    _put_av(path, pending.popleft(), shown or frame, index, sink)
                 if pending and pending[0] == position:
-                    _put_av(path, pending.popleft(), frame, sink)
+                    _put_av(path, pending.popleft(), frame, index, sink)
                 shown = frame
                 if not pending or (pending[0] in jumps and pending[0] != first):
                     break
@@ -251,20 +244,28 @@ def _decode_av(
         raise VideoError(path, "none of its frames can be decoded")
     lost += len(pending)
     for position in pending:
-        _put_av(path, position, shown, sink)
+        _put_av(path, position, shown, index, sink)
     return lost, damaged or lost > 0
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
+def _decoder(stream: Any, alpha: str | None) -> Any:
+    """The stream's own decoder, or the one that also decodes its transparency."""
+    if alpha is None:
+        return stream.codec_context
+    codec: Any = av.CodecContext.create(alpha, "r")
+    codec.extradata = stream.codec_context.extradata
+    return codec
+
+
+def _frames(container: Any, stream: Any, codec: Any) -> Iterator[Any]:
     """Decoded frames in display order; None in place of damage."""
     for packet in read_packets(container, stream):
         try:
-            yield from stream.decode(packet)
+            yield from codec.decode(packet)
         except av.FFmpegError:
             yield None
 
 
-def _put_av(path: str, position: int, frame: Any, sink: Sink) -> None:
-    check_size(path, frame.width, frame.height)
-    rgb = frame.to_ndarray(format="rgb24")
-    sink.put(position, np.rot90(rgb, quarter_turns(frame)))
+def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink) -> None:
+    check_size(path, *index.look.size(frame.width, frame.height))
+    sink.put(position, sink.warned(*to_rgb(frame, index.look)))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_OPERATORS: Any = torch.ops.mkldnn
+from .library_internals import onednn_convolution, onednn_layout, onednn_linear
 
 
 class OneDnnLinear(nn.Linear):
@@ -28,7 +28,7 @@ class OneDnnLinear(nn.Linear):
             or torch.is_autocast_enabled("cpu") or not input.numel()
             or not _is_plain(input) or not _is_plain(self.weight)
         )
-        return super().forward(input) if plain else _product(input, self.weight, self.bias)
+        return super().forward(input) if plain else onednn_linear(input, self.weight, self.bias)
 
 
 @torch.no_grad()
@@ -58,8 +58,7 @@ class PackedConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d, *, relu6: bool, batch: int) -> None:
         super().__init__()
-        self.convolution, self.batch = convolution, batch
-        self.activation = ("hardtanh", [0.0, 6.0], "") if relu6 else ("none", [], "")
+        self.convolution, self.relu6, self.batch = convolution, relu6, batch
         self._packed: Tensor | None = None
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -69,18 +68,12 @@ class PackedConvolution(nn.Module):
         if self._packed is None:
             # The layout, and so the last bit of a result, must not depend on who comes first.
             shape = [self.batch, *pictures.shape[1:]]
-            self._packed = _OPERATORS._reorder_convolution_weight(layer.weight, *geometry, shape)
-        return _OPERATORS._convolution_pointwise(
-            pictures, self._packed, layer.bias, *geometry, *self.activation
-        )
+            self._packed = onednn_layout(layer.weight, geometry, shape)
+        return onednn_convolution(pictures, self._packed, layer.bias, geometry, relu6=self.relu6)
 
 
 def _is_plain(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-
-
-def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return _OPERATORS._linear_pointwise(input, weight, bias, "none", [], "")
 
 
 @lru_cache(maxsize=1)
@@ -93,7 +86,7 @@ def has_onednn() -> bool:
     pictures = torch.arange(-16.0, 16.0).view(2, 2, 2, 4)
     try:
         convolved = PackedConvolution(layer, relu6=True, batch=2)(pictures)
-        return torch.equal(_product(rows, weight, None), rows @ weight.t()) and bool(
+        return torch.equal(onednn_linear(rows, weight, None), rows @ weight.t()) and bool(
             (convolved - F.relu6(layer(pictures))).abs().max() < 1e-4
         )
     except (AttributeError, RuntimeError, TypeError):

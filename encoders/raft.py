@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict, seeded
+from .library_internals import forget_correlations
 from .weights import load_torch_file
 from .wheels import WeightsError
 
@@ -84,7 +85,7 @@ class Raft(nn.Module):
             first, second = nn.functional.pad(both, padding, mode="replicate").chunk(2)
             with _turn:
                 flow = self.network(first, second)[-1]
-                self.network.corr_block.corr_pyramid = []  # large, and not to be pickled
+                forget_correlations(self.network)
             yield from flow[..., :height, :width].permute(0, 2, 3, 1).float().cpu().numpy()
 
 

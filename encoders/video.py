@@ -7,17 +7,24 @@ both give the same frames, and the pixels are equal bit for bit.
 
 decord counts frames instead of looking at their times, loops for ever where packets give fewer
 frames than announced (dmlc/decord issues 269, 373, 375), seeks by the wrong clock, and hides
-damage behind repairs that differ from run to run. So it gets upright 8-bit 4:2:0 H.264 of at
-least 32 x 32 in MP4, MOV or Matroska, whose packets are all well formed; it reads them from the
-start; and when its decoder reports an error, its frames are thrown away. PyAV gets the rest, and
-long videos where jumping between keyframes saves most of the decoding. Pillow reads animated
-WebP, which FFmpeg can't.
+damage behind repairs that differ from run to run; it knows nothing of edit lists, fields, pixel
+shapes and HDR. So it gets upright, progressive, uncut 8-bit 4:2:0 H.264 of BT.709 with square
+pixels and at least 32 x 32 of them in MP4, MOV or Matroska, whose packets are all well formed; it
+reads them from the start; and when its decoder reports an error, its frames are thrown away. PyAV
+gets the rest, and long videos where jumping between keyframes saves most of the decoding. Pillow
+reads animated WebP, which FFmpeg can't.
 
 What is decided for odd files:
   - Times start at 0 with the first frame and come from the stream, so variable frame rate is
     right. A stream without times (raw H.264) gets its nominal frame rate.
-  - Rotation stored in the file is applied. Non-square pixels are not stretched. Frames whose
-    size changes on the way are brought to the size of the first.
+  - Rotation stored in the file is applied. Frames whose size changes on the way are brought to
+    the size of the first.
+  - What a player shows is the video: what an edit list hides (a clip cut without encoding it
+    anew) doesn't count. A stream that begins inside a GOP starts with the first frame that can
+    be decoded. Where recordings were joined, so that the clock jumps, time goes on without a gap.
+  - Transparent pictures are shown on white, interlaced frames deinterlaced, non-square pixels
+    stretched, and HDR (PQ, HLG) as SDR: see `encoders.display`.
+  - Titles and other metadata may be in any encoding.
   - A file whose index announces frames that are not there is an error as soon as more than a
     tenth is missing; below that, and where there is no index (WebM, MPEG-TS, fragmented MP4),
     the frames that exist are the video.
@@ -26,7 +33,7 @@ What is decided for odd files:
   - A still image (PNG, JPEG, a GIF of one frame) is an error; a video of one frame is not.
 
 Sizes: the slow stream is native up to a longest side, the fast stream is brought down to a
-shortest side, both by area averaging. Nothing is ever enlarged.
+shortest side, both by area averaging. Nothing is ever enlarged but pixels that aren't square.
 """
 
 import os
@@ -61,6 +68,8 @@ class VideoInfo:
         height: Displayed height in pixels.
         duration_seconds: From the first frame's start to the last one's end.
         backend: Which library decoded the frames.
+        warnings: What was done to show it, or what is wrong with it, such as `interlaced:
+            deinterlaced`; short, of one line each.
     """
 
     path: str
@@ -70,6 +79,7 @@ class VideoInfo:
     height: int
     duration_seconds: float
     backend: Literal["decord", "av", "pillow"]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +214,7 @@ def read_frames(
     info = VideoInfo(
         path=name, num_frames=len(index.times), fps=index.fps, width=sink.width,
         height=sink.height, duration_seconds=round(float(index.times[-1]) + index.last_seconds, 9),
-        backend=used,
+        backend=used, warnings=(*index.warnings, *sorted(sink.warnings)),
     )
     pixels = sink.pixels()
     return info, {

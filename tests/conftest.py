@@ -6,8 +6,53 @@ from pathlib import Path
 
 import pytest
 
+from aigveval.versions import newer_than_tested
+from .deprecations import Deprecations
+
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # more gain nothing on clips this small
+# More threads gain nothing on clips this small, and side by side (`pytest -n 2`) each has a core.
+BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+os.environ.setdefault("OMP_NUM_THREADS", "1" if BESIDE_OTHERS else "2")
+# The longest: begun first, so that no process is left alone with one at the end.
+LONG = ("test_notebooks.py", "test_fit_processes.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    if BESIDE_OTHERS:
+        items.sort(key=lambda item: item.path.name not in LONG)  # keeps the order otherwise
+
+
+_DEPRECATIONS = Deprecations()
+_DEPRECATIONS.watch()
+
+
+def pytest_report_header() -> str:
+    """Says so where something is newer than what was tested."""
+    newer = newer_than_tested()
+    return f"not tested yet: {', '.join(newer)}" if newer else "no library is newer than tested"
+
+
+@pytest.fixture(autouse=True)
+def no_deprecated_calls():
+    """Fails a test in which a module of ours does what a library calls deprecated."""
+    _DEPRECATIONS.watch()
+    _DEPRECATIONS.found.clear()
+    yield
+    _DEPRECATIONS.watch()
+    found = list(dict.fromkeys(_DEPRECATIONS.found))
+    if found:
+        pytest.fail("deprecated calls of ours:\n" + "\n".join(found), pytrace=False)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        from aigveval.model.precision import has_bfloat16
+
+        if not torch.cuda.is_available() or not has_bfloat16(torch.device("cuda")):
+            pytest.skip("needs a CUDA GPU that computes in bfloat16")
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ frame's number (`frame_number` reads it back). Every other maker takes a path, w
 there and returns the path; `MAKERS` names those that stand for one class of bad or odd input.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -55,6 +56,10 @@ def write_video(
     faststart: bool = False,
     seed: int = 0,
     options: dict[str, str] | None = None,
+    pixel_ratio: Fraction | None = None,
+    metadata: dict[str, str] | None = None,
+    pictures: Iterable[np.ndarray | av.VideoFrame] | None = None,
+    colours: dict[str, int] | None = None,
 ) -> Path:
     """Encode the scene; the container follows the suffix of `path`.
 
@@ -64,6 +69,10 @@ def write_video(
             stored picture; it is stored turned the other way.
         times: Time stamp of each frame in milliseconds; even spacing without.
         faststart: Put the MP4's index before its data.
+        pixel_ratio: Width of a pixel in its heights.
+        metadata: Of the container.
+        pictures: Frames in place of the scene's: as stored, or arrays of RGB or RGBA.
+        colours: Attributes of the encoder, such as `color_trc`.
     """
     flags = {"movflags": "faststart"} if faststart else {}
     with av.open(str(path), "w", options=flags) as container:
@@ -74,19 +83,73 @@ def write_video(
         stream.codec_context.thread_count = 1
         if times is not None:
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        if pixel_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_ratio
+        for name, value in (colours or {}).items():
+            setattr(stream.codec_context, name, value)
+        container.metadata.update(metadata or {})
         quality = {"crf": "10", "preset": "veryfast"} if codec == "libx264" else {}
         stream.options = {**quality, **(options or {})}
         if rotation:
             stream.set_display_rotation(rotation)
-        for index in range(num_frames):
-            picture = scene(index, width=width, height=height, seed=seed)
-            picture = np.ascontiguousarray(np.rot90(picture, -rotation // 90))
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        if pictures is None:
+            pictures = (
+                scene(i, width=width, height=height, seed=seed) for i in range(num_frames)
+            )
+        for index, picture in enumerate(pictures):
+            if isinstance(picture, av.VideoFrame):
+                frame = picture
+            else:
+                picture = np.ascontiguousarray(np.rot90(picture, -rotation // 90))
+                kind = "rgba" if picture.shape[-1] == 4 else "rgb24"
+                frame = av.VideoFrame.from_ndarray(picture, kind)
             if times is not None:
                 frame.pts, frame.time_base = times[index], Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def remuxed(
+    source: Path, path: Path, *, start: int = 0, first: int = 0, faststart: bool = False
+) -> Path:
+    """A video's packets in another file, as tools copy them that don't encode.
+
+    Args:
+        source: Even frame rate.
+        start: Frames before the new time 0. An MP4 or MOV gets an edit list that hides them.
+        first: Packets left out at the beginning.
+    """
+    flags = {"movflags": "faststart"} if faststart else {}
+    with av.open(str(source)) as old, av.open(str(path), "w", options=flags) as new:
+        video = old.streams.video[0]
+        stream = new.add_stream_from_template(video)
+        shift = round(start / video.average_rate / video.time_base)
+        packets = [packet for packet in old.demux(video) if packet.size]
+        for packet in packets[first:]:
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+            new.mux(packet)
+    return path
+
+
+def interlaced(path: Path, num_frames: int = 24, **options: Any) -> Path:
+    """Frames of two fields, the lower one first, as encoders have it that aren't told."""
+    options.setdefault("options", {"flags": "+ilme+ildct"})
+    return write_video(path, pictures=map(woven, range(num_frames)), **options)
+
+
+def woven(index: int) -> np.ndarray:
+    """Frame `index` of `interlaced`, as stored."""
+    frame = moving_bar(2 * index + 1)
+    frame[1::2] = moving_bar(2 * index)[1::2]
+    return frame
+
+
+def moving_bar(field: int) -> np.ndarray:
+    """A bar with soft edges that moves by two pixels a field, (64, 96, 3) uint8."""
+    place = (np.arange(96) - 2 * field) % 96
+    level = 40 + 170 * np.clip(np.minimum(place - 20, 60 - place) / 3, 0, 1)
+    return np.broadcast_to(level[:, None], (64, 96, 3)).astype(np.uint8).copy()
 
 
 def sound(path: Path) -> Path:

@@ -157,7 +157,7 @@ def print_results(rows: Sequence[Assessment]) -> None:
     for name in SCORE_FIELDS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:SHOWN_ROWS]:
-        table.add_row(Text(row.video), *(_cell(row, name) for name in SCORE_FIELDS))
+        table.add_row(_name(row), *(_cell(row, name) for name in SCORE_FIELDS))
     if len(rows) > SHOWN_ROWS:
         table.add_row(Text(f"... and {len(rows) - SHOWN_ROWS} more", style="dim"))
     scored = [row for row in rows if row.error is None]
@@ -167,6 +167,13 @@ def print_results(rows: Sequence[Assessment]) -> None:
     console = Console()
     # Without a terminal there is no width to fit, and folded paths are of no use to a script.
     Console(width=None if console.is_terminal else 120).print(table)
+
+
+def _name(row: Assessment) -> Text:
+    name = Text(row.video)
+    for warning in row.warnings:
+        name.append(f"\n  {warning}", style="yellow")
+    return name
 
 
 def _cell(row: Assessment, name: str) -> Text:
@@ -201,6 +208,8 @@ def print_windows(timeline: Timeline) -> None:
     table.add_row("all", *(_cell(timeline.clip, name) for name in SCORE_FIELDS))
     console = Console()
     Console(width=None if console.is_terminal else 120).print(table)
+    for warning in timeline.clip.warnings:
+        console.print(Text(warning, style="yellow"), soft_wrap=True)
     print_explanations([timeline.clip])
 
 

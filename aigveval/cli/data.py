@@ -13,13 +13,15 @@ import typer
 from ..data.adapters import ADAPTERS
 from .console import one_line_errors, say, silence_libraries
 
+from .column_names import COLUMN_NAMES
+
 if TYPE_CHECKING:
     from ..data.leaks import Overlap
     from ..data.split import Split
 
 SHOWN_OVERLAPS = 3  # pairs of parts that share one kind of thing
 
-DATA_HELP = """\
+DATA_HELP = f"""\
 Brings data sets into one form, checks them and splits them.
 
 A **manifest** is a table with a row per video: CSV, JSON, JSON Lines, Parquet, or a Hugging Face
@@ -28,6 +30,8 @@ the manifest), `prompt`, any of `technical`, `motion`, `semantic`, `overall` (me
 1-5 unless `--scale` says otherwise), raters' own scores `technical_rater1`, ..., `generator`,
 `group`, `split`, `weight`. A manifest of **pairs** has `video_a`, `video_b`, `prompt` and, for each
 score, `A`, `B` or `same`.
+
+{COLUMN_NAMES}
 """
 
 CHECK_HELP = """\

@@ -28,7 +28,7 @@ def ladder(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random details.")] = 0,
     workers: Annotated[
-        Optional[int], typer.Option(min=1, help="Processes; by default one per core.")
+        Optional[int], typer.Option(min=1, help="Processes; by default one per CPU.")
     ] = None,
     max_side: Annotated[
         int, typer.Option(min=16, metavar="PX", help="Larger frames are shrunk to this side.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..model.precision import DtypeName
 from .console import one_line_errors, print_errors, say, silence_libraries
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def leaderboard(
     device: Annotated[
         Optional[str], typer.Option(help="`cpu`, `cuda`, `cuda:1`.", show_default="a GPU if any")
     ] = None,
+    dtype: Annotated[
+        DtypeName, typer.Option(help="Number type of the LLM, as in `aigveval score`.")
+    ] = "auto",
     draws: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples; 0 for no intervals and no groups.")
     ] = 2000,
@@ -100,7 +104,8 @@ def leaderboard(
         if source.is_dir():
             done = score_into(
                 results, [str(source)], prompt=None, prompts=prompts, model=model,
-                batch_size=batch_size, workers=workers, device=device, resume=True, quiet=quiet,
+                batch_size=batch_size, workers=workers, device=device, dtype=dtype, resume=True,
+                quiet=quiet,
             )
             print_errors(done.rows)
             stop_if_interrupted(done, results)

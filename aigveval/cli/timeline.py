@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..model.precision import DtypeName
 from .console import (
     native_stderr_silenced, one_line_errors, print_windows, silence_libraries, video_progress,
 )
@@ -66,6 +67,13 @@ def timeline(
         Optional[str],
         typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
     ] = None,
+    dtype: Annotated[
+        DtypeName,
+        typer.Option(
+            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
+            "that has it, else float32."
+        ),
+    ] = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
     ] = False,
@@ -78,7 +86,7 @@ def timeline(
         from ..inference import assessor as assess
         from ..inference.timeline import make_timeline, write_csv, write_plot
 
-        assessor = assess.load(model, device=device)
+        assessor = assess.load(model, device=device, dtype=dtype)
         with native_stderr_silenced(), video_progress(quiet=quiet, unit="window") as progress:
             task = progress.add_task("scoring", total=None)
             found = make_timeline(

@@ -230,7 +230,7 @@ def read_cot(path: str | os.PathLike[str]) -> Iterator[CotRow]:
         ManifestError: when it cannot be read, or a row is not such a row.
     """
     folder = Path(path).parent
-    for number, record in read_rows(path):
+    for number, record in read_rows(path, aliases=False):
         try:
             values = {item.name: record[item.name] for item in fields(CotRow)
                       if item.name not in ("video", "scores")}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ..errors import one_line
 from .leaks import video_key
+from .readers import why_missing
 
 FileCheck = Literal["none", "open", "decode"]
 
@@ -123,7 +124,8 @@ class FileChecker:
             return size, None
         except FileNotFoundError:
             link = os.path.islink(file.path)
-            return 0, broken(reason="broken link" if link else "no such file", missing=True)
+            reason = "broken link" if link else why_missing(file.path)
+            return 0, broken(reason=reason, missing=True)
         except OSError as error:
             return 0, broken(reason=one_line(error.strerror or error), missing=False)
         except Exception as error:  # a damaged file can raise anything, and must not end the check

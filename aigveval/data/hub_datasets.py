@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import one_line
-from .readers import HUB_ID, Row, is_saved_dataset
+from .readers import HUB_ID, CheckColumns, Row, is_saved_dataset
 from ..errors import ManifestError, as_text
 
 
-def rows_of_dataset(source: Path, required: Sequence[str]) -> Iterator[Row]:
+def rows_of_dataset(source: Path, check: CheckColumns) -> Iterator[Row]:
     """Yields the rows of a data set, split after split, with their numbers counted through.
 
     Where there are several splits, a row without a column `split` gets the name of its own. Videos
     are not decoded: a column of the feature `Video` gives what its `path` says.
 
+    Args:
+        source: folder or id.
+        check: looks at the columns of each split, and raises what is wrong with them.
+
     Raises:
-        ManifestError: when the data set cannot be had, or lacks a required column.
+        ManifestError: when the data set cannot be had.
     """
     try:
         import datasets
@@ -32,12 +36,7 @@ def rows_of_dataset(source: Path, required: Sequence[str]) -> Iterator[Row]:
     for split, table in _splits(source, datasets).items():
         columns = table.column_names
         if columns is not None:
-            missing = [name for name in required if name not in columns]
-            if missing:
-                found = one_line(", ".join(columns), limit=120)
-                raise ManifestError(
-                    f"{as_text(source)}: names no column {missing[0]!r}, it has {found}"
-                )
+            check("the data set", columns)
         for row in _undecoded(table, datasets):
             number += 1
             yield number, row if split is None else {"split": split, **row}

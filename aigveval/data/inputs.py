@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .manifest import MANIFEST_SUFFIXES, Clip, check_exists, make_clip, read_manifest
+from .manifest import (
+    MANIFEST_SUFFIXES, Clip, check_exists, make_clip, read_manifest, read_prompt_list,
+)
 from ..errors import InputError, as_text
-from .prompt_matching import match_prompts
-from .readers import is_saved_dataset
+from .prompt_matching import NamedPrompts, match_prompts, prompt_of_name
+from .readers import is_saved_dataset, url_of
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
 )
+BY_NAME = "names"  # in place of a file of prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +43,28 @@ def collect(
         inputs: files, folders (searched whole), patterns and manifests. None at all: the videos
             that `prompts` names.
         prompt: for every video that has no prompt of its own.
-        prompts: manifest with the prompts. A video that it names several times is assessed as
-            often. A missing file that it names becomes a clip too, if a folder or a pattern is
-            among the inputs.
+        prompts: one of three.
+            A manifest with the prompts. A video that it names several times is assessed as often.
+            A missing file that it names becomes a clip too, if a folder or a pattern is among the
+            inputs.
+            A table of prompts that names no videos, as `VBench_full_info.json`. A video has the
+            prompt that its file is named after; see `prompt_matching.NamedPrompts`.
+            `names`: a video has the prompt that its file is named after, whatever it is.
 
     Raises:
         InputError: when there is no video at all, or a manifest cannot be read.
     """
     notes: list[str] = []
-    rows = read_manifest(prompts, need_prompt=True) if prompts is not None else []
+    rows, of_name = _read_prompts(prompts)
+    if of_name is not None and not inputs:
+        raise InputError(f"{as_text(str(prompts))}: prompts without videos; name their folder too")
     clips: list[Clip] = []
     open_ended = False  # whether an input can hold more than it names
     sources = inputs if inputs or prompts is None else [prompts]
     for given in sources:
         source = Path(given)
         if _is_manifest(source):
-            if prompts is None or not os.path.exists(source) or not source.samefile(prompts):
+            if not _is_same_file(source, prompts):
                 clips += read_manifest(source)
             elif len(inputs) < 2:  # beside videos, the shell's * brought it in
                 clips += rows
@@ -67,19 +76,40 @@ def collect(
             what = "folder" if os.path.isdir(source) else "pattern"
             notes.append(f"no video in the {what} {as_text(given)}")
         clips += found
+    if of_name is not None:
+        clips = [_with_prompt(clip, of_name(clip.path)) for clip in clips]
     if rows and inputs:
         clips, missing = match_prompts(clips, rows)
         clips += missing if open_ended else []
+    if (rows or of_name is not None) and inputs and prompt is None:
         without = sum(clip.prompt is None and clip.problem is None for clip in clips)
-        if without and prompt is None:
+        if without:
             source_name = as_text(str(prompts))
             notes.append(f"{source_name} gives no prompt for {without} of {len(clips)} videos")
     if prompt is not None:
-        shared = make_clip("", prompt).prompt
-        clips = [clip if clip.prompt else replace(clip, prompt=shared) for clip in clips]
+        clips = [_with_prompt(clip, prompt) for clip in clips]
     if not clips:
         raise InputError("; ".join(notes) or f"no video in {', '.join(map(as_text, inputs))}")
     return Collection(clips=clips, notes=notes)
+
+
+def _read_prompts(
+    prompts: str | os.PathLike[str] | None
+) -> tuple[list[Clip], Callable[[Path], str | None] | None]:
+    """Gives the rows of a manifest; or else what tells the prompt by a file's name."""
+    if prompts is None:
+        return [], None
+    if os.fspath(prompts) == BY_NAME and not is_saved_dataset(prompts):
+        return [], prompt_of_name
+    listed = read_prompt_list(prompts)
+    if listed is not None:
+        return [], NamedPrompts(listed).of
+    return read_manifest(prompts, need_prompt=True), None
+
+
+def _with_prompt(clip: Clip, prompt: str | None) -> Clip:
+    """Gives the clip with a prompt, unless it has one."""
+    return clip if clip.prompt else replace(clip, prompt=make_clip("", prompt).prompt)
 
 
 # ---- files, folders, patterns -------------------------------------------------------------------
@@ -90,7 +120,7 @@ def _find(source: Path) -> tuple[list[Clip], bool]:
     if os.path.isdir(source):
         return sorted(_walk(source), key=lambda clip: clip.path.parts), True
     pattern = os.path.expanduser(source)
-    if os.path.lexists(source) or not glob.has_magic(pattern):
+    if os.path.lexists(source) or not glob.has_magic(pattern) or url_of(source):
         return [check_exists(make_clip(source))], False
     clips: list[Clip] = []
     suffix = Path(pattern).suffix
@@ -128,6 +158,11 @@ def _walk(folder: Path) -> Iterator[Clip]:
                 pending.append(path)
             elif path.suffix.lower() in VIDEO_SUFFIXES:
                 yield check_exists(make_clip(path))
+
+
+def _is_same_file(source: Path, prompts: str | os.PathLike[str] | None) -> bool:
+    there = prompts is not None and os.path.exists(source) and os.path.exists(prompts)
+    return there and source.samefile(prompts)
 
 
 def _is_manifest(source: Path) -> bool:

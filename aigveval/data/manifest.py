@@ -14,7 +14,8 @@ One form in every format that `tables` reads: CSV with a header line, JSON (a li
     split      train, test, ... where one manifest holds several
     weight     in the training loss, above 0; by default 1
 
-Only `video` must be there. Other columns are kept where rows are copied and ignored elsewhere.
+Only `video` must be there. `video` and `prompt` may have another name (`path`, `caption`, ...; see
+`columns`). Other columns are kept where rows are copied and ignored elsewhere.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ from prompts.rubric import SCORES
 from prompts.template import clean
 
 from ..errors import one_line
+from .columns import listed
 from .scales import MOS, Scale
-from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, read_rows
+from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, lacking, read_rows, url_of, why_missing
 from ..errors import ManifestError, as_text
 
 __all__ = [
     "MANIFEST_SUFFIXES", "Clip", "ManifestRow",
     "check_exists", "iter_manifest", "make_clip", "parse_row", "rater_column", "read_manifest",
-    "read_rows",
+    "read_prompt_list", "read_rows",
 ]
 
 COLUMNS = ("video", "prompt", *SCORES, "generator", "group", "split", "weight")
@@ -67,7 +69,7 @@ class Clip:
 def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
     """Makes a clip; a prompt without a visible character counts as none."""
     text = as_text(prompt) if prompt and _says_something(prompt) else None
-    return Clip(path=Path(path), video=as_text(path), prompt=text)
+    return Clip(path=Path(path), video=url_of(path) or as_text(path), prompt=text)
 
 
 def _says_something(prompt: str) -> bool:
@@ -82,7 +84,7 @@ def check_exists(clip: Clip) -> Clip:
             return replace(clip, problem=f"broken link to {as_text(os.readlink(clip.path))}")
         clip.path.stat()
     except FileNotFoundError:
-        return replace(clip, problem="no such file")
+        return replace(clip, problem=why_missing(clip.path))
     except OSError as error:
         return replace(clip, problem=one_line(error.strerror or error))
     return clip
@@ -95,16 +97,41 @@ def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) ->
         ManifestError: when it cannot be read, naming the row at fault.
     """
     clips, folder = [], folder_of(path)
-    for number, row in read_rows(path):
+    for number, row in read_rows(path, required=("video", "prompt") if need_prompt else ("video",)):
         try:
             video = read_video(number, row)
-            if need_prompt and "prompt" not in row:
-                raise lacking(number, row, "prompt")
             prompt = read_prompt(number, row)
         except RowFault as fault:
             raise ManifestError(f"{as_text(path)}: {fault}") from None
         clips.append(check_exists(make_clip(locate(video, folder), prompt)))
     return clips
+
+
+def read_prompt_list(path: str | os.PathLike[str]) -> list[str] | None:
+    """Reads the prompts of a table that names no videos, as VBench's `VBench_full_info.json`.
+
+    Returns:
+        Each prompt once, in the order of the table; None where its first row names a video, or has
+        no prompt.
+
+    Raises:
+        ManifestError: when a later row has no prompt.
+    """
+    try:
+        for _, row in read_rows(path, required=(), on_fault=lambda fault: None):
+            if "video" in row or "prompt" not in row:
+                return None
+            break
+    except ManifestError:  # told by those who read it for its videos
+        return None
+    prompts = {}
+    try:
+        for number, row in read_rows(path, required=("prompt",)):
+            if prompt := read_prompt(number, row):
+                prompts[prompt] = None
+    except RowFault as fault:
+        raise ManifestError(f"{as_text(path)}: {fault}") from None
+    return list(prompts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +229,8 @@ def parse_row(
     video, prompt = read_video(number, values), read_prompt(number, values)
     scores = tuple(_score(number, name, values.get(name), scale) for name in SCORES)
     if need_score and all(map(math.isnan, scores)):
-        raise RowFault(number, f"row {number}: none of {', '.join(SCORES)} is known")
+        given = "" if set(SCORES) & set(values) else f"; it has {listed(values)}"
+        raise RowFault(number, f"row {number}: none of {', '.join(SCORES)} is known{given}")
     if prompt is None and not math.isnan(scores[SCORES.index("semantic")]):
         raise RowFault(number, f"row {number}: a semantic score needs a prompt")
     raters: dict[str, dict[str, float]] = {}
@@ -246,7 +274,7 @@ def _located(video: str, folder: Path) -> str:
         if os.path.lexists(posix):
             return posix
     # Our own results: relative to where they were made.
-    return video if os.path.lexists(video) else path
+    return video if os.path.lexists(video) or url_of(video) else path
 
 
 def rebase(video: str, folder: Path, new_folder: Path) -> str:
@@ -304,13 +332,6 @@ def read_label(row: Mapping[str, Any], name: str) -> str | None:
     """Reads a label; None where it is missing or empty."""
     value = row.get(name)
     return None if value is None or value == "" else as_text(str(value))
-
-
-def lacking(number: int, row: Mapping[str, Any], name: str) -> RowFault:
-    """The fault of a row without a column."""
-    found = one_line(", ".join(map(str, row)) or "nothing", limit=120)
-    expected = "video and prompt" if name in ("video", "prompt") else name
-    return RowFault(number, f"row {number} has no {name!r}; expected {expected}, got {found}")
 
 
 def _score(number: int, name: str, value: Any, scale: Scale) -> float:

@@ -1,16 +1,68 @@
-"""Prompts of a manifest for videos that were found on their own."""
+"""Prompts for videos that were found on their own: of a manifest, a list, or the files' names.
+
+A file may be named after its prompt, `{prompt}-{n}.mp4` where there are several of it, as VBench's
+are.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import PurePath
 
 from .manifest import Clip
+
+
+def prompt_of_name(path: str | os.PathLike[str]) -> str:
+    """Gives the prompt that a file is named after: `a dog runs` of `videos/a dog runs-3.mp4`.
+
+    Where a name has `_` and no space, `_` stands for one.
+    """
+    words = _unnumbered(PurePath(path).stem)
+    return words if " " in words else words.replace("_", " ")
+
+
+class NamedPrompts:
+    """A list of prompts that files are named after.
+
+    Args:
+        prompts: each once.
+    """
+
+    def __init__(self, prompts: Iterable[str]) -> None:
+        self._exact = {unicodedata.normalize("NFC", prompt): prompt for prompt in prompts}
+        self._loose: dict[str, list[str]] = defaultdict(list)
+        for prompt in prompts:
+            self._loose[_words(prompt)].append(prompt)
+
+    def of(self, path: str | os.PathLike[str]) -> str | None:
+        """Gives the prompt that a file is named after; None where it is none of the list.
+
+        Characters that are no letters or digits, which a file's name often can't have, and upper
+        or lower case count only where prompts differ in nothing else.
+        """
+        stem = unicodedata.normalize("NFC", PurePath(path).stem)
+        names = (stem, _unnumbered(stem))  # a prompt may itself end like `-3`
+        for name in names:
+            if name in self._exact:
+                return self._exact[name]
+        for name in names:
+            if len(found := self._loose.get(_words(name), [])) == 1:
+                return found[0]
+        return None
+
+
+def _unnumbered(stem: str) -> str:
+    return re.sub(r"-\d+$", "", stem)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
 
 
 def match_prompts(clips: Sequence[Clip], rows: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:

@@ -1,8 +1,12 @@
-"""Tables of videos as rows, read one by one whatever the format, so that memory stays small.
+"""Tables of videos as rows, whatever the format.
 
 A source is a file (`.csv`, `.json`, `.jsonl`, `.parquet`), a folder that holds a Hugging Face data
 set, or the id of one on the Hub, as `owner/name`, `owner/name/configuration` and either with
-`:split`. What the columns mean is told in `manifest` and `pairs`.
+`:split`. What the columns mean is told in `manifest` and `pairs`, what else they may be called in
+`columns`.
+
+Rows are read one by one, but for `.json`, which is in memory whole: about 0.9 KB a row, and the
+file itself while it is parsed.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import ManifestError, as_text, one_line
-from .json_stream import elements
+from .columns import check_columns, expected, in_our_names, listed
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(
@@ -42,6 +47,35 @@ class RowFault(ValueError):
         self.number = number
 
 
+def lacking(
+    number: int, row: Mapping[str, Any], name: str, *, aliases: bool = False
+) -> RowFault:
+    """The fault of a row without a column; `aliases` as in `read_rows`."""
+    others = expected(name) if aliases else ""
+    return RowFault(number, f"row {number} has no {name!r}{others}, it has {listed(row)}")
+
+
+def url_of(path: str | os.PathLike[str]) -> str | None:
+    """Gives an address that stands where a file should be; None for a path.
+
+    Of `Path("https://x.org/a.mp4")`, which has but one of the slashes, it has both.
+    """
+    if ":/" not in (text := as_text(path)):
+        return None
+    from encoders.container import as_url  # brings PyTorch along: seconds
+
+    return as_url(text)
+
+
+def why_missing(path: str | os.PathLike[str]) -> str:
+    """Says why there is no file at a path."""
+    if url_of(path) is None:
+        return "no such file"
+    from encoders.container import NO_FILE
+
+    return NO_FILE
+
+
 def is_saved_dataset(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is what `Dataset.save_to_disk` writes."""
     return any(os.path.isfile(os.path.join(path, name)) for name in _SAVED)
@@ -58,26 +92,34 @@ def read_rows(
     source: str | os.PathLike[str],
     *,
     required: Sequence[str] = ("video",),
+    aliases: bool = True,
     on_fault: Callable[[RowFault], None] | None = None,
 ) -> Iterator[Row]:
     """Yields the rows of a table with their numbers.
 
     Numbers are those an editor or a spreadsheet shows: the line in JSON Lines, the row in CSV with
     its header as row 1, the position from 1 in JSON, Parquet and data sets. Of a JSON object
-    `{path: prompt}` each entry is a row, repeated keys included.
+    `{path: prompt}` or `{path: {"prompt": ...}}` each entry is a row, repeated keys included.
 
     Args:
         source: see the module.
-        required: columns that a table with a header must have.
+        required: columns that a table with a header must have, and each row of another.
+        aliases: whether columns may have the other names of `columns`; rows have ours. Without,
+            names stay as they are, as the form of one data set wants them.
         on_fault: gets each row that is broken, and the reading goes on; by default it ends.
 
     Raises:
         ManifestError: when the source cannot be read or has no rows, or a row is broken.
     """
+    if url := url_of(source):
+        raise ManifestError(f"{url}: {why_missing(url)}")
     name, count = as_text(source), 0
     try:
-        for row in _reader(source)(Path(source), required):
+        check = partial(check_columns, required=required, aliases=aliases)
+        for row in _reader(source)(Path(source), check):
             count += 1
+            if not isinstance(row, RowFault):
+                row = _named(*row, required, aliases)
             if not isinstance(row, RowFault):
                 yield row
             elif on_fault is not None:
@@ -96,7 +138,20 @@ def read_rows(
         raise ManifestError(f"{name}: holds no rows")
 
 
-Reader = Callable[[Path, Sequence[str]], Iterator[Row | RowFault]]
+CheckColumns = Callable[[str, Sequence[str]], None]  # of what, and its columns
+Reader = Callable[[Path, CheckColumns], Iterator[Row | RowFault]]
+
+
+def _named(
+    number: int, row: dict[str, Any], required: Sequence[str], aliases: bool
+) -> Row | RowFault:
+    """The row with our names of its columns, if it has those that it must have."""
+    try:
+        named = in_our_names(row) if aliases else row
+    except ValueError as error:
+        return RowFault(number, f"row {number} has {error}")
+    missing = [name for name in required if name not in named]
+    return lacking(number, row, missing[0], aliases=aliases) if missing else (number, named)
 
 
 def _reader(source: str | os.PathLike[str]) -> Reader:
@@ -144,18 +199,47 @@ def _undecodable(path: str | os.PathLike[str]) -> int:
     return 1  # a UTF-16 file that is cut short
 
 
-def _rows_of_json(path: Path, required: Sequence[str]) -> Iterator[Row | RowFault]:
+def _rows_of_json(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     with open_text(path) as file:
-        for number, (key, value) in enumerate(elements(file), start=1):
-            if key is not None:
-                yield number, {"video": key, "prompt": value}
-            elif isinstance(value, dict):
-                yield number, value
-            else:
-                yield RowFault(number, _no_object(number, repr(value)))
+        try:
+            found = json.load(file, object_pairs_hook=_object)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: line {error.lineno}: {error.msg}") from None
+    if isinstance(found, dict):
+        entries = found.entries if isinstance(found, _Repeated) else found.items()
+        rows = (_entry(*entry) for entry in entries)
+    elif isinstance(found, list):
+        found.reverse()
+        rows = (found.pop() for _ in range(len(found)))  # which are freed one after the other
+    else:
+        raise ValueError("expected an object {path: prompt} or a list of {video, prompt}")
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield RowFault(number, _no_object(number, repr(row)))
 
 
-def _rows_of_jsonl(path: Path, required: Sequence[str]) -> Iterator[Row | RowFault]:
+class _Repeated(dict[str, Any]):
+    """An object of JSON that has a key more than once; `entries` are all of them."""
+
+    def __init__(self, entries: list[tuple[str, Any]]) -> None:
+        super().__init__(entries)
+        self.entries = entries
+
+
+def _object(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(entries)
+    return found if len(found) == len(entries) else _Repeated(entries)
+
+
+def _entry(key: str, value: Any) -> dict[str, Any]:
+    """A row of an object by paths: its prompt, or an object with the prompt and other columns."""
+    columns = value if isinstance(value, dict) else {"prompt": value}
+    return {"video": key} | {name: columns[name] for name in columns if name != "video"}
+
+
+def _rows_of_jsonl(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -175,7 +259,7 @@ def _no_object(number: int, found: str) -> str:
     return f"row {number} is not an object: {one_line(found, limit=60)}"
 
 
-def _rows_of_csv(path: Path, required: Sequence[str]) -> Iterator[Row | RowFault]:
+def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     with open_text(path) as file:
         header = file.readline().lower()
         file.seek(0)
@@ -183,7 +267,7 @@ def _rows_of_csv(path: Path, required: Sequence[str]) -> Iterator[Row | RowFault
         delimiter = max(",;\t", key=header.count)
         records = csv.reader(file, delimiter=delimiter)
         columns = [column.strip().lower() for column in next(records, [])]
-        _check_header("row 1, the header,", columns, required)
+        check("row 1, the header,", columns)
         for number, record in enumerate(records, start=2):
             if not any(map(str.strip, record)):
                 continue
@@ -196,14 +280,14 @@ def _rows_of_csv(path: Path, required: Sequence[str]) -> Iterator[Row | RowFault
                 yield number, dict(zip(columns, record))
 
 
-def _rows_of_parquet(path: Path, required: Sequence[str]) -> Iterator[Row | RowFault]:
+def _rows_of_parquet(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     import pyarrow
     import pyarrow.parquet as parquet
 
     with open(path, "rb") as file:  # also tells a missing file in the system's words
         try:
             table = parquet.ParquetFile(file)
-            _check_header("the table", table.schema_arrow.names, required)
+            check("the table", table.schema_arrow.names)
             number = 0
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
                 for row in batch.to_pylist():
@@ -211,16 +295,6 @@ def _rows_of_parquet(path: Path, required: Sequence[str]) -> Iterator[Row | RowF
                     yield number, row
         except pyarrow.ArrowException as error:
             raise ValueError(f"not Parquet: {error}") from None
-
-
-def _check_header(where: str, columns: Sequence[str], required: Sequence[str]) -> None:
-    found = one_line(", ".join(columns) or "nothing", limit=120)
-    for name in required:
-        if name not in columns:
-            raise ValueError(f"{where} names no column {name!r}, it has {found}")
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise ValueError(f"{where} names the column {twice[0]!r} twice")
 
 
 def part_names(sources: Sequence[str | os.PathLike[str]]) -> list[str | None]:

@@ -37,6 +37,8 @@ from typing import Any
 
 import cv2
 
+from encoders.cpu import available_cpus
+
 from .registry import DISTORTIONS, SEVERITIES
 from ..data.inputs import collect
 from .worker import Job, Settings, render, write_atomic
@@ -75,7 +77,7 @@ def make_ladder(
         types: some of `TYPES`; default all.
         severities: some of 1..5.
         seed: of the random details. The same seed gives the same bytes on one machine.
-        workers: processes; default one per core; 1 renders in the calling process.
+        workers: processes; default one per CPU that may be used; 1 renders in the calling process.
         max_side_px: larger frames are shrunk to this longer side, which bounds the time.
         max_seconds: longer clips are cut to this length around their middle.
         crf: quality of the H.264 files, lower is better; 10 can't be told from the frames.
@@ -119,7 +121,7 @@ def make_ladder(
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
             _check_settings(out / "ladder.json", settings)
-            rendered = _run(jobs, workers or os.cpu_count() or 1, quiet, report)
+            rendered = _run(jobs, workers or available_cpus(), quiet, report)
             rows = [row for job, clip in zip(jobs, clips) if job.path in rendered
                     for row in _rows(job, clip, rendered[job.path], clips)]
             if not rows:

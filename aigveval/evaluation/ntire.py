@@ -95,7 +95,7 @@ def read_names(path: str | Path) -> list[str]:
         InputError: it cannot be read, or a line is not as said.
     """
     if Path(path).suffix.lower() != ".txt":
-        return [_name(str(row.get("video", ""))) for _, row in read_rows(path)]
+        return [_name(str(row["video"])) for _, row in read_rows(path)]
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

@@ -32,6 +32,8 @@ from encoders.video import VideoError
 from encoders.views import read_views
 from encoders.wheels import sha256
 
+from ..data.readers import why_missing
+
 # Part of every entry; raise it when the layout or the reading of frames changes the tokens.
 _FORMAT = "1"
 
@@ -208,7 +210,7 @@ class _Loaded:
 def _load(path: str, encoders: Sequence[Encoder], cache: FeatureCache) -> _Loaded:
     try:
         if not os.path.isfile(path):
-            raise VideoError(path, "no such file" if not os.path.exists(path) else "not a file")
+            raise VideoError(path, "not a file" if os.path.exists(path) else why_missing(path))
         digest = cache.digest(path)
         missing = {i: e for i, e in enumerate(encoders) if cache.get(digest, e) is None}
         if not missing:

@@ -35,10 +35,10 @@ class VisionEngine(ModelEngine):
 
     @torch.inference_mode()
     def batch(
-        self, prepared: Sequence[Views], prompts: Sequence[str | None]
+        self, clips: Sequence[Views], prompts: Sequence[str | None]
     ) -> dict[str, Any]:
         """What the model takes: text and pixels."""
-        batch = self.processor.encode_prompts(list(prompts), list(prepared))
+        batch = self.processor.encode_prompts(list(prompts), list(clips))
         return {
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in batch.items()

@@ -14,7 +14,7 @@ them counts. What is wrong with that one stays in `problems`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +25,18 @@ from prompts import DIMENSIONS, SCORES, Answer, check, parse
 from prompts.answer import TENTHS, Problem
 from prompts.rubric import Score as ScoreName
 
-from .assessor import Assessor, ModelEngine, NoEngine, Scores, Views, name_scores
+from .assessor import Assessor, ModelEngine, NoEngine, Scores, name_scores
 from ..errors import ModelError
 from ..model.projector import unpack_features
 from ..model.generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
 from ..model.library_internals import cache_of
 from ..model.modeling import AIGVEvalModel
+from .prepared import PreparedClip, with_warnings
 from ..assessment import Contributions
 from ..errors import one_line
 from ..model.base import AIGVEvalOutput
 
 ATTEMPTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedClip:
-    """A clip's views, and the length that its defects' times are told in."""
-
-    views: Views
-    duration_seconds: float
 
 
 class ExplainingEngine:
@@ -77,15 +70,15 @@ class ExplainingEngine:
         self.max_new_tokens, self.attempts = max_new_tokens, attempts
 
     def prepare(self, path: Path) -> PreparedClip:
-        views, info = self.plain.read(path)
-        return PreparedClip(views=views, duration_seconds=info.duration_seconds)
+        return self.plain.prepare(path)
 
     @torch.inference_mode()
     def score(
         self, prepared: Sequence[PreparedClip], prompts: Sequence[str | None]
     ) -> list[Scores | Exception]:
         batch = self.plain.batch([clip.views for clip in prepared], prompts)
-        return self.explain(batch, [clip.duration_seconds for clip in prepared])
+        rows = self.explain(batch, [clip.duration_seconds for clip in prepared])
+        return with_warnings(rows, prepared)
 
     @torch.inference_mode()
     def explain(

@@ -159,7 +159,9 @@ def _score(
     outcomes = run_batches(
         batches,
         prepare=lambda batch: _views(path, engine, batch, times),
-        compute=lambda work: [engine.score(views, [prompt] * len(views)) for _, views in work],
+        compute=lambda work: [
+            engine.score_views(views, [prompt] * len(views)) for _, views in work
+        ],
         batch_size=1, workers=1,
     )
     for outcome in outcomes:

@@ -24,11 +24,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.pytorch_utils import Conv1D
 
 from encoders.bars import no_bars
 from encoders.pretrained import is_repository, reason_of
 from encoders.weights import WeightsError, build_once, fetch
+from .library_internals import LINEAR, without_lora
 
 if TYPE_CHECKING:
     from .config import ScorerConfig
@@ -179,7 +179,7 @@ def check_llm(llm: PreTrainedModel, config: "ScorerConfig") -> None:
         )
     if config.text_config is None:
         config.text_config = copy.deepcopy(own)
-        config.text_config._name_or_path = ""  # may be a path of this machine
+        config.text_config.name_or_path = ""  # may be a path of this machine
         vars(config.text_config).pop("quantization_config", None)  # `llm_4bit` says it
     wanted: Any = config.text_config
     for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
@@ -206,7 +206,7 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    linear = [key for key, module in language_model.named_modules() if _is_linear(module)]
+    linear = [key for key, module in language_model.named_modules() if isinstance(module, LINEAR)]
     targets = lora["target_modules"]
     if targets == ALL_LINEAR:
         targets = sorted({key.rsplit(".", 1)[-1] for key in linear})
@@ -227,16 +227,12 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
         target_modules=list(targets),
         use_dora=lora["use_dora"],
         use_rslora=lora["use_rslora"],
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in language_model.modules()),
+        fan_in_fan_out=any(isinstance(module, LINEAR[1:]) for module in language_model.modules()),
     )
     inject_adapter_in_model(config, language_model)
     for parameter in language_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, Conv1D))  # Conv1D is GPT-2's linear layer
 
 
 def save_llm(
@@ -260,11 +256,8 @@ def save_llm(
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(language_model.config)
     prefix = whole.base_model_prefix
-    state: dict[str, Tensor] = {
-        f"{prefix}.{key.replace('.base_layer.', '.')}": value
-        for key, value in language_model.state_dict().items()
-        if ".lora_" not in key
-    }
+    plain = without_lora(language_model, like=whole.base_model)
+    state: dict[str, Tensor] = {f"{prefix}.{key}": value for key, value in plain.items()}
     if not language_model.config.tie_word_embeddings:
         state.update({f"lm_head.{key}": value for key, value in lm_head.state_dict().items()})
     with no_bars():
@@ -283,9 +276,11 @@ def _convert(folder: Path, *, quiet: bool) -> None:
         llm = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-        # The weights are plain floats now, but transformers won't save what is marked as GGUF.
-        for mark in ("hf_quantizer", "is_quantized"):
-            setattr(llm, mark, None)
-        del llm.config.quantization_config
-        llm.save_pretrained(folder)
+        # The weights are plain floats now, but what comes from a GGUF isn't saved by transformers.
+        config = copy.deepcopy(llm.config)
+        vars(config).pop("quantization_config", None)
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(llm.state_dict())
+        plain.generation_config = llm.generation_config
+        plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

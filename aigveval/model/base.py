@@ -60,6 +60,11 @@ class ScorerModel(PreTrainedModel):
     rope_deltas: Tensor | None = None
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether a KV cache, with `rope_deltas`, is all that the model needs to go on."""
+        return True
+
+    @property
     def placeholder_ids(self) -> list[int]:
         """Tokens that stand for what the model sees, and that it must never write."""
         raise NotImplementedError
@@ -90,10 +95,6 @@ class ScorerModel(PreTrainedModel):
     ) -> AnswerWriter:
         """What writes the answers of a batch that was scored; see `AnswerWriter`."""
         return AnswerWriter(self, tokenizer, batch=batch, cache=cache, heads=heads)
-
-    def _note_frozen(self) -> None:
-        # transformers leaves these out when it saves, and doesn't miss them when Trainer resumes.
-        self._keys_to_ignore_on_save = set(self.state_dict()) - trained_keys(self)
 
     def init_weights(self) -> None:
         """Nothing: the LLM comes with its weights, and what is trained initialises itself."""
@@ -169,6 +170,8 @@ class ScorerModel(PreTrainedModel):
             save_directory: Folder to write into.
             **kwargs: Options of `PreTrainedModel.save_pretrained`.
         """
+        state, trained = kwargs.pop("state_dict", None) or self.state_dict(), self.trained_keys()
+        kwargs["state_dict"] = {key: value for key, value in state.items() if key in trained}
         with no_bars():
             super().save_pretrained(save_directory, save_original_format=False, **kwargs)
         # The LLM's own, which is taken over when the model is made.

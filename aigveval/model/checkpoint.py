@@ -21,6 +21,7 @@ from torch import Tensor
 from encoders.base import Encoder
 
 from .config import AIGVEvalConfig
+from .library_internals import is_lora
 from .backbones import save_llm
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def trained_keys(model: "ScorerModel") -> set[str]:
     prefixes = ["model.projectors.", "model.signs.", *own]
     return {
         key for key in model.state_dict()
-        if key.startswith(tuple(prefixes)) or (".lora_" in key and not key.startswith(_ENCODERS))
+        if key.startswith(tuple(prefixes)) or (is_lora(key) and not key.startswith(_ENCODERS))
     }
 
 

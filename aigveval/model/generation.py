@@ -8,7 +8,6 @@ computed twice but the dozen tokens of the levels.
 Axis legend: b batch, s sequence.
 """
 
-import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from transformers import (
 
 from prompts import ANSWER, SLOT, render_levels
 from prompts.rubric import Score
-from .library_internals import CACHE
+from .library_internals import CACHE, rows_of, shortened
 
 if TYPE_CHECKING:
     from .base import ScorerModel
@@ -162,7 +161,7 @@ class AnswerWriter:
             self._input_ids[row, -len(own):] = torch.tensor(own)
         self._seen = {name: value for name, value in batch.items() if name not in _TEXT}
         self._deltas = model.rope_deltas
-        self._cache = cache if _cut(cache, scored.shape[1] - width) else None
+        self._cache = shortened(cache, scored.shape[1] - width) if model.keeps_all else None
 
     def write(
         self, rows: Sequence[int], *, max_new_tokens: int = MAX_NEW_TOKENS, seed: int | None = None
@@ -210,14 +209,14 @@ class AnswerWriter:
     ) -> list[Written]:
         chosen = torch.tensor(rows, device=self._input_ids.device)
         inputs: dict[str, Any] = {"attention_mask": self._mask[chosen]}
-        if self._cache is None:
+        cache = None if self._cache is None else rows_of(self._cache, chosen)
+        if cache is None:
             for name, value in self._seen.items():
                 inputs[name] = value[chosen] if isinstance(value, Tensor) else [
                     value[row] for row in rows
                 ]
         else:
-            inputs[CACHE] = copy.deepcopy(self._cache)  # `generate` adds to it
-            inputs[CACHE].batch_select_indices(chosen)
+            inputs[CACHE] = cache  # `generate` adds to it
             if self._deltas is not None:
                 self.model.rope_deltas = self._deltas[chosen]
         ends = self._end_ids()
@@ -259,12 +258,3 @@ def _common(ids: Sequence[int], seen: Sequence[int]) -> int:
     """How many tokens two rows share at their start; at least one of the first is left over."""
     pairs = enumerate(zip(ids[:-1], seen))
     return next((n for n, (a, b) in pairs if a != b), min(len(ids) - 1, len(seen)))
-
-
-def _cut(cache: Cache, count: int) -> bool:
-    """Take the last tokens off a cache; false where it can't be done."""
-    try:
-        cache.crop(-count)  # that a positive number is what's left holds for old versions only
-    except (RuntimeError, ValueError, NotImplementedError, AttributeError):
-        return False
-    return True

@@ -35,9 +35,11 @@ from .config import AIGVEvalConfig, check_encoder
 from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from ..hub.publish import HubMixin
-from .library_internals import cache_argument
+from .library_internals import cache_argument, expect_missing
 from .backbones import check_llm, inject_lora, load_llm
 from .base import AIGVEvalOutput, ScorerModel
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
@@ -73,9 +75,9 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
         self.encoders = nn.ModuleDict()
         self.encoder_weights: Path | None = None  # folder of a merged checkpoint
         self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
-        self._no_split_modules = llm._no_split_modules
+        self._no_split_modules = getattr(llm, "_no_split_modules", None)
         self.post_init()
-        self._note_frozen()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def placeholder_ids(self) -> list[int]:
@@ -87,7 +89,6 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
     def look_for(self, names: Sequence[str]) -> None:
         """Put in a new, untrained head that looks for signs of these defects; see `signs`."""
         self.model.look_for(names)
-        self._note_frozen()
 
     @torch.no_grad()
     def sign_lines(
@@ -196,7 +197,7 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             if mode and any(parameter.requires_grad for parameter in encoder.parameters()):
                 encoder.train()
                 for module in encoder.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    if isinstance(module, _BATCH_NORMS):
                         module.eval()
         return self
 
@@ -208,7 +209,6 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             e["name"] for e in self.config.encoders
             if e["name"] in {*self.config.trained_encoders, *encoders}
         ]
-        self._note_frozen()
 
     def set_feature_stats(self, encoder: str, mean: Tensor, std: Tensor) -> None:
         """Fix an encoder's standardisation; call it once, with statistics of the training data.
@@ -249,7 +249,6 @@ class AIGVEvalModel(HubMixin, ScorerModel, FeatureGenerationMixin):  # type: ign
             encoder = with_saved_weights(encoder, self.encoder_weights)
             encoder = with_trained_weights(encoder, self.encoder_states.get(name))
             self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
-        self._note_frozen()
 
     @torch.no_grad()
     def encode(

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 from .checkpoint import load_trained, model_folder, read_trained
 from .config import LORA, ScorerConfig
 from .generation import generation_config_of
-from .library_internals import cache_argument
+from .library_internals import cache_argument, can_go_on, expect_missing
 from .backbones import check_llm, inject_lora, load_vlm
 from .base import AIGVEvalOutput, ScorerModel
 
@@ -167,9 +167,9 @@ class QSaveModel(ScorerModel):
         self.generation_config = generation_config_of(vlm)
         if config.lora is not None:
             inject_lora(vlm.get_decoder(), config.lora, name=config.vlm)
-        self._no_split_modules = vlm._no_split_modules
+        self._no_split_modules = getattr(vlm, "_no_split_modules", None)
         self.post_init()
-        self._note_frozen()
+        expect_missing(self, set(self.state_dict()) - self.trained_keys())
 
     @property
     def vlm(self) -> Any:
@@ -191,6 +191,10 @@ class QSaveModel(ScorerModel):
     @rope_deltas.setter
     def rope_deltas(self, value: Tensor | None) -> None:
         self.vlm.base_model.rope_deltas = value
+
+    @property
+    def keeps_all(self) -> bool:
+        return can_go_on(self.vlm.base_model)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()

@@ -6,15 +6,13 @@ values there depend on nothing that comes after. So they are computed once and g
 Axis legend: b batch, s sequence.
 """
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import Cache
 
-from .library_internals import cache_of
+from .library_internals import cache_of, repeated
 from .modeling import AIGVEvalModel
 from .base import AIGVEvalOutput
 
@@ -31,7 +29,7 @@ class QuestionStart:
 
     def __init__(self, model: AIGVEvalModel) -> None:
         self.model = model
-        self._kept: tuple[list[int], DynamicCache] | None = None
+        self._kept: tuple[list[int], Cache] | None = None
         self._usable = True
 
     def __call__(
@@ -57,24 +55,13 @@ class QuestionStart:
         return start[0].tolist() if shared and length else []
 
     @torch.no_grad()
-    def _cache(self, start: list[int], input_ids: Tensor) -> DynamicCache | None:
+    def _cache(self, start: list[int], input_ids: Tensor) -> Cache | None:
         """A copy of the start's keys and values for each row."""
         kept = self._kept
         if kept is None or kept[0] != start:
             found = self.model.model(input_ids[:1, :len(start)], use_cache=True)
-            cache: Any = cache_of(found)
-            if not _is_plain(cache):
-                self._usable = False
-                return None
-            kept = self._kept = (start, cache)
-        # The model adds to it. A deep copy takes ten times as long; the tensors are copied below.
-        cache = copy.copy(kept[1])
-        cache.layers = [copy.copy(layer) for layer in cache.layers]
-        cache.batch_repeat_interleave(len(input_ids))
+            kept = self._kept = (start, cache_of(found))
+        cache = repeated(kept[1], len(input_ids))  # the model adds to it
+        if cache is None:
+            self._usable, self._kept = False, None
         return cache
-
-
-def _is_plain(cache: Any) -> bool:
-    """Whether it's nothing but keys and values, which can be copied and gone on from."""
-    plain = (DynamicLayer, DynamicSlidingWindowLayer)
-    return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)

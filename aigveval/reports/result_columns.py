@@ -48,6 +48,7 @@ def to_flat(row: Assessment) -> dict[str, Any]:
     for name in SCORE_FIELDS:
         score = flat[name] or {"score": None, "std": None}
         flat[name], flat[f"{name}_std"] = score["score"], score["std"]
+    flat["warnings"] = "\n".join(row.warnings)
     if row.explanation is not None:
         flat |= {f"explanation_{name}": text for name, text in row.explanation.items()}
         flat["defects"] = None if row.defects is None else render_defects(row.defects)
@@ -67,6 +68,7 @@ def from_flat(cells: Mapping[str, str]) -> Assessment:
     nested: dict[str, Any] = {name: cells[name] for name in ("video", "model", "version")}
     nested.update({name: cells[name] or None for name in ("prompt", "error")})
     nested["seconds"] = float(cells["seconds"])
+    nested["warnings"] = cells.get("warnings", "").splitlines()
     for name in SCORE_FIELDS:
         score, std = cells[name], cells[f"{name}_std"]
         nested[name] = {"score": float(score), "std": float(std)} if score else None
@@ -94,6 +96,7 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
     types = {
         **{name: score for name in SCORE_FIELDS},
         "seconds": number,
+        "warnings": pyarrow.list_(text),
         "explanation": pyarrow.struct([(name, text) for name in DIMENSIONS]),
         "defects": pyarrow.list_(defect),
         "problems": pyarrow.list_(text),

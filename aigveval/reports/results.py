@@ -1,9 +1,10 @@
 """Files of assessments: JSON Lines, CSV and Parquet, chosen by suffix.
 
 JSON Lines and Parquet nest a score as `{"score", "std"}`; CSV, which cannot nest, has the columns
-`technical` and `technical_std`, and so on. Where any row has an explanation, CSV also has
-`explanation_technical` and so on, `defects` as in an answer (`blur 3; freeze 2 0.6-1.4`, or `none`)
-and `problems`, one a line; where any has contributions, `contribution_technical` and so on.
+`technical` and `technical_std`, and so on, and `warnings`, one a line. Where any row has an
+explanation, CSV also has `explanation_technical` and so on, `defects` as in an answer (`blur 3;
+freeze 2 0.6-1.4`, or `none`) and `problems`, one a line; where any has contributions,
+`contribution_technical` and so on.
 
 Every finished row is on disk at once, so a killed run loses nothing and can be resumed; Parquet,
 which cannot be appended to, keeps its rows beside it in `NAME.parquet.partial.jsonl` until it is
@@ -70,7 +71,9 @@ def _read_csv(path: Path) -> list[Assessment]:
     if not records:
         return []
     columns = records[0]
-    if tuple(columns) != csv_columns(csv_extras(columns)):
+    ours = csv_columns(csv_extras(columns))
+    # earlier versions had no warnings
+    if tuple(columns) not in (ours, tuple(name for name in ours if name != "warnings")):
         raise _not_ours(path, f"its columns are {', '.join(columns)}")
     if not text.endswith("\n") and len(records) > 1:
         records.pop()

@@ -91,7 +91,7 @@ def read_answers(
 
 
 def _is_cot(path: str | Path) -> bool:
-    for _, row in read_rows(path, required=(), on_fault=lambda fault: None):
+    for _, row in read_rows(path, required=(), aliases=False, on_fault=lambda fault: None):
         return {"answer", "variant", "times"} <= set(row)
     return False
 

@@ -10,6 +10,9 @@ from transformers import TrainingArguments
 from transformers.integrations import (
     TensorBoardCallback, get_available_reporting_integrations,
 )
+from transformers.utils import is_torch_bf16_gpu_available
+
+from ..model.library_internals import checkpointing_option, use_one_gpu
 
 from .config import FitConfig, FitError
 
@@ -30,11 +33,14 @@ def training_arguments(
     Raises:
         FitError: The machine can't do what the config asks for.
     """
+    if config.bf16 and config.device != "cpu" and not is_torch_bf16_gpu_available():
+        raise FitError(
+            "bf16: true needs a GPU that computes in bfloat16, and there is none here; set bf16: "
+            "false, or device: cpu to train in bfloat16 on the CPU, which is slow on most"
+        )
     options: dict[str, Any] = {}
-    # TRL's classes do it by default. The first name is the newer one.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    name = next(name for name in names if name in kind.__dataclass_fields__)
-    options[name] = config.gradient_checkpointing
+    # TRL's classes do it by default.
+    options[checkpointing_option(kind)] = config.gradient_checkpointing
     if config.fsdp:
         options |= {"fsdp": True, "fsdp_config": dict(config.fsdp_config)}
     if config.train_encoders:
@@ -78,8 +84,7 @@ def training_arguments(
     except (ImportError, ValueError) as error:
         raise FitError(" ".join(str(error).split())) from error
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
-    # Without torchrun, several GPUs would each get a copy for every batch; torchrun is faster.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    use_one_gpu(arguments)  # several are for torchrun
     return arguments
 
 

@@ -194,6 +194,8 @@ def set_stats(built: Built, dataset: QualityDataset, *, device: torch.device) ->
         count = min(len(dataset), STATS_ROWS)
         rows = [dataset.rows[i * len(dataset) // count] for i in range(count)]
         digests = extract([r.video for r in rows], changing, dataset.cache, device=device).digests
+        for encoder in changing:
+            encoder.to("cpu")  # where cached tokens are joined with prompts
         part = QualityDataset(
             [[row for row in rows if row.video in digests]], digests, changing, dataset.cache
         )

@@ -313,8 +313,6 @@ def _start(
         remove_unfinished(output)
     if checkpoint is None and config.base is None:
         set_stats(built, dataset, device=arguments.device)
-        for encoder in built.encoders:
-            encoder.to("cpu")
 
 
 def _is_first(arguments: TrainingArguments) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ..data.readers import HUB_ID, MANIFEST_SUFFIXES
+from ..data.readers import HUB_ID, MANIFEST_SUFFIXES, url_of
 from ..presets import list_presets, read_preset
 
 from .config import FROM_BASE, FitConfig, FitError, check_known, default_of
@@ -148,7 +148,12 @@ def _path(text: str, folder: Path) -> str:
 
 
 def _source(text: str, folder: Path) -> str:
-    """A manifest's path, or the id of a data set where there is no such file."""
+    """A manifest's path, or the id of a data set where there is no such file.
+
+    An address stays as it is, so that what reads it can say that files are needed.
+    """
+    if url_of(text):
+        return text
     path = _path(text, folder)
     is_id = HUB_ID.fullmatch(text) and Path(text).suffix.lower() not in MANIFEST_SUFFIXES
     return text if is_id and text[0] != "." and not Path(path).exists() else path

@@ -24,7 +24,8 @@ from transformers import (
     TrainerState, TrainingArguments,
 )
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
+
+from ..model.library_internals import add_reference
 
 from .answers import AnswerRow, answers_of
 from .arguments import tensorboard, training_arguments
@@ -33,7 +34,7 @@ from .control import SaveCallback
 from .dataset import QualityDataset
 from .config import FitConfig
 from .grpo_options import GrpoOptions
-from .optimizer import check_loaded, make_optimizer
+from .optimizer import check_checkpoint, make_optimizer
 from .progress import ProgressCallback
 from .resume import step_of
 from .rollout import Evidence, NotedRewards, RowProcessor, Rollouts
@@ -61,9 +62,7 @@ class GroupTrainer(GRPOTrainer):
         super().__init__(**options)
         # TRL would load a whole model; only what is trained differs from ours.
         if reference is not None:
-            self.beta = beta
-            add_fused_lm_head(reference, temperature=self.temperature)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+            add_reference(self, reference, beta=beta)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
@@ -91,8 +90,16 @@ class GroupTrainer(GRPOTrainer):
             logs = {**logs, **self.means.take()}
         super().log(logs, *args, **kwargs)
 
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: Any = None, **options: Any
+    ) -> Any:
+        """As TRL does; a checkpoint is a path."""
+        if resume_from_checkpoint is not None:
+            check_checkpoint(self.model, Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        check_loaded(self.model, load_result)
+        """Nothing: what is frozen isn't in a checkpoint; `check_checkpoint` looks at the rest."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: checkpoints are for going on."""

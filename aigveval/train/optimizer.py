@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
+
+from ..model.checkpoint import WEIGHTS
+from ..model.library_internals import is_lora
 
 from .config import FitConfig, FitError
 
@@ -30,22 +35,27 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
     ])
 
 
-def check_loaded(model: Any, load_result: Any) -> None:
+def check_checkpoint(model: Any, folder: Path) -> None:
     """Raise `FitError` where a checkpoint lacks what the model trains, or has more.
 
     Args:
         model: Says by `trained_keys()` what it trains.
-        load_result: Of `load_state_dict`.
+        folder: The checkpoint. One that several processes share the weights of isn't looked at.
     """
-    missing = model.trained_keys() & set(load_result.missing_keys)
-    if missing or load_result.unexpected_keys:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return
+    with safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+    missing, unexpected = sorted(model.trained_keys() - found), sorted(found - model.trained_keys())
+    if missing or unexpected:
         raise FitError(
-            f"a checkpoint doesn't fit the model: missing {sorted(missing)[:3]}, "
-            f"unexpected {sorted(load_result.unexpected_keys)[:3]}"
+            f"a checkpoint doesn't fit the model: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
         )
 
 
 def _kind(name: str) -> str:
-    if "lora_" in name:
+    if is_lora(name):
         return "lora"
     return "encoder" if name.removeprefix("module.").startswith("encoders.") else "projector"

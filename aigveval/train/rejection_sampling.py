@@ -96,7 +96,7 @@ def read_completions(path: str | Path) -> Iterator[Completion]:
         FitError: A line isn't as stage grpo writes it.
         aigveval.data.readers.ManifestError: The file can't be read.
     """
-    for number, row in read_rows(path, required=()):
+    for number, row in read_rows(path, required=(), aliases=False):
         try:
             completion = Completion(**row)
         except TypeError:

@@ -9,13 +9,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
-
 from .dataset import QualityDataset
 from .config import FitConfig, FitError, default_of
 from .parallel import world_size
 from .validation import METRICS
 
+TRAINER_STATE_NAME = "trainer_state.json"  # as the Trainer calls it
 # May be changed between the stop of a run and its continuation.
 _FREE = ("output_dir", "cache_dir", "save_steps", "save_minutes", "early_stop", "threads",
          "workers", "device", "encode_batch_size", "eval_batch_size", "gradient_checkpointing",

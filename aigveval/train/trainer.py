@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import (
     Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments,
 )
@@ -18,7 +19,7 @@ from .averaging import WeightAverage
 from .dataset import GROUP, PAIR, PREFERENCES, WEIGHT, EpochSampler, QualityDataset
 from .config import FitConfig
 from .losses import preference_loss, quality_loss
-from .optimizer import check_loaded, make_optimizer
+from .optimizer import check_checkpoint, make_optimizer
 from .parallel import gather_rows, global_loss
 
 
@@ -34,6 +35,7 @@ class QualityTrainer(Trainer):
         # After Trainer has moved the model to its device.
         self.average = None if fit.ema is None else WeightAverage(model, fit.ema)
         self.sampler: EpochSampler | None = None
+        self.resumes_from: Path | None = None
         self.add_callback(_Hooks(self))
 
     def compute_loss(
@@ -68,8 +70,11 @@ class QualityTrainer(Trainer):
             model.eval().save_pretrained(folder, state_dict=state)
 
     def use_average(self) -> None:
-        """Let the model have the averaged weights for good."""
+        """Let the model have the averaged weights for good: of the best checkpoint, if chosen."""
         if self.average is not None:
+            best = self.state.best_model_checkpoint
+            if best is not None and self.args.load_best_model_at_end:
+                self.average.load(Path(best))
             self.average.copy_to_model()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -77,6 +82,19 @@ class QualityTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
         with self.average.in_place():
             return super().evaluate(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        self.sampler = None
+        loader = super().get_train_dataloader()
+        if self.sampler is not None:
+            return loader
+        # This version of transformers doesn't ask for our order of rows where others do.
+        options = self.args
+        return self.accelerator.prepare(DataLoader(
+            self.train_rows, batch_size=self.fit.batch_size, sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator, num_workers=options.dataloader_num_workers,
+            pin_memory=options.dataloader_pin_memory,
+        ))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         fit, rows = self.fit, self.train_rows
@@ -89,28 +107,34 @@ class QualityTrainer(Trainer):
         )
         return self.sampler
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: Any = None, **options: Any
+    ) -> Any:
+        """As the Trainer does; a checkpoint is a path."""
+        self.resumes_from = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if self.resumes_from is not None:
+            check_checkpoint(self.quality_model, self.resumes_from)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
         if self.average is not None and self.args.should_save:
-            self.average.save(Path(output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        if self.average is not None:
-            self.average.load(Path(self.state.best_model_checkpoint or ""))
+            self.average.save(Path(output_dir or str(self.args.output_dir)))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        check_loaded(self.quality_model, load_result)
+        """Nothing: what is frozen isn't in a checkpoint; `check_checkpoint` looks at the rest."""
 
 
 class _Hooks(TrainerCallback):
     def __init__(self, trainer: QualityTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer = self.trainer
+        if trainer.average is not None and trainer.resumes_from is not None:
+            trainer.average.load(trainer.resumes_from)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

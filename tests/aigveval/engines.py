@@ -10,7 +10,7 @@ from aigveval.inference.assessor import Assessor, ModelEngine, Scores
 from aigveval.assessment import SCORE_FIELDS, Score
 from encoders.video import VideoError
 
-from .tiny_llm import make_encoders, make_model
+from .tiny_llm import make_encoders, make_llm, make_model
 
 
 class TextEngine:
@@ -53,14 +53,16 @@ class TextEngine:
         ]
 
 
-def tiny_assessor(*, name: str = "tiny", **options) -> Assessor:
+def tiny_assessor(
+    *, name: str = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, **options
+) -> Assessor:
     """A real model of random weights behind a real processor; decodes real videos.
 
-    Options are of the model's config.
+    Further options are of the model's config.
     """
-    model, processor = make_model(**options)
+    model, processor = make_model(llm=make_llm().to(dtype), **options)
     for projector in model.model.projectors.values():
         size = projector.mean.shape
         projector.set_stats(torch.full(size, 0.3), torch.full(size, 0.5))
     processor._encoders = make_encoders()
-    return Assessor(ModelEngine(model, processor, device=torch.device("cpu")), name=name)
+    return Assessor(ModelEngine(model, processor, device=torch.device(device)), name=name)

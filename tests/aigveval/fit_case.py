@@ -51,7 +51,7 @@ class WordCount(Brightness):
 
     def join(self, tokens, text=None):
         counts = [float(len(t.split())) for t in text] if text else [0.0] * len(tokens)
-        extra = torch.tensor(counts).view(-1, 1, 1).expand(-1, tokens.shape[1], 1)
+        extra = tokens.new_tensor(counts).view(-1, 1, 1).expand(-1, tokens.shape[1], 1)
         return torch.cat([tokens, extra], -1)
 
 
@@ -189,9 +189,14 @@ def losses(output: str | Path) -> list[float]:
     return [entry["loss"] for entry in history(output) if "loss" in entry]
 
 
+def begin() -> None:
+    """In a process of its own, before the command line runs."""
+    registry._registered.update(REGISTERED)
+    torch.set_num_threads(1)
+
+
 if __name__ == "__main__":
     from aigveval.cli.app import main
 
-    registry._registered.update(REGISTERED)
-    torch.set_num_threads(1)
+    begin()
     main()

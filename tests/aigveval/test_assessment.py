@@ -17,7 +17,7 @@ from aigveval.reports.results import ResultsError, ResultsFile, read_results, ta
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 ROW_FIELDS = [
     "video", "prompt", "overall", "technical", "motion", "semantic", "model", "version", "seconds",
-    "error",
+    "error", "warnings",
 ]
 
 

@@ -96,7 +96,7 @@ class MeanColour(Encoder):
     def join(self, tokens: Tensor, text=None) -> Tensor:
         if not self.reads_text or text is None:
             return tokens
-        return tokens + torch.tensor([float(len(prompt)) for prompt in text])[:, None, None]
+        return tokens + tokens.new_tensor([len(prompt) for prompt in text])[:, None, None]
 
     def options(self) -> dict:
         return {"reads_text": self.reads_text}

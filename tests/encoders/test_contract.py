@@ -1,5 +1,6 @@
 """What every registered encoder promises, whatever it computes."""
 
+import contextlib
 import copy
 import functools
 import importlib.util
@@ -350,25 +351,35 @@ def test_a_copy_gives_the_same_tokens(encoder, views, tokens, copied):
 
 
 class Preprocessed(torch.utils.data.Dataset):
-    """As a loader uses an encoder: views are made in worker processes."""
+    """As a loader uses encoders: views are made in worker processes, two clips for each."""
 
-    def __init__(self, encoder, clips):
-        self.encoder, self.clips = encoder, clips
+    def __init__(self, made, clips):
+        self.encoders, self.clips = made, clips
 
     def __len__(self):
-        return len(self.clips)
+        return len(self.encoders) * len(self.clips)
 
     def __getitem__(self, index):
-        return self.encoder.preprocess(wanted(self.encoder, self.clips[index]))
+        encoder = self.encoders[index // len(self.clips)]
+        return encoder.preprocess(wanted(encoder, self.clips[index % len(self.clips)]))
 
 
-def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views):
-    clips = list(CLIPS.values())[:2]
+@pytest.fixture(scope="module")
+def views_of_a_worker(make):
+    """The first two clips' views by encoder, all of one worker: a process takes long to start."""
+    made = {}
+    for name in INSTALLED:
+        with contextlib.suppress(pytest.skip.Exception):  # without its weights
+            made[name] = make(name)
     loader = torch.utils.data.DataLoader(
-        Preprocessed(encoder, clips), batch_size=2, num_workers=1, multiprocessing_context="spawn"
+        Preprocessed(list(made.values()), list(CLIPS.values())[:2]), batch_size=2, num_workers=1,
+        multiprocessing_context="spawn",
     )
-    (batch,) = list(loader)
-    assert torch.equal(batch, views[:2])
+    return dict(zip(made, loader, strict=True))
+
+
+def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views, views_of_a_worker):
+    assert torch.equal(views_of_a_worker[encoder.spec.name], views[:2])
 
 
 def test_the_view_does_not_depend_on_the_number_of_threads(encoder, views):

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 import pickle
 import sys
 
@@ -69,6 +70,16 @@ def test_every_class_of_input_is_read_rightly_or_refused_in_one_line(name, tmp_p
         assert name == "truncated_half"
         assert reason(path).startswith("truncated: only ")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.mp4", "s3://bucket/a.mp4", "hf://a/b.mp4"])
+def test_a_url_is_told_to_be_none(url):
+    for given in (url, Path(url)):  # a path has one slash of the two
+        with pytest.raises(VideoError) as caught:
+            read_video(given)
+        assert str(caught.value) == (
+            f"{url}: a URL, and files are needed: download it and give its path"
+        )
 
 
 def test_streams_of_a_plain_clip(tmp_path):

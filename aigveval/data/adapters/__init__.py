@@ -97,9 +97,14 @@ ADAPTERS: dict[str, Adapter] = {
         title="Q-Save and data like it", module="q_save", scale=Scale(1, 5),
         reads="json, jsonl, csv or parquet with mos and attributions",
     ),
+    "taobaovd-gc": Adapter(
+        title="TaobaoVD-GC, VQualA 2025 GenAI-Bench", module="taobaovd_gc", scale=Scale(1, 5),
+        reads="csv video_name,Prompt,Traditional_MOS,Alignment_MOS,...",
+    ),
     "vbench-prompts": Adapter(
         title="VBench prompts", module="vbench_prompts",
-        reads="json {path: prompt}, or folder of videos named PROMPT-N.mp4",
+        reads="json {path: prompt}, folder of videos named PROMPT-N.mp4, or VBench_full_info.json "
+        "with that folder as --videos",
     ),
     "vbench-preference": Adapter(
         title="VBench human preference", module="vbench_preference", pairs=True,

@@ -23,7 +23,8 @@ COLUMNS = {"technical": "subject", "motion": "completeness", "interaction": "int
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a row per video; with `mean_overall` the mean of the three, as the authors combine."""
     prompts = Prompts(options.prompts)
-    for number, values in read_rows(source, required=("filename", *COLUMNS.values())):
+    needed = ("filename", *COLUMNS.values())
+    for number, values in read_rows(source, required=needed, aliases=False):
         video = read_video(number, values, "filename")
         row: dict[str, Any] = {"video": video, "prompt": prompts.of(video)}
         row |= {ours: values.get(theirs) for ours, theirs in COLUMNS.items()}

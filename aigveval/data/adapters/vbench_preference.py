@@ -33,7 +33,7 @@ _MEANINGS = {1.0: "A", 0.5: "same", 0.0: "B"}
 
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a pair for every two models that were compared on a prompt."""
-    for number, row in read_rows(source, required=()):
+    for number, row in read_rows(source, required=(), aliases=False):
         videos, labels = row.get("videos"), row.get("human_anno")
         if not isinstance(videos, Mapping) or not isinstance(labels, Mapping):
             raise RowFault(number, f"row {number}: expected objects 'videos' and 'human_anno'")

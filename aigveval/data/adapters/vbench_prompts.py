@@ -1,29 +1,44 @@
 """Videos made for VBench (arXiv 2311.17982), with their prompts and without scores.
 
-Either its file of custom prompts, `{"relative/path.mp4": "prompt"}`, or a folder of videos named
-after their prompts, `PROMPT-N.mp4`, as its own videos are.
+One of three: its file of custom prompts, `{"relative/path.mp4": "prompt"}`; a folder of videos
+named after their prompts, `PROMPT-N.mp4`, as its own videos are; or its `VBench_full_info.json`, a
+list of `{"prompt_en", "dimension", ...}`, beside a folder of such videos (the option `videos`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..inputs import VIDEO_SUFFIXES
+from ..manifest import read_prompt_list
+from ..prompt_matching import NamedPrompts, prompt_of_name
 from ..readers import Row, read_rows
 from ...errors import ManifestError, as_text
 from . import Options
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
-    """Yields a row per video."""
-    if not source.is_dir():
+    """Yields a row per video; of a list of prompts, with None where a name is none of them."""
+    if source.is_dir():
+        for number, path in _videos(source):
+            yield number, {
+                "video": path.relative_to(source).as_posix(), "prompt": prompt_of_name(path),
+            }
+        return
+    prompts = read_prompt_list(source)
+    if prompts is None:
         yield from read_rows(source)
         return
-    videos = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    named = NamedPrompts(prompts)
+    for number, path in _videos(options.videos):
+        yield number, {
+            "video": path.relative_to(options.videos).as_posix(), "prompt": named.of(path),
+        }
+
+
+def _videos(folder: Path) -> Iterator[tuple[int, Path]]:
+    videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
-        raise ManifestError(f"{as_text(source)}: holds no videos")
-    for number, path in enumerate(videos, start=1):
-        prompt = re.sub(r"-\d+$", "", path.stem)
-        yield number, {"video": path.relative_to(source).as_posix(), "prompt": prompt}
+        raise ManifestError(f"{as_text(folder)}: holds no videos")
+    yield from enumerate(videos, start=1)

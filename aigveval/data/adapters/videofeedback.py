@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
-from ..manifest import lacking
-from ..readers import Row, read_rows
+from ..readers import Row, lacking, read_rows
 from . import Options
 
 SCORES = {
@@ -27,7 +26,7 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a row per video; with `mean_overall` the mean of all five, as VideoScore reports."""
     dimensions = SCORES | OTHERS
     needed = ("id", *dimensions.values())
-    for number, values in read_rows(source, required=needed):
+    for number, values in read_rows(source, required=needed, aliases=False):
         for name in needed:
             if values.get(name) is None:
                 raise lacking(number, values, name)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..manifest import lacking
-from ..readers import Row, read_rows
+from ..readers import Row, lacking, read_rows
 from . import Options
 
 SCORES = {
@@ -21,7 +20,7 @@ SCORES = {
 
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields the pairs."""
-    for number, found in read_rows(source, required=()):
+    for number, found in read_rows(source, required=(), aliases=False):
         values = {name.lower(): value for name, value in found.items()}
         for name in ("path_a", "path_b"):
             if name not in values:

@@ -56,6 +56,7 @@ class ClipRow:
         cells: its scores.
         strip: its frames; None where it is too far down for one.
         error: why it has no scores.
+        warnings: what was noticed when it was read.
     """
 
     video: str
@@ -65,6 +66,7 @@ class ClipRow:
     cells: dict[str, ScoreCell] = field(default_factory=dict)
     strip: Strip | None = None
     error: str | None = None
+    warnings: Sequence[str] = ()
 
 
 def add_strips(

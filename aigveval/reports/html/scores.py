@@ -59,4 +59,7 @@ def _clip(row: Assessment) -> ClipRow:
         name: ScoreCell(value=score.score, std=score.std, sort=score.score)
         for name in SCORE_FIELDS if (score := getattr(row, name))
     }
-    return ClipRow(video=row.video, path=Path(row.video), prompt=row.prompt, cells=cells)
+    return ClipRow(
+        video=row.video, path=Path(row.video), prompt=row.prompt, cells=cells,
+        warnings=row.warnings,
+    )

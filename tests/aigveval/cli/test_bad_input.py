@@ -143,8 +143,8 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def inside(self, tmp_path, monkeypatch, tiny):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(assess, "find_model", lambda model: model)
-        monkeypatch.setattr(assess, "load", lambda model, device: tiny)
+        monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
+        monkeypatch.setattr(assess, "load", lambda model, **options: tiny)
 
     def run(self, *arguments: str, code: int) -> tuple[list[Assessment], str]:
         result = CliRunner().invoke(app, ["score", *arguments])
@@ -198,8 +198,8 @@ class TestCommand:
             "from aigveval.cli import app\n"
             "from aigveval.inference import assessor as assess\n"
             "from tests.aigveval.engines import tiny_assessor\n"
-            "assess.find_model = lambda model: model\n"
-            "assess.load = lambda model, device: tiny_assessor()\n"
+            "assess.row_name = lambda model, **options: model\n"
+            "assess.load = lambda model, **options: tiny_assessor()\n"
             "app.main()\n"
         )
         bad = [str(zoo[kind]) for kind in KINDS if not KINDS[kind][2]]

@@ -28,8 +28,8 @@ def engine(monkeypatch, tmp_path) -> TextEngine:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(engine, name=model))
-    monkeypatch.setattr(assess, "find_model", lambda model: model)
+    monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(engine, name=model))
+    monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
     os.mkdir("v")
     for number, name in enumerate("abc", start=2):
         Path(f"v/{name}.mp4").write_text(str(number))
@@ -97,6 +97,31 @@ class TestScore:
         monkeypatch.setattr(assess, "load", None)
         assert run("gone.mp4", code=1).stderr == "failed: gone.mp4: no such file\n"
         assert overall() == {"gone.mp4": None}
+
+    def test_a_url_is_told_to_be_none(self, engine):
+        url = "https://example.com/a.mp4?x=1"
+        result = run("v/a.mp4", url, code=1)
+        assert result.stderr == (
+            f"failed: {url}: a URL, and files are needed: download it and give its path\n"
+        )
+        assert overall() == {"v/a.mp4": 2.0, url: None}
+        assert run("v", "--prompts", "s3://bucket/p.csv", code=2).stderr == (
+            "error: s3://bucket/p.csv: a URL, and files are needed: download it and give its path\n"
+        )
+
+    def test_prompts_of_names(self, engine):
+        for name in ("v/a.mp4", "v/b.mp4", "v/c.mp4"):
+            os.rename(name, name.replace(".mp4", " dog-0.mp4"))
+        run("v", "--prompts", "names")
+        assert engine.prompts == ["a dog", "b dog", "c dog"]
+        Path("full.json").write_text('[{"prompt_en": "b dog", "dimension": ["color"]}]')
+        run("v", "--prompts", "full.json")
+        assert engine.prompts[3:] == [None, "b dog", None]
+
+    def test_help_tells_of_prompts(self):
+        text = " ".join(run("--help").stdout.replace("│", " ").split())
+        for told in ("FILE|names", "VBench_full_info.json", "video_path, file_path", "prompt_en"):
+            assert told in text
 
     def test_quiet(self, engine):
         Path("v/b.mp4").write_text("bug")
@@ -218,7 +243,7 @@ def test_wrong_options(engine, option):
 
 
 def test_unexpected_error_is_one_line(engine, monkeypatch):
-    def load(model, device):
+    def load(model, **options):
         raise TypeError("first line\nsecond line")
 
     monkeypatch.setattr(assess, "load", load)
@@ -325,7 +350,7 @@ class TestProcess:
             "    def score(self, prepared, prompts):\n"
             "        from aigveval.assessment import Score\n"
             "        return [{'overall': Score(x, 0.5)} for x in prepared]\n"
-            "assess.load = lambda model, device: assess.Assessor(Slow(), name=model)\n"
+            "assess.load = lambda model, **options: assess.Assessor(Slow(), name=model)\n"
             "sys.argv = ['aigveval', 'score', 'a.mp4', 'b.mp4', '--batch-size', '1']\n"
             "app.main()\n"
         )

@@ -249,6 +249,49 @@ def test_vbench_prompts(tmp_path):
         ("videos/a dog, running-0.mp4", "a dog, running"),
         ("videos/deep/top-10 cats-3.mp4", "top-10 cats"),
     ]
+    source = write(tmp_path, "VBench_full_info.json", [
+        {"prompt_en": "A dog, running", "dimension": ["scene"], "auxiliary_info": {}},
+        {"prompt_en": "ten cats", "dimension": ["color"]},
+    ])
+    rows = rows_of("vbench-prompts", source, tmp_path, videos=tmp_path / "videos")
+    assert [(row.video, row.prompt) for row in rows] == [
+        ("videos/a dog, running-0.mp4", "A dog, running"), ("videos/deep/top-10 cats-3.mp4", None),
+    ]
+    with pytest.raises(ManifestError) as error:
+        (tmp_path / "none").mkdir()
+        rows_of("vbench-prompts", source, tmp_path, videos=tmp_path / "none")
+    assert str(error.value) == f"{tmp_path / 'none'}: holds no videos"
+
+
+TAOBAO = "video_name,Prompt,Traditional_MOS,Alignment_MOS,Aesthetic_MOS,Temporal_MOS,Overall_MOS\n"
+
+
+def test_taobaovd_gc(tmp_path):
+    source = write(tmp_path, "train.csv", TAOBAO + '1.mp4,"a dog, running",3.2,4.1,3.8,3.5,3.65\n')
+    (row,) = rows_of("taobaovd-gc", source, tmp_path, videos=tmp_path / "videos")
+    assert (row.video, row.prompt) == ("videos/1.mp4", "a dog, running")
+    assert scores_of(row) == {"technical": 3.2, "motion": 3.5, "semantic": 4.1, "overall": 3.65}
+    assert row.extra == {"aesthetic": "3.8"}
+    test = write(tmp_path, "test.csv", "video_name,Prompt\n2.mp4,a cat\n")
+    done = convert("taobaovd-gc", [source, test], tmp_path / "both.jsonl")
+    assert (done.rows, done.scores["overall"], done.scale) == (2, 1, Scale(1, 5))
+    rows = list(iter_manifest(tmp_path / "both.jsonl"))
+    assert [(row.split, scores_of(row)) for row in rows][1] == ("test", {})
+    source = write(tmp_path, "percent.csv", TAOBAO + "1.mp4,a,50,,,75,100\n")
+    (row,) = rows_of("taobaovd-gc", source, tmp_path, scale=Scale(0, 100))
+    assert scores_of(row) == {"technical": 3.0, "motion": 4.0, "overall": 5.0}
+
+
+@pytest.mark.parametrize("text, reason", [
+    (TAOBAO + "1.mp4,a,50,,,75,100\n", "row 2: technical must lie in 1-5, got 50"),
+    ("name,Prompt\n1.mp4,a\n", "row 2 has no 'video_name', it has name, prompt"),
+    (TAOBAO + "1.mp4,,3,3,3,3,3\n", "row 2: a semantic score needs a prompt"),
+])
+def test_taobaovd_gc_broken(tmp_path, text, reason):
+    source = write(tmp_path, "train.csv", text)
+    with pytest.raises(ManifestError) as error:
+        rows_of("taobaovd-gc", source, tmp_path)
+    assert str(error.value) == f"{source}: {reason}"
 
 
 VBENCH = {

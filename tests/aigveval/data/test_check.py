@@ -57,6 +57,12 @@ class TestFiles:
         assert report.copies_across == 0
         assert report.absolute == 7 and report.first_absolute == f"row 1: {videos}/good.mp4"
 
+    def test_urls(self):
+        report = check([table([{"video": "gs://bucket/a.mp4"}])])
+        assert report.missing == 1 and report.bad_files == [
+            "row 1: gs://bucket/a.mp4: a URL, and files are needed: download it and give its path"
+        ]
+
     def test_sound(self, videos):
         os.symlink(videos, "v")
         report = check([table([{"video": "v/good.mp4"}, {"video": "v/other.mp4"}])])
@@ -108,7 +114,7 @@ class TestRows:
         assert (report.absolute, report.first_absolute) == (2, "row 5: C:\\e.mp4")
         assert report.sound  # they work here
 
-    @pytest.mark.parametrize("text", ["", "video,overall\n", "file\na\n"])
+    @pytest.mark.parametrize("text", ["", "video,overall\n", "clip\na\n"])
     def test_a_manifest_without_rows_is_no_manifest(self, text):
         with open("m.csv", "w") as file:
             file.write(text)

@@ -3,12 +3,16 @@
 import json
 import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from aigveval.data.inputs import collect
-from aigveval.data.manifest import make_clip, read_manifest, read_rows
+from aigveval.data.manifest import iter_manifest, make_clip, read_manifest, read_rows
 from aigveval.errors import InputError
+
+VIDEO = "'video' (or path, video_path, file_path, file, filename, video_name, video_file)"
+PROMPT = "'prompt' (or caption, text, prompt_en, text_prompt)"
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +151,9 @@ class TestPatterns:
 
 FORMATS = {
     "vbench.json": '{"a.mp4": "a dog", "sub/中文.mp4": "一只狗", "c.mp4": null}',
+    "nested.json": '{"a.mp4": {"prompt": "a dog", "seed": 1}, "sub/中文.mp4": {"caption": "一只狗"},'
+    ' "c.mp4": {"video": "x.mp4", "prompt": null}}',
+    "paths.csv": "file_name,Caption\na.mp4,a dog\nsub/中文.mp4,一只狗\nc.mp4,\n",
     "list.json": '[{"video": "a.mp4", "prompt": "a dog", "x": 1},'
     ' {"video": "sub/中文.mp4", "prompt": "一只狗"}, {"video": "c.mp4", "prompt": ""}]',
     "rows.jsonl": '{"video": "a.mp4", "prompt": "a dog"}\n\n'
@@ -247,6 +254,140 @@ class TestMatching:
         assert pairs("v/a.mp4", "v/p.json", prompts=path) == [("v/a.mp4", "A")]
 
 
+VBENCH = [
+    {"prompt_en": "a dog, running", "dimension": ["motion_smoothness"]},
+    {"prompt_en": "in style of Ukiyo-e", "dimension": ["appearance_style"],
+     "auxiliary_info": {"appearance_style": {"appearance_style": "Ukiyo"}}},
+    {"prompt_en": "a dog, running", "dimension": ["dynamic_degree"]},
+    {"prompt_en": "mission Apollo-11", "dimension": ["scene"]},
+    {"prompt_en": "the sign says STOP", "dimension": ["color"]},
+    {"prompt_en": "the sign says stop", "dimension": ["color"]},
+]
+
+
+class TestNamesOfFiles:
+    @pytest.fixture
+    def listed(self) -> str:
+        return write("VBench_full_info.json", json.dumps(VBENCH))
+
+    def test_of_a_list_of_prompts(self, listed):
+        touch("v/color/the sign says stop-1.mp4", "v/a dog, running-0.mp4", "v/other.mp4",
+              "v/a dog, running-12.mp4", "v/mission Apollo-11.mp4", "v/mission Apollo-11-0.mp4",
+              "v/A_dog_running-3.mp4", "v/in style of Ukiyo-e-0.mp4", "v/The sign says Stop-0.mp4")
+        found = collect(["v"], prompts=listed)
+        assert [(clip.video.removeprefix("v/"), clip.prompt) for clip in found.clips] == [
+            ("A_dog_running-3.mp4", "a dog, running"),
+            ("The sign says Stop-0.mp4", None),  # of two prompts nobody knows which
+            ("a dog, running-0.mp4", "a dog, running"),
+            ("a dog, running-12.mp4", "a dog, running"),
+            ("color/the sign says stop-1.mp4", "the sign says stop"),
+            ("in style of Ukiyo-e-0.mp4", "in style of Ukiyo-e"),
+            ("mission Apollo-11-0.mp4", "mission Apollo-11"),
+            ("mission Apollo-11.mp4", "mission Apollo-11"),
+            ("other.mp4", None),
+        ]
+        assert found.notes == ["VBench_full_info.json gives no prompt for 2 of 9 videos"]
+
+    @pytest.mark.parametrize("name, text", [
+        ("p.csv", "Caption,seed\na dog,1\n"), ("p.jsonl", '{"text": "a dog"}\n'),
+        ("p.json", '[{"prompt": "a dog"}, {"prompt": null}]'),
+    ])
+    def test_of_a_list_in_every_format(self, name, text):
+        touch("v/a dog-0.mp4")
+        assert pairs("v", prompts=write(name, text)) == [("v/a dog-0.mp4", "a dog")]
+
+    def test_accents_as_macos_writes_them(self):
+        touch(unicodedata.normalize("NFD", "v/un café-0.mp4"))
+        path = write("p.csv", unicodedata.normalize("NFC", "prompt\nun café\n"))
+        assert [prompt for _, prompt in pairs("v", prompts=path)] == ["un café"]
+
+    def test_list_that_the_shell_listed_among_the_videos(self, listed):
+        touch("a dog, running-0.mp4")
+        assert pairs("a dog, running-0.mp4", listed, prompts=listed) == [
+            ("a dog, running-0.mp4", "a dog, running")
+        ]
+
+    def test_a_prompt_of_its_own_stays(self, listed):
+        touch("a dog, running-0.mp4")
+        path = write("m.csv", 'video,prompt\n"a dog, running-0.mp4",mine\n')
+        assert [prompt for _, prompt in pairs(path, prompts=listed)] == ["mine"]
+        assert [prompt for _, prompt in pairs(path, prompts="names")] == ["mine"]
+
+    def test_list_without_videos(self, listed):
+        message = "VBench_full_info.json: prompts without videos; name their folder too"
+        assert error_of(prompts=listed) == message
+        assert error_of(listed) == (
+            f"{listed}: row 1 has no {VIDEO}, it has prompt_en, dimension"
+        )
+        touch("a.mp4")
+        path = write("p.json", '[{"prompt_en": "a"}, {"prompt_zh": "b"}]')
+        assert error_of("a.mp4", prompts=path) == (
+            f"{path}: row 2 has no {PROMPT}, it has prompt_zh"
+        )
+        path = write("q.json", '[{"prompt_en": "a"}, {"prompt_en": 3}]')
+        assert error_of("a.mp4", prompts=path) == (
+            f"{path}: row 2: prompt must be text or null, got 3"
+        )
+
+    def test_of_names_alone(self, tmp_path):
+        touch("v/a dog, running-0.mp4", "v/top-10 cats-3.webm", "v/a_red_car-1.mp4", "v/-4.mp4",
+              "v/two words a_b.mp4")
+        found = collect(["v"], prompts=tmp_path.relative_to(tmp_path) / "names")
+        assert [(clip.video.removeprefix("v/"), clip.prompt) for clip in found.clips] == [
+            ("-4.mp4", None), ("a dog, running-0.mp4", "a dog, running"),
+            ("a_red_car-1.mp4", "a red car"), ("top-10 cats-3.webm", "top-10 cats"),
+            ("two words a_b.mp4", "two words a_b"),
+        ]
+        assert found.notes == ["names gives no prompt for 1 of 5 videos"]
+        assert pairs("v/-4.mp4", prompts="names", prompt="P") == [("v/-4.mp4", "P")]
+
+    def test_of_names_without_videos(self):
+        assert error_of(prompts="names") == "names: prompts without videos; name their folder too"
+
+
+NO_FILE = "a URL, and files are needed: download it and give its path"
+URLS = [
+    "https://example.com/a.mp4", "http://example.com/a.mp4?download=1&x=[2]", "s3://bucket/a.mp4",
+    "gs://bucket/a.mp4", "hf://datasets/me/clips/a.mp4", "HTTPS://example.com/a.mp4",
+]
+
+
+class TestURLs:
+    @pytest.mark.parametrize("url", URLS)
+    def test_input(self, url):
+        for given in (url, Path(url)):
+            (clip,) = collect([given]).clips
+            assert (clip.video, clip.problem) == (url, NO_FILE)
+
+    def test_file_of_such_a_name_is_one(self):
+        touch("https:/example.com/a.mp4")
+        (clip,) = collect(["https://example.com/a.mp4"]).clips
+        assert clip.problem is None
+
+    @pytest.mark.parametrize("path", ["C:/a.mp4", "C:\\a.mp4", "v/https:/a.mp4", "a:b.mp4"])
+    def test_paths_are_none(self, path):
+        (clip,) = collect([path]).clips
+        assert (clip.video, clip.problem) == (path, "no such file")
+
+    def test_in_a_manifest(self):
+        path = write("m/p.csv", "video,prompt,overall\nhttps://example.com/a.mp4,A,3\n")
+        (clip,) = collect([path]).clips
+        assert (clip.video, clip.problem) == ("https://example.com/a.mp4", NO_FILE)
+        (row,) = iter_manifest(path)
+        assert row.path == "https://example.com/a.mp4"
+
+    @pytest.mark.parametrize("url", ["https://example.com/p.csv", "hf://datasets/me/clips"])
+    def test_manifest(self, url):
+        touch("a.mp4")
+        for given in (url, Path(url)):
+            assert error_of("a.mp4", prompts=given) == f"{url}: {NO_FILE}"
+        with pytest.raises(InputError) as error:
+            list(iter_manifest(url))
+        assert str(error.value) == f"{url}: {NO_FILE}"
+        if url.endswith(".csv"):
+            assert error_of(url) == f"{url}: {NO_FILE}"
+
+
 class TestPrompt:
     def test_for_all_without_one(self):
         touch("a.mp4", "b.mp4")
@@ -271,24 +412,33 @@ BROKEN = {
     "gone.csv": (None, "No such file or directory"),
     "gone.json": (None, "No such file or directory"),
     "empty.json": ("", "not JSON: line 1: Expecting value"),
-    "empty.csv": ("", "row 1, the header, names no column 'video', it has nothing"),
+    "empty.csv": ("", f"row 1, the header, names no column {VIDEO}, it has nothing"),
     "empty.jsonl": ("\n", "holds no rows"),
     "header only.csv": ("video,prompt\n", "holds no rows"),
     "columns.csv": (
-        "name,text\na,b\n", "row 1, the header, names no column 'video', it has name, text"
+        "name,words\na,b\n", f"row 1, the header, names no column {VIDEO}, it has name, words"
     ),
-    "no prompt.csv": ("video,mos\na.mp4,3\n", "row 2 has no 'prompt'; expected video and prompt, "
-                      "got video, mos"),
+    "no prompt.csv": ("video,mos\na.mp4,3\n", f"row 1, the header, names no column {PROMPT}, it "
+                      "has video, mos"),
+    "no prompt.jsonl": ('{"video": "a", "prompt": "b"}\n{"path": "c", "mos": 3}', f"row 2 has no "
+                        f"{PROMPT}, it has path, mos"),
+    "choice.csv": ("path,file,prompt\na,b,c\n", "row 1, the header, has several columns that could "
+                   "be 'video': path, file; call one of them video"),
     "comma.csv": (
         "video,prompt\na.mp4,ok\nb.mp4,a dog, running\n",
         "row 3 has 3 values for 2 columns; text with commas needs double quotes around it",
     ),
     "cut.json": ('{\n"a.mp4": "x",\n"b', "not JSON: line 3: Unterminated string starting at"),
     "number.json": ('{"a.mp4": "x", "b.mp4": 3}', "row 2: prompt must be text or null, got 3"),
+    "two lines.json": ('[{"a": 1}\n{"a": 2}]', "not JSON: line 2: Expecting ',' delimiter"),
+    "more.json": ('[{"video": "a"}]\n[2]', "not JSON: line 2: Extra data"),
+    "key.json": ('{"a": 1, b: 2}', "not JSON: line 1: Expecting property name enclosed in double "
+                 "quotes"),
+    "nested.json": ('{"a.mp4": {"prompt": 3}}', "row 1: prompt must be text or null, got 3"),
     "text.json": ('"a.mp4"', "expected an object {path: prompt} or a list of {video, prompt}"),
     "list.json": ('[{"video": "a", "prompt": "b"}, 7]', "row 2 is not an object: 7"),
     "keys.json": (
-        '[{"file": "a.mp4"}]', "row 1 has no 'video'; expected video and prompt, got file"
+        '[{"clip": "a.mp4"}]', f"row 1 has no {VIDEO}, it has clip"
     ),
     "line.jsonl": ('{"video": "a", "prompt": "b"}\n{"vid', "row 2 is not JSON: Unterminated string "
                    "starting at"),
@@ -310,7 +460,7 @@ def test_broken_manifest_is_one_line(name):
         write(name, text)
     message = error_of("a.mp4", prompts=name)
     assert message == f"{name}: {reason}"
-    if not name.endswith(".txt") and name != "no prompt.csv":
+    if not name.endswith(".txt") and not name.startswith("no prompt"):
         assert error_of(name) == message
 
 

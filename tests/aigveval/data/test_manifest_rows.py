@@ -26,8 +26,9 @@ def write(name: str, text: str, *, encoding: str = "utf-8") -> str:
 
 WRONG = {
     "nothing.csv": ("video,overall\n", "holds no rows"),
-    "columns.csv": ("file,mos\na,3\n", "row 1, the header, names no column 'video', it has "
-                    "file, mos"),
+    "columns.csv": ("clip,mos\na,3\n", "row 1, the header, names no column 'video' (or path, "
+                    "video_path, file_path, file, filename, video_name, video_file), it has clip, "
+                    "mos"),
     "twice.csv": ("video,overall,overall\na,3,4\n", "row 1, the header, names the column "
                   "'overall' twice"),
     "high.csv": ("video,overall\na,3\nb,5.5\n", "row 3: overall must lie in 1-5, got 5.5"),

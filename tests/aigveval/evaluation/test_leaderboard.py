@@ -102,7 +102,7 @@ def test_what_cannot_be_ranked(entries, options, message):
 def test_command_on_folders_scores_them_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(engine, name=model))
+    monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(engine, name=model))
     for generator, scores in (("low", (1.0, 2.0, 2.5)), ("high", (4.0, 4.5, 5.0))):
         Path("g", generator).mkdir(parents=True)
         for index, score in enumerate(scores):

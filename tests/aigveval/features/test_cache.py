@@ -152,7 +152,8 @@ def test_bad_files_become_error_rows(tmp_path, videos):
     empty.touch()
     text.write_text("no video at all\n" * 50)
     folder.mkdir()
-    bad = [empty, text, folder, tmp_path / "absent.mp4"]
+    url = "https://example.com/a.mp4"
+    bad = [empty, text, folder, tmp_path / "absent.mp4", url]
     cache = FeatureCache(tmp_path / "cache")
     report = extract(
         [videos[0], *bad, videos[1]], [MeanColour()], cache, workers=2, progress=False
@@ -162,6 +163,9 @@ def test_bad_files_become_error_rows(tmp_path, videos):
     for path, line in report.errors.items():
         assert line.startswith(f"{path}: ") and "\n" not in line
     assert report.errors[str(bad[3])] == f"{bad[3]}: no such file"
+    assert report.errors[url] == (
+        f"{url}: a URL, and files are needed: download it and give its path"
+    )
 
 
 class Picky(MeanColour):

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from aigveval.features import export as features_module
 from aigveval.features import folder as feature_folder
+from aigveval.inference.assessor import find_device
 from aigveval.cli.app import app
 from encoders import create_encoder, registry
 from encoders.views import read_views
@@ -78,10 +79,14 @@ def tokens_of(folder="out"):
 
 
 def expected(video, prompt, *names):
-    encoders = {name: create_encoder(name) for name in names}
+    """Computed where the command does: a GPU's last digits are others."""
+    device = find_device(None)
+    encoders = {name: create_encoder(name).to(device) for name in names}
     views = read_views(video, encoders)
     text = [prompt] if prompt else None
-    return {name: one(views[name][None], text)[0] for name, one in encoders.items()}
+    return {
+        name: one(views[name][None].to(device), text)[0].cpu() for name, one in encoders.items()
+    }
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "arrow"])

@@ -160,6 +160,17 @@ class TestScore:
         with pytest.raises(VideoError, match="^gone.mp4: no such file$"):
             assessor.score("gone.mp4")
 
+    def test_a_url_raises(self, assessor):
+        url, reason = "https://example.com/a.mp4", (
+            "a URL, and files are needed: download it and give its path"
+        )
+        for given in (url, Path(url)):
+            with pytest.raises(VideoError) as caught:
+                assessor.score(given)
+            assert str(caught.value) == f"{url}: {reason}"
+        rows = list(assessor.score_many([url, {"video": url}, (url, "a dog")]))
+        assert [(row.video, row.error) for row in rows] == [(url, reason)] * 3
+
 
 def test_interrupt_stops_the_workers(folder):
     def compute(batch):

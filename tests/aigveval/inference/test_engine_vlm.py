@@ -42,7 +42,7 @@ def clips(tmp_path_factory):
 
 
 def test_load_finds_the_kind_of_model_by_its_config(folder, clips, tmp_path):
-    row = aigveval.load(folder).score(clips[0], prompt=PROMPT)
+    row = aigveval.load(folder, device="cpu").score(clips[0], prompt=PROMPT)
     model, processor = make_qsave()
     wanted = model.score(**processor(videos=[clips[0]], prompts=[PROMPT])).scores[0]
     found = [getattr(row, name).score for name in ("technical", "motion", "semantic", "overall")]

@@ -243,7 +243,7 @@ def test_loading_with_explanations(tmp_path, monkeypatch):
     engine = tiny_assessor(explains=True).engine
     monkeypatch.setattr(assess, "ModelEngine", lambda *a, **o: engine)
     monkeypatch.setattr(explain, "ModelEngine", ModelEngine)
-    monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source: engine.model)
+    monkeypatch.setattr(AIGVEvalModel, "from_pretrained", lambda source, **options: engine.model)
     monkeypatch.setattr(AIGVEvalProcessor, "from_pretrained", lambda source: engine.processor)
     found = assess.load(tmp_path, explain=True)
     assert isinstance(found.engine, ExplainingEngine) and found.engine.text
@@ -295,7 +295,7 @@ def run(*arguments, code=0):
 
 
 def test_score_explain(folder, monkeypatch, writer):
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor(explains=True))
+    monkeypatch.setattr(assess, "load", lambda model, **options: tiny_assessor(explains=True))
     result = run("0.mp4", "1.mp4", "--prompt", "a dog", "--explain")
     rows = [json.loads(line) for line in open("results.jsonl", encoding="utf-8")]
     for row in rows:
@@ -316,10 +316,12 @@ def test_score_explain(folder, monkeypatch, writer):
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suffix):
     loaded = []
-    monkeypatch.setattr(
-        assess, "load",
-        lambda model, device: loaded.append(tiny_assessor(name=model, explains=True)) or loaded[-1],
-    )
+
+    def load(model, **options):
+        loaded.append(tiny_assessor(name=model, explains=True))
+        return loaded[-1]
+
+    monkeypatch.setattr(assess, "load", load)
     out = ["--out", f"r{suffix}"]
     run("0.mp4", *out)
     run("0.mp4", "1.mp4", "--explain", "--resume", *out)
@@ -339,7 +341,7 @@ def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suf
 
 
 def test_model_without_explanations_is_refused_in_one_line(folder, monkeypatch):
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor())
+    monkeypatch.setattr(assess, "load", lambda model, **options: tiny_assessor())
     result = run("0.mp4", "--explain", code=2)
     assert result.stderr == (
         "error: tiny: the model was not trained to explain its scores; contributions "

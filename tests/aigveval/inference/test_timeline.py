@@ -97,7 +97,7 @@ def by_hand(path, spans):
             name: e.preprocess(frames.pixels[own[e.frame_indices(len(own), 0.0)]])
             for name, e in encoders.items()
         })
-    return tiny_assessor().engine.score(views, ["a dog"] * len(views))
+    return tiny_assessor().engine.score_views(views, ["a dog"] * len(views))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -219,7 +219,7 @@ def test_a_model_that_explains(videos, monkeypatch):
 def folder(tmp_path, monkeypatch, videos):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(assess, "load", lambda model, device: tiny_assessor())
+    monkeypatch.setattr(assess, "load", lambda model, **options: tiny_assessor())
     os.mkdir("v")
     Path("v/even.mp4").write_bytes(videos["even"].read_bytes())
     Path("text.mp4").write_text("no video")
@@ -250,6 +250,8 @@ def test_command(folder):
     ("arguments", "code", "message"),
     [
         (["gone.mp4"], 1, "gone.mp4: no such file"),
+        (["https://x.org/a.mp4"], 1, "https://x.org/a.mp4: a URL, and files are needed: download "
+         "it and give its path"),
         (["text.mp4"], 1, "text.mp4: not a readable video (Invalid data found when processing "
          "input)"),
         (["v/even.mp4", "--step", "3"], 2, "--step (3) must be above 0 and at most --window (2)"),

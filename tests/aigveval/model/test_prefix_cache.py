@@ -180,10 +180,10 @@ def test_an_engine_scores_with_it(made, batch, lengths):
     engine = ModelEngine(model, processor, device=torch.device("cpu"))
     clip = {name: torch.rand(e.spec.num_tokens, 3) for name, e in processor.encoders.items()}
     lengths.clear()
-    (alone,) = engine.score([clip], ["a cat"])
-    pair = engine.score([clip, clip], ["a cat", None])
+    (alone,) = engine.score_views([clip], ["a cat"])
+    pair = engine.score_views([clip, clip], ["a cat", None])
     assert len(lengths) == 3 and lengths[0] == start_of(model, batch)
-    assert engine.score([clip], ["a cat"]) == [alone]
+    assert engine.score_views([clip], ["a cat"]) == [alone]
     for name, score in alone.items():
         assert pair[0][name].score == pytest.approx(score.score, abs=1e-4)
     layers = model.model.language_model.layers

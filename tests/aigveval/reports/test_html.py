@@ -121,7 +121,7 @@ def test_report_of_scores(tmp_path):
 
 def test_option_of_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assess, "load", lambda model, device: Assessor(TextEngine(), name=model))
+    monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(TextEngine(), name=model))
     Path("v").mkdir()
     for name in "23":
         Path(f"v/{name}.mp4").write_text(name)

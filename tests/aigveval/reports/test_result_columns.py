@@ -116,7 +116,7 @@ class TestFiles:
             found = list(pandas.read_csv(path))
         else:
             found = list(json.loads(path.read_text().splitlines()[0]))
-        assert found[-3:] == ["version", "seconds", "error"]
+        assert found[-4:] == ["version", "seconds", "error", "warnings"]
 
     def test_what_counts_as_done(self, tmp_path, suffix):
         path = tmp_path / f"r{suffix}"

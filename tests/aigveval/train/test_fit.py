@@ -283,7 +283,7 @@ def test_the_manifest_forms_agree(tmp_path):
     [
         ("m.jsonl", '{"video": "a", "motion": 2}\n{"prompt"', ": row 2 is not JSON: Exp"),
         ("m.jsonl", "[1]", ": row 1 is not an object: [1]"),
-        ("m.jsonl", '{"motion": 2}', ": row 1 has no 'video'; expected video"),
+        ("m.jsonl", '{"motion": 2}', ": row 1 has no 'video' (or path, "),
         ("m.jsonl", '{"video": "a", "motion": 7}', ": row 1: motion must lie in 1-5, got 7"),
         ("m.jsonl", '{"video": "a", "motion": true}', ": row 1: motion must be a number, got True"),
         ("m.csv", "video,motion\na,good\n", ": row 2: motion must be a number, got 'good'"),

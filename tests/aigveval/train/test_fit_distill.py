@@ -52,7 +52,7 @@ def test_the_target_is_what_the_llm_is_shown(reading, monkeypatch):
 @pytest.mark.slow
 def test_the_shipped_checkpoint_says_what_it_is_shown():
     """A random LLM knows no words that it could copy, so this takes the real one."""
-    lite: Any = aigveval.load("lite").engine
+    lite: Any = aigveval.load("lite", device="cpu").engine
     model, processor = lite.model, lite.processor
     folder = Path(__file__).parents[3] / "examples/videos"
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))

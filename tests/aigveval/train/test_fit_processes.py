@@ -1,5 +1,6 @@
 """Two processes with half the batch each train what one process with the whole batch does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,24 +22,52 @@ from ..fit_case import history, losses
 ROOT = Path(__file__).parents[3]
 
 
-def start(config) -> subprocess.Popen:
-    """`aigveval fit` in two processes; errors of a run show in its output."""
+def saved(config) -> str:
+    """The file of the config, beside what it trains."""
     path = Path(config.output_dir).with_suffix(".yaml")
     path.write_text(write_fit_config(config))
+    return str(path)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def launch(config) -> subprocess.Popen:
+    """`aigveval fit` by torchrun in two processes; errors of a run show in its output."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               "--nproc-per-node", "2", "tests/aigveval/fit_case.py", "fit", str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+               "--nproc-per-node", "2", "tests/aigveval/fit_case.py", "fit", saved(config)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+        command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
 
 
-def run(config) -> str:
-    process = start(config)
-    said, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, said
-    return said
+@pytest.fixture(scope="module")
+def ranks():
+    """A process that forks the two of each training; all of them start as if nothing had run."""
+    command = [sys.executable, "-m", "tests.aigveval.ranks"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(ranks, tmp_path):
+    """Trains in two processes, and gives all that they said."""
+
+    def run(config) -> str:
+        log = tmp_path / "log.txt"
+        log.unlink(missing_ok=True)
+        print(json.dumps([saved(config), str(log)]), file=ranks.stdin, flush=True)
+        codes = ranks.stdout.readline()
+        assert codes == "[0, 0]\n", log.read_text()
+        return log.read_text()
+
+    return run
 
 
 def weights(config) -> dict[str, torch.Tensor]:
@@ -80,7 +109,7 @@ def whole(fit_config, fit_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(whole, tmp_path):
+def test_two_processes_train_what_one_does(whole, run, tmp_path):
     fit.main(whole)
     half = replace(whole, batch_size=3, output_dir=str(tmp_path / "half"), ema=None)
     said = run(half)
@@ -90,7 +119,7 @@ def test_two_processes_train_what_one_does(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_pairs_accumulation_and_average_too(whole, fit_data, tmp_path):
+def test_pairs_accumulation_and_average_too(whole, run, fit_data, tmp_path):
     config = replace(
         whole, train=[*whole.train, str(fit_data / "pairs.jsonl")], batch_size=12, grad_accum=2,
         group_batches=False, loss={"plcc": 1.0, "rank": 0.3, "pair": 1.0}, ema=0.9, epochs=2,
@@ -105,7 +134,7 @@ def test_pairs_accumulation_and_average_too(whole, fit_data, tmp_path):
 def test_two_processes_stop_together_and_go_on(whole, tmp_path):
     """Told in the middle of an epoch; what comes out is as if they had not been."""
     config = replace(whole, batch_size=3, epochs=12)
-    process = start(config)
+    process = launch(config)
     output = Path(config.output_dir)
     deadline = time.monotonic() + 400
     while not list(output.glob("checkpoint-*/trainer_state.json")):  # the first epoch is over
@@ -116,7 +145,9 @@ def test_two_processes_stop_together_and_go_on(whole, tmp_path):
     assert process.returncode != 0
     steps = sorted(int(path.name[11:]) for path in output.glob("checkpoint-*"))
     assert "Saving after this step" in said and steps[-1] < 48, said
-    said = run(config)
+    again = launch(config)
+    said, _ = again.communicate(timeout=500)
+    assert again.returncode == 0, said
     assert f"Going on from step {steps[-1]}" in said
     untold = replace(whole, epochs=12, output_dir=str(tmp_path / "untold"))
     fit.main(untold)
@@ -124,7 +155,7 @@ def test_two_processes_stop_together_and_go_on(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_sharded_over_two_processes(whole, tmp_path):
+def test_sharded_over_two_processes(whole, run, tmp_path):
     fit.main(whole)
     config = replace(
         whole, batch_size=3, output_dir=str(tmp_path / "sharded"), fsdp=True,

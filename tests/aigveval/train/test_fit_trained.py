@@ -117,7 +117,7 @@ def test_the_papers_configuration_trains_as_a_whole(fit_config, monkeypatch, tmp
     assert not any(key.startswith(blip) for key in saved)
     clip = rows[0]
     cached = predict(result.model, rows[:1], FeatureCache(config.cache_dir), progress=False)
-    live = load(result.model).score(clip.video, clip.prompt)
+    live = load(result.model, device="cpu").score(clip.video, clip.prompt)
     assert live.technical.score == pytest.approx(cached[0, 0], abs=1e-4)
     assert live.overall.score == pytest.approx(cached[0, 3], abs=1e-4)
 
@@ -146,7 +146,7 @@ def test_trained_encoders_are_saved_loaded_and_told_apart(mixed, fit_data):
     # what was validated is what the folder gives, from the cache and live
     rows = read_training_manifest(mixed.valid[0])
     cached = predict(result.model, rows, FeatureCache(mixed.cache_dir), progress=False)
-    assessor = load(result.model)
+    assessor = load(result.model, device="cpu")  # as the cached ones
     for row, scores in zip(rows, cached):
         found = assessor.score(row.video, row.prompt)
         assert found.motion.score == pytest.approx(scores[1], abs=1e-4)

@@ -8,6 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from aigveval.cli.app import app
+from aigveval.train.rows import ManifestError, read_training_manifest
 from aigveval.train.config import FitError
 from aigveval.train.fit_yaml import read_fit_config, write_fit_config
 from encoders.registry import dimension_of, resolve_name
@@ -114,6 +115,13 @@ def test_hub_ids_are_told_from_files(path):
     assert config.train == ["me/data", f"{folder}/me/there", f"{folder}/me/rows.csv",
                             f"{folder}/x/y"]
     assert config.llm == "Qwen/Qwen2.5-0.5B-Instruct"
+    url = "https://example.com/rows.csv"
+    (found,) = read_fit_config(path, changes=[f"train=[{url}]"]).train
+    with pytest.raises(ManifestError) as error:
+        read_training_manifest(found)
+    assert str(error.value) == (
+        f"{url}: a URL, and files are needed: download it and give its path"
+    )
 
 
 @pytest.mark.parametrize("text, low, high", [
