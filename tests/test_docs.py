@@ -19,7 +19,9 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples/README.md",
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 OURS = ("aigveval", "encoders", "prompts")
