@@ -23,8 +23,10 @@ configure_openmp()
 __all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
 
 _HOME_OF = {
-    "Assessment": "assessment", "Score": "assessment",
-    "Assessor": "inference.assessor", "load": "inference.assessor",
+    "Assessment": "assessment",
+    "Score": "assessment",
+    "Assessor": "inference.assessor",
+    "load": "inference.assessor",
 }
 
 

@@ -232,7 +232,8 @@ class Timeline:
 
 
 ROW_FIELDS = tuple(
-    field.name for field in fields(Assessment)
+    field.name
+    for field in fields(Assessment)
     if field.name not in (*EXPLANATION_FIELDS, "contributions")
 )
 

@@ -177,7 +177,9 @@ def _forget_locals(error: BaseException) -> None:
 
 
 def stop_at_our_fault(
-    outcomes: Generator[Outcome[Item, Result], None, None], *, batch_size: int,
+    outcomes: Generator[Outcome[Item, Result], None, None],
+    *,
+    batch_size: int,
     deed: str = "assessed",
 ) -> Generator[Outcome[Item, Result], None, None]:
     """Passes outcomes on, unless what ails the first videos is not theirs.

@@ -16,8 +16,11 @@ from .versions import __version__
 DOCTOR = "run `aigveval doctor`"
 _NAMED = ("torch", "transformers")  # what most such faults hang on
 _OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS and OpenCV
-    "can't allocate memory", "not enough memory", "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Failed to allocate",
 )
 
 

@@ -166,14 +166,19 @@ def fit_logistic4(
     except RuntimeError as error:
         raise ValueError(f"fit_logistic4: the fit of {len(x)} values did not converge") from error
     return Logistic4(
-        high=float(high), low=float(low), centre=centre + spread * float(middle),
+        high=float(high),
+        low=float(low),
+        centre=centre + spread * float(middle),
         scale=max(spread * abs(float(width)), np.finfo(np.float64).tiny),
     )
 
 
 def within_group_srocc(
-    predictions: ArrayLike, targets: ArrayLike, groups: Sequence[Any] | NDArray[Any],
-    *, min_size: int = 3,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    groups: Sequence[Any] | NDArray[Any],
+    *,
+    min_size: int = 3,
 ) -> float:
     """Mean of the SROCCs inside each group, e.g. each generator: what is left of the agreement when
     the group itself says nothing.
@@ -204,8 +209,11 @@ def within_group_srocc(
 
 
 def pair_accuracy(
-    predictions: ArrayLike, targets: ArrayLike, groups: Sequence[Any] | NDArray[Any] | None = None,
-    *, min_difference: float = 0.5,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    groups: Sequence[Any] | NDArray[Any] | None = None,
+    *,
+    min_difference: float = 0.5,
 ) -> float:
     """Share of pairs whose order is predicted right, in [0, 1]; a predicted tie counts as half.
 
@@ -223,7 +231,7 @@ def pair_accuracy(
     right, pairs = 0.0, 0
     for rows in _group_rows("pair_accuracy", labels, len(x)):
         step = max(1, 10_000_000 // len(rows))  # bounds the memory of a large group
-        for some in (rows[i:i + step] for i in range(0, len(rows), step)):
+        for some in (rows[i : i + step] for i in range(0, len(rows), step)):
             dx = x[some][:, None] - x[rows][None, :]
             dy = y[some][:, None] - y[rows][None, :]
             counted = dy > min_difference  # each unordered pair once: the better clip comes first
@@ -235,9 +243,12 @@ def pair_accuracy(
 
 
 def bootstrap_interval(
-    fn: Callable[..., float], *arrays: ArrayLike,
+    fn: Callable[..., float],
+    *arrays: ArrayLike,
     groups: Sequence[Any] | NDArray[Any] | None = None,
-    n: int = 1000, seed: int = 0, level: float = 0.95,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of ``fn(*arrays)``.
 
@@ -290,9 +301,7 @@ def bootstrap_interval(
 # or (b, n) where a sample has values of its own, such as the mean of a generator's clips.
 
 
-def bootstrap_samples(
-    units: NDArray[np.int64], *, draws: int, seed: int = 0
-) -> Iterator[Floats]:
+def bootstrap_samples(units: NDArray[np.int64], *, draws: int, seed: int = 0) -> Iterator[Floats]:
     """Draws whole units with replacement, as many as there are.
 
     Args:
@@ -388,8 +397,7 @@ def sampled_logistic4(
     twice = np.tile(times, (2, 1))
 
     def curve(at: Floats, t: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Position on the curve, its regression on y, what is left of y, and the squares of that.
-        """
+        """Position on the curve, its regression on y, what is left of y, and the squares of that."""
         s = expit(at[:, :1] + at[:, 1:] * z)
         flat = _minus_mean(s, t)
         left = _minus_mean(y, t)
@@ -411,9 +419,13 @@ def sampled_logistic4(
         down = _sum(t, d[0], left), _sum(t, d[1], left)
         more = 1.0 + damping[open_]
         whole = np.maximum(a * c * more**2 - b * b, 1e-300)
-        step = np.stack([
-            (c * more * down[0] - b * down[1]) / whole, (a * more * down[1] - b * down[0]) / whole,
-        ], axis=1)
+        step = np.stack(
+            [
+                (c * more * down[0] - b * down[1]) / whole,
+                (a * more * down[1] - b * down[0]) / whole,
+            ],
+            axis=1,
+        )
         most = np.maximum([2.0, 0.0], 0.5 * np.abs(at[open_]))
         tried = at[open_] + np.clip(step, -most, most)
         tried[:, 1] = np.clip(tried[:, 1], 0.05, 1e3)
@@ -471,7 +483,11 @@ def number(labels: Sequence[Any]) -> tuple[NDArray[np.int64], list[Any]]:
 
 
 def _checked(
-    name: str, predictions: ArrayLike, targets: ArrayLike, *, at_least: int = 2,
+    name: str,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    at_least: int = 2,
     varying: bool = True,
 ) -> tuple[Floats, Floats]:
     x = np.asarray(predictions, dtype=np.float64)
@@ -492,9 +508,7 @@ def _checked(
     return x, y
 
 
-def _of_all(
-    sampled: Callable[[Floats, Floats, Floats], Floats], x: Floats, y: Floats
-) -> float:
+def _of_all(sampled: Callable[[Floats, Floats, Floats], Floats], x: Floats, y: Floats) -> float:
     return float(sampled(x, y, np.ones((1, len(x))))[0])
 
 

@@ -76,7 +76,8 @@ def newer_than_tested() -> list[str]:
     """Installed libraries beyond their range, such as "transformers 5.26.0 (tested up to 5.24)"."""
     return [
         f"{one.name} {one.installed} (tested {one.limit})"
-        for one in tested_ranges().values() if one.is_newer
+        for one in tested_ranges().values()
+        if one.is_newer
     ]
 
 
@@ -105,7 +106,9 @@ def _range(requirement: str) -> VersionRange | None:
         return None
     bounds = dict(re.findall(r"(>=|==|<)\s*([0-9][^,\s]*)", found[2]))
     return VersionRange(
-        name=found[1], lowest=bounds.get(">=") or bounds.get("=="), below=bounds.get("<"),
+        name=found[1],
+        lowest=bounds.get(">=") or bounds.get("=="),
+        below=bounds.get("<"),
         installed=_installed(found[1]),
     )
 

@@ -17,11 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .pretrained import (
-    ask_hub, check_complete, hub_errors, model_folder, no_bars, reason_of, state_id,
-)
 from .checkpoints import RANDOM, seeded
 from .frame_encoder import Interpolation, PictureInput
+from .pretrained import (
+    ask_hub,
+    check_complete,
+    hub_errors,
+    model_folder,
+    no_bars,
+    reason_of,
+    state_id,
+)
 from .weights import WeightsError
 
 DEFAULT_MODEL, DEFAULT_TAG = "ViT-L-14-quickgelu", "openai"
@@ -133,8 +139,12 @@ class OpenClipTowers(Towers):
                 open_clip.download_pretrained(tag)  # first, as `create_model` logs before it raises
             with seeded():
                 self.model = open_clip.create_model(
-                    name, pretrained=source, require_pretrained=not random,
-                    load_weights=not random, pretrained_image=False, pretrained_text=False,
+                    name,
+                    pretrained=source,
+                    require_pretrained=not random,
+                    load_weights=not random,
+                    pretrained_image=False,
+                    pretrained_text=False,
                 )
             self.tokenizer: Any = open_clip.get_tokenizer(name)
         written = json.dumps(config, sort_keys=True)
@@ -215,7 +225,10 @@ class TransformersTowers(Towers):
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         # SigLIP was trained on full contexts and has no mask; CLIP never looks past the end.
         tokens = self.tokenizer(
-            list(texts), padding="max_length", max_length=self._context, truncation=True,
+            list(texts),
+            padding="max_length",
+            max_length=self._context,
+            truncation=True,
             return_tensors="pt",
         )
         return {"input_ids": tokens["input_ids"]}
@@ -261,8 +274,11 @@ def _open_clip_input(given: dict[str, Any], model: str) -> PictureInput:
     if len(sides) > 1 or mode not in ("shortest", "squash"):
         raise ValueError(f"{model}: pictures of {size} px by {mode!r} are not supported")
     return PictureInput(
-        size=sides.pop(), mean=_scaled(given["mean"]), std=_scaled(given["std"]),
-        interpolation=given["interpolation"], crop=mode == "shortest",
+        size=sides.pop(),
+        mean=_scaled(given["mean"]),
+        std=_scaled(given["std"]),
+        interpolation=given["interpolation"],
+        crop=mode == "shortest",
     )
 
 

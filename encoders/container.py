@@ -18,8 +18,15 @@ import numpy as np
 
 from .display import Look, quarter_turns, transfer_of
 from .packets import (
-    Packet, display_order, find_joins, flushed, from_first_key, is_hidden, nal_length_size,
-    read_packets, well_formed,
+    Packet,
+    display_order,
+    find_joins,
+    flushed,
+    from_first_key,
+    is_hidden,
+    nal_length_size,
+    read_packets,
+    well_formed,
 )
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
@@ -173,16 +180,19 @@ def _scan(container: Any, stream: Any) -> _Scan:
             continue
         if not packets:
             head = flushed(packet)
-        packets.append(Packet(
-            packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
-        ))
+        packets.append(
+            Packet(
+                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
+            )
+        )
         clean = clean and not packet.is_corrupt
         if nal_bytes and clean:
             clean = well_formed(bytes(packet), nal_bytes)
     jumpy = bool(container.format.flags & _CLOCK_MAY_JUMP)
     # There a gap makes the packet before it look corrupt, and the last may be cut off.
     packets = [
-        packet for place, packet in enumerate(packets, 1)
+        packet
+        for place, packet in enumerate(packets, 1)
         if not packet.corrupt or (jumpy and place < len(packets))
     ]
     joins = find_joins(packets, float(stream.time_base)) if jumpy else []
@@ -258,8 +268,14 @@ def _animated_webp(durations: list[float]) -> VideoIndex:
     rate = len(durations) / ends[-1] if ends[-1] else _DEFAULT_FPS
     times = np.append(0.0, ends[:-1]) if ends[-1] else np.arange(len(durations)) / rate
     return VideoIndex(
-        times=times, fps=float(rate), last_seconds=durations[-1], pts=None,
-        keys=np.zeros(1, np.int64), clean=True, objection="animated WebP", webp=True,
+        times=times,
+        fps=float(rate),
+        last_seconds=durations[-1],
+        pts=None,
+        keys=np.zeros(1, np.int64),
+        clean=True,
+        objection="animated WebP",
+        webp=True,
     )
 
 
@@ -287,7 +303,7 @@ def as_url(path: str) -> str | None:
     found = _URL.match(path)
     if found is None or os.path.lexists(path):
         return None
-    return f"{found['scheme']}://{path[found.end():]}"
+    return f"{found['scheme']}://{path[found.end() :]}"
 
 
 def _check_file(path: str) -> None:
@@ -326,7 +342,8 @@ def open_file(path: str) -> Any:
     # An absolute path can't be mistaken for a URL, and playlists can't reach the network. Titles
     # may be in any encoding, and don't matter.
     return av.open(
-        os.path.abspath(path), container_options={"protocol_whitelist": "file"},
+        os.path.abspath(path),
+        container_options={"protocol_whitelist": "file"},
         metadata_errors="ignore",
     )
 
@@ -334,9 +351,9 @@ def open_file(path: str) -> Any:
 def video_stream(path: str, container: Any) -> Any:
     stream = container.streams.best("video")
     if stream is None or av.stream.Disposition.attached_pic in stream.disposition:
-        raise VideoError(path, "holds no video, only " + (
-            "audio" if container.streams.audio else "other data"
-        ))
+        raise VideoError(
+            path, "holds no video, only " + ("audio" if container.streams.audio else "other data")
+        )
     if stream.codec_context is None:
         raise VideoError(path, "its video codec is unknown")
     return stream

@@ -139,7 +139,9 @@ class _Deinterlacer:
         self.skip = 0  # how many of the frames that come out were shown already
         self._graph = av.filter.Graph()
         self._source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format,
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
             time_base=frame.time_base,
         )
         filter_ = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
@@ -242,7 +244,8 @@ def _rolled_off() -> np.ndarray:
     knee = 1.5 * limit - 0.5
     t = np.maximum(e - knee, 0) / (1 - knee)
     bent = (
-        (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee)
+        (2 * t**3 - 3 * t**2 + 1) * knee
+        + (t**3 - 2 * t**2 + t) * (1 - knee)
         + (-2 * t**3 + 3 * t**2) * limit
     )
     return (_pq_to_light(np.where(e < knee, e, bent) * top) / _WHITE).astype(np.float32)

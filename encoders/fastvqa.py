@@ -47,15 +47,22 @@ class FASTVQA(nn.Module):
     """
 
     def __init__(
-        self, weights: str | os.PathLike[str] | None = None, *, variant: str | None = None,
-        num_clips: int | None = None, strict_upstream: bool = False, embed_dim: int = 96,
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        variant: str | None = None,
+        num_clips: int | None = None,
+        strict_upstream: bool = False,
+        embed_dim: int = 96,
     ) -> None:
         super().__init__()
         chosen = find_variant(variant or "fast-vqa-b")
         path, tensors = None, None
         if weights != RANDOM:
             path = find_checkpoint(
-                weights, filename=chosen.filename, source_url=chosen.source_url,
+                weights,
+                filename=chosen.filename,
+                source_url=chosen.source_url,
                 licence=chosen.licence,
             )
             tensors = read_checkpoint(path)
@@ -101,7 +108,10 @@ class FASTVQA(nn.Module):
         if not np.array_equal(rows, frames[""].indices):  # large frames are copied if need be only
             pixels = pixels[torch.from_numpy(np.searchsorted(frames[""].indices, rows))]
         return fragment_view(
-            pixels, variant=self.variant, sampling=self.sampling, seed=seed,
+            pixels,
+            variant=self.variant,
+            sampling=self.sampling,
+            seed=seed,
             strict_upstream=self.strict_upstream,
         )
 

@@ -49,13 +49,19 @@ class FastVQANetwork(nn.Module):
     """
 
     def __init__(
-        self, variant: Variant, *, embed_dim: int = 96, drop_path: float = 0.0,
+        self,
+        variant: Variant,
+        *,
+        embed_dim: int = 96,
+        drop_path: float = 0.0,
         strict_upstream: bool = False,
     ) -> None:
         super().__init__()
         frames, side = variant.sampling.num_frames, variant.size_px
         self.backbone = VideoSwin(
-            embed_dim=embed_dim, drop_path=drop_path, window=variant.window,
+            embed_dim=embed_dim,
+            drop_path=drop_path,
+            window=variant.window,
             base=(32, 224, 224) if strict_upstream else (frames, side, side),
             gated_stages=_GATED_STAGES if variant.gated else 0,
         )
@@ -73,7 +79,8 @@ class FastVQANetwork(nn.Module):
         given = _renamed(path, tensors)
         # A constant that we compute; in the file it must be the same and belong to a table.
         constants = {
-            name: given.pop(name) for name in list(given)
+            name: given.pop(name)
+            for name in list(given)
             if name.endswith(_INDEX) and name.replace(_INDEX, _TABLE) in given
         }
         unused = variant.unused

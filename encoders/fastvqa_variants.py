@@ -67,7 +67,9 @@ class Sampling:
         if self.segments == 1:
             return clips(num_frames, self.num_frames, self.frame_interval, self.num_clips)
         runs = temporal_fragments(
-            num_frames, self.num_clips * self.segments, self.num_frames // self.segments,
+            num_frames,
+            self.num_clips * self.segments,
+            self.num_frames // self.segments,
             self.frame_interval,
         )
         return runs.reshape(self.num_clips, self.num_frames)
@@ -165,7 +167,11 @@ def fragment_view(
 ) -> Tensor:
     """uint8 (total, 3, h, w) to uint8 (num_clips, num_frames, 3, side, side) of fragments."""
     mosaic = sample_fragments(
-        frames, grid=variant.grid, size=FRAGMENT_PX, seed=seed, strict_upstream=strict_upstream,
+        frames,
+        grid=variant.grid,
+        size=FRAGMENT_PX,
+        seed=seed,
+        strict_upstream=strict_upstream,
         aligned=math.gcd(variant.aligned, sampling.num_frames),
     )
     return mosaic.unflatten(0, (sampling.num_clips, sampling.num_frames))

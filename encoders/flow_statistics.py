@@ -150,7 +150,10 @@ def _structure(a: Picture, b: np.ndarray) -> np.ndarray:
 def _unexplained(first: Picture, second: np.ndarray, flow: np.ndarray) -> list[float]:
     """What is left after moving the second frame, uint8 gray, back along the flow."""
     moved = cv2.remap(
-        second, _grid(*second.shape) + flow, None, cv2.INTER_LINEAR,  # type: ignore[call-overload]
+        second,
+        _grid(*second.shape) + flow,
+        None,
+        cv2.INTER_LINEAR,  # type: ignore[call-overload]
         borderMode=cv2.BORDER_REPLICATE,
     ).astype(np.float32)
     error = cv2.absdiff(moved, first.pixels)
@@ -192,15 +195,25 @@ def pair_statistics(
     brightness = second.brightness - first.brightness
     middle, fast = _at(length, 0.5, 0.95)
     return [
-        _log(speed), _log(middle), _log(fast), _log(length.std()), _log(drift),
+        _log(speed),
+        _log(middle),
+        _log(fast),
+        _log(length.std()),
+        _log(drift),
         drift / (float(speed) + 1e-3),
-        _log(rough.mean()), _log(_at(rough, 0.95)[0]),
-        _log(np.abs(dudx + dvdy).mean()), _log(np.abs(dvdx - dudy).mean()),
-        _log(np.hypot(*motion[0])), _log(np.abs(motion[1:]).sum()),
-        _log(residual.mean()), _log(residual.mean() / (speed + 1e-3)),
+        _log(rough.mean()),
+        _log(_at(rough, 0.95)[0]),
+        _log(np.abs(dudx + dvdy).mean()),
+        _log(np.abs(dvdx - dudy).mean()),
+        _log(np.hypot(*motion[0])),
+        _log(np.abs(motion[1:]).sum()),
+        _log(residual.mean()),
+        _log(residual.mean() / (speed + 1e-3)),
         *_unexplained(first, second.gray, field.flow),
-        np.log(difference.mean() + 0.1), np.log(_at(difference, 0.95)[0] + 0.1),
-        abs(brightness) / 10, brightness / 10,
+        np.log(difference.mean() + 0.1),
+        np.log(_at(difference, 0.95)[0] + 0.1),
+        abs(brightness) / 10,
+        brightness / 10,
         float(difference.mean() < 0.25),
         float(np.abs(second.histogram - first.histogram).sum()),
         float(np.abs(second.colour - first.colour).max()) / 10,
@@ -239,10 +252,13 @@ def gap_statistics(first: Picture, second: np.ndarray, field: Field) -> list[flo
     rough = np.sqrt(dudx**2 + dudy**2 + dvdx**2 + dvdy**2).mean()
     speed = length.mean()
     return [
-        _log(speed), _log(length.std()), _log(_at(length, 0.95)[0]),
+        _log(speed),
+        _log(length.std()),
+        _log(_at(length, 0.95)[0]),
         _log(np.hypot(*field.drift) * scale),
         *_unexplained(first, second, field.flow),
-        _log(rough), _log(rough / (speed / scale + 0.05)),
+        _log(rough),
+        _log(rough / (speed / scale + 0.05)),
         np.log(_level(cv2.absdiff(first.gray, second)) + 0.1),
     ]
 

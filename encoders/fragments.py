@@ -15,7 +15,13 @@ from .resizing import resized
 
 
 def sample_fragments(
-    frames: Tensor, *, grid: int = 7, size: int = 32, aligned: int, seed: int = 0, snap: int = 1,
+    frames: Tensor,
+    *,
+    grid: int = 7,
+    size: int = 32,
+    aligned: int,
+    seed: int = 0,
+    snap: int = 1,
     strict_upstream: bool = False,
 ) -> Tensor:
     """Join one patch from each cell of a grid into a mosaic, for every frame.
@@ -82,12 +88,12 @@ def gather_fragments(
     grid = rows.shape[1]
     mosaic = frames.new_empty((*frames.shape[:2], grid * size, grid * size))
     for n, (row, column) in enumerate(zip(rows.tolist(), columns.tolist())):
-        source = frames[n * aligned:][:aligned]
-        target = mosaic[n * aligned:][:aligned]
+        source = frames[n * aligned :][:aligned]
+        target = mosaic[n * aligned :][:aligned]
         for i in range(grid):
             for j in range(grid):
-                patch = source[..., row[i][j]:, column[i][j]:][..., :size, :size]
-                target[..., i * size:, j * size:][..., :size, :size] = patch
+                patch = source[..., row[i][j] :, column[i][j] :][..., :size, :size]
+                target[..., i * size :, j * size :][..., :size, :size] = patch
     return mosaic
 
 

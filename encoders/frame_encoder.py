@@ -123,9 +123,7 @@ class FrameEncoder(Encoder):
 
     def fingerprint(self) -> str:
         chosen = {name: v for name, v in self.options().items() if name not in self.places}
-        parts = (
-            self.spec, self.version, self.weights_id, self.picture, sorted(chosen.items())
-        )
+        parts = (self.spec, self.version, self.weights_id, self.picture, sorted(chosen.items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:

@@ -182,7 +182,8 @@ class _SamePadding(nn.Module):
 def _joined(parts: list[Features], count: int) -> Features:
     stages, heads, logits = zip(*parts)
     return (
-        [torch.cat(stage)[:count] for stage in zip(*stages)], torch.cat(heads)[:count],
+        [torch.cat(stage)[:count] for stage in zip(*stages)],
+        torch.cat(heads)[:count],
         torch.cat(logits)[:count],
     )
 

@@ -28,8 +28,11 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
     out = []
     for start in range(0, len(texts), _BATCH):
         batch = tokenizer(
-            list(texts[start:start + _BATCH]),
-            padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt",
+            list(texts[start : start + _BATCH]),
+            padding=True,
+            truncation=True,
+            max_length=_MAX_TOKENS,
+            return_tensors="pt",
         )
         with torch.autocast("cpu", enabled=False):  # the result is kept, whoever asks first
             hidden = model(**batch).last_hidden_state

@@ -140,8 +140,12 @@ class MotionFlow(Encoder):
         return torch.cat(rows, dim=1)
 
     def _compare(
-        self, frames: list[np.ndarray], grays: list[np.ndarray], jumps: Mapping[int, int],
-        start: int, stop: int,
+        self,
+        frames: list[np.ndarray],
+        grays: list[np.ndarray],
+        jumps: Mapping[int, int],
+        start: int,
+        stop: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Statistics of each frame in start..stop with the next one, and with the one it jumps to.
 
@@ -177,8 +181,12 @@ class MotionFlow(Encoder):
         ordered = view.sort(dim=1).values
         low, high = int(0.1 * (view.shape[1] - 1)), int(0.9 * (view.shape[1] - 1))
         clip = [
-            view.mean(1), view.std(1), ordered[:, low], ordered[:, high],
-            ordered[:, -1], ordered[:, 0],
+            view.mean(1),
+            view.std(1),
+            ordered[:, low],
+            ordered[:, high],
+            ordered[:, -1],
+            ordered[:, 0],
         ]
         whole = torch.cat(clip, dim=1)[:, None].expand(-1, self.spec.num_tokens, -1)
         return torch.cat([*local, whole], dim=2)

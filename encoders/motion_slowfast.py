@@ -96,9 +96,7 @@ class MotionSlowFast(Encoder):
         self.requires_grad_(False)
 
     def options(self) -> dict[str, Any]:
-        chosen = {
-            "num_frames": self.num_frames, "pathways": self.pathways, "size": self.spec.size
-        }
+        chosen = {"num_frames": self.num_frames, "pathways": self.pathways, "size": self.spec.size}
         return {**chosen, "weights": RANDOM} if self.weights_id == RANDOM else chosen
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:

@@ -24,9 +24,12 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         plain = (
-            torch.is_grad_enabled() or torch.compiler.is_compiling()
-            or torch.is_autocast_enabled("cpu") or not input.numel()
-            or not _is_plain(input) or not _is_plain(self.weight)
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+            or not input.numel()
+            or not _is_plain(input)
+            or not _is_plain(self.weight)
         )
         return super().forward(input) if plain else onednn_linear(input, self.weight, self.bias)
 

@@ -40,9 +40,7 @@ def flushed(packet: Any) -> list[Any]:
         return []
 
 
-def from_first_key(
-    packets: list[Packet], first_shown: Callable[[int], set[int]]
-) -> list[Packet]:
+def from_first_key(packets: list[Packet], first_shown: Callable[[int], set[int]]) -> list[Packet]:
     """The packets that can be shown, where some come before the first keyframe.
 
     Those stored before it, or right behind it and to be shown before it, hang on frames that may
@@ -58,8 +56,10 @@ def from_first_key(
     start = packets[first].pts
     stop = first + 1
     while (
-        start is not None and stop < len(packets)
-        and (stamp := packets[stop].pts) is not None and stamp < start
+        start is not None
+        and stop < len(packets)
+        and (stamp := packets[stop].pts) is not None
+        and stamp < start
     ):
         stop += 1
     if stop == 1:
@@ -71,7 +71,8 @@ def from_first_key(
         return packets  # for the decoder to fail with
     last = max(shown)
     return [
-        packet for i, packet in enumerate(packets)
+        packet
+        for i, packet in enumerate(packets)
         if packet.pts in shown or i > first and (packet.pts is None or packet.pts > last)
     ]
 

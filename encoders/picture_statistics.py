@@ -55,7 +55,7 @@ def _filtered(gray: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
     for i, row in enumerate(kernel):
         for j, weight in enumerate(row):
             if weight:
-                out.add_(padded[..., i:i + height, j:j + width], alpha=weight)
+                out.add_(padded[..., i : i + height, j : j + width], alpha=weight)
     return out
 
 

@@ -63,9 +63,7 @@ class Raft(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def flows(
-        self, frames: np.ndarray, pairs: Sequence[tuple[int, int]]
-    ) -> Iterator[np.ndarray]:
+    def flows(self, frames: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
         """Flow of each pair of frames, computed where the weights are.
 
         Args:
@@ -80,7 +78,7 @@ class Raft(nn.Module):
         height, width = pixels.shape[-2:]
         padding = (0, -width % _STRIDE, 0, -height % _STRIDE)
         for start in range(0, len(pairs), _BATCH):
-            chosen = torch.tensor(pairs[start: start + _BATCH])
+            chosen = torch.tensor(pairs[start : start + _BATCH])
             both = pixels[chosen.T.flatten()].to(like.device, like.dtype) / 127.5 - 1
             first, second = nn.functional.pad(both, padding, mode="replicate").chunk(2)
             with _turn:

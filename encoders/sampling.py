@@ -82,9 +82,7 @@ def clips(num_frames: int, clip_len: int, frame_interval: int, num_clips: int) -
     return (starts[:, None] + offsets) % num_frames
 
 
-def temporal_fragments(
-    num_frames: int, count: int, length: int, frame_interval: int
-) -> np.ndarray:
+def temporal_fragments(num_frames: int, count: int, length: int, frame_interval: int) -> np.ndarray:
     """Short runs of frames, one from each of `count` equal parts of a video, as in FasterVQA.
 
     Upstream draws where a run starts in its part, in tests too; here it lies in the middle.

@@ -24,9 +24,7 @@ from .sampling import clips
 from .weights import WeightsError, load_torch_file
 
 FILENAME = "model_large.pth"
-SOURCE_URL = (
-    f"https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/{FILENAME}"
-)
+SOURCE_URL = f"https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/{FILENAME}"
 LICENCE = "BSD-3-Clause"
 _MEAN = tuple(255 * value for value in (0.48145466, 0.4578275, 0.40821073))
 _STD = tuple(255 * value for value in (0.26862954, 0.26130258, 0.27577711))
@@ -99,7 +97,8 @@ class SemanticBlip(FrameEncoder):
 
     def options(self) -> dict[str, Any]:
         return {
-            "weights": self.weights, "num_frames": self.num_frames,
+            "weights": self.weights,
+            "num_frames": self.num_frames,
             "strict_upstream": self.strict_upstream,
         }
 
@@ -128,8 +127,12 @@ def _network(*, width: int, depth: int, size: int) -> tuple[Any, PictureInput]:
     from transformers import BlipVisionConfig, BlipVisionModel
 
     config = BlipVisionConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth,
-        num_attention_heads=width // _HEAD_WIDTH, image_size=size, layer_norm_eps=1e-6,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=width // _HEAD_WIDTH,
+        image_size=size,
+        layer_norm_eps=1e-6,
         initializer_range=0.1,  # as it comes, 1e-10, every picture would look alike
     )
     with seeded():
@@ -139,9 +142,7 @@ def _network(*, width: int, depth: int, size: int) -> tuple[Any, PictureInput]:
 
 def _from_anywhere(weights: str | None) -> tuple[Any, PictureInput]:
     if weights is None or not is_repository(weights):
-        path = find_checkpoint(
-            weights, filename=FILENAME, source_url=SOURCE_URL, licence=LICENCE
-        )
+        path = find_checkpoint(weights, filename=FILENAME, source_url=SOURCE_URL, licence=LICENCE)
         if path.is_file():
             return _from_checkpoint(path)
         weights = str(path)
@@ -152,7 +153,8 @@ def _from_checkpoint(path: Path) -> tuple[Any, PictureInput]:
     """One of Salesforce's own: beside the ViT it holds text towers and a momentum copy."""
     tensors = {
         name.removeprefix(_PREFIX): value
-        for name, value in read_checkpoint(path).items() if name.startswith(_PREFIX)
+        for name, value in read_checkpoint(path).items()
+        if name.startswith(_PREFIX)
     }
     for pattern, replacement in _RENAMES:
         tensors = {re.sub(pattern, replacement, name): v for name, v in tensors.items()}

@@ -100,8 +100,11 @@ class SemanticClip(FrameEncoder):
 
     def options(self) -> dict[str, Any]:
         return {
-            "model": self.model, "weights": self.weights, "num_frames": self.num_frames,
-            "patch_grid": self.patch_grid, "whole": self.whole,
+            "model": self.model,
+            "weights": self.weights,
+            "num_frames": self.num_frames,
+            "patch_grid": self.patch_grid,
+            "whole": self.whole,
         }
 
     def encode(self, view: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ class SemanticClip(FrameEncoder):
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(tokens)} clips need as many prompts, got {len(prompts)}")
         rows = tokens.unflatten(1, (self.num_frames, self._per_frame))
-        frames = rows[:, :, 0, :self.towers.width]
+        frames = rows[:, :, 0, : self.towers.width]
         given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])[:, None]
         prompt = self._embedded(prompts).to(tokens) * given
         before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)

@@ -41,7 +41,11 @@ class Conv3d(nn.Conv3d):
     """A convolution that keeps the size where it has no stride; no bias, as a norm follows."""
 
     def __init__(
-        self, dim_in: int, dim_out: int, *, kernel: tuple[int, int, int],
+        self,
+        dim_in: int,
+        dim_out: int,
+        *,
+        kernel: tuple[int, int, int],
         stride: tuple[int, int, int] = (1, 1, 1),
     ) -> None:
         t, h, w = kernel
@@ -182,8 +186,11 @@ class SlowFastR50(nn.Module):
         for n, depth in enumerate(_DEPTHS, start=1):
             dim_out, stride = 128 * 2**n, 1 if n == 1 else 2
             slow = ResStage(
-                depth, dim_in + _FUSED * dim_in // _BETA, dim_out,
-                time_kernel=1 if n < 3 else 3, stride=stride,
+                depth,
+                dim_in + _FUSED * dim_in // _BETA,
+                dim_out,
+                time_kernel=1 if n < 3 else 3,
+                stride=stride,
             )
             fast = ResStage(depth, dim_in // _BETA, dim_out // _BETA, time_kernel=3, stride=stride)
             fusion = FastToSlow(dim_out // _BETA) if n < len(_DEPTHS) else None

@@ -43,8 +43,13 @@ class VideoSwin(nn.Module):
     """
 
     def __init__(
-        self, *, embed_dim: int = 96, window: Size = (8, 7, 7), base: Size = (32, 224, 224),
-        gated_stages: int = 0, drop_path: float = 0.0,
+        self,
+        *,
+        embed_dim: int = 96,
+        window: Size = (8, 7, 7),
+        base: Size = (32, 224, 224),
+        gated_stages: int = 0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         if embed_dim < HEADS[0] or embed_dim % HEADS[0]:
@@ -57,9 +62,12 @@ class VideoSwin(nn.Module):
         rates = iter(drop_path * n / (sum(DEPTHS) - 1) for n in range(sum(DEPTHS)))
         self.layers = nn.ModuleList(
             Stage(
-                embed_dim * 2 ** i, heads=heads, window=window,
+                embed_dim * 2**i,
+                heads=heads,
+                window=window,
                 drop_paths=[next(rates) for _ in range(depth)],
-                gated=i < gated_stages, merges=i < len(DEPTHS) - 1,
+                gated=i < gated_stages,
+                merges=i < len(DEPTHS) - 1,
             )
             for i, (depth, heads) in enumerate(zip(DEPTHS, HEADS))
         )
@@ -107,7 +115,13 @@ class Stage(nn.Module):
     """Blocks at one resolution, every second one with shifted windows; then it merges patches."""
 
     def __init__(
-        self, dim: int, *, heads: int, window: Size, drop_paths: list[float], gated: bool,
+        self,
+        dim: int,
+        *,
+        heads: int,
+        window: Size,
+        drop_paths: list[float],
+        gated: bool,
         merges: bool,
     ) -> None:
         super().__init__()

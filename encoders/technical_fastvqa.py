@@ -70,7 +70,9 @@ class TechnicalFastVQA(Encoder):
         super().__init__()
         self.variant = find_variant(variant)
         given = {
-            "num_frames": num_frames, "frame_interval": frame_interval, "segments": segments,
+            "num_frames": num_frames,
+            "frame_interval": frame_interval,
+            "segments": segments,
             "num_clips": num_clips,
         }
         self.sampling = replace(
@@ -85,21 +87,25 @@ class TechnicalFastVQA(Encoder):
             )
         with seeded():
             network = FastVQANetwork(
-                self.variant, embed_dim=embed_dim, drop_path=drop_path,
+                self.variant,
+                embed_dim=embed_dim,
+                drop_path=drop_path,
                 strict_upstream=strict_upstream,
             )
         if weights == RANDOM:
             self.weights_id = RANDOM
         else:
             path = find_checkpoint(
-                weights, filename=self.variant.filename, source_url=self.variant.source_url,
+                weights,
+                filename=self.variant.filename,
+                source_url=self.variant.source_url,
                 licence=self.variant.licence,
             )
             network.load(path, self.variant, read_checkpoint(path))
             self.weights_id = checkpoint_id(path)
         self.backbone = network.backbone  # the head was checked too, but no token needs it
         self.requires_grad_(False)
-        tokens = self.time_steps * (self.variant.grid ** 2 if spatial_map else 1)
+        tokens = self.time_steps * (self.variant.grid**2 if spatial_map else 1)
         self.spec = EncoderSpec(
             name="technical_fastvqa",
             dimension="technical",
@@ -112,9 +118,13 @@ class TechnicalFastVQA(Encoder):
             time_steps=tokens if self.time_steps > 1 else 0,
         )
         self._options = {
-            **vars(self.sampling), "variant": variant, "time_steps": self.time_steps,
-            "spatial_map": spatial_map, "strict_upstream": strict_upstream,
-            "drop_path": drop_path, "embed_dim": embed_dim,
+            **vars(self.sampling),
+            "variant": variant,
+            "time_steps": self.time_steps,
+            "spatial_map": spatial_map,
+            "strict_upstream": strict_upstream,
+            "drop_path": drop_path,
+            "embed_dim": embed_dim,
         }
         if weights == RANDOM:
             self._options["weights"] = RANDOM
@@ -135,7 +145,10 @@ class TechnicalFastVQA(Encoder):
         if len(frames) < self.sampling.total:
             frames = repeat_to(frames, self.sampling.total)
         return fragment_view(
-            frames, variant=self.variant, sampling=self.sampling, seed=seed,
+            frames,
+            variant=self.variant,
+            sampling=self.sampling,
+            seed=seed,
             strict_upstream=self.strict_upstream,
         )
 

@@ -97,7 +97,9 @@ class TechnicalPyiqa(FrameEncoder):
 
     def options(self) -> dict[str, Any]:
         return {
-            "metrics": self.metrics, "weights": self.weights, "num_frames": self.num_frames,
+            "metrics": self.metrics,
+            "weights": self.weights,
+            "num_frames": self.num_frames,
             "size": self.spec.size,
         }
 
@@ -168,7 +170,9 @@ def _load(name: str, weights: str | None) -> Any:
     instead = "where the Hub is reached, load it once and copy torch's hub cache (TORCH_HOME)"
     if weights is not None:
         path = find_checkpoint(
-            weights, filename=f"the one of {name}", licence="see pyiqa",
+            weights,
+            filename=f"the one of {name}",
+            licence="see pyiqa",
             source_url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights",
         )
         asked, instead = f"{asked} {path}", "give a checkpoint that pyiqa has for it"

@@ -78,7 +78,9 @@ class TechnicalTimm(FrameEncoder):
 
     def options(self) -> dict[str, Any]:
         return {
-            "model": self.model, "weights": self.weights, "num_frames": self.num_frames,
+            "model": self.model,
+            "weights": self.weights,
+            "num_frames": self.num_frames,
             "grid": self.grid,
         }
 
@@ -87,8 +89,12 @@ class TechnicalTimm(FrameEncoder):
         whole = self.picture.resized(frames)
         # Multiples of 8 keep the codec's block grid in phase, so that blocking can be seen.
         mosaic = sample_fragments(
-            frames, grid=self.grid, size=self.picture.size // self.grid, aligned=len(frames),
-            seed=seed, snap=8,
+            frames,
+            grid=self.grid,
+            size=self.picture.size // self.grid,
+            aligned=len(frames),
+            seed=seed,
+            snap=8,
         )
         return repeat_to(torch.stack([whole, mosaic], dim=1), self.num_frames)
 
@@ -118,7 +124,9 @@ def _network(model: str, weights: str | None) -> Any:
     if weights not in (None, RANDOM):
         published = network.pretrained_cfg
         path = find_checkpoint(
-            weights, filename="model.safetensors", licence=published.get("license") or "unknown",
+            weights,
+            filename="model.safetensors",
+            licence=published.get("license") or "unknown",
             source_url=f"https://huggingface.co/{published.get('hf_hub_id')}",
         )
         heads = published.get("classifier") or ()
@@ -136,7 +144,8 @@ def _picture_input(network: Any) -> PictureInput:
     if channels != 3 or height != width:
         raise ValueError(f"an input of {given['input_size']} is not supported, only square RGB")
     return PictureInput(
-        size=height, interpolation=given["interpolation"],
+        size=height,
+        interpolation=given["interpolation"],
         mean=tuple(255 * value for value in given["mean"]),
         std=tuple(255 * value for value in given["std"]),
     )

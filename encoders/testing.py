@@ -1,9 +1,9 @@
 """What every encoder promises, as one check for the tests of an encoder, ours or another package's.
 
-    from encoders.testing import check_encoder
+from encoders.testing import check_encoder
 
-    def test_my_encoder():
-        check_encoder(MotionMine())
+def test_my_encoder():
+    check_encoder(MotionMine())
 """
 
 import copy
@@ -50,7 +50,7 @@ def _clip(num_frames: int, height: int, width: int) -> Tensor:
     rng = np.random.default_rng(num_frames)
     world = rng.integers(0, 256, (3, height, width + 2 * num_frames), dtype=np.uint8)
     return torch.from_numpy(
-        np.stack([world[..., 2 * n: 2 * n + width] for n in range(num_frames)])
+        np.stack([world[..., 2 * n : 2 * n + width] for n in range(num_frames)])
     )
 
 
@@ -115,7 +115,8 @@ def _check_tokens(encoder: Encoder, views: Tensor, tokens: Tensor, *, tolerance:
 
 def _check_copies(encoder: Encoder, views: Tensor, tokens: Tensor) -> None:
     makers: dict[str, Callable[[Encoder], Any]] = {
-        "copy.deepcopy": copy.deepcopy, "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+        "copy.deepcopy": copy.deepcopy,
+        "pickle": lambda one: pickle.loads(pickle.dumps(one)),
     }
     for name, copied in makers.items():
         twin = copied(encoder)

@@ -51,8 +51,16 @@ from .decoding import Backend, Recount, Sink, decode
 from .sampling import uniform
 
 __all__ = [
-    "Backend", "FrameRequest", "Frames", "VideoClip", "VideoError", "VideoInfo", "read_frames",
-    "read_video", "read_views", "requests_of",
+    "Backend",
+    "FrameRequest",
+    "Frames",
+    "VideoClip",
+    "VideoError",
+    "VideoInfo",
+    "read_frames",
+    "read_video",
+    "read_views",
+    "requests_of",
 ]
 
 
@@ -193,7 +201,8 @@ def read_frames(
     if backend not in ("auto", "decord", "av"):
         raise ValueError(f"backend must be one of 'auto', 'decord', 'av', got {backend!r}")
     for name, px in (
-        ("slow_max_side_px", slow_max_side_px), ("fast_short_side_px", fast_short_side_px)
+        ("slow_max_side_px", slow_max_side_px),
+        ("fast_short_side_px", fast_short_side_px),
     ):
         if px < 1:
             raise ValueError(f"{name} must be at least 1, got {px}")
@@ -212,9 +221,14 @@ def read_frames(
         except Recount as recount:  # decoding showed that the packets were not all frames
             index = replace(index, times=index.times[: recount.num_frames])
     info = VideoInfo(
-        path=name, num_frames=len(index.times), fps=index.fps, width=sink.width,
-        height=sink.height, duration_seconds=round(float(index.times[-1]) + index.last_seconds, 9),
-        backend=used, warnings=(*index.warnings, *sorted(sink.warnings)),
+        path=name,
+        num_frames=len(index.times),
+        fps=index.fps,
+        width=sink.width,
+        height=sink.height,
+        duration_seconds=round(float(index.times[-1]) + index.last_seconds, 9),
+        backend=used,
+        warnings=(*index.warnings, *sorted(sink.warnings)),
     )
     pixels = sink.pixels()
     return info, {
@@ -274,8 +288,12 @@ def _indices(name: str, request: FrameRequest, index: VideoIndex) -> np.ndarray:
     total = len(index.times)
     indices = np.asarray(request.indices(total, index.fps))
     if (
-        indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu"
-        or indices[0] < 0 or indices[-1] >= total or (np.diff(indices.astype(np.int64)) <= 0).any()
+        indices.ndim != 1
+        or not indices.size
+        or indices.dtype.kind not in "iu"
+        or indices[0] < 0
+        or indices[-1] >= total
+        or (np.diff(indices.astype(np.int64)) <= 0).any()
     ):
         raise ValueError(
             f"request {name!r}: indices must be integers, ascending and unique, at least one, in "

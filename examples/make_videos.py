@@ -33,15 +33,16 @@ DAMAGE = {  # file name: distortion, severity
 }
 
 
-def texture(height: int, width: int, seed: int, coarse: int = 4, octaves: int = 6,
-            fade: float = 1.7) -> np.ndarray:
+def texture(
+    height: int, width: int, seed: int, coarse: int = 4, octaves: int = 6, fade: float = 1.7
+) -> np.ndarray:
     """Cloud-like noise (h, w), 0 to 1: octaves of random grids, each finer and `fade` x fainter."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
-        rows = coarse * 2 ** octave
+        rows = coarse * 2**octave
         grid = rng.random((rows, max(2, rows * width // height)), dtype=np.float32)
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / fade ** octave
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / fade**octave
     total -= total.min()
     return total / total.max()
 
@@ -49,7 +50,8 @@ def texture(height: int, width: int, seed: int, coarse: int = 4, octaves: int = 
 def tint(shade: np.ndarray, dark: tuple[int, ...], light: tuple[int, ...]) -> np.ndarray:
     """Colour (h, w, 3) between two RGB colours by a shade (h, w) of 0 to 1."""
     return np.array(dark, np.float32) * (1 - shade[..., None]) + (
-        np.array(light, np.float32) * shade[..., None])
+        np.array(light, np.float32) * shade[..., None]
+    )
 
 
 def make_sky(height: int, width: int) -> np.ndarray:
@@ -68,8 +70,15 @@ def make_sky(height: int, width: int) -> np.ndarray:
 
 
 def make_hills(
-    height: int, width: int, seed: int, top: float, rise: float, dark: tuple[int, ...],
-    light: tuple[int, ...], haze: float, trees: int = 0,
+    height: int,
+    width: int,
+    seed: int,
+    top: float,
+    rise: float,
+    dark: tuple[int, ...],
+    light: tuple[int, ...],
+    haze: float,
+    trees: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Textured hills with trees: colour (h, w, 3) and cover (h, w, 1), below a wavy skyline."""
     x = np.arange(width, dtype=np.float32) / height
@@ -90,8 +99,11 @@ def make_hills(
         hue = np.array(dark, np.float64) * (0.55 + 0.5 * rng.random())
         for part in range(4):  # a pine: four triangles
             up, wide = tall * (1 - 0.22 * part), tall * (0.1 + 0.07 * part)
-            corners = [(x_px - wide, y_px - up + 0.42 * tall), (x_px, y_px - up),
-                       (x_px + wide, y_px - up + 0.42 * tall)]
+            corners = [
+                (x_px - wide, y_px - up + 0.42 * tall),
+                (x_px, y_px - up),
+                (x_px + wide, y_px - up + 0.42 * tall),
+            ]
             cv2.fillPoly(colour, [np.int32(corners)], tuple(hue * (1.15 - 0.08 * part)))
             cv2.fillPoly(cover, [np.int32(corners)], 1.0)
     return colour * (1 - haze) + np.array((235, 175, 135)) * haze, cover[..., None]
@@ -121,6 +133,7 @@ def make_ground(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def draw_car(image: np.ndarray, x: float, y: float, size: float, turn: float) -> None:
     """A red car with its wheels on row y, centred on column x, `size` px long; wheels turned."""
+
     def at(points: list[tuple[float, float]]) -> np.ndarray:
         return np.int32([(x + size * px, y - size * py) for px, py in points])
 
@@ -136,16 +149,28 @@ def draw_car(image: np.ndarray, x: float, y: float, size: float, turn: float) ->
     axes = (round(0.53 * size), round(0.045 * size))
     cv2.ellipse(shadow, centre, axes, 0, 0, 360, (18, 16, 20), -1)
     image[:] = cv2.addWeighted(cv2.GaussianBlur(shadow, (0, 0), size / 60), 0.75, image, 0.25, 0)
-    body = [(-0.5, 0.1), (-0.5, 0.21), (-0.44, 0.25), (-0.27, 0.27), (-0.15, 0.4), (0.13, 0.4),
-            (0.25, 0.27), (0.45, 0.23), (0.5, 0.17), (0.5, 0.1)]
+    body = [
+        (-0.5, 0.1),
+        (-0.5, 0.21),
+        (-0.44, 0.25),
+        (-0.27, 0.27),
+        (-0.15, 0.4),
+        (0.13, 0.4),
+        (0.25, 0.27),
+        (0.45, 0.23),
+        (0.5, 0.17),
+        (0.5, 0.1),
+    ]
     mask = np.zeros(image.shape[:2], np.uint8)
     cv2.fillPoly(mask, [at(body)], 255, cv2.LINE_AA)
     rows = np.arange(image.shape[0], dtype=np.float32)[:, None] * np.ones((1, image.shape[1]))
     paint = tint(np.clip((y - rows) / size / 0.42, 0, 1) ** 1.5, (96, 8, 14), (244, 66, 46))
     part = mask[..., None] / 255.0
     image[:] = (image * (1 - part) + paint * part).astype(np.uint8)
-    for window in ([(-0.23, 0.275), (-0.135, 0.375), (-0.01, 0.375), (-0.01, 0.275)],
-                   [(0.015, 0.275), (0.015, 0.375), (0.115, 0.375), (0.2, 0.275)]):
+    for window in (
+        [(-0.23, 0.275), (-0.135, 0.375), (-0.01, 0.375), (-0.01, 0.275)],
+        [(0.015, 0.275), (0.015, 0.375), (0.115, 0.375), (0.2, 0.275)],
+    ):
         cv2.fillPoly(image, [at(window)], (52, 66, 88), cv2.LINE_AA)
         line([window[1], window[3]], (96, 116, 140), 2)
     line([(0.0, 0.13), (0.0, 0.27)], (110, 12, 18), 2)
@@ -168,14 +193,15 @@ def draw_ball(image: np.ndarray, x: float, y: float, ground: float, radius: floa
     centre = (round(x), round(ground))
     shadow = cv2.ellipse(image.copy(), centre, axes, 0, 0, 360, (14, 20, 14), -1, cv2.LINE_AA)
     image[:] = cv2.addWeighted(shadow, 0.3 + 0.4 * near, image, 0.7 - 0.4 * near, 0)
-    rows, columns = np.mgrid[0:image.shape[0], 0:image.shape[1]].astype(np.float32)
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
     u, v = (columns - x) / radius, (rows - y) / radius
     inside = np.clip((1 - np.hypot(u, v)) * radius, 0, 1)[..., None]
     bulge = np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
     glow = np.clip(0.25 + 0.75 * (0.55 * bulge - 0.45 * u - 0.6 * v), 0, 1)
     stripe = (np.abs(v + 0.15 * u) < 0.16)[..., None]
-    paint = np.where(stripe, tint(glow, (90, 90, 110), (255, 250, 240)),
-                     tint(glow, (8, 22, 84), (80, 150, 255)))
+    paint = np.where(
+        stripe, tint(glow, (90, 90, 110), (255, 250, 240)), tint(glow, (8, 22, 84), (80, 150, 255))
+    )
     image[:] = (image * (1 - inside) + paint * inside).astype(np.uint8)
 
 
@@ -209,8 +235,13 @@ def render_scene() -> np.ndarray:
         drive = height * (0.38 + 0.33 * seconds)
         draw_car(frame, drive, height * 0.855 + sway, 0.5 * height, 9.0 * seconds)
         hop = abs(np.sin(3.4 * seconds + 0.6))
-        draw_ball(frame, height * (1.62 - 0.17 * seconds), height * (0.895 - 0.3 * hop) + sway,
-                  height * 0.95 + sway, 0.055 * height)
+        draw_ball(
+            frame,
+            height * (1.62 - 0.17 * seconds),
+            height * (0.895 - 0.3 * hop) + sway,
+            height * 0.95 + sway,
+            0.055 * height,
+        )
         frames.append(cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA))
     return np.stack(frames)
 

@@ -64,8 +64,14 @@ def sources(out: str | Path, *, count: int = 8) -> list[dict[str, str]]:
             if mirrored:
                 frames = frames[:, :, ::-1]
             write_mp4(path, np.ascontiguousarray(frames), FPS)
-        rows.append({"video": str(path), "prompt": prompt, "generator": "scene",
-                     **dict.fromkeys(SCORES, str(CLEAN))})
+        rows.append(
+            {
+                "video": str(path),
+                "prompt": prompt,
+                "generator": "scene",
+                **dict.fromkeys(SCORES, str(CLEAN)),
+            }
+        )
     return rows
 
 
@@ -103,16 +109,27 @@ def _ladder_rows(out: Path, prompts: int) -> list[dict[str, str]]:
     for number, source in enumerate(sources(out / "clean", count=prompts)):
         kinds = (TYPES[number % 2], TYPES[2 + number % 2])
         name = Path(source["video"]).stem
-        manifest = make_ladder([source["video"]], out / "ladder" / name, types=kinds,
-                               severities=(2, 4), workers=1, quiet=True)
+        manifest = make_ladder(
+            [source["video"]],
+            out / "ladder" / name,
+            types=kinds,
+            severities=(2, 4),
+            workers=1,
+            quiet=True,
+        )
         for line in _read_jsonl(manifest):
             video = (out / f"{name}_{line['type']}_{line['severity']}.mp4").resolve()
             shutil.copyfile(manifest.parent / line["video"], video)
             scores = {n: CLEAN - line[f"{n}_drop"] for n in ("technical", "motion", "semantic")}
             scores["overall"] = sum(scores.values()) / 3
-            rows.append({"video": str(video), "prompt": source["prompt"],
-                         "generator": line["type"],
-                         **{name: f"{score:.3f}" for name, score in scores.items()}})
+            rows.append(
+                {
+                    "video": str(video),
+                    "prompt": source["prompt"],
+                    "generator": line["type"],
+                    **{name: f"{score:.3f}" for name, score in scores.items()},
+                }
+            )
     return rows
 
 

@@ -6,8 +6,18 @@
 """
 
 from .answer import (
-    Answer, Defect, Detection, Problem, render, render_defects, render_detections,
-    render_explanation, render_levels, render_numbers, split_levels, without_detections,
+    Answer,
+    Defect,
+    Detection,
+    Problem,
+    render,
+    render_defects,
+    render_detections,
+    render_explanation,
+    render_levels,
+    render_numbers,
+    split_levels,
+    without_detections,
 )
 from .consistency import check_consistency
 from .defects import DEFECTS

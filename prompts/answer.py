@@ -32,20 +32,40 @@ from typing import Literal
 
 from .defects import DEFECTS
 from .rubric import (
-    DIMENSIONS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES, Dimension, Score,
+    DIMENSIONS,
+    MAX_SCORE,
+    MIN_SCORE,
+    SCORE_LABELS,
+    SCORES,
+    Dimension,
+    Score,
     nearest_level,
 )
 from .template import clean
 
 ProblemKind = Literal[
     # found by `parsing.parse`
-    "no_answer", "too_long", "unfinished", "unexpected_line", "repeated_line", "missing_line",
-    "malformed_defect", "unknown_defect", "repeated_defect", "severity_out_of_range",
-    "times_reversed", "time_beyond_clip", "malformed_score", "score_out_of_range",
+    "no_answer",
+    "too_long",
+    "unfinished",
+    "unexpected_line",
+    "repeated_line",
+    "missing_line",
+    "malformed_defect",
+    "unknown_defect",
+    "repeated_defect",
+    "severity_out_of_range",
+    "times_reversed",
+    "time_beyond_clip",
+    "malformed_score",
+    "score_out_of_range",
     "level_contradicts_score",
     # found by `consistency.check_consistency`
-    "repeats_itself", "score_contradicts_slot", "defect_contradicts_score",
-    "text_contradicts_score", "text_contradicts_defects",
+    "repeats_itself",
+    "score_contradicts_slot",
+    "defect_contradicts_score",
+    "text_contradicts_score",
+    "text_contradicts_defects",
 ]
 
 DETECTIONS_LABEL = "Signs"  # the word that models were trained with
@@ -189,9 +209,13 @@ class Answer:
         if self.defects is None:
             return self
         scaled = (
-            defect if defect.start_seconds is None or defect.end_seconds is None
-            else replace(defect, start_seconds=defect.start_seconds * factor,
-                         end_seconds=defect.end_seconds * factor)
+            defect
+            if defect.start_seconds is None or defect.end_seconds is None
+            else replace(
+                defect,
+                start_seconds=defect.start_seconds * factor,
+                end_seconds=defect.end_seconds * factor,
+            )
             for defect in self.defects
         )
         return replace(self, defects=tuple(dict.fromkeys(scaled)))
@@ -213,9 +237,7 @@ def render_levels(scores: Mapping[Score, float]) -> str:
     return "\n".join(f"{SCORE_LABELS[name]}: {nearest_level(scores[name])}" for name in known)
 
 
-def render_detections(
-    detections: Collection[Detection], scores: Mapping[Score, float]
-) -> str:
+def render_detections(detections: Collection[Detection], scores: Mapping[Score, float]) -> str:
     """Scores and detections in one line: `Signs: 1.8 3.5 4.3 3.2; Technical 9 blur 3; ...`.
 
     Detections stand with their dimension, so that a small LLM finds what its sentence is about;

@@ -21,18 +21,22 @@ DROP_PER_SEVERITY = 0.75  # MOS points, as in the distortion ladder
 _PRAISE_FROM, _COMPLAINT_TO = 2.5, 3.5  # scores that agree with a praise and with a complaint
 _LOOP_WORDS, _LOOP_TIMES = 8, 4  # up to so many words, so many times in a row, are a loop
 
-_CUE_OF = {
-    name: re.compile(rf"\b({kind.cues})\b", re.IGNORECASE) for name, kind in DEFECTS.items()
-}
+_CUE_OF = {name: re.compile(rf"\b({kind.cues})\b", re.IGNORECASE) for name, kind in DEFECTS.items()}
 
 # The first that is found decides: "hardly follows" and "poorly" are no praise.
 _TONES: tuple[tuple[Tone, str], ...] = (
-    ("complaint", r"weak|low|short|cheap|disappoint\w*|unusable|broken|ruin\w*|wreck|fails?|poor\w*"
-                  r"|bad\w*|hardly|little|ignor\w*|nothing|none|not|barely|strays"),
+    (
+        "complaint",
+        r"weak|low|short|cheap|disappoint\w*|unusable|broken|ruin\w*|wreck|fails?|poor\w*"
+        r"|bad\w*|hardly|little|ignor\w*|nothing|none|not|barely|strays",
+    ),
     ("mixed", r"passable|acceptable|middling|average|so-so|ordinary|in part|half\w*|loose"),
-    ("praise", r"sharp\w*|crisp|clean|flawless\w*|pristine|well|good|solid|fine|smooth\w*|fluid"
-               r"|even(ly)?|natural|steady|sound|without a hitch|all that|everything|whole|as asked"
-               r"|to the letter|exactly|fits?|met|close|follow\w*|most|excellent\w*|perfect\w*"),
+    (
+        "praise",
+        r"sharp\w*|crisp|clean|flawless\w*|pristine|well|good|solid|fine|smooth\w*|fluid"
+        r"|even(ly)?|natural|steady|sound|without a hitch|all that|everything|whole|as asked"
+        r"|to the letter|exactly|fits?|met|close|follow\w*|most|excellent\w*|perfect\w*",
+    ),
 )
 _TONE_OF = [(tone, re.compile(rf"\b({words})\b", re.IGNORECASE)) for tone, words in _TONES]
 
@@ -40,7 +44,8 @@ _TONE_OF = [(tone, re.compile(rf"\b({words})\b", re.IGNORECASE)) for tone, words
 def mentioned(text: str, dimension: Dimension) -> set[str]:
     """Names of the dimension's defects that a reasoning speaks of."""
     return {
-        name for name, kind in DEFECTS.items()
+        name
+        for name, kind in DEFECTS.items()
         if kind.dimension == dimension and _CUE_OF[name].search(text)
     }
 
@@ -110,8 +115,11 @@ def check_consistency(
         if named or listed or dimension not in answer.scores:
             continue  # the severity of the defects is compared with the score above
         mood, score = tone(text), answer.scores[dimension]
-        if mood == "praise" and score < _PRAISE_FROM or (
-                mood == "complaint" and score >= _COMPLAINT_TO):
+        if (
+            mood == "praise"
+            and score < _PRAISE_FROM
+            or (mood == "complaint" and score >= _COMPLAINT_TO)
+        ):
             add("text_contradicts_score", f"{dimension} {score:.2f}: {text}")
     return tuple(problems)
 

@@ -4,13 +4,26 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from .answer import (
-    DETECTIONS_LABEL, MAX_DEFECTS, MAX_REASONING_BYTES, MAX_SEVERITY, Answer, Defect, Problem,
+    DETECTIONS_LABEL,
+    MAX_DEFECTS,
+    MAX_REASONING_BYTES,
+    MAX_SEVERITY,
+    Answer,
+    Defect,
+    Problem,
     ProblemKind,
 )
 from .defects import DEFECTS
 from .rubric import (
-    DIMENSIONS, LEVEL_WEIGHTS, LEVELS, MAX_SCORE, MIN_SCORE, SCORE_LABELS, SCORES,
-    Dimension, Score,
+    DIMENSIONS,
+    LEVEL_WEIGHTS,
+    LEVELS,
+    MAX_SCORE,
+    MIN_SCORE,
+    SCORE_LABELS,
+    SCORES,
+    Dimension,
+    Score,
 )
 
 MAX_ANSWER_CHARS = 8000  # longer than any valid answer; a model that never ends is cut here

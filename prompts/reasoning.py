@@ -43,7 +43,9 @@ def write_reasoning(
         if worst:
             said = [
                 _fill(
-                    _choose(DEFECTS[defect.name], split, rng, variant), defect, rng,
+                    _choose(DEFECTS[defect.name], split, rng, variant),
+                    defect,
+                    rng,
                     degrees=degrees,
                 )
                 for defect in list(worst.values())[:MAX_MENTIONED]

@@ -35,7 +35,9 @@ _SPECIAL = re.compile(r"([<\[])(?=[^\s<>\[\]]+[>\]])")
 
 
 def build_messages(
-    placeholders: Mapping[Dimension, str], prompt: str | None = None, *,
+    placeholders: Mapping[Dimension, str],
+    prompt: str | None = None,
+    *,
     score_hint: str | None = None,
 ) -> list[dict[str, str]]:
     """The chat (system, user) that asks for the scores; `ANSWER` is what follows.

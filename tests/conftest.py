@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from aigveval.versions import newer_than_tested
+
 from .deprecations import Deprecations
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")

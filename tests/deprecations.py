@@ -55,7 +55,11 @@ class _Watched:
         self._warn, self._noted = warn, noted
 
     def __call__(
-        self, message: Any, category: Any = None, stacklevel: int = 1, source: Any = None,
+        self,
+        message: Any,
+        category: Any = None,
+        stacklevel: int = 1,
+        source: Any = None,
         **options: Any,
     ) -> None:
         kind = type(message) if isinstance(message, Warning) else category or UserWarning

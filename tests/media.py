@@ -23,7 +23,8 @@ def scene(index: int, *, width: int = 96, height: int = 64, seed: int = 0) -> np
     """Frame `index` of the test scene as (h, w, 3) uint8 RGB."""
     rng = np.random.default_rng(seed)
     texture = cv2.resize(
-        rng.integers(0, 256, (9, 17, 3), dtype=np.uint8), (2 * width, height),
+        rng.integers(0, 256, (9, 17, 3), dtype=np.uint8),
+        (2 * width, height),
         interpolation=cv2.INTER_CUBIC,
     )
     frame = np.roll(texture, -index, axis=1)[:, :width].copy()
@@ -37,7 +38,7 @@ def frame_number(rgb: np.ndarray) -> int:
     """The number of a scene's frame (modulo 25), from its (h, w, 3) picture at any size."""
     height, width = rgb.shape[:2]
     mark = max(2, min(width, height) // 4)
-    patch = rgb[-max(1, mark * 3 // 4): -max(1, mark // 4), -max(1, mark * 3 // 4): -1]
+    patch = rgb[-max(1, mark * 3 // 4) : -max(1, mark // 4), -max(1, mark * 3 // 4) : -1]
     return round((float(patch.mean()) - 5) / 10)
 
 
@@ -93,9 +94,7 @@ def write_video(
         if rotation:
             stream.set_display_rotation(rotation)
         if pictures is None:
-            pictures = (
-                scene(i, width=width, height=height, seed=seed) for i in range(num_frames)
-            )
+            pictures = (scene(i, width=width, height=height, seed=seed) for i in range(num_frames))
         for index, picture in enumerate(pictures):
             if isinstance(picture, av.VideoFrame):
                 frame = picture
@@ -225,7 +224,7 @@ def corrupt_middle(path: Path, share: float = 0.2) -> Path:
     start = data.index(b"mdat") + 4
     size = int(share * (len(data) - start))
     begin = start + (len(data) - start - size) // 2
-    data[begin: begin + size] = np.random.default_rng(0).bytes(size)
+    data[begin : begin + size] = np.random.default_rng(0).bytes(size)
     path.write_bytes(bytes(data))
     return path
 

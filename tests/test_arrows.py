@@ -19,7 +19,8 @@ FOLDERS = {
 MODULES = {
     name: sorted(
         ".".join((name, *path.relative_to(folder).with_suffix("").parts))
-        for path in folder.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")
+        for path in folder.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
     )
     for name, folder in FOLDERS.items()
 }
@@ -46,7 +47,9 @@ def run(code):
     roots = {str(folder.parent) for folder in FOLDERS.values()}
     path = os.pathsep.join([*sorted(roots), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stderr
@@ -94,8 +97,10 @@ print(json.dumps(sorted(sys.modules)))
 """
 SMALL = {"semantic_clip": ", model='ViT-B-32'", "technical_fastvqa": ", num_frames=8"}
 NEEDED = {
-    "technical_fastvqa": set(), "motion_slowfast": set(),
-    "semantic_clip": {"open_clip"}, "semantic_blip": {"transformers"},
+    "technical_fastvqa": set(),
+    "motion_slowfast": set(),
+    "semantic_clip": {"open_clip"},
+    "semantic_blip": {"transformers"},
 }
 
 
@@ -105,9 +110,7 @@ def modules_of(tmp_path_factory):
 
     Each in a fork of a fresh interpreter that has loaded torch, which takes long, and nothing else.
     """
-    codes = {
-        name: ALONE.format(name=name, options=SMALL.get(name, "")) for name in NEEDED
-    }
+    codes = {name: ALONE.format(name=name, options=SMALL.get(name, "")) for name in NEEDED}
     imports = ", ".join(MODULES["encoders"])
     codes["all modules"] = f"import sys, json, {imports}\nprint(json.dumps(sorted(sys.modules)))"
     if not hasattr(os, "fork"):
@@ -311,8 +314,11 @@ def test_a_folder_imports_only_from_below(folder, imports):
             leaf = folder == "" and parts_of(module)[-1] in LEAVES - {"batching"}
             if top == "encoders" and (leaf or folder == "evaluation"):
                 wrong.append(f"{module} -> {target}")
-            if top == "aigveval" and own != folder and own not in BELOW[folder] and (
-                name not in LEAVES
+            if (
+                top == "aigveval"
+                and own != folder
+                and own not in BELOW[folder]
+                and (name not in LEAVES)
             ):
                 wrong.append(f"{module} -> {target}")
             if leaf and top == "aigveval" and name not in LEAVES:

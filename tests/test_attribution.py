@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from aigveval.features.cache import FeatureCache
+
 from tests.aigveval.tiny_llm import make_encoders, make_model
 
 FOLDER = Path(__file__).parents[1] / "examples/train_lite"
@@ -37,8 +38,12 @@ def attribution():
 
 def clip_of(figures, type, severity=3, *, group="a", part="heldout", **options):
     return figures.Clip(
-        part=part, group=group, type=type, severity=0 if type == "clean" else severity,
-        duration=4.0, **options,
+        part=part,
+        group=group,
+        type=type,
+        severity=0 if type == "clean" else severity,
+        duration=4.0,
+        **options,
     )
 
 
@@ -78,15 +83,18 @@ def test_detection(figures):
     low, high = found["macro-F1"]["value"][1:]
     assert 0 <= low <= value(found["macro-F1"]) <= high <= 1
     assert figures.confusion(clips) == {
-        "clean": {"clips": 1, "named": {"noise": 1}}, "blur": {"clips": 2, "named": {"noise": 1}},
+        "clean": {"clips": 1, "named": {"noise": 1}},
+        "blur": {"clips": 2, "named": {"noise": 1}},
         "noise": {"clips": 1, "named": {}},
     }
 
 
 def test_false_alarms(figures):
     clips = [
-        clip_of(figures, "clean", named={"blur": [(0.0, 4.0)]}), clip_of(figures, "clean"),
-        clip_of(figures, "clean", group="b"), clip_of(figures, "clean", group="b"),
+        clip_of(figures, "clean", named={"blur": [(0.0, 4.0)]}),
+        clip_of(figures, "clean"),
+        clip_of(figures, "clean", group="b"),
+        clip_of(figures, "clean", group="b"),
         clip_of(figures, "clean", part="other_prompt", named={"blur": [(0.0, 4.0)]}),
         clip_of(figures, "blur", named={"noise": [(0.0, 4.0)]}),
     ]
@@ -96,10 +104,19 @@ def test_false_alarms(figures):
     assert found["false alarms, trained on clean clips"] == {"value": None, "cases": 0}
 
 
-@pytest.mark.parametrize(("told", "expected"), [
-    ([(1.0, 3.0)], 1.0), ([(2.0, 4.0)], 1 / 3), ([(0.0, 4.0)], 0.5), ([(3.0, 4.0)], 0.0), ([], 0.0),
-    ([(1.0, 2.0), (2.5, 3.0)], 0.75), ([(1.5, 3.0), (1.0, 2.0)], 1.0), ([(0.0, 4.0), (1, 2)], 0.5),
-])
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([(1.0, 3.0)], 1.0),
+        ([(2.0, 4.0)], 1 / 3),
+        ([(0.0, 4.0)], 0.5),
+        ([(3.0, 4.0)], 0.0),
+        ([], 0.0),
+        ([(1.0, 2.0), (2.5, 3.0)], 0.75),
+        ([(1.5, 3.0), (1.0, 2.0)], 1.0),
+        ([(0.0, 4.0), (1, 2)], 0.5),
+    ],
+)
 def test_iou(figures, told, expected):
     assert figures.iou((1.0, 3.0), told) == pytest.approx(expected)
 
@@ -124,10 +141,17 @@ def test_mismatch(figures):
     whole = [(0.0, 4.0)]
     clips = [
         clip_of(figures, "prompt_mismatch", named={"prompt_mismatch": whole}),
-        clip_of(figures, "prompt_mismatch", 4), clip_of(figures, "prompt_mismatch", 1),
-        *(clip_of(figures, "clean", part="other_prompt", named=dict.fromkeys(names, whole))
-          for names in (["prompt_mismatch"], ["wrong_object"], ["wrong_object"],
-                        ["prompt_mismatch", "wrong_object"])),
+        clip_of(figures, "prompt_mismatch", 4),
+        clip_of(figures, "prompt_mismatch", 1),
+        *(
+            clip_of(figures, "clean", part="other_prompt", named=dict.fromkeys(names, whole))
+            for names in (
+                ["prompt_mismatch"],
+                ["wrong_object"],
+                ["wrong_object"],
+                ["prompt_mismatch", "wrong_object"],
+            )
+        ),
     ]
     found = figures.mismatch(clips)
     assert value(found["mismatch named, ladder, severity >= 3"]) == 0.5
@@ -155,24 +179,44 @@ def test_faithfulness(figures):
     assert value(found["clean scores higher, named defects: shake"]) == 0.0  # motion is the same
     assert value(found["clean scores higher, named defects"]) == pytest.approx(1 / 3, abs=1e-3)
     assert value(found["clean scores higher overall, named defects"]) == pytest.approx(
-        2 / 3, abs=1e-3)
+        2 / 3, abs=1e-3
+    )
     assert found["clean scores higher, all pairs"] == {
-        "value": found["clean scores higher, all pairs"]["value"], "cases": 4}
+        "value": found["clean scores higher, all pairs"]["value"],
+        "cases": 4,
+    }
     assert value(found["clean scores higher, all pairs: blur"]) == pytest.approx(2 / 3, abs=1e-3)
 
 
 def test_format_and_numbers(figures):
     scores = {"technical": 3.0, "overall": 3.0}
     clips = [
-        clip_of(figures, "clean", scores=scores, first=figures.Try(problems=("missing_line",)),
-                shown=figures.Try(numbers={"technical": 3.5, "overall": 2.9})),
-        clip_of(figures, "blur", 1, scores=scores,
-                first=figures.Try(problems=("score_contradicts_slot",)),
-                shown=figures.Try(problems=("score_contradicts_slot",),
-                                  numbers={"technical": 3.6, "overall": 3.0})),
+        clip_of(
+            figures,
+            "clean",
+            scores=scores,
+            first=figures.Try(problems=("missing_line",)),
+            shown=figures.Try(numbers={"technical": 3.5, "overall": 2.9}),
+        ),
+        clip_of(
+            figures,
+            "blur",
+            1,
+            scores=scores,
+            first=figures.Try(problems=("score_contradicts_slot",)),
+            shown=figures.Try(
+                problems=("score_contradicts_slot",), numbers={"technical": 3.6, "overall": 3.0}
+            ),
+        ),
         clip_of(figures, "blur", 1, scores=scores, shown=figures.Try(numbers={"technical": 3.0})),
-        clip_of(figures, "blur", 1, scores=scores, spoken={"blur"},
-                named={"blur": [(0.0, 4.0)], "shake": [(0.0, 4.0)]}),
+        clip_of(
+            figures,
+            "blur",
+            1,
+            scores=scores,
+            spoken={"blur"},
+            named={"blur": [(0.0, 4.0)], "shake": [(0.0, 4.0)]},
+        ),
     ]
     found = figures.figures_of(clips)
     assert value(found["sentence tells the named defect"]) == 0.5
@@ -187,8 +231,10 @@ def test_format_and_numbers(figures):
 def test_tables(figures):
     row = {"value": [0.5, 0.25, 0.75], "cases": 9}
     text = figures.as_markdown(
-        {"signs alone": {"macro-F1": row}, "sft": {"x": {"value": None, "cases": 0},
-                                                   "macro-F1": {**row, "cases": 8}}},
+        {
+            "signs alone": {"macro-F1": row},
+            "sft": {"x": {"value": None, "cases": 0}, "macro-F1": {**row, "cases": 8}},
+        },
         {"signs alone": {}, "sft": {"blur": {"clips": 9, "named": {"noise": 3, "shake": 1}}}},
     )
     lines = text.splitlines()
@@ -211,7 +257,9 @@ def work(tmp_path):
         lines = []
         for group, prompt in (("dog", "a dog"), ("boat", "two boats")):
             for type, severity, span in (
-                ("clean", 0, (None, None)), ("blur", 3, (0.0, 4.0)), ("freeze", 5, (1.0, 3.0))
+                ("clean", 0, (None, None)),
+                ("blur", 3, (0.0, 4.0)),
+                ("freeze", 5, (1.0, 3.0)),
             ):
                 path = tmp_path / "ladder" / part / group / f"{type}.mp4"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,12 +267,24 @@ def work(tmp_path):
                 for encoder in encoders:
                     shape = encoder.spec.num_tokens, encoder.spec.dim
                     cache.put(cache.digest(path), encoder, torch.full(shape, severity / 5))
-                lines.append(json.dumps({
-                    "video": f"{group}/{type}.mp4", "prompt": prompt, "group": group, "type": type,
-                    "severity": severity, "start_seconds": span[0], "end_seconds": span[1],
-                    "dimension": {"blur": "technical", "freeze": "motion"}.get(type),
-                    "technical_drop": 0.0, "motion_drop": 0.0, "semantic_drop": 0.0,
-                }) + "\n")
+                lines.append(
+                    json.dumps(
+                        {
+                            "video": f"{group}/{type}.mp4",
+                            "prompt": prompt,
+                            "group": group,
+                            "type": type,
+                            "severity": severity,
+                            "start_seconds": span[0],
+                            "end_seconds": span[1],
+                            "dimension": {"blur": "technical", "freeze": "motion"}.get(type),
+                            "technical_drop": 0.0,
+                            "motion_drop": 0.0,
+                            "semantic_drop": 0.0,
+                        }
+                    )
+                    + "\n"
+                )
         (tmp_path / "ladder" / part / "manifest.jsonl").write_text("".join(lines))
     return tmp_path
 
@@ -261,16 +321,25 @@ def test_cases(attribution, work):
     assert len({case.key for case in cases}) == len(cases)
     assert {case.truth.duration for case in cases} == {4.0}
     assert [case.truth.span for case in cases[:3]] == [None, None, (1.0, 3.0)]
-    assert [(c.truth.group, c.prompt) for c in cases[-2:]] == [("dog", "two boats"),
-                                                               ("boat", "a dog")]
+    assert [(c.truth.group, c.prompt) for c in cases[-2:]] == [
+        ("dog", "two boats"),
+        ("boat", "a dog"),
+    ]
     cases[1] = replace(cases[1], truth=replace(cases[1].truth, severity=2))
     assert attribution.plain_cases(cases) == [cases[0], *cases[2:6], *cases[8:]]
 
 
 def test_a_run_goes_on_and_begins_anew(attribution, work, model, monkeypatch, capsys):
     assert attribution.model_names([str(model)]) == {"sft": model}
-    run = partial(attribution.main, work, {"sft": model}, work / "out.json",
-                  batch_size=3, device="cpu", attempts=2)
+    run = partial(
+        attribution.main,
+        work,
+        {"sft": model},
+        work / "out.json",
+        batch_size=3,
+        device="cpu",
+        attempts=2,
+    )
     run()
     log = work / "answers/sft.jsonl"
     first = log.read_text().splitlines()
@@ -282,15 +351,22 @@ def test_a_run_goes_on_and_begins_anew(attribution, work, model, monkeypatch, ca
     assert capsys.readouterr().out.startswith("| figure | aim | clips | signs alone | sft |")
     record = json.loads(first[1])
     assert len(record["tries"]) == 2 and set(record["scores"]) == {
-        "technical", "motion", "semantic", "overall"}
+        "technical",
+        "motion",
+        "semantic",
+        "overall",
+    }
     assert record["tries"][0]["numbers"] == {}  # level words are none
     assert all(0 <= (sign["end_seconds"] or 0) <= 4 for sign in record["signs"])
 
     log.write_text("\n".join(first[:4]) + '\n{"key": "cut')  # a kill
     written = []
     write = attribution.write_answers
-    monkeypatch.setattr(attribution, "write_answers", lambda engine, cases, *a, **o: (
-        written.append(len(cases)) or write(engine, cases, *a, **o)))
+    monkeypatch.setattr(
+        attribution,
+        "write_answers",
+        lambda engine, cases, *a, **o: written.append(len(cases)) or write(engine, cases, *a, **o),
+    )
     run()
     assert log.read_text().splitlines() == first and written == [7]
     run()
@@ -315,11 +391,19 @@ def test_what_is_told(attribution, work):
     freeze = {**blur, "name": "freeze", "start_seconds": 1.0, "end_seconds": 2.0}
     tries = [
         {"defects": None, "numbers": {}, "problems": [["missing_line", "defects"]]},
-        {"defects": [blur, freeze], "numbers": {"overall": 3.0}, "problems": [],
-         "reasoning": {"technical": "edges are badly blurred.", "motion": "it moves well."}},
+        {
+            "defects": [blur, freeze],
+            "numbers": {"overall": 3.0},
+            "problems": [],
+            "reasoning": {"technical": "edges are badly blurred.", "motion": "it moves well."},
+        },
     ]
-    record = {"tries": tries, "shown": 1, "scores": {"overall": 3.2},
-              "signs": [{**blur, "certainty": 4}, {**freeze, "certainty": 5}]}
+    record = {
+        "tries": tries,
+        "shown": 1,
+        "scores": {"overall": 3.2},
+        "signs": [{**blur, "certainty": 4}, {**freeze, "certainty": 5}],
+    }
     told = attribution.told_clip(case, record)
     assert told.named == {"blur": [(0.0, 4.0)], "freeze": [(1.0, 2.0)]}
     assert told.spoken == {"blur"}

@@ -82,9 +82,9 @@ def test_raters_are_averaged(baselines, case, tmp_path):
     names = [f"{n}.mp4" for n in range(CLIPS)]
     own = baselines.rater_columns(tmp_path, names, "motion")
     found = baselines.figures_of(own, y, generators, prompts, draws=20)
-    expected = np.mean([
-        spearmanr(raters[:, r], np.delete(raters, r, axis=1).mean(1)).statistic for r in range(3)
-    ])
+    expected = np.mean(
+        [spearmanr(raters[:, r], np.delete(raters, r, axis=1).mean(1)).statistic for r in range(3)]
+    )
     assert found["SROCC"][0] == pytest.approx(expected, abs=1e-4)
 
 

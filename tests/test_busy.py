@@ -36,7 +36,10 @@ def test_what_spins_ends_with_its_parent(busy):
     )
     kept = os.pathsep.join(filter(None, [str(FOLDER), *sys.path]))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": kept},
     )  # comes back when the last that writes to these pipes has ended
     assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
@@ -84,10 +87,15 @@ def test_all_take_turns_and_are_compared(busy, monkeypatch):
     assert rows["aigveval"]["two_ratio"] == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("options, said", [
-    (["gone.mp4"], "gone.mp4: no such file"), (["--rounds", "0"], "must be at least 1"),
-    (["--spin", "-1"], "--spin at least 0"), (["--cores", "100000"], "may run on"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["gone.mp4"], "gone.mp4: no such file"),
+        (["--rounds", "0"], "must be at least 1"),
+        (["--spin", "-1"], "--spin at least 0"),
+        (["--cores", "100000"], "may run on"),
+    ],
+)
 def test_wrong_options(busy, monkeypatch, capsys, options, said):
     if "--cores" in options and not hasattr(os, "sched_getaffinity"):
         pytest.skip("processes can't be bound to CPUs here")

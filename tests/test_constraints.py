@@ -29,7 +29,8 @@ def release(version):
 def ranges(monkeypatch_module):
     monkeypatch_module.setattr(versions, "_installed", lambda name: "1")  # of all extras
     return {
-        plain(name): one for name, one in versions.tested_ranges().items()
+        plain(name): one
+        for name, one in versions.tested_ranges().items()
         if plain(name) not in ("pyiqa", "setuptools")  # for pyiqa alone, which isn't constrained
     }
 
@@ -45,7 +46,7 @@ def test_lower_bounds_are_the_oldest_versions_tested(ranges):
     wrong = {}
     for name, one in ranges.items():
         low, tested = release(one.lowest), release(oldest[name])
-        if tested[:len(low)] != low or any(tested[len(low):]):
+        if tested[: len(low)] != low or any(tested[len(low) :]):
             wrong[name] = (one.lowest, oldest[name])
     assert wrong == {}
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from .deprecations import Deprecations
 
-LIBRARY = '''
+LIBRARY = """
 import functools, logging, warnings
 
 def renamed(forward):
@@ -33,7 +33,7 @@ def inside():
 
 def unattributed_too():
     warnings.warn("mine", DeprecationWarning, stacklevel=2)
-'''
+"""
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def test_found_where_a_library_names_no_caller(library, noted):
     library.logged()
     library.logged()  # it would be logged once
     assert [line.partition("): ")[2] for line in noted.found] == [
-        "it is deprecated", "`a` is deprecated, use `b`", "`a` is deprecated, use `b`",
+        "it is deprecated",
+        "`a` is deprecated, use `b`",
+        "`a` is deprecated, use `b`",
     ]
 
 

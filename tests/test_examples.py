@@ -12,6 +12,7 @@ import torch
 from encoders import create_encoder, registry
 from encoders.testing import check_encoder
 from encoders.video import read_views
+
 from tests import media
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -26,7 +27,10 @@ def clip(tmp_path):
 def run(folder, *arguments, paths=(), code=0):
     path = os.pathsep.join(map(str, [*paths, EXAMPLES.parent, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=folder,
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == code, done.stderr
@@ -84,11 +88,31 @@ def test_an_installed_package_brings_its_encoder_to_the_command_line(tmp_path, c
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: own-encoder\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(ENTRY_POINT)
     (site / "own_encoder.py").write_text((EXAMPLES / "own_encoder.py").read_text())
-    run(tmp_path, "-m", "aigveval", "features", clip, "--encoder", "technical=colour",
-        "--out", "out", paths=[site])
+    run(
+        tmp_path,
+        "-m",
+        "aigveval",
+        "features",
+        clip,
+        "--encoder",
+        "technical=colour",
+        "--out",
+        "out",
+        paths=[site],
+    )
     (row,) = (tmp_path / "out" / "index.jsonl").read_text().splitlines()
     assert json.loads(row)["error"] is None
     about = json.loads((tmp_path / "out" / "encoders.json").read_text())
     assert about["encoders"]["technical_colour"]["spec"]["dim"] == 5
-    run(tmp_path, "-m", "aigveval", "features", clip, "--encoder", "technical=colour",
-        "--out", "other", code=2)  # not installed
+    run(
+        tmp_path,
+        "-m",
+        "aigveval",
+        "features",
+        clip,
+        "--encoder",
+        "technical=colour",
+        "--out",
+        "other",
+        code=2,
+    )  # not installed

@@ -50,9 +50,9 @@ def folder(tmp_path, monkeypatch):
     kernel = tmp_path / "jupyter/kernels/python3"
     kernel.mkdir(parents=True)
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (kernel / "kernel.json").write_text(json.dumps(
-        {"argv": command, "display_name": "Python 3", "language": "python"}
-    ))
+    (kernel / "kernel.json").write_text(
+        json.dumps({"argv": command, "display_name": "Python 3", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own settings
     found = [str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]
@@ -69,7 +69,10 @@ def run(folder, name, expression):
         notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
     ).execute()
     pictures = [
-        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
         if "image/png" in output.get("data", {})
     ]
     (last,) = notebook.cells[-1].outputs
@@ -90,8 +93,10 @@ def test_score(folder):
 
 @pytest.mark.slow
 def test_finetune(folder):
-    shown = ("[gain.to_dict(), len(test), [sorted({row.prompt for row in part}) for part in "
-             "(test, read_training_manifest(parts.files['train']))], card.text]")
+    shown = (
+        "[gain.to_dict(), len(test), [sorted({row.prompt for row in part}) for part in "
+        "(test, read_training_manifest(parts.files['train']))], card.text]"
+    )
     (gain, count, (tested, trained), card), pictures = run(folder, "02_finetune_lora.ipynb", shown)
     assert not set(tested) & set(trained) and len(tested) + len(trained) == 8 and count >= 12
     assert gain["after"] > gain["before"] + 0.2
@@ -112,8 +117,10 @@ def test_ntire(folder):
 
 @pytest.mark.slow
 def test_encoders(folder):
-    shown = ("[len(X['motion']), table.to_dict('records'), "
-             "'aigveval.model.modeling' in __import__('sys').modules]")
+    shown = (
+        "[len(X['motion']), table.to_dict('records'), "
+        "'aigveval.model.modeling' in __import__('sys').modules]"
+    )
     (count, table, loaded), pictures = run(folder, "04_encoders_in_your_pipeline.ipynb", shown)
     assert count >= 40 and pictures == 1 and len(table) == 4
     assert not loaded  # our model had no part in it

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..versions import __version__
+from .console import INTERRUPTED, one_line_errors
 from .cot import COT_HELP, cot
 from .data import data
 from .doctor import DOCTOR_HELP, doctor
@@ -17,13 +18,12 @@ from .features import FEATURES_HELP, features
 from .fit import FIT_HELP, fit
 from .ladder import ladder
 from .leaderboard import LEADERBOARD_HELP, leaderboard
+from .options import SCALE
 from .presets import PRESETS_HELP, presets
 from .publish import PUBLISH_HELP, publish
-from .options import SCALE
 from .score import SCORE_HELP, score
 from .submit import SUBMIT_HELP, submit
 from .timeline import TIMELINE_HELP, timeline
-from .console import INTERRUPTED, one_line_errors
 
 app = typer.Typer(
     name="aigveval",

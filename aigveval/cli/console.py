@@ -14,7 +14,13 @@ from statistics import fmean
 import typer
 from rich.console import Console
 from rich.progress import (
-    BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn,
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -146,8 +152,13 @@ def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
     """Gives a progress bar on standard error, with the rate; none when that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit),
-        TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
         transient=True,
     )
 
@@ -157,8 +168,13 @@ def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, i
     """Gives a function that shows how many of how many steps are done, on standard error."""
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=console, disable=quiet or not console.is_terminal, transient=True,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+        transient=True,
     ) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

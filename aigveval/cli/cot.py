@@ -71,9 +71,7 @@ def cot(
         typer.Option(min=1.0, max=5.0, help="Of a ladder's undamaged clips, if it has no scores."),
     ] = 4.25,
     seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
 ) -> None:
     with one_line_errors():
         from ..data.cot import write_cot
@@ -82,9 +80,18 @@ def cot(
         with video_progress(quiet=quiet) as progress:
             task = progress.add_task("cot", total=None)
             report = write_cot(
-                manifests, out, split=split, variants=variants, times=times, form=form,
-                partial=partial, score_decimals=score_decimals, scale=Scale.parse(scale),
-                clean_score=clean_score, seed=seed, on_row=lambda: progress.advance(task),
+                manifests,
+                out,
+                split=split,
+                variants=variants,
+                times=times,
+                form=form,
+                partial=partial,
+                score_decimals=score_decimals,
+                scale=Scale.parse(scale),
+                clean_score=clean_score,
+                seed=seed,
+                on_row=lambda: progress.advance(task),
             )
         if quiet:
             return

@@ -109,10 +109,9 @@ def check(
     with one_line_errors():
         silence_libraries()
         from ..data.check import check_manifests
-        from ..reports.plots import plot_check
         from ..data.scales import MOS, Scale
         from ..errors import InputError
-
+        from ..reports.plots import plot_check
         from .data_report import print_report
 
         if not no_picture and picture.suffix.lower() != ".png":
@@ -188,9 +187,15 @@ def convert(
 
         with _row_progress("converting", quiet=quiet) as advance:
             done = run(
-                adapter, files, out, videos=videos, prompts=prompts,
-                scale=Scale.parse(scale) if scale else None, score=score,
-                mean_overall=mean_overall, progress=advance,
+                adapter,
+                files,
+                out,
+                videos=videos,
+                prompts=prompts,
+                scale=Scale.parse(scale) if scale else None,
+                score=score,
+                mean_overall=mean_overall,
+                progress=advance,
             )
         if not quiet:
             known = ", ".join(f"{name} {count:,}" for name, count in done.scores.items() if count)
@@ -237,8 +242,15 @@ def split(
 
         with _row_progress("splitting", quiet=quiet) as advance:
             done = run(
-                manifest, out, by=by, parts=None if folds else parse_parts(parts), folds=folds,
-                seed=seed, only=only, suffix=f".{form}" if form else None, progress=advance,
+                manifest,
+                out,
+                by=by,
+                parts=None if folds else parse_parts(parts),
+                folds=folds,
+                seed=seed,
+                only=only,
+                suffix=f".{form}" if form else None,
+                progress=advance,
             )
         if not quiet:
             _print_split(done, folds)
@@ -287,7 +299,9 @@ def _row_progress(title: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
 
     console = Console(stderr=True)
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,} rows"),
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,} rows"),
         TimeElapsedColumn(),
     )
     hidden = quiet or not console.is_terminal

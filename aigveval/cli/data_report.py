@@ -37,15 +37,20 @@ def print_report(report: Report) -> None:
     _print_notes(report)
     _print_lines("wrong", report.wrong, report.wrong_rows)
     if any("must lie in" in line for line in report.wrong):
-        say(f"note: scores are taken to be on {report.scale}; --scale LOW:HIGH says otherwise",
-            style="yellow")
+        say(
+            f"note: scores are taken to be on {report.scale}; --scale LOW:HIGH says otherwise",
+            style="yellow",
+        )
     bad = report.missing + report.unreadable
     _print_lines("failed", report.bad_files, bad)
     counts = [
-        f"{count:,} {what}" for count, what in (
-            (report.wrong_rows, "wrong rows"), (report.missing, "missing files"),
+        f"{count:,} {what}"
+        for count, what in (
+            (report.wrong_rows, "wrong rows"),
+            (report.missing, "missing files"),
             (report.unreadable, "unreadable files"),
-        ) if count
+        )
+        if count
     ]
     looked = " (files were not looked at)" if report.checked == "none" else ""
     if counts:
@@ -61,17 +66,26 @@ def _print_notes(report: Report) -> None:
     if more > 0:
         say(f"note: ... and {more} more such pairs of parts", style="yellow")
     if report.absolute:
-        say(f"note: {report.absolute:,} absolute paths, which hold on this machine only; first "
-            f"{report.first_absolute}", style="yellow")
+        say(
+            f"note: {report.absolute:,} absolute paths, which hold on this machine only; first "
+            f"{report.first_absolute}",
+            style="yellow",
+        )
     if report.outside:
-        say(f"note: {report.outside:,} paths with .. lead out of the manifest's folder; first "
-            f"{report.first_outside}", style="yellow")
+        say(
+            f"note: {report.outside:,} paths with .. lead out of the manifest's folder; first "
+            f"{report.first_outside}",
+            style="yellow",
+        )
     _print_lines("note", report.repeats, report.repeated, style="yellow")
     copies = [f"same content: {', '.join(group)}" for group in report.copies]
     _print_lines("note", copies, len(copies), style="yellow")
     if report.copies_across:
-        say(f"note: {report.copies_across:,} of {len(copies):,} groups of files with the same "
-            "content lie in several parts", style="yellow")
+        say(
+            f"note: {report.copies_across:,} of {len(copies):,} groups of files with the same "
+            "content lie in several parts",
+            style="yellow",
+        )
 
 
 def _print_lines(kind: str, lines: Sequence[str], count: int, *, style: str = "red") -> None:
@@ -90,9 +104,15 @@ def _score_table(report: Report) -> Table:
     for name, scores in report.scores.items():
         totals = [sum(counts) for counts in zip(*scores.histogram.values())]
         table.add_row(
-            name, f"{scores.count:,}", f"{scores.distinct:,}", f"{scores.mean:.3f}",
-            f"{scores.std:.3f}", f"{scores.low:g}", f"{scores.high:g}",
-            str(len(report.raters.get(name, {})) or "-"), _bars(totals),
+            name,
+            f"{scores.count:,}",
+            f"{scores.distinct:,}",
+            f"{scores.mean:.3f}",
+            f"{scores.std:.3f}",
+            f"{scores.low:g}",
+            f"{scores.high:g}",
+            str(len(report.raters.get(name, {})) or "-"),
+            _bars(totals),
         )
     return table
 

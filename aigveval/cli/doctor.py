@@ -72,9 +72,13 @@ def _examine(
 
     console = Console(stderr=True, quiet=quiet)
     with console.status("looking") as status:
-        return list(examine(
-            fetch=fetch, device=device, on_check=lambda name: status.update(f"looking at {name}"),
-        ))
+        return list(
+            examine(
+                fetch=fetch,
+                device=device,
+                on_check=lambda name: status.update(f"looking at {name}"),
+            )
+        )
 
 
 def _print_table(findings: Sequence[Finding]) -> None:
@@ -95,8 +99,10 @@ def _print_table(findings: Sequence[Finding]) -> None:
         if not is_plain(finding):
             advice = Text(f"\n-> {finding.advice}", style="bold") if finding.advice else Text()
             table.add_row(
-                finding.check, Text(finding.name),
-                Text(finding.state, style=_STYLES[finding.state]), Text(finding.text) + advice,
+                finding.check,
+                Text(finding.name),
+                Text(finding.state, style=_STYLES[finding.state]),
+                Text(finding.text) + advice,
             )
     console = Console()
     Console(width=None if console.is_terminal else 160).print(table)

@@ -1,8 +1,8 @@
 """Encoders as the command line names them: `[DIMENSION=]NAME[:OPTION=VALUE,...]`.
 
-    slowfast
-    motion=slowfast
-    motion=slowfast:pathways=both,weights=/data/SLOWFAST_8x8_R50.pyth
+slowfast
+motion=slowfast
+motion=slowfast:pathways=both,weights=/data/SLOWFAST_8x8_R50.pyth
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import yaml
 
 from encoders.base import Encoder
 from encoders.registry import (
-    EncoderError, check_dimension, create_encoder, dimension_of, resolve_name,
+    EncoderError,
+    check_dimension,
+    create_encoder,
+    dimension_of,
+    resolve_name,
 )
 
 NONE = "none"  # motion=none: no encoder of motion
@@ -91,7 +95,8 @@ def apply_choices(entries: Sequence[Any], choices: Sequence[EncoderChoice]) -> l
     named = {choice.dimension for choice in choices}
     names = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
     kept = [
-        entry for entry, name in zip(entries, names)
+        entry
+        for entry, name in zip(entries, names)
         if dimension_of(resolve_name(name)) not in named
     ]
     return kept + [choice.entry() for choice in choices if choice.name is not None]

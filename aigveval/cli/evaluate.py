@@ -9,7 +9,11 @@ from typing import Annotated, Optional
 import typer
 
 from .console import (
-    native_stderr_silenced, one_line_errors, say, silence_libraries, step_progress,
+    native_stderr_silenced,
+    one_line_errors,
+    say,
+    silence_libraries,
+    step_progress,
 )
 
 EVALUATE_HELP = """\
@@ -62,9 +66,7 @@ def evaluate(
         Optional[str],
         typer.Option(help="Column of PREDICTIONS that is taken for `overall`, and no other."),
     ] = None,
-    against_column: Annotated[
-        Optional[str], typer.Option(help="The same for `--against`.")
-    ] = None,
+    against_column: Annotated[Optional[str], typer.Option(help="The same for `--against`.")] = None,
     where: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -82,7 +84,8 @@ def evaluate(
     tie_margin: Annotated[
         Optional[float],
         typer.Option(
-            min=0.0, show_default="an eighth of the scale",
+            min=0.0,
+            show_default="an eighth of the scale",
             help="Human scores that differ by no more than this are tied, in pairs.",
         ),
     ] = None,
@@ -120,10 +123,19 @@ def evaluate(
         check_outputs(out or [], report)
         with step_progress("resampling", quiet=quiet) as advance:
             found = run(
-                predictions, manifest, against=against, scores=score or (), column=column,
-                against_column=against_column, where=where or (), scale=Scale.parse(scale),
-                prediction_scale=Scale.parse(prediction_scale), tie_margin=tie_margin,
-                unit=resample.value, sampling=Sampling(draws=draws, seed=seed), progress=advance,
+                predictions,
+                manifest,
+                against=against,
+                scores=score or (),
+                column=column,
+                against_column=against_column,
+                where=where or (),
+                scale=Scale.parse(scale),
+                prediction_scale=Scale.parse(prediction_scale),
+                tie_margin=tie_margin,
+                unit=resample.value,
+                sampling=Sampling(draws=draws, seed=seed),
+                progress=advance,
             )
         shown = tables(found, details=details)
         for path in out or []:

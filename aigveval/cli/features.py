@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from .console import (
-    INTERRUPTED, SHOWN_ROWS, native_stderr_silenced, one_line_errors, say, silence_libraries,
+    INTERRUPTED,
+    SHOWN_ROWS,
+    native_stderr_silenced,
+    one_line_errors,
+    say,
+    silence_libraries,
     video_progress,
 )
 
@@ -78,9 +83,7 @@ def features(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what DIR already has and encode the others.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -107,7 +110,11 @@ def features(
             if resume and not quiet:
                 say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
             rows = extract_features(
-                todo, encoders, folder, batch_size=batch_size, workers=workers,
+                todo,
+                encoders,
+                folder,
+                batch_size=batch_size,
+                workers=workers,
                 device=chosen_device,
             )
             failed, interrupted = _run(rows, len(todo), quiet=quiet)

@@ -43,7 +43,8 @@ def fit(
     base: Annotated[
         Optional[str],
         typer.Option(
-            "--from", metavar="MODEL",
+            "--from",
+            metavar="MODEL",
             help="Go on from this model: `lite`, a folder or a Hub id. Its LLM, encoders and LoRA "
             "take the place of those in the file.",
         ),
@@ -59,7 +60,8 @@ def fit(
     changes: Annotated[
         Optional[list[str]],
         typer.Option(
-            "--set", metavar="NAME=VALUE",
+            "--set",
+            metavar="NAME=VALUE",
             help="Another value for an option, or for a field as `lora.r`; may be repeated.",
         ),
     ] = None,

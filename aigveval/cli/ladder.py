@@ -36,9 +36,7 @@ def ladder(
     max_seconds: Annotated[
         float, typer.Option(min=0.1, help="Longer clips are cut to their middle.")
     ] = 5.0,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
 ) -> None:
     """Damages clean videos in known ways: for training, and to test a model.
 
@@ -64,8 +62,16 @@ def ladder(
             say(f"failed: {path}: {reason}", style="red")
 
         manifest = make_ladder(
-            sources, out, types=types or None, seed=seed, workers=workers, max_side_px=max_side,
-            max_seconds=max_seconds, prompts=prompts, quiet=quiet, on_error=report,
+            sources,
+            out,
+            types=types or None,
+            seed=seed,
+            workers=workers,
+            max_side_px=max_side,
+            max_seconds=max_seconds,
+            prompts=prompts,
+            quiet=quiet,
+            on_error=report,
         )
         if not quiet:
             typer.echo(f"the ladder is described in {manifest}")

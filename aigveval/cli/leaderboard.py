@@ -11,7 +11,12 @@ import typer
 
 from ..model.precision import DtypeName
 from .console import (
-    native_stderr_silenced, one_line_errors, print_errors, say, silence_libraries, step_progress,
+    native_stderr_silenced,
+    one_line_errors,
+    print_errors,
+    say,
+    silence_libraries,
+    step_progress,
 )
 
 if TYPE_CHECKING:
@@ -102,8 +107,16 @@ def leaderboard(
         check_outputs(out or [], report)
         if source.is_dir():
             done = score_into(
-                results, [str(source)], prompt=None, prompts=prompts, model=model,
-                batch_size=batch_size, workers=workers, device=device, dtype=dtype, resume=True,
+                results,
+                [str(source)],
+                prompt=None,
+                prompts=prompts,
+                model=model,
+                batch_size=batch_size,
+                workers=workers,
+                device=device,
+                dtype=dtype,
+                resume=True,
                 quiet=quiet,
             )
             print_errors(done.rows)
@@ -116,9 +129,7 @@ def leaderboard(
             clips = _with_manifest(clips, manifest, source)
         clips = generators_of_folders(clips)
         with step_progress("resampling", quiet=quiet) as advance:
-            board = rank(
-                clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance
-            )
+            board = rank(clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance)
         shown = board_tables(board)
         for path in out or []:
             write_tables(path, shown, board.to_dict())
@@ -148,8 +159,10 @@ def _with_manifest(clips: Sequence[RatedClip], manifest: Path, source: Path) -> 
         raise InputError(f"{manifest}: has no row for {lost[0]} and {len(lost) - 1} others")
     return [
         replace(
-            clip, generator=partner.generator or clip.generator,
+            clip,
+            generator=partner.generator or clip.generator,
             prompt=partner.prompt or clip.prompt,
         )
-        for clip, partner in zip(clips, partners) if partner is not None
+        for clip, partner in zip(clips, partners)
+        if partner is not None
     ]

@@ -23,8 +23,12 @@ Examples:
 - `aigveval presets`
 - `aigveval presets clip-qwen`
 """
-_GET = {"wheel": "by itself", "hub": "by itself, from the Hugging Face Hub", "nothing": "-",
-        "file": "by hand, see below"}
+_GET = {
+    "wheel": "by itself",
+    "hub": "by itself, from the Hugging Face Hub",
+    "nothing": "-",
+    "file": "by hand, see below",
+}
 
 
 def presets(
@@ -54,16 +58,29 @@ def _print_presets() -> None:
         about, parts = read_catalogue()["presets"][name], parts_of(name)
         memory = about["memory"]
         by_hand = any(part.get == "file" for part in parts)
-        rows.append([
-            name, about["summary"],
-            "\n".join([part.name for part in parts]),
-            _millions(sum(part.parameters for part in parts)),
-            _download(parts) + (", some by hand" if by_hand else ""),
-            f"{memory['score_gb']} / {memory['train_gb']} GB",
-            ", ".join(dict.fromkeys(part.licence for part in parts)),
-        ])
-    _print(["preset", "what for", "made of", "parameters", "download", "memory to score / train",
-            "licences"], rows)
+        rows.append(
+            [
+                name,
+                about["summary"],
+                "\n".join([part.name for part in parts]),
+                _millions(sum(part.parameters for part in parts)),
+                _download(parts) + (", some by hand" if by_hand else ""),
+                f"{memory['score_gb']} / {memory['train_gb']} GB",
+                ", ".join(dict.fromkeys(part.licence for part in parts)),
+            ]
+        )
+    _print(
+        [
+            "preset",
+            "what for",
+            "made of",
+            "parameters",
+            "download",
+            "memory to score / train",
+            "licences",
+        ],
+        rows,
+    )
 
 
 def _print_encoders() -> None:
@@ -80,14 +97,24 @@ def _print_parts(name: str) -> None:
     typer.echo(f"{name}: {about['summary']}\n")
     _print(
         ["part", "name", "what it is", "parameters", "licence", "download", "comes"],
-        [[part.role, part.name, part.what, _millions(part.parameters), part.licence,
-          _download([part]), "is here" if part.here and part.get != "nothing" else _GET[part.get]]
-         for part in parts],
+        [
+            [
+                part.role,
+                part.name,
+                part.what,
+                _millions(part.parameters),
+                part.licence,
+                _download([part]),
+                "is here" if part.here and part.get != "nothing" else _GET[part.get],
+            ]
+            for part in parts
+        ],
     )
     memory = about["memory"]
     kind = memory.get("kind", "GPU, estimated")
-    typer.echo(f"\nMemory ({kind}): {memory['score_gb']} GB to score, {memory['train_gb']} GB to "
-               "train.")
+    typer.echo(
+        f"\nMemory ({kind}): {memory['score_gb']} GB to score, {memory['train_gb']} GB to train."
+    )
     for part in parts:
         if part.advice:
             typer.echo(f"missing: {part.advice}")

@@ -33,15 +33,22 @@ Others then use it by `aigveval score clips --model me/mine`.
 
 
 def publish(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="What to publish.",
-                                         show_default=False)],
-    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub; made if "
-                                           "it is not there.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="What to publish.", show_default=False)
+    ],
+    repo_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="OWNER/NAME",
+            help="Where on the Hub; made if it is not there.",
+            show_default=False,
+        ),
+    ],
     figures: Annotated[
         Optional[list[Path]],
         typer.Option(
-            metavar="FILE.json", help="What `aigveval evaluate --out FILE.json` wrote; may be "
-            "repeated.",
+            metavar="FILE.json",
+            help="What `aigveval evaluate --out FILE.json` wrote; may be repeated.",
         ),
     ] = None,
     data: Annotated[
@@ -51,7 +58,8 @@ def publish(
     license: Annotated[
         Optional[str],
         typer.Option(
-            metavar="NAME", show_default="not stated",
+            metavar="NAME",
+            show_default="not stated",
             help="Of the trained weights, as the Hub calls it, such as apache-2.0.",
         ),
     ] = None,
@@ -76,7 +84,11 @@ def publish(
         with tempfile.TemporaryDirectory() as temporary:
             staged = Path(temporary, "staged") if out is None else out
             files = stage(
-                folder, staged, repo_id=repo_id, figures=figures or (), data=data or (),
+                folder,
+                staged,
+                repo_id=repo_id,
+                figures=figures or (),
+                data=data or (),
                 license=license,
             )
             for file in files:

@@ -17,8 +17,16 @@ from ..errors import InputError
 from ..model.precision import DtypeName
 from ..versions import __version__
 from .console import (
-    INTERRUPTED, native_stderr_silenced, one_line_errors, print_errors, print_explanations,
-    print_results, say, silence_libraries, step_progress, video_progress,
+    INTERRUPTED,
+    native_stderr_silenced,
+    one_line_errors,
+    print_errors,
+    print_explanations,
+    print_results,
+    say,
+    silence_libraries,
+    step_progress,
+    video_progress,
 )
 from .options import COLUMN_NAMES, SCALE
 
@@ -129,9 +137,7 @@ def score(
     contributions: Annotated[
         bool, typer.Option("--contributions", help="Add contributions alone; works with any model.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -139,9 +145,19 @@ def score(
 
         check_outputs([], report)
         done = score_into(
-            out, inputs or [], prompt=prompt, prompts=prompts, model=model, batch_size=batch_size,
-            workers=workers, device=device, dtype=dtype, resume=resume, quiet=quiet,
-            explain=explain, contributions=contributions,
+            out,
+            inputs or [],
+            prompt=prompt,
+            prompts=prompts,
+            model=model,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            dtype=dtype,
+            resume=resume,
+            quiet=quiet,
+            explain=explain,
+            contributions=contributions,
         )
         if done.rows and not quiet:
             print_results(done.rows)
@@ -169,9 +185,20 @@ class Scored:
 
 
 def score_into(
-    out: Path, inputs: list[str], *, prompt: str | None, prompts: Path | None, model: str,
-    batch_size: int, workers: int, device: str | None, dtype: DtypeName, resume: bool,
-    quiet: bool, explain: bool = False, contributions: bool = False,
+    out: Path,
+    inputs: list[str],
+    *,
+    prompt: str | None,
+    prompts: Path | None,
+    model: str,
+    batch_size: int,
+    workers: int,
+    device: str | None,
+    dtype: DtypeName,
+    resume: bool,
+    quiet: bool,
+    explain: bool = False,
+    contributions: bool = False,
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`."""
     from ..data.inputs import collect
@@ -192,8 +219,12 @@ def score_into(
             say(f"note: {note}", style="yellow")
         if resume:
             say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "explain": explain,
-                               "contributions": contributions}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "explain": explain,
+        "contributions": contributions,
+    }
     if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
         from ..inference.engine import NoEngine
 

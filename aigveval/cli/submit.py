@@ -44,14 +44,16 @@ def submit(
     extra_data: Annotated[
         bool,
         typer.Option(
-            "--extra-data/--no-extra-data", show_default=False,
+            "--extra-data/--no-extra-data",
+            show_default=False,
             help="Whether anything but the challenge's own data was trained on.",
         ),
     ],
     runtime: Annotated[
         Optional[float],
         typer.Option(
-            metavar="SECONDS", show_default="the mean of PREDICTIONS",
+            metavar="SECONDS",
+            show_default="the mean of PREDICTIONS",
             help="For one video.",
         ),
     ] = None,
@@ -90,7 +92,10 @@ def submit(
         if description is None and not models:
             raise InputError(f"{predictions}: does not tell the model; give a --description")
         readme = Readme(
-            runtime_seconds=seconds, cpu=hardware == "cpu", extra_data=extra_data, llm=llm,
+            runtime_seconds=seconds,
+            cpu=hardware == "cpu",
+            extra_data=extra_data,
+            llm=llm,
             description=description or f"aigveval {__version__}, model {models}",
         )
         if not _list_problems(found, dropping=drop_extra):
@@ -104,7 +109,9 @@ def submit(
 def _list_problems(found: Check, *, dropping: bool) -> bool:
     """Lists what is wrong with the names; whether it can be submitted all the same."""
     for problem, listed in (
-        ("missing", found.missing), ("extra", found.extra), ("duplicate", found.duplicates),
+        ("missing", found.missing),
+        ("extra", found.extra),
+        ("duplicate", found.duplicates),
         ("repeated in the list of names", found.repeated),
     ):
         if not listed:

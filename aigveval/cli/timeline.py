@@ -11,7 +11,11 @@ import typer
 from ..errors import InputError
 from ..model.precision import DtypeName
 from .console import (
-    native_stderr_silenced, one_line_errors, print_windows, silence_libraries, video_progress,
+    native_stderr_silenced,
+    one_line_errors,
+    print_windows,
+    silence_libraries,
+    video_progress,
 )
 from .options import SCALE
 
@@ -71,9 +75,7 @@ def timeline(
             "that has it, else float32."
         ),
     ] = "auto",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -88,7 +90,11 @@ def timeline(
         with native_stderr_silenced(), video_progress(quiet=quiet, unit="window") as progress:
             task = progress.add_task("scoring", total=None)
             found = make_timeline(
-                assessor, video, prompt=prompt, window_seconds=window, step_seconds=step,
+                assessor,
+                video,
+                prompt=prompt,
+                window_seconds=window,
+                step_seconds=step,
                 on_window=lambda done, total: progress.update(task, completed=done, total=total),
             )
         write_timeline(found, csv)
@@ -103,7 +109,8 @@ def _check(window: float, step: float, plot: Path, csv: Path) -> None:
     if not 0 < step <= window < float("inf"):
         raise InputError(f"--step ({step:g}) must be above 0 and at most --window ({window:g})")
     for path, suffixes, what in (
-        (plot, (".png", ".svg", ".pdf"), "a plot"), (csv, (".csv",), "the file of scores")
+        (plot, (".png", ".svg", ".pdf"), "a plot"),
+        (csv, (".csv",), "the file of scores"),
     ):
         if path.suffix.lower() not in suffixes:
             raise InputError(f"{path}: {what} is one of {', '.join(suffixes)}")

@@ -62,10 +62,11 @@ class Attribution:
 
     def defect(self, factor: float = 1.0) -> Defect:
         """Gives the defect, its times multiplied."""
-        start, end = (None if time is None else time * factor
-                      for time in (self.start_seconds, self.end_seconds))
-        return Defect(
-            name=self.name, severity=self.severity, start_seconds=start, end_seconds=end)
+        start, end = (
+            None if time is None else time * factor
+            for time in (self.start_seconds, self.end_seconds)
+        )
+        return Defect(name=self.name, severity=self.severity, start_seconds=start, end_seconds=end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,11 @@ def _labelled(
             raise ValueError(f"at most {MAX_DEFECTS} defects, got {len(found)}")
         found = tuple(_within(item, duration) for item in found)
     return Labelled(
-        row=row, scores=scores, nominal=nominal, attributions=found, duration_seconds=duration,
+        row=row,
+        scores=scores,
+        nominal=nominal,
+        attributions=found,
+        duration_seconds=duration,
         reasoning=_reasoning(row.extra.get("reasoning")),
     )
 
@@ -167,8 +172,7 @@ def _attributions(given: Any, prompt: str | None) -> tuple[Attribution, ...] | N
         if any(given.get(name) is None for name in wanted):
             return None  # `Defects: none` would be a guess about the others
         return tuple(
-            _attribution(item, name)
-            for name in DIMENSIONS for item in _list(given.get(name) or [])
+            _attribution(item, name) for name in DIMENSIONS for item in _list(given.get(name) or [])
         )
     return tuple(_attribution(item) for item in _list(given))
 
@@ -192,16 +196,20 @@ def _list(given: Any) -> Iterable[Any]:
 def _attribution(item: Any, dimension: str | None = None) -> Attribution:
     if not isinstance(item, Mapping) or not {"name", "severity"} <= set(item):
         raise ValueError(
-            f"a defect has a name and a severity, got {one_line(repr(item), limit=80)}")
+            f"a defect has a name and a severity, got {one_line(repr(item), limit=80)}"
+        )
     numbers = {name: item.get(name) for name in ("severity", "start_seconds", "end_seconds")}
-    if any(isinstance(value, bool) or not isinstance(value, (int, float, type(None)))
-           for value in numbers.values()):
+    if any(
+        isinstance(value, bool) or not isinstance(value, (int, float, type(None)))
+        for value in numbers.values()
+    ):
         raise ValueError(f"numbers of a defect must be numbers: {one_line(repr(item), limit=80)}")
     found = Attribution(name=str(item["name"]), **numbers)  # type: ignore[arg-type]
     dimension = dimension or item.get("dimension")
     if dimension is not None and found.defect().dimension != dimension:
         raise ValueError(
-            f"{found.name} is a defect of {found.defect().dimension}, not of {dimension}")
+            f"{found.name} is a defect of {found.defect().dimension}, not of {dimension}"
+        )
     return found
 
 
@@ -210,12 +218,14 @@ def _within(item: Attribution, duration: float | None) -> Attribution:
     if item.start_seconds is None or item.end_seconds is None or duration is None:
         return item
     if item.end_seconds > duration + TIME_SLACK_SECONDS:
-        raise ValueError(
-            f"{item.name} ends at {item.end_seconds:g} s, the clip at {duration:g} s")
+        raise ValueError(f"{item.name} ends at {item.end_seconds:g} s, the clip at {duration:g} s")
     if item.start_seconds < _AT_THE_EDGE and item.end_seconds > duration - _AT_THE_EDGE:
         return replace(item, start_seconds=None, end_seconds=None)
-    return replace(item, start_seconds=min(item.start_seconds, duration),
-                   end_seconds=min(item.end_seconds, duration))
+    return replace(
+        item,
+        start_seconds=min(item.start_seconds, duration),
+        end_seconds=min(item.end_seconds, duration),
+    )
 
 
 def _duration(given: Any) -> float | None:
@@ -234,8 +244,11 @@ def _reasoning(given: Any) -> Mapping[Dimension, str]:
     given = _cell("reasoning", given)
     if given is None or given == "":
         return {}
-    if not isinstance(given, Mapping) or set(given) - set(DIMENSIONS) or not all(
-            text is None or isinstance(text, str) for text in given.values()):
+    if (
+        not isinstance(given, Mapping)
+        or set(given) - set(DIMENSIONS)
+        or not all(text is None or isinstance(text, str) for text in given.values())
+    ):
         raise ValueError(
             f"reasoning must be texts for {', '.join(DIMENSIONS)}, "
             f"got {one_line(repr(given), limit=80)}"
@@ -251,8 +264,9 @@ def _ladder_lengths(rows: Iterable[ManifestRow]) -> dict[str | None, float]:
     lengths: dict[str | None, float] = {}
     for row in rows:
         end = row.extra.get("end_seconds")
-        if end and (row.extra.get("dimension") == "technical"
-                    or row.extra.get("type") in _TO_THE_END):
+        if end and (
+            row.extra.get("dimension") == "technical" or row.extra.get("type") in _TO_THE_END
+        ):
             lengths[row.group] = max(lengths.get(row.group, 0.0), float(end))
     return lengths
 

@@ -200,7 +200,9 @@ def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -
 
     groups: dict[str, list[_NamedFile]] = defaultdict(list)
     digests = run_batches(
-        same_size, prepare=lambda file: sha256(Path(file.path)), compute=_as_prepared,
+        same_size,
+        prepare=lambda file: sha256(Path(file.path)),
+        compute=_as_prepared,
         workers=workers,
     )
     for digest in digests:
@@ -270,8 +272,12 @@ def _rows(source: str | os.PathLike[str], name: str, report: Report) -> Iterator
     if not is_pairs(source):
         for row in iter_manifest(source, scale=report.scale, on_fault=on_fault):
             yield _Row(
-                source=name, number=row.number, videos=[(row.video, row.path)],
-                prompt=row.prompt, split=row.split, scores=row.scores,
+                source=name,
+                number=row.number,
+                videos=[(row.video, row.path)],
+                prompt=row.prompt,
+                split=row.split,
+                scores=row.scores,
                 generators=[row.generator] if row.generator else [],
                 raters={
                     score: [rater for rater, given in ratings.items() if not math.isnan(given)]
@@ -287,7 +293,10 @@ def _rows(source: str | os.PathLike[str], name: str, report: Report) -> Iterator
             on_fault(fault)
             continue
         yield _Row(
-            source=name, number=number, prompt=pair.prompt, split=pair.split,
+            source=name,
+            number=number,
+            prompt=pair.prompt,
+            split=pair.split,
             videos=list(zip((values[n] for n in PAIR_VIDEOS), (pair.video_a, pair.video_b))),
             generators=[g for g in (pair.generator_a, pair.generator_b) if g],
             preferences=pair.preferences,
@@ -401,8 +410,12 @@ def _leaves(video: str) -> bool:
 def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:
     values, edges = np.concatenate(list(parts.values())), bin_edges(scale)
     return Scores(
-        count=len(values), distinct=len(sorted_unique(values)), mean=float(values.mean()),
-        std=float(values.std()), low=float(values.min()), high=float(values.max()),
+        count=len(values),
+        distinct=len(sorted_unique(values)),
+        mean=float(values.mean()),
+        std=float(values.std()),
+        low=float(values.min()),
+        high=float(values.max()),
         histogram={part: np.histogram(v, edges)[0].tolist() for part, v in parts.items()},
     )
 
@@ -487,13 +500,17 @@ class Leaks:
         of_part = self._keys.get(what, {})
         unique = {
             part: sorted_unique(np.frombuffer(of_part[part], np.uint64))
-            for part in self.rows if part in of_part
+            for part in self.rows
+            if part in of_part
         }
         found = []
         for a, b in combinations(unique, 2):
             part, other = (a, b) if self.rows[a] < self.rows[b] else (b, a)
             shared = len(np.intersect1d(unique[part], unique[other], assume_unique=True))
             if shared:
-                found.append(Overlap(what=what, part=part, other=other, shared=shared,
-                                     distinct=len(unique[part])))
+                found.append(
+                    Overlap(
+                        what=what, part=part, other=other, shared=shared, distinct=len(unique[part])
+                    )
+                )
         return found

@@ -17,7 +17,13 @@ from ..errors import one_line
 
 ALIASES: Mapping[str, Sequence[str]] = {
     "video": (
-        "path", "video_path", "file_path", "file", "filename", "video_name", "video_file",
+        "path",
+        "video_path",
+        "file_path",
+        "file",
+        "filename",
+        "video_name",
+        "video_file",
     ),
     "prompt": ("caption", "text", "prompt_en", "text_prompt"),
 }

@@ -79,7 +79,8 @@ def convert(
             options = Options(
                 videos=Path(videos) if videos is not None else folder_of(source),
                 prompts=Path(prompts) if prompts is not None else None,
-                score=score, mean_overall=mean_overall,
+                score=score,
+                mean_overall=mean_overall,
             )
             for record in _records(adapter, Path(source), options, out.parent):
                 record["split"] = record.get("split") or split

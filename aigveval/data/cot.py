@@ -161,7 +161,8 @@ def write_cot(
     """
     if variants < 1 or score_decimals not in (1, 2):
         raise ValueError(
-            f"variants must be above 0 and score_decimals 1 or 2, got {variants}, {score_decimals}")
+            f"variants must be above 0 and score_decimals 1 or 2, got {variants}, {score_decimals}"
+        )
     report, path = CotReport(), Path(out)
     lines: list[str] = []
     for manifest in manifests:
@@ -177,14 +178,21 @@ def write_cot(
             if times == "tenths":
                 labels = with_length(labels, as_text(manifest))
             for variant in range(variants):
-                row = make_row(labels, split=split, variant=variant, times=times,
-                               score_decimals=score_decimals, seed=seed)
+                row = make_row(
+                    labels,
+                    split=split,
+                    variant=variant,
+                    times=times,
+                    score_decimals=score_decimals,
+                    seed=seed,
+                )
                 record = row.to_record(path.parent, form=form)
                 lines.append(json.dumps(record, ensure_ascii=False) + "\n")
                 _count(report, row)
     if not lines:
         raise ManifestError(
-            f"{', '.join(map(as_text, manifests))}: no row has both scores and labels of defects")
+            f"{', '.join(map(as_text, manifests))}: no row has both scores and labels of defects"
+        )
     write_text(path, "".join(lines))
     return report
 
@@ -208,17 +216,28 @@ def make_row(
     for name in DIMENSIONS:  # where no score is known and nothing was found, it looks good
         if defects is not None and (name != "semantic" or row.prompt is not None):
             judged.setdefault(name, _UNSCORED)
-    written = write_reasoning(judged, defects, split=split, variant=variant,
-                              key=f"{seed}|{row.video}|{row.prompt}")
+    written = write_reasoning(
+        judged, defects, split=split, variant=variant, key=f"{seed}|{row.video}|{row.prompt}"
+    )
     answer = Answer(scores=scores, defects=defects, reasoning={**written, **labels.reasoning})
     text = render(answer)
     if parse(text, duration_seconds=length) != answer:
         raise RuntimeError(f"{row.video}: the text does not give its labels: {one_line(text)}")
     return CotRow(
-        video=row.path, video_prompt=row.prompt, answer=text, clip_length=length, times=times,
-        scores=tuple(math.nan if name in labels.nominal else labels.scores.get(name, math.nan)
-                     for name in SCORES),
-        group=row.group, generator=row.generator, weight=row.weight, split=split, variant=variant,
+        video=row.path,
+        video_prompt=row.prompt,
+        answer=text,
+        clip_length=length,
+        times=times,
+        scores=tuple(
+            math.nan if name in labels.nominal else labels.scores.get(name, math.nan)
+            for name in SCORES
+        ),
+        group=row.group,
+        generator=row.generator,
+        weight=row.weight,
+        split=split,
+        variant=variant,
     )
 
 
@@ -231,10 +250,14 @@ def read_cot(path: str | os.PathLike[str]) -> Iterator[CotRow]:
     folder = Path(path).parent
     for number, record in read_rows(path, aliases=False):
         try:
-            values = {item.name: record[item.name] for item in fields(CotRow)
-                      if item.name not in ("video", "scores")}
-            scores = tuple(math.nan if record[name] is None else float(record[name])
-                           for name in SCORES)
+            values = {
+                item.name: record[item.name]
+                for item in fields(CotRow)
+                if item.name not in ("video", "scores")
+            }
+            scores = tuple(
+                math.nan if record[name] is None else float(record[name]) for name in SCORES
+            )
             yield CotRow(video=str(folder / record["video"]), scores=scores, **values)
         except (KeyError, TypeError, ValueError) as error:
             raise ManifestError(

@@ -100,7 +100,7 @@ def collect(
 
 
 def _read_prompts(
-    prompts: str | os.PathLike[str] | None
+    prompts: str | os.PathLike[str] | None,
 ) -> tuple[list[Clip], Callable[[Path], str | None] | None]:
     """Gives the rows of a manifest; or else a function from a file's name to its prompt."""
     if prompts is None:

@@ -238,9 +238,17 @@ def parse_row(
             extra[column] = value
     generator, group, split = (read_label(values, n) for n in ("generator", "group", "split"))
     return ManifestRow(
-        number=number, video=as_text(video), path=_located(video, folder), prompt=prompt,
-        scores=scores, raters=raters, generator=generator, group=group, split=split,
-        weight=read_weight(number, values), extra=extra,
+        number=number,
+        video=as_text(video),
+        path=_located(video, folder),
+        prompt=prompt,
+        scores=scores,
+        raters=raters,
+        generator=generator,
+        group=group,
+        split=split,
+        weight=read_weight(number, values),
+        extra=extra,
     )
 
 
@@ -292,8 +300,9 @@ def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
     if isinstance(video, Mapping):  # the feature `Video` of Hugging Face data sets
         if video.get("bytes") is not None:
             raise RowFault(
-                number, f"row {number}: {name} is stored in the table itself; write it to a file "
-                "and name that"
+                number,
+                f"row {number}: {name} is stored in the table itself; write it to a file "
+                "and name that",
             )
         video = video.get("path")
     if not isinstance(video, str) or not video.strip() or "\0" in video:

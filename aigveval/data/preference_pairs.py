@@ -130,8 +130,11 @@ def parse_pair(number: int, values: Mapping[str, Any], folder: Path) -> Preferen
         name: read_label(values, name) for name in ("generator_a", "generator_b", "group", "split")
     }
     return PreferencePair(
-        video_a=os.fspath(locate(video_a, folder)), video_b=os.fspath(locate(video_b, folder)),
-        prompt=prompt, preferences=preferences, weight=read_weight(number, values),
+        video_a=os.fspath(locate(video_a, folder)),
+        video_b=os.fspath(locate(video_b, folder)),
+        prompt=prompt,
+        preferences=preferences,
+        weight=read_weight(number, values),
         **labels,
     )
 

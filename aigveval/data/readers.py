@@ -47,9 +47,7 @@ class RowFault(ValueError):
         self.number = number
 
 
-def lacking(
-    number: int, row: Mapping[str, Any], name: str, *, aliases: bool = False
-) -> RowFault:
+def lacking(number: int, row: Mapping[str, Any], name: str, *, aliases: bool = False) -> RowFault:
     """The fault of a row without a column; `aliases` as in `read_rows`."""
     others = expected(name) if aliases else ""
     return RowFault(number, f"row {number} has no {name!r}{others}, it has {listed(row)}")
@@ -156,7 +154,9 @@ def _named(
 
 def _reader(source: str | os.PathLike[str]) -> Reader:
     readers: dict[str, Reader] = {
-        ".json": _rows_of_json, ".jsonl": _rows_of_jsonl, ".csv": _rows_of_csv,
+        ".json": _rows_of_json,
+        ".jsonl": _rows_of_jsonl,
+        ".csv": _rows_of_csv,
         ".parquet": _rows_of_parquet,
     }
     if os.path.isdir(source) or _hub_id(source):
@@ -171,8 +171,10 @@ def _hub_id(source: str | os.PathLike[str]) -> bool:
     text = os.fspath(source)
     suffix = Path(text).suffix.lower()
     return (
-        HUB_ID.fullmatch(text) is not None and suffix not in MANIFEST_SUFFIXES
-        and not os.path.lexists(text) and not text.startswith(".")
+        HUB_ID.fullmatch(text) is not None
+        and suffix not in MANIFEST_SUFFIXES
+        and not os.path.lexists(text)
+        and not text.startswith(".")
     )
 
 
@@ -271,8 +273,9 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
                 continue
             if len(record) > len(columns):
                 yield RowFault(
-                    number, f"row {number} has {len(record)} values for {len(columns)} columns; "
-                    "text with commas needs double quotes around it"
+                    number,
+                    f"row {number} has {len(record)} values for {len(columns)} columns; "
+                    "text with commas needs double quotes around it",
                 )
             else:
                 yield number, dict(zip(columns, record))

@@ -133,7 +133,9 @@ def split(
                 writers[file].write(_moved(values, rows.folder, files[file]))
             progress()
     return Split(
-        files=files, rows=after.rows, bundles=len(np.unique(rows.bundles)),
+        files=files,
+        rows=after.rows,
+        bundles=len(np.unique(rows.bundles)),
         before=[overlap for what in SHARED for overlap in rows.before.overlaps(what)],
         after=[overlap for what in SHARED for overlap in after.overlaps(what)],
     )

@@ -88,10 +88,18 @@ class Job:
 
 
 def make_ladder(
-    sources: Sequence[str | os.PathLike[str]], out_dir: str | os.PathLike[str], *,
-    types: Sequence[str] | None = None, severities: Sequence[int] = SEVERITIES, seed: int = 0,
-    workers: int | None = None, max_side_px: int = 640, max_seconds: float = 5.0, crf: int = 10,
-    prompts: Mapping[str, str] | str | os.PathLike[str] | None = None, quiet: bool = False,
+    sources: Sequence[str | os.PathLike[str]],
+    out_dir: str | os.PathLike[str],
+    *,
+    types: Sequence[str] | None = None,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    workers: int | None = None,
+    max_side_px: int = 640,
+    max_seconds: float = 5.0,
+    crf: int = 10,
+    prompts: Mapping[str, str] | str | os.PathLike[str] | None = None,
+    quiet: bool = False,
     on_error: OnError | None = None,
 ) -> Path:
     """Render the ladder of some clean clips.
@@ -139,8 +147,15 @@ def make_ladder(
     out = Path(out_dir)
     names = _folder_names(clips)
     jobs = [
-        Job(path=str(clip.path), name=name, folder=str(out / name), settings=settings,
-            others=_others(clip, clips), types=chosen, severities=levels)
+        Job(
+            path=str(clip.path),
+            name=name,
+            folder=str(out / name),
+            settings=settings,
+            others=_others(clip, clips),
+            types=chosen,
+            severities=levels,
+        )
         for clip, name in zip(clips, names)
     ]
     from filelock import FileLock, Timeout
@@ -150,8 +165,12 @@ def make_ladder(
         with FileLock(out / ".lock", timeout=0):
             _check_settings(out / "ladder.json", settings)
             rendered = _run(jobs, workers or available_cpus(), quiet, report)
-            rows = [row for job, clip in zip(jobs, clips) if job.path in rendered
-                    for row in _rows(job, clip, rendered[job.path], clips)]
+            rows = [
+                row
+                for job, clip in zip(jobs, clips)
+                if job.path in rendered
+                for row in _rows(job, clip, rendered[job.path], clips)
+            ]
             if not rows:
                 raise LadderError("none of the sources could be used")
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -193,9 +212,12 @@ def _find_sources(
 def _folder_names(clips: Sequence[Clip]) -> list[str]:
     """File stems; where several clips share one, with a hash of the path."""
     stems = [clip.path.stem for clip in clips]
-    return [stem if stems.count(stem) == 1 else
-            f"{stem}-{hashlib.sha256(os.path.abspath(clip.path).encode()).hexdigest()[:8]}"
-            for stem, clip in zip(stems, clips)]
+    return [
+        stem
+        if stems.count(stem) == 1
+        else f"{stem}-{hashlib.sha256(os.path.abspath(clip.path).encode()).hexdigest()[:8]}"
+        for stem, clip in zip(stems, clips)
+    ]
 
 
 def _others(clip: Clip, clips: Sequence[Clip]) -> tuple[str, ...]:
@@ -209,8 +231,9 @@ def _others(clip: Clip, clips: Sequence[Clip]) -> tuple[str, ...]:
         shared = len(own & set(content_words(other.prompt or "")))
         return shared, hashlib.sha256(f"{clip.path.name}\0{other.path.name}".encode()).hexdigest()
 
-    differ = [other for other in clips if other is not clip
-              and not (own and clip.prompt == other.prompt)]
+    differ = [
+        other for other in clips if other is not clip and not (own and clip.prompt == other.prompt)
+    ]
     return tuple(str(other.path) for other in sorted(differ, key=rank)[:_OTHERS])
 
 
@@ -219,7 +242,8 @@ def _check_settings(path: Path, settings: Settings) -> None:
     theirs = path.read_text(encoding="utf-8").strip() if path.exists() else mine
     if theirs != mine:
         raise LadderError(
-            f"{path.parent} was made with other settings, {theirs}, not {mine}; use another folder")
+            f"{path.parent} was made with other settings, {theirs}, not {mine}; use another folder"
+        )
     write_text(path, mine + "\n")
 
 
@@ -234,14 +258,21 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
     """Render all jobs; path -> what `render` gives. Bad ones are reported and left out."""
     from rich.console import Console
     from rich.progress import (
-        BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
     )
 
     done: dict[str, State] = {}
     # Largest first: the last worker to finish then waits for a small one.
     todo = sorted(jobs, key=lambda job: _size(job.path))
     look = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(*look, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("ladder: sources", total=len(jobs))
@@ -305,7 +336,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawn: a forked copy of a process that has decoded or computed with threads may hang.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
-        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+    )
 
 
 # ---- rendering one source -----------------------------------------------------------------------
@@ -328,8 +360,11 @@ def render(job: Job) -> dict[str, Any]:
         return {"error": error.strerror or str(error)}
     visual = [kind for kind in job.types if kind in DISTORTIONS]
     old = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    state: dict[str, Any] = old if old.get("sha256") == digest else {
-        "sha256": digest, "seed": clip_seed(job.settings.seed, job.name), "damage": {}}
+    state: dict[str, Any] = (
+        old
+        if old.get("sha256") == digest
+        else {"sha256": digest, "seed": clip_seed(job.settings.seed, job.name), "damage": {}}
+    )
     damage = state["damage"]
     if state.get("other") not in (None, *job.others):  # it is not among the sources any more
         for kind in visual:
@@ -346,8 +381,11 @@ def render(job: Job) -> dict[str, Any]:
             write_text(note, json.dumps(state, sort_keys=True))
         for kind in visual:
             made = damage.setdefault(kind, {})
-            missing = [s for s in job.severities
-                       if str(s) not in made or not (folder / f"{kind}_{s}.mp4").exists()]
+            missing = [
+                s
+                for s in job.severities
+                if str(s) not in made or not (folder / f"{kind}_{s}.mp4").exists()
+            ]
             if not missing or state["num_frames"] < DISTORTIONS[kind].min_frames:
                 continue
             if frames is None:
@@ -358,7 +396,8 @@ def render(job: Job) -> dict[str, Any]:
                     continue
             for severity in missing:
                 bad, start, end = damaged(
-                    frames, kind, severity, state["seed"], state["fps"], other=other)
+                    frames, kind, severity, state["seed"], state["fps"], other=other
+                )
                 file = folder / f"{kind}_{severity}.mp4"
                 write_mp4(file, bad, state["fps"], crf=job.settings.crf)
                 made[str(severity)] = [round(start, 4), round(end, 4)]
@@ -385,8 +424,11 @@ def _read(path: str, settings: Settings) -> tuple[np.ndarray, float]:
         length = min(count, max(1, round(settings.max_seconds * fps)))
         return np.arange(length) + (count - length) // 2
 
-    info, found = read_frames(path, {"all": FrameRequest(indices=middle, stream="slow")},
-                              slow_max_side_px=settings.max_side_px)
+    info, found = read_frames(
+        path,
+        {"all": FrameRequest(indices=middle, stream="slow")},
+        slow_max_side_px=settings.max_side_px,
+    )
     frames = found["all"].pixels.permute(0, 2, 3, 1).numpy()
     if 1 in frames.shape[1:3]:
         frames = frames.repeat(1 + (frames.shape[1] == 1), axis=1)
@@ -404,8 +446,11 @@ def _read_other(job: Job, fps: float) -> tuple[np.ndarray | None, str | None]:
             frames, rate = _read(path, job.settings)
         except VideoError:
             continue
-        return frames[(np.arange(max(1, round(len(frames) * fps / rate))) * rate / fps).astype(int)
-                      .clip(max=len(frames) - 1)], path
+        return frames[
+            (np.arange(max(1, round(len(frames) * fps / rate))) * rate / fps)
+            .astype(int)
+            .clip(max=len(frames) - 1)
+        ], path
     return None, None
 
 
@@ -444,34 +489,70 @@ def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dic
     ) -> dict[str, Any]:
         dimension = DEFECTS[kind].dimension if kind in DEFECTS else None
         unknown = DISTORTIONS[kind].side_effects if kind in DISTORTIONS else ()
-        drops = {f"{name}_drop": DROP_PER_SEVERITY * severity if name == dimension else
-                 None if name in unknown else 0.0 for name in DIMENSIONS}
+        drops = {
+            f"{name}_drop": DROP_PER_SEVERITY * severity
+            if name == dimension
+            else None
+            if name in unknown
+            else 0.0
+            for name in DIMENSIONS
+        }
         video = f"{kind}_{severity}.mp4" if kind in DISTORTIONS else "clean.mp4"
-        return {"video": f"{job.name}/{video}", "source": clip.video, "group": job.name,
-                "prompt": clip.prompt, "source_prompt": clip.prompt, "type": kind,
-                "dimension": dimension, "severity": severity, "strength": strength, "unit": unit,
-                "start_seconds": None, "end_seconds": None, "seed": state["seed"], **drops,
-                "other": None, **extra}
+        return {
+            "video": f"{job.name}/{video}",
+            "source": clip.video,
+            "group": job.name,
+            "prompt": clip.prompt,
+            "source_prompt": clip.prompt,
+            "type": kind,
+            "dimension": dimension,
+            "severity": severity,
+            "strength": strength,
+            "unit": unit,
+            "start_seconds": None,
+            "end_seconds": None,
+            "seed": state["seed"],
+            **drops,
+            "other": None,
+            **extra,
+        }
 
     prompts = {str(other.path): other.prompt for other in clips}
     # Of the clips of another content, the first with a prompt.
     other, other_prompt = next(
-        ((path, text) for path in job.others if (text := prompts.get(path))), (None, ""))
+        ((path, text) for path in job.others if (text := prompts.get(path))), (None, "")
+    )
     rows = [row("clean", 0, 0.0, None)]
     for kind in job.types:
         for severity in job.severities:
             if kind in DISTORTIONS and str(severity) in state["damage"].get(kind, {}):
                 spec = DISTORTIONS[kind]
                 start, end = state["damage"][kind][str(severity)]
-                rows.append(row(kind, severity, spec.strengths[severity - 1], spec.unit,
-                                start_seconds=start, end_seconds=end,
-                                other=state["other"] if spec.needs_other else None))
+                rows.append(
+                    row(
+                        kind,
+                        severity,
+                        spec.strengths[severity - 1],
+                        spec.unit,
+                        start_seconds=start,
+                        end_seconds=end,
+                        other=state["other"] if spec.needs_other else None,
+                    )
+                )
             elif kind in WRONG_PROMPTS and clip.prompt:
                 wrong = WRONG_PROMPTS[kind]
                 if wrong.needs_other and other is None:
                     continue
                 made = wrong.apply(clip.prompt, other_prompt, severity, state["seed"])
                 if made:
-                    rows.append(row(kind, severity, made[1], wrong.unit, prompt=made[0],
-                                    other=other if wrong.needs_other else None))
+                    rows.append(
+                        row(
+                            kind,
+                            severity,
+                            made[1],
+                            wrong.unit,
+                            prompt=made[0],
+                            other=other if wrong.needs_other else None,
+                        )
+                    )
     return rows

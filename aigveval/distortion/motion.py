@@ -25,14 +25,14 @@ def freeze(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     held = min(max(1, round(strength * count)), count - 1)
     start, end = _window(count - 1, held, rng)
     order = np.arange(count)
-    order[start + 1:end + 1] = start
+    order[start + 1 : end + 1] = start
     return frames[order], start + 1, end + 1
 
 
 def dropped_frames(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Random frames are missing, the one before is held; strength is the share of them."""
     count = len(frames)
-    missing = 1 + rng.permutation(count - 1)[:max(1, round(strength * (count - 1)))]
+    missing = 1 + rng.permutation(count - 1)[: max(1, round(strength * (count - 1)))]
     order = np.arange(count)
     order[missing] = 0
     return frames[np.maximum.accumulate(order)], int(missing.min()), int(missing.max()) + 1
@@ -66,7 +66,7 @@ def shake(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     seconds = np.arange(end - start)[:, None, None] / fps
     waves = rng.uniform([2.5, 0.0], [7.0, 2 * np.pi], size=(4, 2, 2))  # frequency in Hz, phase
     path = np.sin(2 * np.pi * waves[..., 0] * seconds + waves[..., 1]).sum(axis=1)
-    path *= max(strength * short_side(frames), 1.0) / np.sqrt((path ** 2).sum(axis=1).mean() + 1e-9)
+    path *= max(strength * short_side(frames), 1.0) / np.sqrt((path**2).sum(axis=1).mean() + 1e-9)
     limit = np.array([height - 1, width - 1]) // 2
     # Whole pixels: interpolation would blur, and blur is a technical fault.
     shifts = np.clip(np.rint(path), -limit, limit).astype(int)
@@ -74,7 +74,7 @@ def shake(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     top, left = np.abs(shifts).max(axis=0)
     for i, (y, x) in zip(range(start, end), shifts):
         wide = cv2.copyMakeBorder(frames[i], top, top, left, left, cv2.BORDER_REFLECT_101)
-        out[i] = wide[top + y:top + y + height, left + x:left + x + width]
+        out[i] = wide[top + y : top + y + height, left + x : left + x + width]
     return out, start, end
 
 
@@ -87,7 +87,7 @@ def flicker(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result
     out = frames.copy()
     for i in range(start, end):
         gain = np.exp(strength * levels[(i - start) // hold])
-        out[i] = apply_codes(frames[i:i + 1], np.arange(256) * gain)[0]
+        out[i] = apply_codes(frames[i : i + 1], np.arange(256) * gain)[0]
     return out, start, end
 
 
@@ -122,10 +122,19 @@ def warping(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result
     for i, (source, target) in enumerate(zip(frames, out)):
         key, part = int(i / step), i / step % 1
         part = part * part * (3 - 2 * part)
-        field = cv2.resize((1 - part) * keys[key] + part * keys[key + 1], (width, height),
-                           interpolation=cv2.INTER_CUBIC)
-        cv2.remap(source, columns + field[..., 0], rows + field[..., 1], cv2.INTER_CUBIC,
-                  dst=target, borderMode=cv2.BORDER_REFLECT_101)
+        field = cv2.resize(
+            (1 - part) * keys[key] + part * keys[key + 1],
+            (width, height),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        cv2.remap(
+            source,
+            columns + field[..., 0],
+            rows + field[..., 1],
+            cv2.INTER_CUBIC,
+            dst=target,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
     return out, 0, count
 
 
@@ -147,10 +156,20 @@ def near_static(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Re
         if before != flow_of:
             flow, flow_of = _flow(first, second), before
         x, y = flow[..., 0], flow[..., 1]
-        early = cv2.remap(first, columns - part * x, rows - part * y, cv2.INTER_CUBIC,
-                          borderMode=cv2.BORDER_REPLICATE)
-        late = cv2.remap(second, columns + (1 - part) * x, rows + (1 - part) * y, cv2.INTER_CUBIC,
-                         borderMode=cv2.BORDER_REPLICATE)
+        early = cv2.remap(
+            first,
+            columns - part * x,
+            rows - part * y,
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        late = cv2.remap(
+            second,
+            columns + (1 - part) * x,
+            rows + (1 - part) * y,
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         cv2.addWeighted(early, 1 - part, late, part, 0, dst=target)
     return out, 0, count
 
@@ -171,9 +190,12 @@ def scene_cut(
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     out = frames.copy()
     for i in range(start, count):
-        wide = cv2.resize(other[i % len(other)], size,
-                          interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        out[i] = wide[top:top + height, left:left + width]
+        wide = cv2.resize(
+            other[i % len(other)],
+            size,
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
+        )
+        out[i] = wide[top : top + height, left : left + width]
     return out, start, count
 
 
@@ -184,8 +206,10 @@ def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.zeros((height, width, 2), np.float32)
     scale = min(1.0, 160 / min(height, width))
     size = (round(width * scale), round(height * scale))
-    small = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-             for frame in (first, second)]
+    small = [
+        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        for frame in (first, second)
+    ]
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     start = np.zeros((size[1], size[0], 2), np.float32)
     flow = cv2.resize(method.calc(small[0], small[1], start), (width, height))
@@ -208,7 +232,14 @@ DISTORTIONS = (
     _in_time(warping, "displacement / short side", 0.004, 0.0075, 0.014, 0.026, 0.048),
     _in_time(near_static, "slow-down factor", 2, 4, 8, 16, 32),
     _in_time(
-        scene_cut, "share of the clip", 0.14, 0.24, 0.4, 0.6, 0.86,
-        needs_other=True, side_effects=("motion",),
+        scene_cut,
+        "share of the clip",
+        0.14,
+        0.24,
+        0.4,
+        0.6,
+        0.86,
+        needs_other=True,
+        side_effects=("motion",),
     ),
 )

@@ -19,15 +19,9 @@ _GROUPS: dict[str, str] = {
         "dog cat horse tiger bear panda lion elephant rabbit cow sheep goat wolf fox "
         "monkey deer zebra giraffe camel pig mouse squirrel raccoon corgi puppy kitten"
     ),
-    "bird": (
-        "bird eagle parrot owl duck swan chicken penguin pigeon crow flamingo turkey"
-    ),
-    "sea": (
-        "fish shark whale dolphin turtle octopus crab jellyfish seal lobster clown"
-    ),
-    "insect": (
-        "butterfly bee spider ant beetle dragonfly snail ladybug"
-    ),
+    "bird": ("bird eagle parrot owl duck swan chicken penguin pigeon crow flamingo turkey"),
+    "sea": ("fish shark whale dolphin turtle octopus crab jellyfish seal lobster clown"),
+    "insect": ("butterfly bee spider ant beetle dragonfly snail ladybug"),
     "person": (
         "man woman boy girl child person chef doctor soldier dancer artist astronaut "
         "teacher farmer policeman librarian chemist baby lady gentleman robot"
@@ -40,29 +34,20 @@ _GROUPS: dict[str, str] = {
         "apple banana pizza cake bread cheese sandwich soup noodles pancakes hamburger "
         "salad orange strawberry chocolate egg syrup cream honey"
     ),
-    "drink": (
-        "water milk coffee tea juice wine beer liquid lemonade"
-    ),
-    "furniture": (
-        "table chair sofa bed desk lamp shelf mirror cabinet bench wardrobe swing"
-    ),
+    "drink": ("water milk coffee tea juice wine beer liquid lemonade"),
+    "furniture": ("table chair sofa bed desk lamp shelf mirror cabinet bench wardrobe swing"),
     "object": (
         "book phone laptop camera clock umbrella bottle glass cup bag knife hammer "
         "sledgehammer brush towel vase candle basket key box jar beaker bucket"
     ),
-    "music": (
-        "guitar piano violin drum trumpet flute saxophone cello harp"
-    ),
+    "music": ("guitar piano violin drum trumpet flute saxophone cello harp"),
     "clothing": (
         "hat shirt jacket dress suit shoes boots scarf gloves coat bandana helmet glasses"
     ),
     "sport": (
-        "ball football basketball frisbee javelin racket kite snowboard skis rope "
-        "trampoline"
+        "ball football basketball frisbee javelin racket kite snowboard skis rope trampoline"
     ),
-    "plant": (
-        "tree flower rose grass leaf leaves cactus bush mushroom sunflower vine"
-    ),
+    "plant": ("tree flower rose grass leaf leaves cactus bush mushroom sunflower vine"),
     "nature": (
         "mountain river lake ocean sea beach desert forest jungle island waterfall "
         "volcano valley cave meadow reef snow sand sky cliff"
@@ -71,9 +56,7 @@ _GROUPS: dict[str, str] = {
         "street house building bridge city park castle tower church school market station "
         "airport kitchen office garden library garage bathroom lawn fence floor tunnel"
     ),
-    "weather": (
-        "rain storm fog sunshine lightning rainbow wind sunset sunrise night"
-    ),
+    "weather": ("rain storm fog sunshine lightning rainbow wind sunset sunrise night"),
     "action": (
         "running walking jumping dancing swimming flying sleeping eating reading cooking "
         "singing climbing driving painting surfing skiing fighting laughing crying "
@@ -88,7 +71,8 @@ _WORDS = {group: tuple(words.split()) for group, words in _GROUPS.items()}
 _GROUP_OF = {word: group for group, words in _WORDS.items() for word in words}
 _NOUN_GROUPS = tuple(group for group in _WORDS if group not in ("action", "look"))
 
-_EMPTY = frozenset("""
+_EMPTY = frozenset(
+    """
     a about above after against all along amidst an and are around as at be been before behind
     below beside besides between beyond by camera can clear cinematic close detailed down during
     each every for from front has have he her high highly him his hot if in inside into is it
@@ -97,7 +81,8 @@ _EMPTY = frozenset("""
     some such than that the their them then there these they this those through three to top
     towards two ultra under until up upon very view was well were what when where which while
     who whose with within without wide beautiful style video 2k 4k 8k hd hdr masterpiece
-""".split())
+""".split()
+)
 
 
 def content_words(prompt: str) -> list[str]:
@@ -163,8 +148,11 @@ def wrong_object(prompt: str, severity: int, seed: int = 0) -> tuple[str, float]
         return new.capitalize() if old[0].isupper() else new
 
     changed = re.sub(r"[^\W\d_]+", swap, prompt)
-    changed = re.sub(r"\b([Aa])n? (?=([a-z]))",
-                     lambda m: m.group(1) + ("n " if m.group(2) in "aeiou" else " "), changed)
+    changed = re.sub(
+        r"\b([Aa])n? (?=([a-z]))",
+        lambda m: m.group(1) + ("n " if m.group(2) in "aeiou" else " "),
+        changed,
+    )
     return changed, round(sum(weight for _, weight in replaced.values()) / len(words), 4)
 
 
@@ -187,14 +175,19 @@ def mismatch(prompt: str, other: str, severity: int) -> tuple[str, float] | None
         if not count and degree < 5:  # nor nothing: the first word of content stays
             count = next((i + 1 for i, word in enumerate(own_words) if not _is_empty(word)), 1)
         kept = own_words[:count]
-        return kept, other_words[len(other_words) - -(-len(other_words) * degree // 5):]
+        return kept, other_words[len(other_words) - -(-len(other_words) * degree // 5) :]
 
     kept, taken = mix(severity)
     if not taken or (kept, taken) == mix(severity - 1):
         return None
     spaced = " " in prompt.strip() or " " in other.strip()
-    text = other if not kept else (" " if spaced else "").join(kept).rstrip(",.;:") + ", " + (
-        " " if spaced else "").join(taken)
+    text = (
+        other
+        if not kept
+        else (" " if spaced else "").join(kept).rstrip(",.;:")
+        + ", "
+        + (" " if spaced else "").join(taken)
+    )
     return text, round(len(taken) / (len(kept) + len(taken)), 4)
 
 
@@ -223,13 +216,16 @@ class WrongPrompt(NamedTuple):
 
 
 # By the name of the defect in `prompts.defects.DEFECTS`.
-WRONG_PROMPTS: Mapping[str, WrongPrompt] = MappingProxyType({
-    "prompt_mismatch": WrongPrompt(
-        lambda prompt, other, severity, seed: mismatch(prompt, other, severity),
-        "share of words from the other prompt", needs_other=True,
-    ),
-    "wrong_object": WrongPrompt(
-        lambda prompt, other, severity, seed: wrong_object(prompt, severity, seed),
-        "wrongness of the content words",
-    ),
-})
+WRONG_PROMPTS: Mapping[str, WrongPrompt] = MappingProxyType(
+    {
+        "prompt_mismatch": WrongPrompt(
+            lambda prompt, other, severity, seed: mismatch(prompt, other, severity),
+            "share of words from the other prompt",
+            needs_other=True,
+        ),
+        "wrong_object": WrongPrompt(
+            lambda prompt, other, severity, seed: wrong_object(prompt, severity, seed),
+            "wrongness of the content words",
+        ),
+    }
+)

@@ -26,7 +26,12 @@ DISTORTIONS: dict[str, Distortion] = {
 
 
 def damaged(
-    frames: np.ndarray, type: str, severity: int, seed: int = 0, fps: float = 24.0, *,
+    frames: np.ndarray,
+    type: str,
+    severity: int,
+    seed: int = 0,
+    fps: float = 24.0,
+    *,
     other: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float, float]:
     """Damage a clip in memory.

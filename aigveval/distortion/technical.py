@@ -27,7 +27,7 @@ def noise(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     offsets = rng.integers(0, margin + 1, size=(count, 2))
     out = np.empty_like(frames)
     for source, target, (y, x) in zip(frames, out, offsets):
-        cv2.add(source, tile[y:y + height, x:x + width], dst=target, dtype=cv2.CV_8U)
+        cv2.add(source, tile[y : y + height, x : x + width], dst=target, dtype=cv2.CV_8U)
     return out, 0, count
 
 

@@ -17,11 +17,10 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from ..assessment import SCORE_FIELDS
+from ..errors import cause_of, is_ours, one_line
 from ..versions import __version__
 from . import machine
-from ..errors import cause_of, is_ours
-from ..assessment import SCORE_FIELDS
-from ..errors import one_line
 
 State = Literal["ok", "note", "skipped", "failed"]
 
@@ -34,14 +33,32 @@ LOW_BYTES = 100e6  # free space below which results may not fit
 
 # Distribution to module. What is imported here has parts that are compiled, or is ours to need.
 MODULES = {
-    "numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors",
-    "transformers": "transformers", "peft": "peft", "accelerate": "accelerate", "timm": "timm",
-    "open_clip_torch": "open_clip", "gguf": "gguf", "av": "av", "decord": "decord",
-    "opencv-python-headless": "cv2", "pillow": "PIL.Image", "scipy": "scipy.stats",
-    "pyarrow": "pyarrow.parquet", "pyyaml": "yaml", "jinja2": "jinja2",
-    "matplotlib": "matplotlib.figure", "huggingface_hub": "huggingface_hub", "typer": "typer",
-    "rich": "rich", "filelock": "filelock", "platformdirs": "platformdirs",
-    "sentencepiece": "sentencepiece", "protobuf": "google.protobuf",
+    "numpy": "numpy",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "safetensors": "safetensors",
+    "transformers": "transformers",
+    "peft": "peft",
+    "accelerate": "accelerate",
+    "timm": "timm",
+    "open_clip_torch": "open_clip",
+    "gguf": "gguf",
+    "av": "av",
+    "decord": "decord",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL.Image",
+    "scipy": "scipy.stats",
+    "pyarrow": "pyarrow.parquet",
+    "pyyaml": "yaml",
+    "jinja2": "jinja2",
+    "matplotlib": "matplotlib.figure",
+    "huggingface_hub": "huggingface_hub",
+    "typer": "typer",
+    "rich": "rich",
+    "filelock": "filelock",
+    "platformdirs": "platformdirs",
+    "sentencepiece": "sentencepiece",
+    "protobuf": "google.protobuf",
 }
 OPTIONAL = ("decord",)  # PyAV reads what it does not
 EXTRAS = ("trl", "datasets", "bitsandbytes", "tensorboard", "pyiqa")  # looked at where installed
@@ -49,8 +66,15 @@ ADVICE = {
     "opencv-python-headless": "pip install --force-reinstall --no-deps opencv-python-headless",
 }
 CODECS = {  # as people call it: suffix of a clip of two grey frames, `self_test/codec_NAME.SUFFIX`
-    "h264": "mp4", "hevc": "mp4", "vp8": "webm", "vp9": "webm", "av1": "mp4", "mpeg4": "mp4",
-    "prores": "mov", "mjpeg": "mov", "gif": "gif",
+    "h264": "mp4",
+    "hevc": "mp4",
+    "vp8": "webm",
+    "vp9": "webm",
+    "av1": "mp4",
+    "mpeg4": "mp4",
+    "prores": "mov",
+    "mjpeg": "mov",
+    "gif": "gif",
 }
 GREYS = (40, 200)  # of its frames
 
@@ -115,7 +139,9 @@ def _library(name: str) -> Finding:
     except metadata.PackageNotFoundError:
         installed = None
     facts = {
-        "installed": installed, "lowest": known and known.lowest, "below": known and known.below,
+        "installed": installed,
+        "lowest": known and known.lowest,
+        "below": known and known.below,
     }
 
     def finding(state: State, text: str, advice: str = "") -> Finding:
@@ -131,8 +157,11 @@ def _library(name: str) -> Finding:
             import_module(module)
     except Exception as error:
         if installed is None and isinstance(error, ImportError):
-            return finding("failed" if needed else "note", f"not installed{beside}",
-                           f"pip install {name}" if needed else "")
+            return finding(
+                "failed" if needed else "note",
+                f"not installed{beside}",
+                f"pip install {name}" if needed else "",
+            )
         text = f"{installed or 'a copy'}{beside} cannot be imported: {cause_of(error, limit=200)}"
         return finding("failed" if needed else "note", text, ADVICE.get(name, ""))
     if known is not None and (known.is_newer or known.is_older):
@@ -152,8 +181,11 @@ def _machine() -> Iterator[Finding]:
             check="machine", name=name, state=state, text=text, advice=advice, facts=facts
         )
 
-    yield finding("system", f"{platform.platform()}, {platform.python_implementation()} "
-                  f"{platform.python_version()}, aigveval {__version__}")
+    yield finding(
+        "system",
+        f"{platform.platform()}, {platform.python_implementation()} "
+        f"{platform.python_version()}, aigveval {__version__}",
+    )
     import torch
 
     from encoders import cpu
@@ -164,13 +196,22 @@ def _machine() -> Iterator[Finding]:
     text += f"; {cores} of {whole} cores"
     text += f" by a quota of {quota:g}" if quota is not None else ", no quota"
     text += f"; {threads} threads"
-    chosen = {name: os.environ[name] for name in sorted(os.environ)
-              if name.startswith(("OMP_", "GOMP_", "MKL_", "KMP_"))}
+    chosen = {
+        name: os.environ[name]
+        for name in sorted(os.environ)
+        if name.startswith(("OMP_", "GOMP_", "MKL_", "KMP_"))
+    }
     text += "".join(f", {name}={value}" for name, value in chosen.items())
     yield finding(
-        "CPU", text, "note" if threads > cores else "ok",
+        "CPU",
+        text,
+        "note" if threads > cores else "ok",
         f"more threads than cores are slow: set OMP_NUM_THREADS={cores}" if threads > cores else "",
-        cores=cores, of=whole, quota=quota, threads=threads, environment=chosen,
+        cores=cores,
+        of=whole,
+        quota=quota,
+        threads=threads,
+        environment=chosen,
     )
     total, limit = machine.memory_bytes(), machine.memory_limit_bytes()
     text = f"{total / 1e9:.1f} GB" if total else "unknown"
@@ -215,8 +256,12 @@ def _decoders() -> Iterator[Finding]:
     lost = [name for name, can in found.items() if not can]
     text = " ".join(name for name, can in found.items() if can) or "nothing"
     text += f"; not {' '.join(lost)}" if lost else ""
-    yield finding("codecs", "failed" if "h264" in lost else "note" if lost else "ok",
-                  f"decoded {text}", **found)
+    yield finding(
+        "codecs",
+        "failed" if "h264" in lost else "note" if lost else "ok",
+        f"decoded {text}",
+        **found,
+    )
 
 
 def _decord(finding: Callable[..., Finding]) -> Finding:
@@ -276,7 +321,8 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
 
     same = checkpoint_hashes() == read_expected()["checkpoint"]
     yield finding(
-        f"checkpoint {MODEL}", "ok" if same else "failed",
+        f"checkpoint {MODEL}",
+        "ok" if same else "failed",
         "right hash" if same else "not the one that the scores of the self-test are of",
         "" if same else "install aigveval again",
     )
@@ -287,8 +333,13 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
         if not weights.is_here(name) and not fetch:
             missing += 1
             why = "damaged" if folder.exists() else "not here"
-            yield finding(name, "failed", f"{why}: {folder}, {megabytes} to fetch",
-                          "aigveval doctor --fetch", here=False)
+            yield finding(
+                name,
+                "failed",
+                f"{why}: {folder}, {megabytes} to fetch",
+                "aigveval doctor --fetch",
+                here=False,
+            )
             continue
         try:
             try:
@@ -301,8 +352,13 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
                 weights.verify(name)
         except weights.WeightsError as error:
             missing += not weights.is_here(name)
-            yield finding(name, "failed", one_line(error, limit=500),
-                          "" if fetch else "aigveval doctor --fetch", here=False)
+            yield finding(
+                name,
+                "failed",
+                one_line(error, limit=500),
+                "" if fetch else "aigveval doctor --fetch",
+                here=False,
+            )
             continue
         yield finding(name, "ok", f"right hash, in {folder}", here=True)
     if damaged := weights.damaged_builds():
@@ -321,12 +377,22 @@ def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
     text = f"{free / 1e9:.1f} GB free at {home}"
     facts = {"free_bytes": free, "used_bytes": used, "writable": os.access(there, os.W_OK)}
     if missing and not facts["writable"]:
-        return finding("disk", "failed", f"no permission to write {there}",
-                       "set AIGVEVAL_HOME to a folder that you may write to", **facts)
+        return finding(
+            "disk",
+            "failed",
+            f"no permission to write {there}",
+            "set AIGVEVAL_HOME to a folder that you may write to",
+            **facts,
+        )
     if free < max(needed, LOW_BYTES):
         least = f"{max(needed, LOW_BYTES) / 1e6:.0f} MB are needed"
-        return finding("disk", "failed" if needed else "note", f"{text}, {least}",
-                       "free some space or set AIGVEVAL_HOME to another disk", **facts)
+        return finding(
+            "disk",
+            "failed" if needed else "note",
+            f"{text}, {least}",
+            "free some space or set AIGVEVAL_HOME to another disk",
+            **facts,
+        )
     return finding("disk", "ok", text, **facts)
 
 
@@ -358,5 +424,12 @@ def _self_test(device: str | None) -> Iterator[Finding]:
         well = off[worst] <= TOLERANCE
         if not well:
             text += f", in {worst} ({clip['scores'][worst]:.2f}); up to {TOLERANCE:g} is well"
-        yield finding(clip["video"], "ok" if well else "failed", text, scores=scores,
-                      expected=clip["scores"], tolerance=TOLERANCE, seconds=row.seconds)
+        yield finding(
+            clip["video"],
+            "ok" if well else "failed",
+            text,
+            scores=scores,
+            expected=clip["scores"],
+            tolerance=TOLERANCE,
+            seconds=row.seconds,
+        )

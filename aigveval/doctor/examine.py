@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .checks import EXTRAS, MODULES, Finding, run_check
 from ..errors import one_line
+from .checks import EXTRAS, MODULES, Finding, run_check
 
 __all__ = ["Finding", "checks", "examine", "is_well", "run_checks"]
 
@@ -55,7 +55,9 @@ def checks() -> list[str]:
 
 
 def examine(
-    *, fetch: bool = False, device: str | None = None,
+    *,
+    fetch: bool = False,
+    device: str | None = None,
     on_check: Callable[[str], None] | None = None,
 ) -> Iterator[Finding]:
     """Runs all checks; never raises for what they find.
@@ -90,8 +92,11 @@ def examine(
             check, _, name = left.pop(0).partition(" ")
             ending = _ending(code)
             yield Finding(
-                check=check, name=name or check, state="failed",
-                text=f"ends the process ({ending})", advice=_ADVICE.get(ending, ""),
+                check=check,
+                name=name or check,
+                state="failed",
+                text=f"ends the process ({ending})",
+                advice=_ADVICE.get(ending, ""),
             )
         todo = left
 
@@ -103,7 +108,10 @@ def _start(
     roots = [os.path.abspath(entry) for entry in sys.path]
     return subprocess.Popen(
         [sys.executable, "-c", _RUN, json.dumps([roots, list(names), options])],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
         stderr=None if show_errors else subprocess.DEVNULL,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
     )

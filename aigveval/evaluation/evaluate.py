@@ -84,10 +84,19 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: str | Path, manifest: str | Path, *, against: str | Path | None = None,
-    scores: Sequence[str] = (), column: str | None = None, against_column: str | None = None,
-    where: Sequence[str] = (), scale: Scale = MOS, prediction_scale: Scale = MOS,
-    tie_margin: float | None = None, unit: Unit = "auto", sampling: Sampling = Sampling(),
+    predictions: str | Path,
+    manifest: str | Path,
+    *,
+    against: str | Path | None = None,
+    scores: Sequence[str] = (),
+    column: str | None = None,
+    against_column: str | None = None,
+    where: Sequence[str] = (),
+    scale: Scale = MOS,
+    prediction_scale: Scale = MOS,
+    tie_margin: float | None = None,
+    unit: Unit = "auto",
+    sampling: Sampling = Sampling(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluates predictions against human ratings.
@@ -119,7 +128,9 @@ def evaluate(
     sides: list[list[RatedClip | None]] = []
     for path, wanted_column in files:
         found, spare = match(
-            rated, read_predictions(path, column=wanted_column), path=path,
+            rated,
+            read_predictions(path, column=wanted_column),
+            path=path,
             wanted_folder=Path(manifest).parent,
         )
         sides.append(found)
@@ -145,14 +156,24 @@ def evaluate(
     settings = {
         "scale": f"{scale.low:g}:{scale.high:g}",
         "prediction_scale": f"{prediction_scale.low:g}:{prediction_scale.high:g}",
-        "where": list(where), "tie_margin": margin, "resampled": task.units,
-        "draws": sampling.draws, "seed": sampling.seed, "level": sampling.level,
+        "where": list(where),
+        "tie_margin": margin,
+        "resampled": task.units,
+        "draws": sampling.draws,
+        "seed": sampling.seed,
+        "level": sampling.level,
     }
     return Evaluation(
-        predictions=as_text(predictions), manifest=as_text(manifest),
-        against=None if against is None else as_text(against), scores=task.scores,
-        undefined=task.undefined, generators=task.generators, prompts=task.prompts,
-        settings=settings, notes=notes + task.notes, clips=task.clips,
+        predictions=as_text(predictions),
+        manifest=as_text(manifest),
+        against=None if against is None else as_text(against),
+        scores=task.scores,
+        undefined=task.undefined,
+        generators=task.generators,
+        prompts=task.prompts,
+        settings=settings,
+        notes=notes + task.notes,
+        clips=task.clips,
     )
 
 
@@ -177,7 +198,9 @@ class _Task:
     def run(self, name: str) -> None:
         """Evaluates one score, or says in `undefined` why not."""
         kept = [
-            index for index, clip in enumerate(self.rated) if name in clip.scores
+            index
+            for index, clip in enumerate(self.rated)
+            if name in clip.scores
             and all((row := side[index]) and name in row.scores for side in self.sides)
         ]
         rated = [self.rated[index] for index in kept]
@@ -191,7 +214,8 @@ class _Task:
         )
         columns = self._columns(name, rated, sides)
         columns = replace(
-            columns, generators=generator_numbers if any(generators) else None,
+            columns,
+            generators=generator_numbers if any(generators) else None,
             prompts=prompt_numbers if any(prompts) else None,
         )
         reason = check(columns)
@@ -210,15 +234,22 @@ class _Task:
                 "p-values too small"
             )
         self.scores[name] = found = agree(
-            columns, units=units, sampling=self.sampling, margin=self.margin,
+            columns,
+            units=units,
+            sampling=self.sampling,
+            margin=self.margin,
             progress=self.progress,
         )
         self.generators[name] = generator_names if any(generators) else []
         self.prompts[name] = [text if isinstance(text, str) else "" for text in prompt_names]
         x = columns.predictions
         self.clips[name] = Clips(
-            videos=[clip.video for clip in rated], paths=_paths(rated, sides[0]),
-            prompts=prompts, generators=generators, predictions=x, ratings=columns.ratings,
+            videos=[clip.video for clip in rated],
+            paths=_paths(rated, sides[0]),
+            prompts=prompts,
+            generators=generators,
+            predictions=x,
+            ratings=columns.ratings,
             stds=self._stds(name, sides[0], columns.comparable),
             fitted=x if found.logistic is None else found.logistic(x),
         )
@@ -232,15 +263,19 @@ class _Task:
         comparable = [_on(self.prediction_scale, values) for values in given]
         moved = [self._moved(values) if fits else values for values, fits in zip(given, comparable)]
         people = sorted({rater for clip in rated for rater in clip.raters.get(name, ())})
-        raters = np.array([
-            [on_scale(clip.raters.get(name, {}).get(rater, np.nan)) for rater in people]
-            for clip in rated
-        ])
+        raters = np.array(
+            [
+                [on_scale(clip.raters.get(name, {}).get(rater, np.nan)) for rater in people]
+                for clip in rated
+            ]
+        )
         return Columns(
-            predictions=moved[0], comparable=comparable[0],
+            predictions=moved[0],
+            comparable=comparable[0],
             ratings=np.array([on_scale(clip.scores[name]) for clip in rated]),
             raters=raters if len(people) > 1 else None,
-            other=moved[1] if len(moved) > 1 else None, other_comparable=comparable[-1],
+            other=moved[1] if len(moved) > 1 else None,
+            other_comparable=comparable[-1],
         )
 
     def _units(self, columns: Columns) -> tuple[str, Rows]:
@@ -286,8 +321,12 @@ def _without_repeats(rated: list[RatedClip], manifest: str | Path) -> list[Rated
 
 
 def _names(
-    rated: Sequence[RatedClip], sides: Sequence[Sequence[RatedClip | None]], wanted: Sequence[str],
-    *, manifest: str | Path, files: Sequence[str | Path],
+    rated: Sequence[RatedClip],
+    sides: Sequence[Sequence[RatedClip | None]],
+    wanted: Sequence[str],
+    *,
+    manifest: str | Path,
+    files: Sequence[str | Path],
 ) -> list[str]:
     """Scores to evaluate: those in all files, or those that are wanted."""
     held = [(manifest, {name for clip in rated for name in clip.scores})]
@@ -313,7 +352,9 @@ def _names(
 
 
 def _coverage(
-    path: str | Path, rated: Sequence[RatedClip], found: Sequence[RatedClip | None],
+    path: str | Path,
+    rated: Sequence[RatedClip],
+    found: Sequence[RatedClip | None],
     spare: Sequence[RatedClip],
 ) -> list[str]:
     notes = []

@@ -14,8 +14,14 @@ from functools import partial
 import numpy as np
 
 from ..metrics import (
-    METRICS, Estimate, Logistic4, bootstrap_samples, fit_logistic4, sampled_logistic4,
-    sampled_plcc, sampled_rmse,
+    METRICS,
+    Estimate,
+    Logistic4,
+    bootstrap_samples,
+    fit_logistic4,
+    sampled_logistic4,
+    sampled_plcc,
+    sampled_rmse,
 )
 from .pairs import Floats, Pairs, Rows, rows_of, shares
 
@@ -148,7 +154,8 @@ def check(columns: Columns) -> str | None:
     if count < FEWEST:
         return f"{count} clips have both a prediction and a rating, at least {FEWEST} are needed"
     for label, values in (
-        ("predictions", columns.predictions), ("ratings", columns.ratings),
+        ("predictions", columns.predictions),
+        ("ratings", columns.ratings),
         ("predictions to compare with", columns.other),
     ):
         if values is not None and np.ptp(values) == 0:
@@ -157,7 +164,11 @@ def check(columns: Columns) -> str | None:
 
 
 def agree(
-    columns: Columns, *, units: Rows, sampling: Sampling, margin: float,
+    columns: Columns,
+    *,
+    units: Rows,
+    sampling: Sampling,
+    margin: float,
     progress: Progress | None = None,
 ) -> Agreement:
     """Computes all figures and their intervals.
@@ -190,7 +201,10 @@ def agree(
 
 
 def measured(
-    measure: Callable[[Floats], Measures], units: Rows, sampling: Sampling, *,
+    measure: Callable[[Floats], Measures],
+    units: Rows,
+    sampling: Sampling,
+    *,
     progress: Progress | None = None,
 ) -> tuple[dict[str, float], Measures]:
     """Figures of all rows, as far as they are defined, and of each bootstrap sample.
@@ -253,8 +267,13 @@ def _predictors(columns: Columns, margin: float) -> dict[str, list[Predictor]]:
         x: Floats, y: Floats, *, comparable: bool = columns.comparable, fit: bool = True
     ) -> Predictor:
         return Predictor(
-            x, y, generators=columns.generators, prompts=columns.prompts, comparable=comparable,
-            margin=margin, fit=fit,
+            x,
+            y,
+            generators=columns.generators,
+            prompts=columns.prompts,
+            comparable=comparable,
+            margin=margin,
+            fit=fit,
         )
 
     found = {"first": [made(columns.predictions, columns.ratings)]}
@@ -303,7 +322,8 @@ class _Figures:
         for part, names in _PARTS:
             found.update(
                 (join(part, name), self.one(kind, part, name))
-                for name in names if self._has(kind, part, name)
+                for name in names
+                if self._has(kind, part, name)
             )
         return found
 
@@ -316,8 +336,10 @@ class _Figures:
             drawn = self._drawn[first] - self._drawn[second]
             difference = self._point[first] - self._point[second]
             found[name] = Difference(
-                first=self._point[first], second=self._point[second],
-                difference=estimate(difference, drawn, self._sampling), p_value=p_value(drawn),
+                first=self._point[first],
+                second=self._point[second],
+                difference=estimate(difference, drawn, self._sampling),
+                p_value=p_value(drawn),
             )
         return found
 
@@ -328,11 +350,15 @@ class _Figures:
 def _report(columns: Columns, predictor: Predictor, named: _Figures) -> Agreement:
     parts = {part: named.all("first", part) for part, _ in _PARTS}
     return Agreement(
-        clips=len(columns.ratings), figures=named.all("first"), logistic=predictor.logistic,
+        clips=len(columns.ratings),
+        figures=named.all("first"),
+        logistic=predictor.logistic,
         tie_threshold=predictor.pairs.threshold,
         parts={part: values for part, values in parts.items() if values},
-        generators=_generators(columns, named), prompts=_prompts(columns),
-        human=named.with_parts("human"), beside_human=named.with_parts("beside"),
+        generators=_generators(columns, named),
+        prompts=_prompts(columns),
+        human=named.with_parts("human"),
+        beside_human=named.with_parts("beside"),
         comparison=named.differences(),
     )
 
@@ -342,12 +368,14 @@ def _generators(columns: Columns, named: _Figures) -> list[Group]:
         return []
     return [
         Group(
-            number=number, clips=int(clips),
+            number=number,
+            clips=int(clips),
             prediction=named.one("first", "generator", str(number), "prediction"),
             rating=named.one("first", "generator", str(number), "rating"),
             figures=named.all("first", "generator", str(number)),
         )
-        for number, clips in enumerate(np.bincount(columns.generators)) if clips
+        for number, clips in enumerate(np.bincount(columns.generators))
+        if clips
     ]
 
 
@@ -360,14 +388,19 @@ def _prompts(columns: Columns) -> list[Group]:
         if len(rows):
             x, y = columns.predictions[rows], columns.ratings[rows]
             plain = figures(x, y, np.ones((1, len(rows))), same_scale=columns.comparable)
-            groups.append(Group(
-                number=int(columns.prompts[rows[0]]), clips=len(rows),
-                prediction=Estimate(value=float(x.mean())), rating=Estimate(value=float(y.mean())),
-                figures={
-                    name: Estimate(value=float(value[0])) for name, value in plain.items()
-                    if np.isfinite(value[0])
-                },
-            ))
+            groups.append(
+                Group(
+                    number=int(columns.prompts[rows[0]]),
+                    clips=len(rows),
+                    prediction=Estimate(value=float(x.mean())),
+                    rating=Estimate(value=float(y.mean())),
+                    figures={
+                        name: Estimate(value=float(value[0]))
+                        for name, value in plain.items()
+                        if np.isfinite(value[0])
+                    },
+                )
+            )
     return groups
 
 
@@ -410,8 +443,15 @@ class Predictor:
     """
 
     def __init__(
-        self, predictions: Floats, targets: Floats, *, generators: Rows | None,
-        prompts: Rows | None, comparable: bool, margin: float, fit: bool = True,
+        self,
+        predictions: Floats,
+        targets: Floats,
+        *,
+        generators: Rows | None,
+        prompts: Rows | None,
+        comparable: bool,
+        margin: float,
+        fit: bool = True,
     ) -> None:
         self._known = known = np.flatnonzero(np.isfinite(predictions) & np.isfinite(targets))
         self._x, self._y = predictions[known], targets[known]

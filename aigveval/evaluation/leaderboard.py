@@ -104,7 +104,10 @@ def generators_of_folders(clips: Sequence[RatedClip]) -> list[RatedClip]:
 
 
 def rank(
-    clips: Sequence[RatedClip], *, by: str = "overall", sampling: Sampling = Sampling(draws=2000),
+    clips: Sequence[RatedClip],
+    *,
+    by: str = "overall",
+    sampling: Sampling = Sampling(draws=2000),
     progress: Callable[[int, int], None] | None = None,
 ) -> Leaderboard:
     """Ranks generators.
@@ -162,22 +165,32 @@ def rank(
     places = []
     for position, g in enumerate(order):
         mine = [clip for clip in clips if clip.generator == names[g]]
-        places.append(Place(
-            rank=position + 1, generator=names[g], clips=sum(by in e.scores for e in mine),
-            failed=sum(by not in e.scores for e in mine), groups=letters[position],
-            ranks=estimate(position + 1.0, _ranks(means, position), sampling),
-            scores={
-                name: estimate(point.get(f"{g}/{s}"), drawn.get(f"{g}/{s}"), sampling)
-                for s, name in enumerate(scores)
-            },
-        ))
+        places.append(
+            Place(
+                rank=position + 1,
+                generator=names[g],
+                clips=sum(by in e.scores for e in mine),
+                failed=sum(by not in e.scores for e in mine),
+                groups=letters[position],
+                ranks=estimate(position + 1.0, _ranks(means, position), sampling),
+                scores={
+                    name: estimate(point.get(f"{g}/{s}"), drawn.get(f"{g}/{s}"), sampling)
+                    for s, name in enumerate(scores)
+                },
+            )
+        )
     return Leaderboard(
-        by=by, places=places, notes=_notes(clips, names) + _few(min(counts), unit),
-        p_values=[
-            (places[i].generator, places[j].generator, p) for (i, j), p in corrected.items()
-        ],
-        settings={"draws": sampling.draws, "seed": sampling.seed, "level": sampling.level,
-                  "resampled": unit, "alpha": ALPHA},
+        by=by,
+        places=places,
+        notes=_notes(clips, names) + _few(min(counts), unit),
+        p_values=[(places[i].generator, places[j].generator, p) for (i, j), p in corrected.items()],
+        settings={
+            "draws": sampling.draws,
+            "seed": sampling.seed,
+            "level": sampling.level,
+            "resampled": unit,
+            "alpha": ALPHA,
+        },
         ratings={name: [e for e in clips if e.generator == name] for name in names},
     )
 

@@ -75,13 +75,16 @@ class Readme:
             raise InputError("the description is empty")
 
     def __str__(self) -> str:
-        return "".join(f"{line}\n" for line in (
-            f"runtime per video [s] : {self.runtime_seconds:.3g}",
-            f"CPU[1] / GPU[0] : {int(self.cpu)}",
-            f"Extra Data [1] / No Extra Data [0] : {int(self.extra_data)}",
-            f"LLM [1] / No LLM [0] : {int(self.llm)}",
-            f"Other description : {one_line(self.description, limit=2000)}",
-        ))
+        return "".join(
+            f"{line}\n"
+            for line in (
+                f"runtime per video [s] : {self.runtime_seconds:.3g}",
+                f"CPU[1] / GPU[0] : {int(self.cpu)}",
+                f"Extra Data [1] / No Extra Data [0] : {int(self.extra_data)}",
+                f"LLM [1] / No LLM [0] : {int(self.llm)}",
+                f"Other description : {one_line(self.description, limit=2000)}",
+            )
+        )
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -132,7 +135,9 @@ def check(
             reasons = [clip.error for clip in found.get(name, []) if clip.error]
             missing.append(f"{name} ({reasons[0]})" if reasons else name)
     return Check(
-        scores=scores, missing=missing, extra=[name for name in found if name not in wanted],
+        scores=scores,
+        missing=missing,
+        extra=[name for name in found if name not in wanted],
         duplicates=[name for name, clips in found.items() if len(clips) > 1],
         repeated=[name for name, times in Counter(names).items() if times > 1],
     )
@@ -156,9 +161,10 @@ def write_zip(path: str | Path, scores: dict[str, float], readme: Readme) -> Non
         README_FILE: str(readme),
     }
     try:
-        with replaced(path) as temporary, zipfile.ZipFile(
-            temporary, "w", zipfile.ZIP_DEFLATED
-        ) as archive:
+        with (
+            replaced(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
             for name, text in files.items():
                 member = zipfile.ZipInfo(name, date_time=_DATE)
                 member.compress_type = zipfile.ZIP_DEFLATED

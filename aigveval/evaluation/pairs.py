@@ -39,8 +39,14 @@ class Pairs:
     """
 
     def __init__(
-        self, predictions: Floats, targets: Floats, *, margin: float,
-        threshold: float | None = None, groups: Rows | None = None, most: int = MOST_PAIRS,
+        self,
+        predictions: Floats,
+        targets: Floats,
+        *,
+        margin: float,
+        threshold: float | None = None,
+        groups: Rows | None = None,
+        most: int = MOST_PAIRS,
     ) -> None:
         listed = [_list_pairs(rows, most) for rows in rows_of(groups, len(targets))]
         self.first = np.concatenate([first for first, _ in listed])
@@ -49,13 +55,17 @@ class Pairs:
         dy = targets[self.first] - targets[self.second]
         self.different = np.abs(dy) > margin + _ROUNDING
         agree = np.sign(dx) == np.sign(dy)
-        self.threshold = threshold if threshold is not None else _best_threshold(
-            np.abs(dx), ~self.different, agree & self.different
+        self.threshold = (
+            threshold
+            if threshold is not None
+            else _best_threshold(np.abs(dx), ~self.different, agree & self.different)
         )
         tied = np.abs(dx) <= self.threshold
         self._columns = (
-            np.where(dx == 0, 0.5, agree) * self.different, self.different.astype(np.float64),
-            np.where(self.different, agree & ~tied, tied).astype(np.float64), np.ones(len(dx)),
+            np.where(dx == 0, 0.5, agree) * self.different,
+            self.different.astype(np.float64),
+            np.where(self.different, agree & ~tied, tied).astype(np.float64),
+            np.ones(len(dx)),
         )
 
     def count(self, times: Floats) -> Floats:

@@ -97,11 +97,17 @@ def read_ratings(
         columns.update(dict.fromkeys((*_MANIFEST_COLUMNS, *row.extra)))
         if all(_holds(row, *condition) for condition in conditions):
             scores = dict(zip(SCORES, row.scores, strict=True))
-            clips.append(RatedClip(
-                row=row.number, video=row.video, path=Path(row.path), prompt=row.prompt,
-                generator=row.generator, raters=row.raters,
-                scores={name: score for name, score in scores.items() if not math.isnan(score)},
-            ))
+            clips.append(
+                RatedClip(
+                    row=row.number,
+                    video=row.video,
+                    path=Path(row.path),
+                    prompt=row.prompt,
+                    generator=row.generator,
+                    raters=row.raters,
+                    scores={name: score for name, score in scores.items() if not math.isnan(score)},
+                )
+            )
     for name, _, _ in conditions:
         if name not in columns:
             raise _no_column(path, name, columns)
@@ -133,9 +139,15 @@ def _prediction(
             stds[name] = _number(where, f"{alias}_std", std)
     seconds = row.get("seconds")
     return RatedClip(
-        row=number, video=video, path=locate(video, folder_of(path)), scores=scores, stds=stds,
-        prompt=_text(row.get("prompt")), generator=_text(row.get("generator")),
-        error=_text(row.get("error")), model=_text(row.get("model")),
+        row=number,
+        video=video,
+        path=locate(video, folder_of(path)),
+        scores=scores,
+        stds=stds,
+        prompt=_text(row.get("prompt")),
+        generator=_text(row.get("generator")),
+        error=_text(row.get("error")),
+        model=_text(row.get("model")),
         seconds=None if seconds in (None, "") else _number(where, "seconds", seconds),
     )
 
@@ -185,7 +197,10 @@ def _no_column(path: str | Path, name: str, columns: Mapping[str, None]) -> Inpu
 
 
 def match(
-    wanted: Sequence[RatedClip], offered: Sequence[RatedClip], *, wanted_folder: Path,
+    wanted: Sequence[RatedClip],
+    offered: Sequence[RatedClip],
+    *,
+    wanted_folder: Path,
     path: str | Path,
 ) -> tuple[list[RatedClip | None], list[RatedClip]]:
     """Finds for each wanted video its row among the offered ones.

@@ -81,7 +81,7 @@ class FeatureCache:
         try:
             data = path.read_bytes()  # a mapped file would crash the process if it were cut short
             tokens = from_bytes(data)["tokens"]
-            header = json.loads(data[8: 8 + int.from_bytes(data[:8], "little")])
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             problem = _problem(header.get("__metadata__", {}), tokens, _identity(digest, encoder))
         except FileNotFoundError:
             return None
@@ -185,8 +185,11 @@ def extract(
         return [(digest, own) for (_, (digest, _)), own in zip(batch, tokens)]
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("[red]{task.fields[failed]}[/red]"), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[failed]}[/red]"),
+        TimeRemainingColumn(),
     )
     outcomes = run_batches(
         unique, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers

@@ -256,9 +256,7 @@ def extract_features(
         return read_views(clip.path, encoders)
 
     @torch.inference_mode()
-    def compute(
-        batch: Sequence[tuple[Clip, Mapping[str, Tensor]]]
-    ) -> list[Tokens | Exception]:
+    def compute(batch: Sequence[tuple[Clip, Mapping[str, Tensor]]]) -> list[Tokens | Exception]:
         prompts = [clean(clip.prompt or "") for clip, _ in batch]
         joined = {}
         for name, encoder in encoders.items():
@@ -273,8 +271,10 @@ def extract_features(
     for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
         error = None if outcome.error is None else reason_of(outcome.error)
         row = FeatureRow(
-            video=outcome.item.video, prompt=outcome.item.prompt,
-            seconds=round(outcome.seconds, 3), error=error,
+            video=outcome.item.video,
+            prompt=outcome.item.prompt,
+            seconds=round(outcome.seconds, 3),
+            error=error,
         )
         folder.add(row, outcome.result)
         yield row

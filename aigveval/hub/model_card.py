@@ -52,7 +52,7 @@ CITATION = """\
 
 _LIMITS = {
     "semantic_lite": "`semantic` sees what resembles the 1000 ImageNet classes: it is weak on "
-                     "actions, counts, relations, style and text, and made for English prompts.",
+    "actions, counts, relations, style and text, and made for English prompts.",
     "motion_flow": "`motion` is judged by statistics of optical flow: it knows no bodies.",
 }
 _GENERAL_LIMITS = (
@@ -64,8 +64,17 @@ _GENERAL_LIMITS = (
 )
 _VALIDATION = re.compile(rf"eval_(.+)_(srocc|plcc|accuracy)_({'|'.join(SCORES)})")
 _OPTIONS = (
-    "epochs", "max_steps", "batch_size", "grad_accum", "learning_rate", "lora_learning_rate",
-    "align_epochs", "loss", "mismatch_probability", "ema", "seed",
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "grad_accum",
+    "learning_rate",
+    "lora_learning_rate",
+    "align_epochs",
+    "loss",
+    "mismatch_probability",
+    "ema",
+    "seed",
 )
 
 
@@ -172,26 +181,42 @@ def find_parts(config: Mapping[str, Any]) -> list[CardPart]:
         facts = catalogue["encoders"].get(f"{name}:{variant}" if variant else name)
         if not _catalogued(name, options):
             facts = None
-        parts.append(_part(
-            entry["dimension"], name, facts,
-            what=described.get(name, "an encoder of another package").rstrip("."),
-            tokens=f"{entry['num_tokens']} x {entry['dim']}",
-            options=options,
-        ))
+        parts.append(
+            _part(
+                entry["dimension"],
+                name,
+                facts,
+                what=described.get(name, "an encoder of another package").rstrip("."),
+                tokens=f"{entry['num_tokens']} x {entry['dim']}",
+                options=options,
+            )
+        )
     return parts
 
 
 def _part(
-    role: str, name: str, facts: Mapping[str, Any] | None, *, what: str, tokens: str,
+    role: str,
+    name: str,
+    facts: Mapping[str, Any] | None,
+    *,
+    what: str,
+    tokens: str,
     options: Mapping[str, Any] | None = None,
 ) -> CardPart:
     if facts is None:
         repository = name if role == "LLM" and HUB_ID.fullmatch(name) else None
-        chosen = [f"{key} {value}" for key, value in (options or {}).items()
-                  if key in ("model", "weights", "metrics", "flow") and value is not None]
+        chosen = [
+            f"{key} {value}"
+            for key, value in (options or {}).items()
+            if key in ("model", "weights", "metrics", "flow") and value is not None
+        ]
         source = f"[{name}](https://huggingface.co/{name})" if repository else ", ".join(chosen)
         return CardPart(
-            role=role, name=name, what=_plain(what), tokens=tokens, source=_plain(source) or "-",
+            role=role,
+            name=name,
+            what=_plain(what),
+            tokens=tokens,
+            source=_plain(source) or "-",
             licence=UNKNOWN if role == "LLM" or chosen or name not in ENCODERS else "Apache-2.0",
             repository=repository,
         )
@@ -210,8 +235,14 @@ def _part(
     else:
         source = "-"
     return CardPart(
-        role=role, name=name, what=_plain(facts["what"]), tokens=tokens, source=source,
-        licence=facts["licence"], advice=advice, repository=repository,
+        role=role,
+        name=name,
+        what=_plain(facts["what"]),
+        tokens=tokens,
+        source=source,
+        licence=facts["licence"],
+        advice=advice,
+        repository=repository,
     )
 
 
@@ -231,8 +262,11 @@ def _llm_kind(config: Mapping[str, Any]) -> str:
 
 
 def _dimensions(config: Mapping[str, Any]) -> str:
-    names = {"technical": "technical quality", "motion": "motion quality",
-             "semantic": "text-video alignment"}
+    names = {
+        "technical": "technical quality",
+        "motion": "motion quality",
+        "semantic": "text-video alignment",
+    }
     seen = {entry["dimension"] for entry in config["encoders"]}
     return ", ".join(names[name] for name in DIMENSIONS if name in seen) + " and overall"
 
@@ -266,12 +300,17 @@ def _results(tables: Sequence[FigureTable]) -> list[EvalResult]:
     """What the Hub shows beside the card: figures on data that had no say in the training."""
     return [
         EvalResult(
-            task_type=_TASK, dataset_type=re.sub(r"\W+", "-", table.data).strip("-").lower(),
-            dataset_name=table.data, metric_type=name, metric_name=f"{name.upper()} ({score})",
+            task_type=_TASK,
+            dataset_type=re.sub(r"\W+", "-", table.data).strip("-").lower(),
+            dataset_name=table.data,
+            metric_type=name,
+            metric_name=f"{name.upper()} ({score})",
             metric_value=round(figure.value, 4),
         )
-        for table in tables if table.measured
-        for name, row in table.rows.items() if name in ("srocc", "plcc")
+        for table in tables
+        if table.measured
+        for name, row in table.rows.items()
+        if name in ("srocc", "plcc")
         for score, figure in row.items()
     ]
 
@@ -369,9 +408,13 @@ def read_training(model: Path) -> Training | None:
     train, valid = (list(map(str, config.get(name) or [])) for name in ("train", "valid"))
     base = config.get("base")
     return Training(
-        train=list(map(_source_name, train)), valid=list(map(_source_name, valid)),
-        datasets=["/".join(source.partition(":")[0].split("/")[:2]) for source in train
-                  if _is_hub_id(source)],
+        train=list(map(_source_name, train)),
+        valid=list(map(_source_name, valid)),
+        datasets=[
+            "/".join(source.partition(":")[0].split("/")[:2])
+            for source in train
+            if _is_hub_id(source)
+        ],
         base=None if base is None else _source_name(str(base)),
         options={
             name: json.dumps(config[name]) if isinstance(config[name], dict) else str(config[name])
@@ -421,7 +464,8 @@ def read_evaluation(path: str | Path) -> FigureTable:
         rows: dict[str, dict[str, Figure]] = {
             name: {
                 str(score): Figure(**{key: known[name][key] for key in ("value", "low", "high")})
-                for score in SCORES if score in scores
+                for score in SCORES
+                if score in scores
                 if (known := scores[score]["figures"]).get(name, {}).get("value") is not None
             }
             for name in METRICS

@@ -75,17 +75,37 @@ def push_model(
     with tempfile.TemporaryDirectory() as temporary:
         saved, staged = Path(temporary, "saved"), Path(temporary, "staged")
         model.save_pretrained(saved, merge=merge)
-        stage(saved, staged, repo_id=repo_id, origin=_folder(getattr(model, "name_or_path", "")),
-              figures=figures, data=data, license=license, tags=tags or ())
+        stage(
+            saved,
+            staged,
+            repo_id=repo_id,
+            origin=_folder(getattr(model, "name_or_path", "")),
+            figures=figures,
+            data=data,
+            license=license,
+            tags=tags or (),
+        )
         return upload(
-            staged, repo_id, commit_message=commit_message, private=private, token=token,
-            commit_description=commit_description, revision=revision, create_pr=create_pr,
+            staged,
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            commit_description=commit_description,
+            revision=revision,
+            create_pr=create_pr,
         )
 
 
 def stage(
-    model: str | Path, out: str | Path, *, repo_id: str, origin: str | Path | None = None,
-    figures: Sequence[str | Path] = (), data: Sequence[str] = (), license: str | None = None,
+    model: str | Path,
+    out: str | Path,
+    *,
+    repo_id: str,
+    origin: str | Path | None = None,
+    figures: Sequence[str | Path] = (),
+    data: Sequence[str] = (),
+    license: str | None = None,
     tags: Sequence[str] = (),
 ) -> list[Path]:
     """Put what is published of a checkpoint into a folder, with its card.
@@ -110,7 +130,12 @@ def stage(
         raise CheckpointError(f"{out}: is not an empty folder")
     _check_portable(model)
     card = make_card(
-        model, repo_id=repo_id, origin=origin, figures=figures, data=data, license=license,
+        model,
+        repo_id=repo_id,
+        origin=origin,
+        figures=figures,
+        data=data,
+        license=license,
         tags=tags,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -124,9 +149,15 @@ def stage(
 
 
 def upload(
-    folder: str | Path, repo_id: str, *, commit_message: str | None = None,
-    commit_description: str | None = None, private: bool | None = None,
-    token: bool | str | None = None, revision: str | None = None, create_pr: bool = False,
+    folder: str | Path,
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
 ) -> CommitInfo:
     """Upload a folder as `stage` made it; the options are those of `push_model`.
 
@@ -138,14 +169,18 @@ def upload(
     api, folder = HfApi(token=token), Path(folder)
     additions = [
         CommitOperationAdd(path_in_repo=path.relative_to(folder).as_posix(), path_or_fileobj=path)
-        for path in sorted(folder.rglob("*")) if path.is_file()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     ]
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not revision.startswith("refs/pr"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         return api.create_commit(
-            repo_id, operations=additions, revision=revision, create_pr=create_pr,
+            repo_id,
+            operations=additions,
+            revision=revision,
+            create_pr=create_pr,
             commit_message=commit_message or "Upload model with aigveval",
             commit_description=commit_description,
         )

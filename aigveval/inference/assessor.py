@@ -44,8 +44,14 @@ class Assessor:
     """
 
     def __init__(
-        self, engine: Engine, *, name: str, batch_size: int = 8, workers: int = 2,
-        explain: bool = False, contributions: bool = False,
+        self,
+        engine: Engine,
+        *,
+        name: str,
+        batch_size: int = 8,
+        workers: int = 2,
+        explain: bool = False,
+        contributions: bool = False,
     ) -> None:
         if explain and not engine.explains:
             raise ModelError(
@@ -113,7 +119,10 @@ class Assessor:
         """
         size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
-            map(as_clip, items), prepare=self._prepare, compute=self._compute, batch_size=size,
+            map(as_clip, items),
+            prepare=self._prepare,
+            compute=self._compute,
+            batch_size=size,
             workers=self.workers if workers is None else workers,
         )
         for outcome in stop_at_our_fault(outcomes, batch_size=size):
@@ -126,12 +135,12 @@ class Assessor:
             raise VideoError(clip.video, problem)
         return self.engine.prepare(clip.path)
 
-    def _compute(
-        self, batch: Sequence[tuple[Clip, PreparedClip]]
-    ) -> Sequence[Scores | Exception]:
+    def _compute(self, batch: Sequence[tuple[Clip, PreparedClip]]) -> Sequence[Scores | Exception]:
         clips, prepared = zip(*batch)
         return self.engine.score(
-            prepared, [clip.prompt for clip in clips], explain=self.explain,
+            prepared,
+            [clip.prompt for clip in clips],
+            explain=self.explain,
             contributions=self.contributions,
         )
 
@@ -142,8 +151,13 @@ class Assessor:
         if clip.prompt is None:
             known["semantic"] = None
         return Assessment(
-            video=clip.video, prompt=clip.prompt, **known, model=self.name, version=__version__,
-            seconds=round(seconds, 3), error=error,
+            video=clip.video,
+            prompt=clip.prompt,
+            **known,
+            model=self.name,
+            version=__version__,
+            seconds=round(seconds, 3),
+            error=error,
         )
 
 
@@ -186,13 +200,19 @@ def load(
         number = _dtype_of(checkpoint, dtype, chosen)
         engine = load_engine(checkpoint, device=chosen, dtype=number)
     return Assessor(
-        engine, name=label(name, number), batch_size=batch_size, workers=workers, explain=explain,
+        engine,
+        name=label(name, number),
+        batch_size=batch_size,
+        workers=workers,
+        explain=explain,
         contributions=contributions,
     )
 
 
 def row_name(
-    model: str | os.PathLike[str], *, device: str | torch.device | None = None,
+    model: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
     dtype: DtypeName = "auto",
 ) -> str:
     """The field `model` of the rows that `load` with these options gives, without loading.

@@ -1,6 +1,6 @@
 """Engines: what drives a model and its processor on one device, from frames to named scores.
 
-    read_frames -> view -> batch -> run -> scores, and where it is asked for, explanations
+read_frames -> view -> batch -> run -> scores, and where it is asked for, explanations
 """
 
 from __future__ import annotations
@@ -89,8 +89,12 @@ class Engine(Protocol):
         """
 
     def score(
-        self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
-        explain: bool = False, contributions: bool = False,
+        self,
+        clips: Sequence[PreparedClip],
+        prompts: Sequence[str | None],
+        *,
+        explain: bool = False,
+        contributions: bool = False,
     ) -> Sequence[Scores | Exception]:
         """Scores as `score_views` does, with the clips' warnings and what else is asked for.
 
@@ -160,14 +164,20 @@ class ModelEngine:
 
     @torch.inference_mode()
     def score(
-        self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
-        explain: bool = False, contributions: bool = False,
+        self,
+        clips: Sequence[PreparedClip],
+        prompts: Sequence[str | None],
+        *,
+        explain: bool = False,
+        contributions: bool = False,
     ) -> list[Scores | Exception]:
         views = [clip.views for clip in clips]
         if explain or contributions:
             rows = self.explainer.explain(
-                self.batch(views, prompts), [clip.duration_seconds for clip in clips],
-                text=explain, contributions=self.supports_contributions,
+                self.batch(views, prompts),
+                [clip.duration_seconds for clip in clips],
+                text=explain,
+                contributions=self.supports_contributions,
             )
         else:
             rows = self.score_views(views, prompts)
@@ -232,8 +242,12 @@ class NoEngine:
         return []
 
     def score(
-        self, clips: Sequence[PreparedClip], prompts: Sequence[str | None], *,
-        explain: bool = False, contributions: bool = False,
+        self,
+        clips: Sequence[PreparedClip],
+        prompts: Sequence[str | None],
+        *,
+        explain: bool = False,
+        contributions: bool = False,
     ) -> list[Scores | Exception]:
         return []
 
@@ -241,9 +255,7 @@ class NoEngine:
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
 
 
-def load_engine(
-    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
-) -> ModelEngine:
+def load_engine(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> ModelEngine:
     """Loads the model, with its LLM in a number type, and the processor of a checkpoint.
 
     Raises:

@@ -47,8 +47,12 @@ class Explainer:
     """
 
     def __init__(
-        self, model: ScorerModel, tokenizer: PreTrainedTokenizerBase, *,
-        run: Callable[..., AIGVEvalOutput], max_new_tokens: int = MAX_NEW_TOKENS,
+        self,
+        model: ScorerModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        run: Callable[..., AIGVEvalOutput],
+        max_new_tokens: int = MAX_NEW_TOKENS,
         attempts: int = ATTEMPTS,
     ) -> None:
         self.model, self.tokenizer, self.run = model, tokenizer, run
@@ -78,7 +82,8 @@ class Explainer:
             for row, tries in self._tries(batch, output, named, durations).items():
                 answer = best_of(tries)
                 rows[row].update(
-                    explanation=dict(answer.reasoning), defects=answer.defects,
+                    explanation=dict(answer.reasoning),
+                    defects=answer.defects,
                     problems=tuple(one_line(f"{p.kind}: {p.detail}") for p in answer.problems),
                 )
         return [s if isinstance(s, Exception) else row for s, row in zip(named, rows)]
@@ -103,7 +108,10 @@ class Explainer:
         return output, name_scores(output, batch["slot_mask"])
 
     def _tries(
-        self, batch: dict[str, Any], output: Any, named: Sequence[Scores | Exception],
+        self,
+        batch: dict[str, Any],
+        output: Any,
+        named: Sequence[Scores | Exception],
         durations: Sequence[float],
     ) -> dict[int, list[Answer]]:
         """Answers of each row with scores: greedy at first, then sampled with fixed seeds."""
@@ -112,7 +120,10 @@ class Explainer:
             for row in named
         ]
         writer = AnswerWriter(
-            self.model, self.tokenizer, batch=batch, cache=cache_of(output),
+            self.model,
+            self.tokenizer,
+            batch=batch,
+            cache=cache_of(output),
             heads=answer_heads(self.model, batch, scores),
         )
         tries: dict[int, list[Answer]] = {
@@ -126,10 +137,14 @@ class Explainer:
                 todo, max_new_tokens=self.max_new_tokens, seed=attempt if attempt else None
             )
             for row, text in zip(todo, written):
-                tries[row].append(read_answer(
-                    text, scores=scores[row], duration_seconds=durations[row],
-                    times=self.model.config.answer_times,
-                ))
+                tries[row].append(
+                    read_answer(
+                        text,
+                        scores=scores[row],
+                        duration_seconds=durations[row],
+                        times=self.model.config.answer_times,
+                    )
+                )
         return tries
 
 
@@ -154,23 +169,24 @@ def read_answer(
     """
     length = TENTHS if times == "tenths" else duration_seconds
     answer = parse(
-        written.text, expected_scores=list(scores), duration_seconds=length,
+        written.text,
+        expected_scores=list(scores),
+        duration_seconds=length,
         finished=written.finished,
     )
     extra = [
         Problem(kind="unexpected_line", detail=f"{name}, which has no score")
         for name in DIMENSIONS
-        if name not in scores and (
-            name in answer.reasoning or any(d.dimension == name for d in answer.defects or ())
-        )
+        if name not in scores
+        and (name in answer.reasoning or any(d.dimension == name for d in answer.defects or ()))
     ]
     answer = replace(
         answer,
         scores={name: score for name, score in answer.scores.items() if name in scores},
         reasoning={name: text for name, text in answer.reasoning.items() if name in scores},
-        defects=None if answer.defects is None else tuple(
-            defect for defect in answer.defects if defect.dimension in scores
-        ),
+        defects=None
+        if answer.defects is None
+        else tuple(defect for defect in answer.defects if defect.dimension in scores),
     )
     found = check_consistency(answer, duration_seconds=length, slot_scores=scores)
     repeated = {problem.detail for problem in found if problem.kind == "repeats_itself"}
@@ -183,7 +199,10 @@ def read_answer(
 
 
 def contributions_of(
-    model: ScorerModel, batch: Mapping[str, Tensor], scores: Tensor, *,
+    model: ScorerModel,
+    batch: Mapping[str, Tensor],
+    scores: Tensor,
+    *,
     run: Callable[..., AIGVEvalOutput] | None = None,
 ) -> list[Contributions]:
     """How far each dimension's evidence moves the overall score, see `Contributions`.
@@ -210,7 +229,8 @@ def contributions_of(
     ][1:]
     inputs = {
         name: value.repeat(len(replaced), *[1] * (value.ndim - 1))
-        for name, value in batch.items() if name != "features"
+        for name, value in batch.items()
+        if name != "features"
     }
     found = (run or model)(features=torch.cat(replaced), **inputs).scores
     assert found is not None
@@ -220,9 +240,11 @@ def contributions_of(
     for full, (*without, baseline) in zip(scores[:, overall].double().tolist(), variants):
         moved = {name: round(full - score, 5) for name, score in zip(seen, without)}
         known = round(baseline, 5) + sum(moved.values())
-        rows.append(Contributions(
-            baseline=round(baseline, 5), residue=round(round(full, 5) - known, 5), **moved
-        ))
+        rows.append(
+            Contributions(
+                baseline=round(baseline, 5), residue=round(round(full, 5) - known, 5), **moved
+            )
+        )
     return rows
 
 

@@ -104,7 +104,7 @@ def _times(path: Path) -> tuple[VideoInfo, np.ndarray]:
     """What is known of the video, and the time of each frame in seconds."""
     first = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="fast")
     info, _ = read_frames(path, {"first": first})
-    return info, inspect(os.fspath(path)).times[:info.num_frames]
+    return info, inspect(os.fspath(path)).times[: info.num_frames]
 
 
 def _score(
@@ -117,14 +117,15 @@ def _score(
 ) -> Iterator[Window]:
     """Scores windows by the batch; the next batch is decoded meanwhile."""
     size = _batch_size(engine.requests, info)
-    batches = [spans[start:start + size] for start in range(0, len(spans), size)]
+    batches = [spans[start : start + size] for start in range(0, len(spans), size)]
     outcomes = run_batches(
         batches,
         prepare=lambda batch: _views(path, engine, batch, times),
         compute=lambda work: [
             engine.score_views(views, [prompt] * len(views)) for _, views in work
         ],
-        batch_size=1, workers=1,
+        batch_size=1,
+        workers=1,
     )
     for outcome in outcomes:
         if outcome.result is None:
@@ -144,7 +145,8 @@ def _score(
 def _batch_size(requests: Mapping[str, FrameRequest], info: VideoInfo) -> int:
     """How many windows' frames may be in memory at once; slow frames are as large as the video."""
     counts = [
-        len(request.indices(info.num_frames, info.fps)) for request in requests.values()
+        len(request.indices(info.num_frames, info.fps))
+        for request in requests.values()
         if request.stream == "slow"
     ]
     bytes_each = max(1, sum(counts)) * info.width * info.height * 3
@@ -162,6 +164,7 @@ def _views(
     path: Path, engine: Engine, spans: Sequence[tuple[float, float]], times: np.ndarray
 ) -> list[Views]:
     """Each stretch as a clip of its own, out of one decoding pass."""
+
     def within(wanted: FrameRequest, first: int, stop: int) -> FrameRequest:
         def indices(count: int, fps: float) -> np.ndarray:
             # `count` can be less than was thought: some files only show it when they are decoded.
@@ -173,7 +176,8 @@ def _views(
     requests = engine.requests
     wanted = {
         f"{number} {name}": within(request, *_frames(times, *span))
-        for number, span in enumerate(spans) for name, request in requests.items()
+        for number, span in enumerate(spans)
+        for name, request in requests.items()
     }
     _, found = read_frames(path, wanted, **engine.sizes)
     return [

@@ -27,9 +27,9 @@ from transformers import (
 
 from encoders.pretrained import is_repository, no_bars, reason_of
 from encoders.weights import WeightsError, build_once, fetch
-from .library_internals import LINEAR, without_lora
 
 from .config import ALL_LINEAR, EMBEDDED_LLM, ScorerConfig
+from .library_internals import LINEAR, without_lora
 
 # Raise the number when `_convert` changes what it writes: the folder in the cache is named so.
 _CONVERTED = f"{EMBEDDED_LLM}-float32-1"
@@ -111,7 +111,9 @@ def _four_bit(dtype: torch.dtype) -> dict[str, Any]:
     check_four_bit()
     return {
         "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         ),
         "device_map": {"": torch.cuda.current_device()},
@@ -181,8 +183,7 @@ def check_llm(llm: PreTrainedModel, config: ScorerConfig) -> None:
         found = getattr(own, field, None)
         if expected != found:
             raise ValueError(
-                f"{name}: the model was made for an LLM of {field} {expected}, "
-                f"this one has {found}"
+                f"{name}: the model was made for an LLM of {field} {expected}, this one has {found}"
             )
 
 
@@ -205,9 +206,7 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
     if targets == ALL_LINEAR:
         targets = sorted({key.rsplit(".", 1)[-1] for key in linear})
     missing = [
-        target
-        for target in targets
-        if not any(f".{key}".endswith(f".{target}") for key in linear)
+        target for target in targets if not any(f".{key}".endswith(f".{target}") for key in linear)
     ]
     if missing:
         raise ValueError(

@@ -109,9 +109,9 @@ class ScorerModel(PreTrainedModel):
         own = [f"{ENCODER_PREFIX}{name}." for name in self.config.trained_encoders]
         prefixes = ("model.projectors.", "model.detector.", *own)
         return {
-            key for key in self.state_dict()
-            if key.startswith(prefixes)
-            or (is_lora(key) and not key.startswith(ENCODER_PREFIX))
+            key
+            for key in self.state_dict()
+            if key.startswith(prefixes) or (is_lora(key) and not key.startswith(ENCODER_PREFIX))
         }
 
     def load_trained(self, state: dict[str, Tensor], *, source: Path) -> None:
@@ -141,7 +141,10 @@ class ScorerModel(PreTrainedModel):
         self.load_state_dict(state, strict=False)
 
     def detection_lines(
-        self, batch: Mapping[str, Any], scores: Sequence[Mapping[ScoreName, float]], *,
+        self,
+        batch: Mapping[str, Any],
+        scores: Sequence[Mapping[ScoreName, float]],
+        *,
         noise: float = 0.0,
     ) -> list[str]:
         """The line that the LLM reads of each clip's detected defects before it writes an answer.

@@ -1,7 +1,7 @@
 """Saved models: by which name they are opened, and what is in their folder.
 
-    config.json, model.safetensors      always: what was trained
-    llm/, encoders/NAME.safetensors     in a merged folder: the frozen parts too
+config.json, model.safetensors      always: what was trained
+llm/, encoders/NAME.safetensors     in a merged folder: the frozen parts too
 """
 
 import copy
@@ -64,10 +64,13 @@ class Checkpoint:
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(
-                self.source, **self.hub_options,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"],
-            ))
+            return Path(
+                snapshot_download(
+                    self.source,
+                    **self.hub_options,
+                    allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"],
+                )
+            )
         except Exception as error:  # the Hub client has a dozen kinds of errors
             reason = str(error).strip().splitlines()[0]
             raise OSError(

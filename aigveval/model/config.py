@@ -19,8 +19,12 @@ EMBEDDED_LLM = "smollm2-135m-instruct"
 # As LoRA's target_modules: every linear layer of the LLM but its output embedding.
 ALL_LINEAR = "all-linear"
 LORA = {
-    "r": 8, "alpha": 16, "dropout": 0.05, "target_modules": ["q_proj", "v_proj"],
-    "use_dora": False, "use_rslora": False,
+    "r": 8,
+    "alpha": 16,
+    "dropout": 0.05,
+    "target_modules": ["q_proj", "v_proj"],
+    "use_dora": False,
+    "use_rslora": False,
 }
 _ENTRY_TYPES = {
     "name": str,
@@ -37,7 +41,8 @@ OLD_OPTIONS = {"impressions": "score_hints", "signs": "detector"}
 OLD_VALUES = {"learn": {"reading": "distill"}}
 # Parts of the keys of a model's weights.
 OLD_WEIGHTS = {
-    ".told.": ".score_head.", "model.signs.whether.": "model.detector.presence.",
+    ".told.": ".score_head.",
+    "model.signs.whether.": "model.detector.presence.",
     "model.signs.degree.": "model.detector.severity.",
     "model.signs.when.": "model.detector.timing.",
 }
@@ -242,8 +247,13 @@ class AIGVEvalConfig(ScorerConfig):
         self.detector = check_names(detector)
         self.feature_token_id = feature_token_id
         super().__init__(
-            lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,
-            text_config=text_config, explains=explains, answer_times=answer_times, **kwargs,
+            lora=lora,
+            llm_4bit=llm_4bit,
+            level_token_ids=level_token_ids,
+            text_config=text_config,
+            explains=explains,
+            answer_times=answer_times,
+            **kwargs,
         )
 
     @classmethod

@@ -125,13 +125,17 @@ class DefectDetector(nn.Module):
             times: tuple[float, float] | tuple[None, None] = (None, None)
             if end - start < _WHOLE * self.steps:
                 times = start / self.steps * TENTHS, end / self.steps * TENTHS
-            detections.append(Detection(
-                defect=Defect(
-                    name=self.names[number], severity=min(5, max(1, round(severities[number]))),
-                    start_seconds=times[0], end_seconds=times[1],
-                ),
-                certainty=min(9, int(10 * sure[number])),
-            ))
+            detections.append(
+                Detection(
+                    defect=Defect(
+                        name=self.names[number],
+                        severity=min(5, max(1, round(severities[number]))),
+                        start_seconds=times[0],
+                        end_seconds=times[1],
+                    ),
+                    certainty=min(9, int(10 * sure[number])),
+                )
+            )
         return detections
 
     @staticmethod

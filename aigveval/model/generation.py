@@ -16,7 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    Cache, GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase,
+    Cache,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from prompts import ANSWER, SLOT, render_levels
@@ -156,8 +160,8 @@ class AnswerWriter:
         for row, (ids, count) in enumerate(zip(rows, shared)):
             own = ids[count:]
             self._mask[row, count:] = 0
-            self._mask[row, -len(own):] = 1
-            self._input_ids[row, -len(own):] = torch.tensor(own)
+            self._mask[row, -len(own) :] = 1
+            self._input_ids[row, -len(own) :] = torch.tensor(own)
         self._seen = {name: value for name, value in batch.items() if name not in _TEXT}
         self._deltas = model.rope_deltas
         self._cache = shortened(cache, scored.shape[1] - width) if model.keeps_all else None
@@ -184,7 +188,12 @@ class AnswerWriter:
         return written
 
     def sample(
-        self, rows: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float,
+        self,
+        rows: Sequence[int],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
         seed: int,
     ) -> list[Written]:
         """Answers of some rows, a row as often as it's named, all in one batch.
@@ -211,22 +220,25 @@ class AnswerWriter:
         cache = None if self._cache is None else rows_of(self._cache, chosen)
         if cache is None:
             for name, value in self._seen.items():
-                inputs[name] = value[chosen] if isinstance(value, Tensor) else [
-                    value[row] for row in rows
-                ]
+                inputs[name] = (
+                    value[chosen] if isinstance(value, Tensor) else [value[row] for row in rows]
+                )
         else:
             inputs[CACHE] = cache  # `generate` adds to it
             if self._deltas is not None:
                 self.model.rope_deltas = self._deltas[chosen]
         ends = self._end_ids()
         config = GenerationConfig(
-            max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=(ends or [0])[0],
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends or None,
+            pad_token_id=(ends or [0])[0],
             # where the LLM's vocabulary has room for it
-            suppress_tokens=self.model.placeholder_ids, **how,
+            suppress_tokens=self.model.placeholder_ids,
+            **how,
         )
         model: Any = self.model  # as above
         ids = model.generate(self._input_ids[chosen], generation_config=config, **inputs)
-        new = ids[:, self._input_ids.shape[1]:].tolist()
+        new = ids[:, self._input_ids.shape[1] :].tolist()
         return [self._written(row, tokens, ends) for row, tokens in zip(rows, new)]
 
     def _written(self, row: int, tokens: list[int], ends: list[int]) -> Written:
@@ -244,9 +256,11 @@ class AnswerWriter:
     def _end_ids(self) -> list[int]:
         own = self.model.generation_config.eos_token_id
         ends = [*own] if isinstance(own, (list, tuple)) else [own]
-        return list(dict.fromkeys(
-            int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None
-        ))
+        return list(
+            dict.fromkeys(
+                int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None
+            )
+        )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

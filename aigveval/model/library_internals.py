@@ -18,11 +18,13 @@ from ..versions import newer_than_tested, tested_ranges
 
 try:
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
     _PLAIN_LAYERS: tuple[type, ...] = (DynamicLayer, DynamicSlidingWindowLayer)
 except ImportError:
     _PLAIN_LAYERS = ()  # no cache is known to be plain then
 try:
     from transformers.pytorch_utils import Conv1D
+
     LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # Conv1D is GPT-2's linear layer
 except ImportError:
     LINEAR = (nn.Linear,)
@@ -42,7 +44,8 @@ def library(name: str) -> str:
 
 # What transformers calls the KV cache, in its outputs and in `generate`.
 CACHE = next(
-    name for name in ("cache", "past_key_values")
+    name
+    for name in ("cache", "past_key_values")
     if name in {field.name for field in fields(BaseModelOutputWithPast)}
 )
 
@@ -89,10 +92,12 @@ def _copied(cache: DynamicCache, count: int) -> Cache | None:
     """In a tenth of the time; None where a sliding window has dropped tokens already."""
     try:
         # Its constructor takes what iterating over it gives: keys, values, and a sliding window.
-        copied = DynamicCache([
-            (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), *rest)
-            for keys, values, *rest in cache
-        ])
+        copied = DynamicCache(
+            [
+                (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), *rest)
+                for keys, values, *rest in cache
+            ]
+        )
         layers = range(len(cache))
         same = all(copied.get_seq_length(n) == cache.get_seq_length(n) for n in layers)
         return copied if same and len(copied) == len(cache) else None
@@ -158,7 +163,8 @@ def without_lora(model: nn.Module, *, like: nn.Module) -> dict[str, Tensor]:
     """
     state = {
         key.replace(_FROZEN, "."): value
-        for key, value in model.state_dict().items() if not is_lora(key)
+        for key, value in model.state_dict().items()
+        if not is_lora(key)
     }
     if unknown := sorted(set(state) - set(like.state_dict())):
         raise ValueError(f"{library('peft')} has LoRA layers with unknown names: {unknown[:3]}")
@@ -217,8 +223,9 @@ def add_reference(trainer: Any, reference: PreTrainedModel, *, beta: float) -> N
         found = (trainer.ref_model, trainer.beta)
         add_fused_lm_head(reference, temperature=trainer.temperature)
     except (ImportError, AttributeError, TypeError) as error:
-        raise RuntimeError(f"{library('trl')} takes no reference model ({error}); set beta to 0") \
-            from error
+        raise RuntimeError(
+            f"{library('trl')} takes no reference model ({error}); set beta to 0"
+        ) from error
     assert found == (None, 0.0)
     trainer.beta = beta
     trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)

@@ -27,7 +27,11 @@ from prompts.rubric import MIN_SCORE, Score
 from .backbones import check_llm, inject_lora, load_llm, save_llm
 from .base import AIGVEvalOutput, ScorerModel
 from .checkpoint import (
-    frozen_llm, open_checkpoint, read_trained, split_encoders, with_saved_weights,
+    frozen_llm,
+    open_checkpoint,
+    read_trained,
+    split_encoders,
+    with_saved_weights,
     with_trained_weights,
 )
 from .config import AIGVEvalConfig, check_encoder, rename_weights
@@ -36,8 +40,16 @@ from .library_internals import cache_argument, expect_missing
 from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
 
 # Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.
-_PUSH_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "token", "revision",
-                 "create_pr", "tags")
+_PUSH_OPTIONS = (
+    "repo_id",
+    "commit_message",
+    "commit_description",
+    "private",
+    "token",
+    "revision",
+    "create_pr",
+    "tags",
+)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -93,7 +105,10 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
 
     @torch.no_grad()
     def detection_lines(
-        self, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]], *,
+        self,
+        batch: Mapping[str, Any],
+        scores: Sequence[Mapping[Score, float]],
+        *,
         noise: float = 0.0,
     ) -> list[str]:
         if self.model.detector is None:
@@ -164,14 +179,21 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
                 attention_mask = input_ids.new_ones(len(input_ids), past + input_ids.shape[1])
             if position_ids is None:
                 position_ids = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
-                position_ids = position_ids[:, -input_ids.shape[1]:]
+                position_ids = position_ids[:, -input_ids.shape[1] :]
         found = self.model(
-            input_ids, attention_mask, features, position_ids, use_cache=use_cache,
+            input_ids,
+            attention_mask,
+            features,
+            position_ids,
+            use_cache=use_cache,
             **cache_argument(self.model.language_model, cache),
         )
         return self._output(
-            found, slot_positions=slot_positions, slot_mask=slot_mask,
-            logits_to_keep=logits_to_keep, use_cache=use_cache,
+            found,
+            slot_positions=slot_positions,
+            slot_mask=slot_mask,
+            logits_to_keep=logits_to_keep,
+            use_cache=use_cache,
             output_last_hidden_state=output_last_hidden_state,
         )
 
@@ -207,7 +229,8 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
         for name, encoder in encoders.items():
             self.encoders[name] = copy.deepcopy(encoder).requires_grad_(True)
         self.config.trained_encoders = [
-            e["name"] for e in self.config.encoders
+            e["name"]
+            for e in self.config.encoders
             if e["name"] in {*self.config.trained_encoders, *encoders}
         ]
 
@@ -280,7 +303,11 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
         )
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, merge: bool = False, push_to_hub: bool = False,
+        self,
+        save_directory: str | Path,
+        *,
+        merge: bool = False,
+        push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
         """Write config, projectors, LoRA, and encoders that were trained.

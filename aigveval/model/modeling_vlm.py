@@ -79,8 +79,13 @@ class VlmConfig(ScorerConfig):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
         super().__init__(
-            lora=lora, llm_4bit=llm_4bit, level_token_ids=level_token_ids,
-            text_config=text_config, explains=explains, answer_times=answer_times, **kwargs,
+            lora=lora,
+            llm_4bit=llm_4bit,
+            level_token_ids=level_token_ids,
+            text_config=text_config,
+            explains=explains,
+            answer_times=answer_times,
+            **kwargs,
         )
 
     @property
@@ -119,7 +124,9 @@ class VlmBackbone(nn.Module):
     ) -> ModelOutput:
         """See `VlmModel.forward`; further arguments go to the vision-language model."""
         return self.vlm.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, **self.inputs(input_ids, visuals),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            **self.inputs(input_ids, visuals),
             **kwargs,
         )
 
@@ -233,17 +240,26 @@ class VlmModel(ScorerModel):
         if visuals is None and cache is None:
             raise ValueError("forward needs visuals, or the cache of a pass that had them")
         found = self.model(
-            input_ids, attention_mask, visuals, use_cache=use_cache,
+            input_ids,
+            attention_mask,
+            visuals,
+            use_cache=use_cache,
             **cache_argument(self.vlm.base_model, cache),
         )
         return self._output(
-            found, slot_positions=slot_positions, slot_mask=slot_mask,
-            logits_to_keep=logits_to_keep, use_cache=use_cache,
+            found,
+            slot_positions=slot_positions,
+            slot_mask=slot_mask,
+            logits_to_keep=logits_to_keep,
+            use_cache=use_cache,
             output_last_hidden_state=output_last_hidden_state,
         )
 
     def generate(
-        self, input_ids: Tensor, *, visuals: Sequence[Mapping[str, Tensor]] | None = None,
+        self,
+        input_ids: Tensor,
+        *,
+        visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **options: Any,
     ) -> Any:
         """`generate` of the vision-language model, which continues from its own cache.

@@ -40,9 +40,11 @@ class PrefixCache:
         cache = self._cache(start, input_ids) if start else None
         if cache is not None:
             rest["cache"] = cache
-            input_ids, slot_positions = input_ids[:, len(start):], slot_positions - len(start)
+            input_ids, slot_positions = input_ids[:, len(start) :], slot_positions - len(start)
         return self.model(
-            input_ids=input_ids, attention_mask=attention_mask, slot_positions=slot_positions,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            slot_positions=slot_positions,
             **rest,
         )
 
@@ -59,7 +61,7 @@ class PrefixCache:
         """A copy of the start's keys and values for each row."""
         kept = self._kept
         if kept is None or kept[0] != start:
-            found = self.model.model(input_ids[:1, :len(start)], use_cache=True)
+            found = self.model.model(input_ids[:1, : len(start)], use_cache=True)
             kept = self._kept = (start, cache_of(found))
         cache = repeated(kept[1], len(input_ids))  # the model adds to it
         if cache is None:

@@ -68,7 +68,9 @@ class QuestionProcessor(ProcessorMixin):
                 )
 
     def _encode(
-        self, prompts: Sequence[str | None], heads: Sequence[Sequence[int]] | None,
+        self,
+        prompts: Sequence[str | None],
+        heads: Sequence[Sequence[int]] | None,
         unscored: Sequence[str],
     ) -> BatchFeature:
         """See `AIGVEvalProcessor.encode_prompts`.
@@ -318,7 +320,8 @@ class AIGVEvalProcessor(QuestionProcessor):
 
     def _render(self, placeholders: Mapping[str, str], prompt: str | None) -> str:
         messages = build_messages(
-            placeholders, prompt,  # type: ignore[arg-type]
+            placeholders,
+            prompt,  # type: ignore[arg-type]
             score_hint=FEATURE_TOKEN if self.score_hints else None,
         )
         if self.chat_template is None:

@@ -45,9 +45,7 @@ class VlmProcessor(QuestionProcessor):
         ValueError: There's no chat template.
     """
 
-    def __init__(
-        self, tokenizer: Any, inner: ProcessorMixin, frames: Mapping[str, int]
-    ) -> None:
+    def __init__(self, tokenizer: Any, inner: ProcessorMixin, frames: Mapping[str, int]) -> None:
         template = getattr(inner, "chat_template", None) or tokenizer.chat_template
         if template is None:
             raise ValueError(f"the processor {type(inner).__name__} has no chat template")
@@ -155,11 +153,16 @@ class VlmProcessor(QuestionProcessor):
             # As numbers of frames in milliseconds, so that any times can be given.
             numbers = [round(1000 * float(time)) for time in times["fast"]]
             options = {
-                "videos": [moving], "do_sample_frames": False,
-                "video_metadata": [VideoMetadata(
-                    total_num_frames=numbers[-1] + 1, fps=1000.0, frames_indices=numbers,
-                    duration=numbers[-1] / 1000,
-                )],
+                "videos": [moving],
+                "do_sample_frames": False,
+                "video_metadata": [
+                    VideoMetadata(
+                        total_num_frames=numbers[-1] + 1,
+                        fps=1000.0,
+                        frames_indices=numbers,
+                        duration=numbers[-1] / 1000,
+                    )
+                ],
             }
         else:
             pictures += list(moving)
@@ -167,21 +170,26 @@ class VlmProcessor(QuestionProcessor):
         begin = self.tokenizer.bos_token
         try:
             found = self.inner(
-                text=[text], images=[pictures], return_tensors="pt",
-                add_special_tokens=not (begin and text.startswith(begin)), **options,
+                text=[text],
+                images=[pictures],
+                return_tensors="pt",
+                add_special_tokens=not (begin and text.startswith(begin)),
+                **options,
             )
         except ValueError as error:
             raise VideoError(name, " ".join(str(error).split())) from error
         own = {"attention_mask", "token_type_ids", "mm_token_type_ids"}  # follow from the tokens
         return {
-            key: value[0] if key == "input_ids" else value for key, value in found.items()
+            key: value[0] if key == "input_ids" else value
+            for key, value in found.items()
             if isinstance(value, Tensor) and key not in own
         }
 
     def blank(self) -> dict[str, Tensor]:
         """A black clip as the model takes it, in place of one that cannot be read."""
         black = Frames(
-            pixels=torch.zeros(2, 3, 64, 64, dtype=torch.uint8), indices=np.arange(2),
+            pixels=torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
+            indices=np.arange(2),
             timestamps_seconds=np.arange(2.0),
         )
         return self.encode_frames({"slow": black, "fast": black})
@@ -243,9 +251,12 @@ class VlmProcessor(QuestionProcessor):
         content = [_text(first), *_pictures(slow), _text(second), *moving, _text(_END + rest)]
         given = _text(system["content"])
         try:
-            return self._apply([
-                {"role": "system", "content": [given]}, {"role": "user", "content": content},
-            ])
+            return self._apply(
+                [
+                    {"role": "system", "content": [given]},
+                    {"role": "user", "content": content},
+                ]
+            )
         except TemplateError:  # as where a template knows no system role
             given["text"] += "\n"
             return self._apply([{"role": "user", "content": [given, *content]}])

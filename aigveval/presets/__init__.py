@@ -107,7 +107,10 @@ def _part(role: str, name: str, facts: Mapping[str, Any]) -> Part:
                 f"and put it into {path.parent}"
             )
     return Part(
-        role=role, name=name, here=here, advice=advice,
+        role=role,
+        name=name,
+        here=here,
+        advice=advice,
         lower_bound=facts.get("lower_bound", False),
         **{key: facts[key] for key in ("what", "parameters", "licence", "download_mb", "get")},
     )

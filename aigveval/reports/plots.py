@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which the colour-blind can distinguish.
 _COLOURS = {
-    "overall": "#000000", "technical": "#0072b2", "motion": "#d55e00", "semantic": "#009e73",
+    "overall": "#000000",
+    "technical": "#0072b2",
+    "motion": "#d55e00",
+    "semantic": "#009e73",
 }
 _WIDTH, _PANEL_HEIGHT = 10.0, 2.8  # inches
 _DPI = 110
@@ -100,8 +103,14 @@ def _draw_scores(axes: Axes, timeline: Timeline) -> None:
         if len(known) == 1:  # a point would be hard to see
             times, values = [known[0].start_seconds, known[0].end_seconds], values.repeat(2)
         axes.plot(
-            times, values, color=colour, label=name, marker="o", markersize=3,
-            linewidth=2.2 if main else 1.2, zorder=4 if main else 3,
+            times,
+            values,
+            color=colour,
+            label=name,
+            marker="o",
+            markersize=3,
+            linewidth=2.2 if main else 1.2,
+            zorder=4 if main else 3,
         )
     axes.set_ylim(MIN_SCORE - 0.1, MAX_SCORE + 0.1)
     axes.set_ylabel("score, 1 to 5")
@@ -149,13 +158,16 @@ def plot_check(report: Report, path: str | os.PathLike[str]) -> None:
     for axis, (draw_panel, name) in zip(axes, panels):
         draw_panel(axis, report, name)
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(panels):]:
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
     names = one_line(", ".join(os.path.basename(name) for name in report.sources), limit=90)
     things = "pairs" if report.pairs else "rows"
     figure.suptitle(
-        _plain(f"{names}: {report.rows:,} {things}, {report.videos:,} videos, "
-               f"{report.prompts:,} prompts"), fontsize=11,
+        _plain(
+            f"{names}: {report.rows:,} {things}, {report.videos:,} videos, "
+            f"{report.prompts:,} prompts"
+        ),
+        fontsize=11,
     )
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -181,11 +193,19 @@ def _draw_histogram(axis: Any, report: Report, name: str) -> None:
     shown = parts if len(parts) <= _SHOWN_PARTS else parts[: _SHOWN_PARTS - 1]
     stacks = [(part, np.array(scores.histogram[part])) for part in shown]
     if len(shown) < len(parts):
-        rest = [scores.histogram[part] for part in parts[len(shown):]]
+        rest = [scores.histogram[part] for part in parts[len(shown) :]]
         stacks.append((f"{len(rest)} others", np.sum(rest, axis=0)))
     for part, counts in stacks:
-        axis.bar(edges[:-1], counts, np.diff(edges), below, align="edge", label=_plain(part),
-                 edgecolor="white", linewidth=0.5)
+        axis.bar(
+            edges[:-1],
+            counts,
+            np.diff(edges),
+            below,
+            align="edge",
+            label=_plain(part),
+            edgecolor="white",
+            linewidth=0.5,
+        )
         below += counts
     axis.axvline(scores.mean, color="black", linewidth=1, linestyle="--")
     axis.set_title(
@@ -218,7 +238,8 @@ def _draw_generators(axis: Any, report: Report, name: str) -> None:
     if score is not None:
         rated = [
             (report.generator_means[generator][score], f"{generator} ({count:,})")
-            for generator, count in counts if score in report.generator_means.get(generator, {})
+            for generator, count in counts
+            if score in report.generator_means.get(generator, {})
         ]
         _draw_bars(axis, [(label, mean) for mean, label in sorted(rated, reverse=True)])
         axis.set_xlim(report.scale.low, report.scale.high)
@@ -230,8 +251,9 @@ def _draw_generators(axis: Any, report: Report, name: str) -> None:
 
 
 def _draw_parts(axis: Any, report: Report, name: str) -> None:
-    shared = {o.part: o for o in sorted(report.overlaps, key=lambda o: o.shared)
-              if o.what == "prompts"}
+    shared = {
+        o.part: o for o in sorted(report.overlaps, key=lambda o: o.shared) if o.what == "prompts"
+    }
     parts = sorted(report.parts.items(), key=lambda item: -item[1])[:_SHOWN_GENERATORS]
     bars = []
     for part, count in parts:
@@ -246,8 +268,10 @@ def _draw_parts(axis: Any, report: Report, name: str) -> None:
 
 def _draw_bars(axis: Any, bars: Sequence[tuple[str, float]]) -> None:
     axis.barh(range(len(bars)), [length for _, length in bars], color=_BEST)
-    labels = [_plain("\n".join(one_line(line, limit=36) for line in label.split("\n")))
-              for label, _ in bars]
+    labels = [
+        _plain("\n".join(one_line(line, limit=36) for line in label.split("\n")))
+        for label, _ in bars
+    ]
     axis.set_yticks(range(len(bars)), labels, fontsize=7)
     axis.invert_yaxis()
     axis.tick_params(axis="x", labelsize=8)

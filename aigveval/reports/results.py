@@ -26,7 +26,12 @@ from prompts import DIMENSIONS, render_defects
 from prompts.parsing import read_defects
 
 from ..assessment import (
-    CONTRIBUTION_FIELDS, DEFECT_FIELDS, EXPLANATION_FIELDS, ROW_FIELDS, SCORE_FIELDS, Assessment,
+    CONTRIBUTION_FIELDS,
+    DEFECT_FIELDS,
+    EXPLANATION_FIELDS,
+    ROW_FIELDS,
+    SCORE_FIELDS,
+    Assessment,
     defect_to_dict,
 )
 from ..errors import UsageError, one_line
@@ -231,9 +236,10 @@ class ResultsFile:
     def _rewrite(self) -> None:
         """Replaces the file at once, so that a kill leaves the old rows or the new ones."""
         self._extras = {extra for row in self.rows for extra in row.extras}
-        with replaced(self._stream_path) as whole, open(
-            whole, "w", encoding="utf-8", newline=""
-        ) as file:
+        with (
+            replaced(self._stream_path) as whole,
+            open(whole, "w", encoding="utf-8", newline="") as file,
+        ):
             self._append(file, self.rows, self._extras)
 
     def _open(self) -> None:
@@ -307,7 +313,8 @@ def take_earlier(
     planned = set(planned)
     if resume:
         done = {
-            row.key(): row for row in rows
+            row.key(): row
+            for row in rows
             if row.error is None and row.key() in planned and set(extras) <= set(row.extras)
         }
         others = [row for row in rows if row.key() not in planned]

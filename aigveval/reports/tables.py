@@ -26,9 +26,12 @@ Cell = str | int | float | Estimate | None
 
 LABELS = {
     **{name: metric.label for name, metric in METRICS.items()},
-    "plcc_fitted": "PLCC, logistic", "rmse_fitted": "RMSE, logistic",
-    "pair_accuracy": "pair accuracy", "pair_accuracy_ties": "pair accuracy, ties",
-    "within_generators": "inside generators", "between_generators": "generators' means",
+    "plcc_fitted": "PLCC, logistic",
+    "rmse_fitted": "RMSE, logistic",
+    "pair_accuracy": "pair accuracy",
+    "pair_accuracy_ties": "pair accuracy, ties",
+    "within_generators": "inside generators",
+    "between_generators": "generators' means",
     "within_prompts": "inside prompts",
 }
 TABLE_SUFFIXES = (".json", ".md", ".tex", ".txt")
@@ -36,8 +39,11 @@ _PROMPT_CHARS = 60
 WIDTH = 150  # where there is no terminal: four scores with their intervals fit
 _GROUP_FIGURES = tuple(name for name in METRICS if name != "main")
 _HUMAN = (
-    *_GROUP_FIGURES, "pair_accuracy", "within_generators/srocc",
-    "within_prompts/srocc", "within_prompts/pair_accuracy",
+    *_GROUP_FIGURES,
+    "pair_accuracy",
+    "within_generators/srocc",
+    "within_prompts/srocc",
+    "within_prompts/pair_accuracy",
 )
 
 
@@ -115,11 +121,15 @@ def _parts(evaluation: Evaluation) -> list[Table]:
         rows += _figure_rows(columns, prefix=f"{LABELS[part]}: ")
     if not rows:
         return []
-    return [Table(
-        title="Inside and between groups", header=["", *evaluation.scores], rows=rows,
-        note="Inside generators or prompts: mean over those with three clips or more; pairs are of "
-        "one prompt. Generators' means: one point per generator, the model level.",
-    )]
+    return [
+        Table(
+            title="Inside and between groups",
+            header=["", *evaluation.scores],
+            rows=rows,
+            note="Inside generators or prompts: mean over those with three clips or more; pairs are of "
+            "one prompt. Generators' means: one point per generator, the model level.",
+        )
+    ]
 
 
 def _human(evaluation: Evaluation) -> list[Table]:
@@ -134,11 +144,15 @@ def _human(evaluation: Evaluation) -> list[Table]:
                 rows.append([f"{label(name)}, {who}", *columns])
     if not rows:
         return []
-    return [Table(
-        title="Human ceiling", header=["", *evaluation.scores], rows=rows,
-        note="Each rater against the mean of the other raters, averaged over raters; and the "
-        "predictions against the same means of the others.",
-    )]
+    return [
+        Table(
+            title="Human ceiling",
+            header=["", *evaluation.scores],
+            rows=rows,
+            note="Each rater against the mean of the other raters, averaged over raters; and the "
+            "predictions against the same means of the others.",
+        )
+    ]
 
 
 def _comparison(evaluation: Evaluation) -> list[Table]:
@@ -149,12 +163,15 @@ def _comparison(evaluation: Evaluation) -> list[Table]:
             for name, each in values.comparison.items()
         ]
         if rows:
-            found.append(Table(
-                title=f"{score}: first minus second predictor",
-                header=["", "first", "second", "difference", "p"], rows=rows,
-                note=f"First: {evaluation.predictions}; second: {evaluation.against}. Paired "
-                "bootstrap: both are measured on the same samples; p is two-sided.",
-            ))
+            found.append(
+                Table(
+                    title=f"{score}: first minus second predictor",
+                    header=["", "first", "second", "difference", "p"],
+                    rows=rows,
+                    note=f"First: {evaluation.predictions}; second: {evaluation.against}. Paired "
+                    "bootstrap: both are measured on the same samples; p is two-sided.",
+                )
+            )
     return found
 
 
@@ -171,8 +188,10 @@ def group_table(
     figures = [n for n in _GROUP_FIGURES if any(n in group.figures for group in ordered)]
     rows: list[list[Cell]] = [
         [
-            one_line(names[group.number], limit=_PROMPT_CHARS), group.clips,
-            group.prediction.value, group.rating.value,
+            one_line(names[group.number], limit=_PROMPT_CHARS),
+            group.clips,
+            group.prediction.value,
+            group.rating.value,
             *(group.figures.get(name) for name in figures),
         ]
         for group in ordered
@@ -186,7 +205,10 @@ def board_tables(board: Leaderboard) -> list[Table]:
     scores = [board.by, *(name for name in board.places[0].scores if name != board.by)]
     rows: list[list[Cell]] = [
         [
-            place.generator, _rank(place), place.groups, place.clips,
+            place.generator,
+            _rank(place),
+            place.groups,
+            place.clips,
             *(place.scores[name] for name in scores),
         ]
         for place in board.places
@@ -231,8 +253,13 @@ def as_rich(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich = RichTable(title=Text(table.title), caption=Text(table.note), show_edge=False,
-                     title_justify="left", caption_justify="left")
+    rich = RichTable(
+        title=Text(table.title),
+        caption=Text(table.note),
+        show_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
     for index, name in enumerate(table.header):
         rich.add_column(Text(name), justify="right" if index else "left", overflow="fold")
     for row in table.rows:
@@ -294,20 +321,29 @@ def as_latex(found: Sequence[Table]) -> str:
         columns = "l" + "r" * (len(table.header) - 1)
         caption = f"{table.title}. {table.note}".rstrip().removesuffix(".") + "."
         body = [" & ".join(map(_latex_cell, row)) + " \\\\" for row in table.rows]
-        parts.append("\n".join([
-            "\\begin{table}", "\\centering", f"\\caption{{{_latex(caption)}}}",
-            f"\\begin{{tabular}}{{{columns}}}", "\\toprule",
-            " & ".join(map(_latex, table.header)) + " \\\\", "\\midrule", *body, "\\bottomrule",
-            "\\end{tabular}", "\\end{table}",
-        ]))
+        parts.append(
+            "\n".join(
+                [
+                    "\\begin{table}",
+                    "\\centering",
+                    f"\\caption{{{_latex(caption)}}}",
+                    f"\\begin{{tabular}}{{{columns}}}",
+                    "\\toprule",
+                    " & ".join(map(_latex, table.header)) + " \\\\",
+                    "\\midrule",
+                    *body,
+                    "\\bottomrule",
+                    "\\end{tabular}",
+                    "\\end{table}",
+                ]
+            )
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def _latex_cell(cell: Cell) -> str:
     if isinstance(cell, Estimate) and cell.value is not None and cell.low is not None:
-        return (
-            f"${cell.value:.3f}$ {{\\scriptsize $[{cell.low:.3f}, {cell.high:.3f}]$}}"
-        )
+        return f"${cell.value:.3f}$ {{\\scriptsize $[{cell.low:.3f}, {cell.high:.3f}]$}}"
     if isinstance(cell, Estimate) and cell.value is not None:
         return f"${cell.value:.3f}$"
     return f"${cell:.3f}$" if isinstance(cell, float) else _latex(show(cell))
@@ -315,8 +351,12 @@ def _latex_cell(cell: Cell) -> str:
 
 def _latex(text: str) -> str:
     special = {
-        "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
-        "<": "$<$", ">": "$>$", **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     }
     return "".join(special.get(character, character) for character in text)
 

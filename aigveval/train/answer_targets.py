@@ -88,7 +88,8 @@ class FromDetections:
         own = parse(item["answer"] or "").scores
         scores: dict[Score, float] = {
             name: round(float(np.clip(own[name] + _SHIFT * random.normal(), 1, 5)), 1)
-            for name in SCORES if name in own
+            for name in SCORES
+            if name in own
         }
         names = [name for name in self.names if DEFECTS[name].dimension in scores]
         count = min(len(names), int(random.choice((0, 1, 1, 2, 2, 3, 3))))
@@ -99,7 +100,10 @@ class FromDetections:
         ]
         named = _by_dimension(one.defect for one in detections if one.certainty >= NAMED_FROM)
         reasoning = write_reasoning(
-            scores, named, split="train", variant=int(random.integers(self.variants)),
+            scores,
+            named,
+            split="train",
+            variant=int(random.integers(self.variants)),
             degrees=False,
         )
         answer = Answer(scores=scores, defects=named, reasoning=reasoning)
@@ -111,15 +115,15 @@ def _by_dimension(defects: Iterable[Defect]) -> tuple[Defect, ...]:
     return tuple(sorted(defects, key=lambda defect: DIMENSIONS.index(defect.dimension)))
 
 
-def _defect(
-    name: str, scores: Mapping[Score, float], random: np.random.Generator
-) -> Defect:
+def _defect(name: str, scores: Mapping[Score, float], random: np.random.Generator) -> Defect:
     most = highest_severity(scores[DEFECTS[name].dimension])
     times: tuple[float, float] | tuple[None, None] = (None, None)
     if random.random() < 0.5:
         start, end = sorted(random.choice(_STEPS + 1, 2, replace=False).tolist())
         times = start * 10 / _STEPS, end * 10 / _STEPS
     return Defect(
-        name=name, severity=int(random.integers(1, most + 1)),
-        start_seconds=times[0], end_seconds=times[1],
+        name=name,
+        severity=int(random.integers(1, most + 1)),
+        start_seconds=times[0],
+        end_seconds=times[1],
     )

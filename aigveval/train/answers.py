@@ -62,7 +62,11 @@ def read_answer_parts(config: FitConfig, paths: Sequence[str]) -> list[Part]:
 
 
 def read_answers(
-    path: str | Path, *, scale: Scale = MOS, times: Times = "tenths", variants: int = 1,
+    path: str | Path,
+    *,
+    scale: Scale = MOS,
+    times: Times = "tenths",
+    variants: int = 1,
     seed: int = 0,
 ) -> list[TrainingRow]:
     """The clips of a file of `aigveval cot`, or of a manifest, of whose labels answers are made.
@@ -108,10 +112,16 @@ def _from_labels(
         if labels.attributions is None or not labels.scores:
             row = labels.row
             if labels.scores:
-                rows.append(TrainingRow(
-                    video=row.path, prompt=row.prompt, scores=tuple(known), group=row.group,
-                    generator=row.generator, weight=row.weight,
-                ))
+                rows.append(
+                    TrainingRow(
+                        video=row.path,
+                        prompt=row.prompt,
+                        scores=tuple(known),
+                        group=row.group,
+                        generator=row.generator,
+                        weight=row.weight,
+                    )
+                )
             continue
         if times == "tenths":
             labels = with_length(labels, str(path))
@@ -124,8 +134,13 @@ def _from_labels(
 
 def _answer_row(row: CotRow, answers: Sequence[str]) -> AnswerRow:
     return AnswerRow(
-        video=row.video, prompt=row.video_prompt, scores=row.scores, group=row.group,
-        generator=row.generator, weight=row.weight, answers=tuple(dict.fromkeys(answers)),
+        video=row.video,
+        prompt=row.video_prompt,
+        scores=row.scores,
+        group=row.group,
+        generator=row.generator,
+        weight=row.weight,
+        answers=tuple(dict.fromkeys(answers)),
         clip_length=TENTHS if row.times == "tenths" else row.clip_length,
     )
 
@@ -139,7 +154,9 @@ def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_answers(
-    batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, answers: Sequence[str],
+    batch: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[str],
     detections: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A batch of questions, each with its answer in place of the slots.
@@ -163,15 +180,19 @@ def with_answers(
     questions = question_ids(batch, tokenizer)
     for question, answer, line in zip(questions, answers, lines, strict=True):
         levels, text = split_levels(answer)
-        head, rest = (tokenizer(part, add_special_tokens=False).input_ids if part else []
-                      for part in (levels + line, text))
+        head, rest = (
+            tokenizer(part, add_special_tokens=False).input_ids if part else []
+            for part in (levels + line, text)
+        )
         written.append([*rest, tokenizer.eos_token_id])
         rows.append([*question, *head, *written[-1]])
     pad = tokenizer.pad_token_id or 0
     ones = [[1] * len(row) for row in rows]
     return {
-        **evidence_of(batch), "input_ids": _left_padded(rows, pad),
-        "attention_mask": _left_padded(ones, 0), "targets": _left_padded(written, IGNORED),
+        **evidence_of(batch),
+        "input_ids": _left_padded(rows, pad),
+        "attention_mask": _left_padded(ones, 0),
+        "targets": _left_padded(written, IGNORED),
     }
 
 

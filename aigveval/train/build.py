@@ -66,8 +66,11 @@ class Built:
         return Collator(encode_prompts=encode, pack_features=pack_features)
 
     def dataset(
-        self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
-        cache: FeatureCache, **options: Any,
+        self,
+        rows: Sequence[Sequence[TrainingRow]],
+        digests: Mapping[str, str],
+        cache: FeatureCache,
+        **options: Any,
     ) -> QualityDataset:
         """Rows as this model takes them; for the options see `QualityDataset`."""
         if self.is_vlm:
@@ -124,8 +127,13 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
     made = [_make_encoder(entry) for entry in config.encoders]  # first, as some may be missing
     llm = load_llm(config.llm, dtype=_dtype(config), four_bit=config.llm_4bit)
     model_config = AIGVEvalConfig.from_encoders(
-        made, llm=config.llm, lora=config.lora, llm_4bit=config.llm_4bit,
-        projector_hidden=config.projector_hidden, score_hints=config.score_hints, **_noise(config),
+        made,
+        llm=config.llm,
+        lora=config.lora,
+        llm_4bit=config.llm_4bit,
+        projector_hidden=config.projector_hidden,
+        score_hints=config.score_hints,
+        **_noise(config),
     )
     by_name = {encoder.spec.name: encoder for encoder in made}
     processor = AIGVEvalProcessor.from_config(model_config)
@@ -151,9 +159,7 @@ def _build_vlm(config: FitConfig) -> Built:
         )
     assert config.vlm is not None
     vlm = load_vlm(config.vlm, dtype=_dtype(config), four_bit=config.llm_4bit)
-    made = VlmConfig(
-        vlm=config.vlm, lora=config.lora, llm_4bit=config.llm_4bit, **config.frames
-    )
+    made = VlmConfig(vlm=config.vlm, lora=config.lora, llm_4bit=config.llm_4bit, **config.frames)
     processor = VlmProcessor.from_config(made)
     return Built(model=VlmModel(made, vlm=vlm), processor=processor, encoders=[], trained=[])
 

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import (
-    BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn,
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from safetensors import safe_open
@@ -38,9 +43,16 @@ _TITLES = {"srocc": "mean SROCC", "accuracy": "mean accuracy"}
 def steps_bar(console: Console) -> Progress:
     """A bar of steps whose tasks have a field `note`."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("steps"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-        TextColumn("<"), TimeRemainingColumn(), console=console, transient=True,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("<"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
 
 
@@ -83,16 +95,24 @@ class ProgressCallback(TrainerCallback):
         self._update(state, "Validating")
 
     def on_log(
-        self, args: Any, state: TrainerState, control: Any,
-        logs: Mapping[str, float] | None = None, **kwargs: Any,
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         if logs and logs.get(self.shown) is not None:
             self.value = logs[self.shown]
             self._update(state)
 
     def on_evaluate(
-        self, args: Any, state: TrainerState, control: Any,
-        metrics: Mapping[str, float] | None = None, **kwargs: Any,
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         if not state.is_world_process_zero or metrics is None:
             return
@@ -102,9 +122,11 @@ class ProgressCallback(TrainerCallback):
         note = self._note()
         self.console.print(
             f"epoch {state.epoch or 0:g} of {state.num_train_epochs:g}, step {state.global_step}: "
-            + (f"{note}, " if note else "") + f"{_TITLES[self.main]} [bold]{value:.4f}[/bold]"
+            + (f"{note}, " if note else "")
+            + f"{_TITLES[self.main]} [bold]{value:.4f}[/bold]"
             + (" [green](best so far)[/green]" if best else ""),
-            highlight=False, soft_wrap=True,
+            highlight=False,
+            soft_wrap=True,
         )
         found = {name.removeprefix("eval_"): number for name, number in metrics.items()}
         print_metrics(self.console, found, self.parts)
@@ -124,7 +146,9 @@ class ProgressCallback(TrainerCallback):
     def _update(self, state: TrainerState, description: str = "Training") -> None:
         if self._bar is not None:
             self._bar.update(
-                self._task, completed=state.global_step, note=self._note(),
+                self._task,
+                completed=state.global_step,
+                note=self._note(),
                 description=description,
             )
 
@@ -197,8 +221,10 @@ class SaveCallback(TrainerCallback):
             raise KeyboardInterrupt
         self._signalled = True
         self.console.print(
-            "Saving after this step; a second Ctrl-C stops at once.", style="yellow",
-            highlight=False, soft_wrap=True,
+            "Saving after this step; a second Ctrl-C stops at once.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-
 from ..data.scales import Scale
 from ..errors import InputError, UsageError
 from ..model.config import LORA, new_options
@@ -22,8 +21,17 @@ from .rewards import NAMES
 
 LOSS_TERMS = ("level", "plcc", "rank", "group_rank", "pair")
 FROM_BASE = ("llm", "encoders", "vlm", "frames", "lora", "projector_hidden", "score_hints")
-_NOT_BESIDE_VLM = ("llm", "encoders", "train_encoders", "align_epochs", "detector",
-                   "feature_dropout", "feature_noise", "projector_hidden", "score_hints")
+_NOT_BESIDE_VLM = (
+    "llm",
+    "encoders",
+    "train_encoders",
+    "align_epochs",
+    "detector",
+    "feature_dropout",
+    "feature_noise",
+    "projector_hidden",
+    "score_hints",
+)
 _POSITIVE = """
     epochs max_steps batch_size eval_batch_size grad_accum group_size learning_rate save_steps
     early_stop threads workers encode_batch_size projector_hidden align_learning_rate save_minutes
@@ -33,8 +41,12 @@ _NOT_NEGATIVE = """
     rank_min_difference seed align_epochs score_weight text_weight best_mix"""
 _SHARES = "feature_dropout smoothing mismatch_probability prompt_dropout"
 _KINDS = {
-    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
-    "list": "a list", "dict": "a mapping",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
 }
 
 
@@ -75,10 +87,16 @@ class GrpoOptions:
     max_new_tokens: int = 160
     clip: float = 0.2
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
-    rewards: dict[str, Any] = field(default_factory=lambda: {
-        "format": 1.0, "smooth": 1.0, "defect_f1": 1.0, "time_iou": 0.5, "consistency": 1.0,
-        "length": 0.25,
-    })
+    rewards: dict[str, Any] = field(
+        default_factory=lambda: {
+            "format": 1.0,
+            "smooth": 1.0,
+            "defect_f1": 1.0,
+            "time_iou": 0.5,
+            "consistency": 1.0,
+            "length": 0.25,
+        }
+    )
 
     def __post_init__(self) -> None:
         _require(self, "group", lambda v: v >= 2, "be at least 2")
@@ -367,27 +385,47 @@ class FitConfig:
                 raise FitError(f"{name} has no place beside vlm, which sees the frames itself")
         distills = self.learn == "distill"
         for wrong, message in (
-            (self.frames and self.vlm is None,
-             "frames needs a vlm; encoders have frames of their own"),
-            (self.train_encoders and self.align_epochs,
-             "align_epochs needs cached tokens, which train_encoders have none of"),
-            (distills and self.train_encoders,
-             "learn: distill trains the LoRA alone, no train_encoders"),
-            (distills and self.fsdp,
-             "learn: distill can't be combined with fsdp; use DDP (fsdp: false)"),
-            (self.fsdp and self.ema is not None,
-             "ema can't be combined with fsdp; use DDP (fsdp: false)"),
+            (
+                self.frames and self.vlm is None,
+                "frames needs a vlm; encoders have frames of their own",
+            ),
+            (
+                self.train_encoders and self.align_epochs,
+                "align_epochs needs cached tokens, which train_encoders have none of",
+            ),
+            (
+                distills and self.train_encoders,
+                "learn: distill trains the LoRA alone, no train_encoders",
+            ),
+            (
+                distills and self.fsdp,
+                "learn: distill can't be combined with fsdp; use DDP (fsdp: false)",
+            ),
+            (
+                self.fsdp and self.ema is not None,
+                "ema can't be combined with fsdp; use DDP (fsdp: false)",
+            ),
             (self.fsdp_config and not self.fsdp, "fsdp_config needs fsdp: true"),
-            (self.detector and (self.stage != "sft" or self.answer_times != "tenths"),
-             "detector: true is for stage sft, with answer_times: tenths"),
-            (self.stage != "regression" and self.train_encoders,
-             "train_encoders is for stage regression only"),
-            (self.stage == "sft2" and not self.completions,
-             "stage sft2 needs completions, the file that stage grpo wrote"),
-            (self.stage.startswith("sft") and not self.text_weight,
-             f"stage {self.stage} needs a text_weight above 0"),
-            (self.stage == "grpo" and self.base is None,
-             "stage grpo goes on from a model that writes answers: name it as base"),
+            (
+                self.detector and (self.stage != "sft" or self.answer_times != "tenths"),
+                "detector: true is for stage sft, with answer_times: tenths",
+            ),
+            (
+                self.stage != "regression" and self.train_encoders,
+                "train_encoders is for stage regression only",
+            ),
+            (
+                self.stage == "sft2" and not self.completions,
+                "stage sft2 needs completions, the file that stage grpo wrote",
+            ),
+            (
+                self.stage.startswith("sft") and not self.text_weight,
+                f"stage {self.stage} needs a text_weight above 0",
+            ),
+            (
+                self.stage == "grpo" and self.base is None,
+                "stage grpo goes on from a model that writes answers: name it as base",
+            ),
         ):
             if wrong:
                 raise FitError(message)

@@ -143,10 +143,15 @@ class QualityDataset(Dataset[dict[str, Any]]):
         shown = self._shown(epoch, index)
         row = self.rows[shown.row]
         item: dict[str, Any] = {
-            "tokens": self.tokens(shown.row, shown.prompt), "prompt": shown.prompt,
-            "scores": shown.scores, "weight": row.weight, "group": self.groups[index],
-            "source": self.sources[index], "row": index,
-            "pair": self._pair_of(index), "preferences": shown.preferences,
+            "tokens": self.tokens(shown.row, shown.prompt),
+            "prompt": shown.prompt,
+            "scores": shown.scores,
+            "weight": row.weight,
+            "group": self.groups[index],
+            "source": self.sources[index],
+            "row": index,
+            "pair": self._pair_of(index),
+            "preferences": shown.preferences,
         }
         if self.decodes:
             views = self._views(row.video, self._view_seed(epoch, index))
@@ -216,8 +221,11 @@ class QualityDataset(Dataset[dict[str, Any]]):
             if video not in self._unreadable:
                 self._unreadable.add(video)
                 Console(stderr=True).print(
-                    f"left out of the training: {error}", style="yellow", markup=False,
-                    highlight=False, soft_wrap=True,
+                    f"left out of the training: {error}",
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
                 )
             return None
 
@@ -254,8 +262,13 @@ class VlmDataset(QualityDataset):
     kept_items = 8  # a clip's pixels are some 100 MB at the default sizes
 
     def __init__(
-        self, rows: Sequence[Sequence[TrainingRow]], digests: Mapping[str, str],
-        cache: FeatureCache, *, processor: VlmProcessor, **options: Any,
+        self,
+        rows: Sequence[Sequence[TrainingRow]],
+        digests: Mapping[str, str],
+        cache: FeatureCache,
+        *,
+        processor: VlmProcessor,
+        **options: Any,
     ) -> None:
         super().__init__(rows, digests, [], cache, **options)
         self.processor = processor
@@ -270,8 +283,15 @@ class VlmDataset(QualityDataset):
 def labels_of(items: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """The rows of the label tensor, see the top of this file."""
     return [
-        [*i["scores"], i["weight"], i["group"], i["source"], i.get("row", PADDING),
-         i.get("pair", -1), *i.get("preferences", UNKNOWN)]
+        [
+            *i["scores"],
+            i["weight"],
+            i["group"],
+            i["source"],
+            i.get("row", PADDING),
+            i.get("pair", -1),
+            *i.get("preferences", UNKNOWN),
+        ]
         for i in items
     ]
 
@@ -293,7 +313,9 @@ class Collator:
         features, labels = self.features(items)
         prompts = [item["prompt"] for item in items]
         batch: dict[str, Any] = {
-            **self.encode_prompts(prompts), "features": features, "labels": labels
+            **self.encode_prompts(prompts),
+            "features": features,
+            "labels": labels,
         }
         if views := items[0].get("views"):
             batch["views"] = {
@@ -340,8 +362,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, groups: Sequence[int], *, batch_size: int, group_size: int = 1,
-        pairs_from: int | None = None, multiple_of: int = 1, seed: int = 0,
+        self,
+        groups: Sequence[int],
+        *,
+        batch_size: int,
+        group_size: int = 1,
+        pairs_from: int | None = None,
+        multiple_of: int = 1,
+        seed: int = 0,
     ) -> None:
         self.groups, self.seed, self.epoch = list(groups), seed, 0
         self.batch_size, self.group_size = batch_size, min(group_size, batch_size)
@@ -376,7 +404,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
             label = self.groups[index]
             members.setdefault(label if label >= 0 else -1 - index, []).append(index)
         size = self.group_size
-        chunks = [m[i: i + size] for m in members.values() for i in range(0, len(m), size)]
+        chunks = [m[i : i + size] for m in members.values() for i in range(0, len(m), size)]
         chunks = [chunks[i] for i in random.permutation(len(chunks))]
         result: list[int] = []
         while chunks:

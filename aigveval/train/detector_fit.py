@@ -79,7 +79,11 @@ class Rows:
 
 
 def fit_detector(
-    backbone: AIGVEvalBackbone, dataset: QualityDataset, collate: Collator, console: Console, *,
+    backbone: AIGVEvalBackbone,
+    dataset: QualityDataset,
+    collate: Collator,
+    console: Console,
+    *,
     seed: int = 0,
 ) -> None:
     """Fit a backbone's defect detector to the rows with answers.
@@ -98,9 +102,13 @@ def fit_detector(
 
 
 def _read(
-    backbone: AIGVEvalBackbone, detector: DefectDetector, dataset: QualityDataset,
+    backbone: AIGVEvalBackbone,
+    detector: DefectDetector,
+    dataset: QualityDataset,
     collate: Collator,
-    console: Console, *, seed: int,
+    console: Console,
+    *,
+    seed: int,
 ) -> Rows:
     shown = _shown(dataset, mismatches=_MISMATCH in detector.names, seed=seed)
     clips, steps, severity, shares, weight = [], [], [], [], []
@@ -108,11 +116,13 @@ def _read(
     with steps_bar(console) as bar:
         task = bar.add_task("Detector", total=len(shown), note="")
         for start in range(0, len(shown), _BATCH):
-            part = shown[start: start + _BATCH]
-            features = collate.pack_features([
-                torch.stack(tokens)
-                for tokens in zip(*(dataset.tokens(row, prompt) for row, prompt, _ in part))
-            ])
+            part = shown[start : start + _BATCH]
+            features = collate.pack_features(
+                [
+                    torch.stack(tokens)
+                    for tokens in zip(*(dataset.tokens(row, prompt) for row, prompt, _ in part))
+                ]
+            )
             tokens = backbone.standardised(features.to(device))
             clips.append(detector.averaged(tokens).cpu())
             steps.append(detector.stepwise(tokens).half().cpu())
@@ -128,8 +138,12 @@ def _read(
     numbers = [dataset.groups[row] for row, _, _ in shown]
     groups = [-1 - row if number < 0 else number for number, (row, _, _) in zip(numbers, shown)]
     return Rows(
-        clips=torch.cat(clips), steps=torch.cat(steps), severity=torch.stack(severity),
-        shares=torch.stack(shares), weight=torch.tensor(weight), groups=torch.tensor(groups),
+        clips=torch.cat(clips),
+        steps=torch.cat(steps),
+        severity=torch.stack(severity),
+        shares=torch.stack(shares),
+        weight=torch.tensor(weight),
+        groups=torch.tensor(groups),
     )
 
 
@@ -174,9 +188,11 @@ def fit(detector: DefectDetector, rows: Rows) -> None:
             _fit_presence(detector, rows, group, len(detector.names) + none)
     for column in range(len(detector.names)):
         has = rows.severity[:, column] > 0
-        _set(detector.severity, column, *_ridge(
-            rows.clips[has], rows.severity[has, column] - MIDDLE_SEVERITY
-        ))
+        _set(
+            detector.severity,
+            column,
+            *_ridge(rows.clips[has], rows.severity[has, column] - MIDDLE_SEVERITY),
+        )
         shares = rows.shares[has, :, column]
         if (shares > 0.5).all():  # it always lasts the whole clip
             detector.timing.weight[column], detector.timing.bias[column] = 0.0, 1.0

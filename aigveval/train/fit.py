@@ -19,7 +19,11 @@ import torch
 from rich.console import Console
 from torch import distributed as dist
 from transformers import (
-    EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
     set_seed,
 )
 
@@ -29,7 +33,7 @@ from encoders.pretrained import no_bars
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..model.base import AIGVEvalOutput, ScorerModel
 from ..model.modeling import AIGVEvalModel
-from .answer_targets import AnswerTargets, FromLabels, FromDetections
+from .answer_targets import AnswerTargets, FromDetections, FromLabels
 from .answers import AnswerCollator, read_answer_parts
 from .build import Built, build_model, set_stats
 from .callbacks import ProgressCallback, SaveCallback, print_best, print_metrics
@@ -40,8 +44,13 @@ from .predict import score_rows
 from .projector_pretraining import pretrain_projectors
 from .rejection_sampling import add_best
 from .resume import (
-    best_metrics, check_same_run, history_of, last_checkpoint, remove_unfinished,
-    stale_validations, step_of,
+    best_metrics,
+    check_same_run,
+    history_of,
+    last_checkpoint,
+    remove_unfinished,
+    stale_validations,
+    step_of,
 )
 from .rows import Part, check_parts, read_parts
 from .trainer import QualityTrainer, loss_terms, tensorboard, training_arguments
@@ -106,8 +115,11 @@ class _Prepared:
 def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     """Read the data, make or load the model, encode the videos."""
     scale, answers = config.score_scale, config.stage != "regression"
-    train = (read_answer_parts(config, config.train) if answers
-             else read_parts(config.train, scale=scale))
+    train = (
+        read_answer_parts(config, config.train)
+        if answers
+        else read_parts(config.train, scale=scale)
+    )
     valid = read_parts(config.valid, scale=scale)
     check_parts(config, train)
     if config.stage == "sft2":
@@ -134,11 +146,15 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         train = [part.without_answers_on(unscored) for part in train]
     _print_data(console, train, valid, built, report)
     train_set = built.dataset(
-        [part.rows for part in train], report.digests, cache, answers=answers,
+        [part.rows for part in train],
+        report.digests,
+        cache,
+        answers=answers,
         pairs=[pair for part in train for pair in part.pairs],
         mismatch_probability=config.mismatch_probability,
         mismatch_scores=(config.mismatch_scores[0], config.mismatch_scores[1]),
-        prompt_dropout=config.prompt_dropout, seed=config.seed,
+        prompt_dropout=config.prompt_dropout,
+        seed=config.seed,
     )
     if config.detector:
         cast(AIGVEvalModel, model).add_detector(names_in(train_set))
@@ -153,8 +169,13 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     if checkpoint is not None:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
     return _Prepared(
-        built=built, arguments=arguments, train_set=train_set, valid_set=valid_set,
-        collate=built.collate, metrics=metrics, checkpoint=checkpoint,
+        built=built,
+        arguments=arguments,
+        train_set=train_set,
+        valid_set=valid_set,
+        collate=built.collate,
+        metrics=metrics,
+        checkpoint=checkpoint,
     )
 
 
@@ -193,9 +214,15 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if _is_first(arguments) and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     trainer = QualityTrainer(
-        config=config, model=model, terms=loss_terms(config, model), args=arguments,
-        train_dataset=ready.train_set, eval_dataset=ready.valid_set if config.valid else None,
-        data_collator=collate, compute_metrics=metrics, callbacks=callbacks,
+        config=config,
+        model=model,
+        terms=loss_terms(config, model),
+        args=arguments,
+        train_dataset=ready.train_set,
+        eval_dataset=ready.valid_set if config.valid else None,
+        data_collator=collate,
+        compute_metrics=metrics,
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts
     # Each process has its own dropout and noise.
@@ -203,8 +230,9 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     try:
         trainer.train(
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
-            ignore_keys_for_eval=[f.name for f in dataclasses.fields(AIGVEvalOutput)
-                                  if f.name != "scores"],
+            ignore_keys_for_eval=[
+                f.name for f in dataclasses.fields(AIGVEvalOutput) if f.name != "scores"
+            ],
         )
     finally:
         progress.stop()
@@ -232,13 +260,16 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
     try:
         from . import grpo
     except ImportError as error:
-        raise FitError(
-            f"stage grpo needs TRL ({error}): pip install 'aigveval[grpo]'"
-        ) from error
+        raise FitError(f"stage grpo needs TRL ({error}): pip install 'aigveval[grpo]'") from error
     model, output = ready.built.model, Path(config.output_dir)
     steps = grpo.train(
-        config, model=model, processor=ready.built.processor, dataset=ready.train_set,
-        collate=ready.collate, checkpoint=ready.checkpoint, console=console,
+        config,
+        model=model,
+        processor=ready.built.processor,
+        dataset=ready.train_set,
+        collate=ready.collate,
+        checkpoint=ready.checkpoint,
+        console=console,
     )
     found: dict[str, float] = {}
     if _is_first(ready.arguments):
@@ -246,7 +277,10 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         ready.built.processor.save_pretrained(output / "model")
         if config.valid:
             scores, labels = score_rows(
-                model, ready.valid_set, ready.collate, batch_size=config.eval_batch_size,
+                model,
+                ready.valid_set,
+                ready.collate,
+                batch_size=config.eval_batch_size,
                 device=ready.arguments.device,
             )
             found = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
@@ -254,7 +288,11 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
 
 
 def _result(
-    config: FitConfig, ready: _Prepared, metrics: dict[str, float], *, steps: int,
+    config: FitConfig,
+    ready: _Prepared,
+    metrics: dict[str, float],
+    *,
+    steps: int,
     console: Console,
 ) -> FitResult:
     """The result of a run, printed."""
@@ -287,18 +325,22 @@ def _set_answer_form(config: FitConfig, model: ScorerModel) -> None:
 
 
 def _encode(
-    videos: Sequence[str], encoders: Sequence[Encoder], cache: FeatureCache, config: FitConfig,
+    videos: Sequence[str],
+    encoders: Sequence[Encoder],
+    cache: FeatureCache,
+    config: FitConfig,
     arguments: TrainingArguments,
 ) -> ExtractReport:
     """Fill the cache with the tokens of all videos; each process encodes its share."""
     options: dict[str, Any] = {
-        "workers": config.workers, "batch_size": config.encode_batch_size,
+        "workers": config.workers,
+        "batch_size": config.encode_batch_size,
         "device": arguments.device,
     }
     options["progress"] = _is_first(arguments)
     unique, computed = list(dict.fromkeys(videos)), 0
     if arguments.world_size > 1:
-        share = unique[arguments.process_index:: arguments.world_size]
+        share = unique[arguments.process_index :: arguments.world_size]
         computed = extract(share, encoders, cache, **options).computed
         dist.barrier()
     report = extract(unique, encoders, cache, **options)
@@ -309,13 +351,21 @@ def _encode(
 
 
 def _start(
-    config: FitConfig, output: Path, built: Built, dataset: QualityDataset,
-    checkpoint: Path | None, arguments: TrainingArguments,
+    config: FitConfig,
+    output: Path,
+    built: Built,
+    dataset: QualityDataset,
+    checkpoint: Path | None,
+    arguments: TrainingArguments,
 ) -> None:
     """Prepare the folder, and set the feature statistics of a new model."""
     first = _is_first(arguments)
     check_same_run(
-        config, output, dataset, resuming=checkpoint is not None, write=first,
+        config,
+        output,
+        dataset,
+        resuming=checkpoint is not None,
+        write=first,
         processes=arguments.world_size,
     )
     if first:
@@ -334,12 +384,16 @@ def _print_gpus(console: Console, arguments: TrainingArguments) -> None:
         console.print(
             f"Training on one of {count} GPUs; "
             f"torchrun --nproc-per-node {count} -m aigveval fit ... takes them all",
-            highlight=False, soft_wrap=True,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
 def _print_data(
-    console: Console, train: Sequence[Part], valid: Sequence[Part], built: Built,
+    console: Console,
+    train: Sequence[Part],
+    valid: Sequence[Part],
+    built: Built,
     report: ExtractReport,
 ) -> None:
     for line in report.notes:
@@ -355,7 +409,8 @@ def _print_data(
         f"Training on {sum(map(len, train))} rows, validating on {sum(map(len, valid))}; "
         + (f"{pairs} of them are preference pairs; " if pairs else "")
         + f"{len(report.digests)} videos, {report.computed} of them newly encoded",
-        highlight=False, soft_wrap=True,
+        highlight=False,
+        soft_wrap=True,
     )
     if built.trained:
         console.print(f"Encoders in training: {', '.join(built.trained)}", highlight=False)

@@ -26,7 +26,11 @@ from datasets import Dataset
 from rich.console import Console
 from torch import nn
 from transformers import (
-    BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProcessorMixin,
+    BatchFeature,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProcessorMixin,
     TrainerCallback,
 )
 from trl import GRPOConfig, GRPOTrainer
@@ -42,7 +46,11 @@ from .config import FitConfig, GrpoOptions
 from .dataset import QualityDataset
 from .predict import on_device
 from .rejection_sampling import (
-    COMPLETIONS, Completion, append_completions, drop_completions, weighted_reward,
+    COMPLETIONS,
+    Completion,
+    append_completions,
+    drop_completions,
+    weighted_reward,
 )
 from .resume import step_of
 from .rewards import RewardFunction, text_of, trl_rewards
@@ -63,8 +71,14 @@ class GroupTrainer(TrainerParts, GRPOTrainer):
     """
 
     def __init__(
-        self, *, config: FitConfig, model: Any, reference: PreTrainedModel | None, beta: float,
-        evidence: Evidence, **options: Any,
+        self,
+        *,
+        config: FitConfig,
+        model: Any,
+        reference: PreTrainedModel | None,
+        beta: float,
+        evidence: Evidence,
+        **options: Any,
     ) -> None:
         self.config, self.scorer, self.evidence = config, model, evidence
         self.score_loss = score_loss(config)
@@ -74,7 +88,10 @@ class GroupTrainer(TrainerParts, GRPOTrainer):
             add_reference(self, reference, beta=beta)
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -96,8 +113,14 @@ class GroupTrainer(TrainerParts, GRPOTrainer):
 
 
 def train(
-    config: FitConfig, *, model: Any, processor: Any, dataset: QualityDataset, collate: Any,
-    checkpoint: Path | None, console: Console,
+    config: FitConfig,
+    *,
+    model: Any,
+    processor: Any,
+    dataset: QualityDataset,
+    collate: Any,
+    checkpoint: Path | None,
+    console: Console,
 ) -> int:
     """Train a model in place; returns the number of optimizer steps of the whole run.
 
@@ -115,13 +138,25 @@ def train(
     per_step = options.groups_per_step(config)
     chosen = [i for i, row in enumerate(dataset.rows) if answers_of(row)]
     steps = config.max_steps or math.ceil(config.epochs * len(chosen) / per_step)
-    arguments = cast(GRPOConfig, training_arguments(
-        replace(config, valid=[], max_steps=steps), kind=GRPOConfig,
-        num_generations=options.group, temperature=options.temperature, top_p=options.top_p,
-        top_k=0, max_completion_length=options.max_new_tokens, epsilon=options.clip,
-        loss_type=options.loss, beta=0.0, reward_weights=list(options.weights.values()),
-        disable_dropout=True, shuffle_dataset=False, log_completions=False,
-    ))
+    arguments = cast(
+        GRPOConfig,
+        training_arguments(
+            replace(config, valid=[], max_steps=steps),
+            kind=GRPOConfig,
+            num_generations=options.group,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=0,
+            max_completion_length=options.max_new_tokens,
+            epsilon=options.clip,
+            loss_type=options.loss,
+            beta=0.0,
+            reward_weights=list(options.weights.values()),
+            disable_dropout=True,
+            shuffle_dataset=False,
+            log_completions=False,
+        ),
+    )
     if config.learn == "distill":
         model.model.projectors.requires_grad_(False)
     step = 0 if checkpoint is None else step_of(checkpoint)
@@ -138,11 +173,16 @@ def train(
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     trainer = GroupTrainer(
-        config=config, reference=reference, beta=options.beta, evidence=evidence, model=model,
+        config=config,
+        reference=reference,
+        beta=options.beta,
+        evidence=evidence,
+        model=model,
         args=arguments,
         processing_class=RowProcessor(processor.tokenizer),
         train_dataset=_sequence(dataset, chosen, count=steps * per_step, seed=config.seed),
-        reward_funcs=logged.functions(), callbacks=callbacks,
+        reward_funcs=logged.functions(),
+        callbacks=callbacks,
         rollout_func=Rollouts(evidence, processor.tokenizer, options, seed=config.seed),
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts
@@ -155,7 +195,9 @@ def train(
     if rewards:
         console.print(
             f"Mean reward {rewards[0]:.3f} at first, {rewards[-1]:.3f} at last; the answers are in "
-            f"{folder / COMPLETIONS}", highlight=False, soft_wrap=True,
+            f"{folder / COMPLETIONS}",
+            highlight=False,
+            soft_wrap=True,
         )
     return trainer.state.global_step
 
@@ -166,25 +208,28 @@ def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, shared).requires_grad_(False).eval()
 
 
-def _sequence(
-    dataset: QualityDataset, chosen: Sequence[int], *, count: int, seed: int
-) -> Dataset:
+def _sequence(dataset: QualityDataset, chosen: Sequence[int], *, count: int, seed: int) -> Dataset:
     """The rows of a whole run in their order, one shuffled epoch after the other, for TRL.
 
     TRL's own sampler would start over in a resumed run.
     """
     epochs = math.ceil(count / len(chosen))
     order = [
-        chosen[i] for epoch in range(epochs)
+        chosen[i]
+        for epoch in range(epochs)
         for i in np.random.default_rng((seed, epoch)).permutation(len(chosen))
     ]
     records = []
     for row in order[:count]:
         clip = cast(AnswerRow, dataset.rows[row])
-        records.append({
-            "prompt": [{"role": "user", "content": clip.prompt or ""}], "image": row,
-            "answer": clip.answers[0], "clip_length": clip.clip_length,
-        })
+        records.append(
+            {
+                "prompt": [{"role": "user", "content": clip.prompt or ""}],
+                "image": row,
+                "answer": clip.answers[0],
+                "clip_length": clip.clip_length,
+            }
+        )
     return Dataset.from_list(records)
 
 
@@ -200,7 +245,8 @@ class Evidence:
     """
 
     def __init__(
-        self, dataset: QualityDataset,
+        self,
+        dataset: QualityDataset,
         collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     ) -> None:
         self.collate = collate
@@ -265,7 +311,11 @@ class Rollouts:
     """
 
     def __init__(
-        self, evidence: Evidence, tokenizer: PreTrainedTokenizerBase, options: GrpoOptions, *,
+        self,
+        evidence: Evidence,
+        tokenizer: PreTrainedTokenizerBase,
+        options: GrpoOptions,
+        *,
         seed: int,
     ) -> None:
         self.evidence, self.tokenizer, self.options, self.seed = evidence, tokenizer, options, seed
@@ -297,8 +347,10 @@ class Rollouts:
         numbers = [unique.index(row) for row in rows]
         state = (self.seed, trainer.state.global_step, trainer.accelerator.process_index)
         written = writer.sample(
-            numbers, max_new_tokens=self.options.max_new_tokens,
-            temperature=self.options.temperature, top_p=self.options.top_p,
+            numbers,
+            max_new_tokens=self.options.max_new_tokens,
+            temperature=self.options.temperature,
+            top_p=self.options.top_p,
             seed=int(np.random.default_rng(state).integers(2**63)),
         )
         return {
@@ -324,9 +376,7 @@ class LoggedRewards:
         weights: Of the rewards by name.
     """
 
-    def __init__(
-        self, folder: Path, dataset: QualityDataset, weights: Mapping[str, float]
-    ) -> None:
+    def __init__(self, folder: Path, dataset: QualityDataset, weights: Mapping[str, float]) -> None:
         self.path, self.dataset, self.weights = folder / COMPLETIONS, dataset, dict(weights)
         self._found: dict[str, Sequence[float | None]] = {}
 
@@ -351,12 +401,19 @@ class LoggedRewards:
         for i, row in enumerate(columns["image"]):
             rewards = {name: self._found[name][i] for name in self.weights}
             clip = self.dataset.rows[row]
-            lines.append(Completion(
-                step=state.global_step, row=row, video=clip.video, prompt=clip.prompt,
-                given=columns["given"][i], completion=text_of(columns["completions"][i]),
-                finished=columns["finished"][i], rewards=rewards,
-                reward=round(weighted_reward(rewards, self.weights), 5),
-            ))
+            lines.append(
+                Completion(
+                    step=state.global_step,
+                    row=row,
+                    video=clip.video,
+                    prompt=clip.prompt,
+                    given=columns["given"][i],
+                    completion=text_of(columns["completions"][i]),
+                    finished=columns["finished"][i],
+                    rewards=rewards,
+                    reward=round(weighted_reward(rewards, self.weights), 5),
+                )
+            )
         lines = gather_object(lines)
         if state.is_world_process_zero:
             append_completions(self.path, lines)

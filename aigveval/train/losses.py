@@ -97,8 +97,12 @@ def plcc_loss(predictions: Tensor, targets: Tensor, weights: Tensor | None = Non
 
 
 def rank_loss(
-    predictions: Tensor, targets: Tensor, weights: Tensor | None = None,
-    *, groups: Tensor | None = None, min_difference: float = 0.0,
+    predictions: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    *,
+    groups: Tensor | None = None,
+    min_difference: float = 0.0,
 ) -> Tensor:
     """Mean hinge on pairs in the wrong order: relu(-(x_i - x_j) * sign(y_i - y_j)), rescaled.
 
@@ -131,8 +135,13 @@ def rank_loss(
 
 
 def pair_loss(
-    first: Tensor, second: Tensor, preferences: Tensor, weights: Tensor | None = None,
-    *, scale: float = 2.0, tie: float = 5.0,
+    first: Tensor,
+    second: Tensor,
+    preferences: Tensor,
+    weights: Tensor | None = None,
+    *,
+    scale: float = 2.0,
+    tie: float = 5.0,
 ) -> Tensor:
     """Mean negative log-likelihood of preferences under Bradley-Terry with ties.
 
@@ -166,8 +175,14 @@ def pair_loss(
 
 
 def quality_loss(
-    level_logits: Tensor, targets: Tensor, weights: Tensor, terms: Mapping[str, float],
-    *, groups: Tensor | None = None, smoothing: float = 0.0, min_difference: float = 0.0,
+    level_logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    terms: Mapping[str, float],
+    *,
+    groups: Tensor | None = None,
+    smoothing: float = 0.0,
+    min_difference: float = 0.0,
 ) -> Tensor:
     """The regression loss: weighted sum of its terms, over the scores that are known.
 
@@ -202,9 +217,7 @@ def quality_loss(
     if groups is None:
         groups = torch.full_like(targets[:, 0], -1, dtype=torch.long)
 
-    loss = terms.get("level", 0.0) * level_loss(
-        level_logits, targets, weights, smoothing=smoothing
-    )
+    loss = terms.get("level", 0.0) * level_loss(level_logits, targets, weights, smoothing=smoothing)
     columns = [c for c in range(targets.shape[1]) if _varies(targets[:, c], weights[:, c])]
     for c in columns:
         x, y, w = predictions[:, c], targets[:, c], weights[:, c]
@@ -212,9 +225,7 @@ def quality_loss(
         if terms.get("plcc"):
             loss = loss + share * terms["plcc"] * plcc_loss(x, y, w)
         if terms.get("rank"):
-            loss = loss + share * terms["rank"] * rank_loss(
-                x, y, w, min_difference=min_difference
-            )
+            loss = loss + share * terms["rank"] * rank_loss(x, y, w, min_difference=min_difference)
         if terms.get("group_rank"):
             loss = loss + share * terms["group_rank"] * rank_loss(
                 x, y, w, groups=groups, min_difference=min_difference
@@ -223,8 +234,13 @@ def quality_loss(
 
 
 def preference_loss(
-    level_logits: Tensor, pairs: Tensor, preferences: Tensor, weights: Tensor,
-    *, scale: float, tie: float,
+    level_logits: Tensor,
+    pairs: Tensor,
+    preferences: Tensor,
+    weights: Tensor,
+    *,
+    scale: float,
+    tie: float,
 ) -> Tensor:
     """`pair_loss` of the preference pairs of a batch, over all four scores.
 
@@ -240,8 +256,12 @@ def preference_loss(
     predictions, _ = score_levels(level_logits.float())
     first = ((pairs[:-1] == pairs[1:]) & (pairs[:-1] >= 0)).nonzero().squeeze(1)
     return pair_loss(
-        predictions[first], predictions[first + 1], preferences[first], weights[first, None],
-        scale=scale, tie=tie,
+        predictions[first],
+        predictions[first + 1],
+        preferences[first],
+        weights[first, None],
+        scale=scale,
+        tie=tie,
     )
 
 
@@ -275,15 +295,23 @@ class ScoreLoss:
         targets, weights = labels[:, : len(SCORES)], labels[:, WEIGHT]
         known = ~targets.isnan() & slot_mask
         loss = quality_loss(
-            level_logits, targets, known * weights[:, None], self.terms,
-            groups=labels[:, GROUP].long(), smoothing=self.smoothing,
+            level_logits,
+            targets,
+            known * weights[:, None],
+            self.terms,
+            groups=labels[:, GROUP].long(),
+            smoothing=self.smoothing,
             min_difference=self.min_difference,
         )
         if self.terms.get("pair"):
             preferences = labels[:, PREFERENCES].masked_fill(~slot_mask, torch.nan)
             loss = loss + self.terms["pair"] * preference_loss(
-                level_logits, labels[:, PAIR].long(), preferences, weights,
-                scale=self.pair_scale, tie=self.pair_tie,
+                level_logits,
+                labels[:, PAIR].long(),
+                preferences,
+                weights,
+                scale=self.pair_scale,
+                tie=self.pair_tie,
             )
         return loss
 
@@ -296,7 +324,9 @@ def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: (b, n), `IGNORED` where there is no loss.
     """
     total = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED,
+        logits[:, :-1].flatten(0, 1).float(),
+        targets.flatten(),
+        ignore_index=IGNORED,
         reduction="sum",
     )
     return total / (targets != IGNORED).sum().clamp(min=1)

@@ -55,8 +55,12 @@ def predict(
     model.encoders = nn.ModuleDict()
     model.to(device)  # type: ignore[arg-type]
     digests = extract(
-        [row.video for row in rows], encoders, cache,
-        workers=workers, device=device, progress=progress,
+        [row.video for row in rows],
+        encoders,
+        cache,
+        workers=workers,
+        device=device,
+        progress=progress,
     ).digests
     for encoder in encoders:
         encoder.to("cpu")
@@ -74,8 +78,12 @@ def predict(
 
 
 def score_rows(
-    model: ScorerModel, dataset: QualityDataset, collate: Callable[..., dict[str, Any]], *,
-    batch_size: int, device: str | torch.device,
+    model: ScorerModel,
+    dataset: QualityDataset,
+    collate: Callable[..., dict[str, Any]],
+    *,
+    batch_size: int,
+    device: str | torch.device,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores (n, 4) of all rows of a data set, which has some, and their labels (n, 13)."""
     scores, labels = [], []

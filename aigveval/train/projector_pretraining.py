@@ -30,7 +30,10 @@ _GROUP = 8
 
 
 def pretrain_projectors(
-    backbone: AIGVEvalBackbone, dataset: QualityDataset, collate: Collator, config: FitConfig,
+    backbone: AIGVEvalBackbone,
+    dataset: QualityDataset,
+    collate: Collator,
+    config: FitConfig,
     console: Console,
 ) -> float:
     """Train the projectors on the rows for `config.align_epochs`; returns the last epoch's loss.
@@ -39,14 +42,13 @@ def pretrain_projectors(
     prompts come as in the dataset.
     """
     torch.manual_seed(config.seed)
-    sampler = EpochSampler(
-        dataset.groups, batch_size=_BATCH, group_size=_GROUP, seed=config.seed
-    )
+    sampler = EpochSampler(dataset.groups, batch_size=_BATCH, group_size=_GROUP, seed=config.seed)
     loader: DataLoader = DataLoader(
         dataset, batch_size=_BATCH, sampler=sampler, collate_fn=collate.features
     )
     parameters = [
-        parameter for projector in backbone.projectors.values()
+        parameter
+        for projector in backbone.projectors.values()
         for name, parameter in projector.named_parameters()
         if name.startswith(("up.", "score_head."))
     ]
@@ -55,7 +57,9 @@ def pretrain_projectors(
     )
     steps = config.align_epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.align_learning_rate, total_steps=steps,
+        optimizer,
+        config.align_learning_rate,
+        total_steps=steps,
         pct_start=0.1 if steps > 10 else 0.0,  # it divides by the steps of the warm-up less one
     )
     backbone.projectors.train()
@@ -88,7 +92,10 @@ def _loss(scores: Tensor, labels: Tensor, min_difference: float) -> Tensor:
     groups = labels[:, GROUP].long()
     for column in range(len(SCORES)):
         loss = loss + rank_loss(
-            scores[:, column], goal[:, column], weights[:, column],
-            groups=groups, min_difference=min_difference,
+            scores[:, column],
+            goal[:, column],
+            weights[:, column],
+            groups=groups,
+            min_difference=min_difference,
         )
     return loss

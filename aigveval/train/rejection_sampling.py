@@ -126,7 +126,9 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
     chosen = best_of_groups(found, threshold=config.best_threshold)
     rows = {
         (row.video, row.prompt): row
-        for part in parts for row in part.rows if isinstance(row, AnswerRow)
+        for part in parts
+        for row in part.rows
+        if isinstance(row, AnswerRow)
     }
     known = [item for item in chosen if (item.video, item.prompt) in rows]
     files = ", ".join(config.completions)
@@ -146,7 +148,8 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
     console.print(
         f"{len(best_rows)} answers of {groups} groups are good enough; "
         f"{sum(map(len, mixed))} rows of the first stage go with them",
-        highlight=False, soft_wrap=True,
+        highlight=False,
+        soft_wrap=True,
     )
     return [*mixed, Part(path=files, name="best answers", rows=best_rows)]
 
@@ -154,8 +157,10 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
 def _sample(parts: Sequence[Part], *, count: int, seed: int) -> list[Part]:
     """Parts with so many of their rows and pairs; all of them if there are no more."""
     items: list[tuple[int, str, Any]] = [
-        (number, kind, item) for number, part in enumerate(parts)
-        for kind in ("rows", "pairs") for item in getattr(part, kind)
+        (number, kind, item)
+        for number, part in enumerate(parts)
+        for kind in ("rows", "pairs")
+        for item in getattr(part, kind)
     ]
     order = np.random.default_rng((seed, 3)).permutation(len(items))[:count]
     kept = [items[i] for i in sorted(order)]

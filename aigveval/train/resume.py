@@ -17,9 +17,21 @@ from .validation import METRICS
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as the Trainer calls it
 # Options that may be changed when a run is resumed.
-_FREE = ("output_dir", "cache_dir", "save_steps", "save_minutes", "early_stop", "threads",
-         "workers", "device", "encode_batch_size", "eval_batch_size", "gradient_checkpointing",
-         "report_to", "log_steps")
+_FREE = (
+    "output_dir",
+    "cache_dir",
+    "save_steps",
+    "save_minutes",
+    "early_stop",
+    "threads",
+    "workers",
+    "device",
+    "encode_batch_size",
+    "eval_batch_size",
+    "gradient_checkpointing",
+    "report_to",
+    "log_steps",
+)
 
 
 def last_checkpoint(output: Path) -> Path | None:
@@ -69,7 +81,12 @@ def history_of(checkpoint: Path) -> list[dict[str, float]]:
 
 
 def check_same_run(
-    config: FitConfig, output: Path, dataset: QualityDataset, *, resuming: bool, write: bool,
+    config: FitConfig,
+    output: Path,
+    dataset: QualityDataset,
+    *,
+    resuming: bool,
+    write: bool,
     processes: int,
 ) -> None:
     """Write what identifies a run to ``fit.json``, or compare it with that of the checkpoints.
@@ -114,7 +131,8 @@ def best_metrics(history: Sequence[Mapping[str, float]], step: int | None) -> di
     for entry in reversed(history):
         if entry["step"] == step and "eval_loss" in entry:
             return {
-                name.removeprefix("eval_"): value for name, value in entry.items()
+                name.removeprefix("eval_"): value
+                for name, value in entry.items()
                 if any(f"_{kind}_" in name or name == f"eval_{kind}" for kind in METRICS)
             }
     return {}

@@ -64,8 +64,9 @@ def table_reward(scores: Scores, labels: Scores) -> float | None:
     known = [name for name in DIMENSIONS if name in labels]
     if not known:
         return None
-    errors = [abs(_level(scores[name]) - _level(labels[name])) if name in scores else 5
-              for name in known]
+    errors = [
+        abs(_level(scores[name]) - _level(labels[name])) if name in scores else 5 for name in known
+    ]
     return VIDEOSCORE2_TABLE.get(sum(errors), 0.0) if max(errors) <= 1 else 0.0
 
 
@@ -94,14 +95,14 @@ def smooth_reward(scores: Scores, labels: Scores, *, width: float = 0.5) -> floa
     """
     if not labels:
         return None
-    values = [1 / (1 + ((scores[name] - label) / width) ** 2) if name in scores else 0.0
-              for name, label in labels.items()]
+    values = [
+        1 / (1 + ((scores[name] - label) / width) ** 2) if name in scores else 0.0
+        for name, label in labels.items()
+    ]
     return sum(values) / len(values)
 
 
-def defect_f1(
-    defects: Sequence[Defect] | None, labels: Sequence[Defect] | None
-) -> float | None:
+def defect_f1(defects: Sequence[Defect] | None, labels: Sequence[Defect] | None) -> float | None:
     """F1 of the names of defects; 1 where there are none and none are named.
 
     Args:
@@ -216,7 +217,11 @@ NAMES = ("format", "table", "smooth", "defect_f1", "time_iou", "consistency", "l
 
 
 def rewards(
-    completion: str, answer: str, *, clip_length: float | None = None, given: str = "",
+    completion: str,
+    answer: str,
+    *,
+    clip_length: float | None = None,
+    given: str = "",
     finished: bool = True,
 ) -> dict[str, float | None]:
     """All rewards of one completion by name.
@@ -241,7 +246,9 @@ def rewards(
     labels = parse(answer)
     expected = [name for name in SCORES if name in labels.scores]
     whole = parse(
-        given + completion, expected_scores=expected, duration_seconds=clip_length,
+        given + completion,
+        expected_scores=expected,
+        duration_seconds=clip_length,
         finished=finished,
     )
     own = parse(completion, finished=finished)
@@ -296,11 +303,17 @@ def _trl_reward(name: str) -> RewardFunction:
         **columns: Any,
     ) -> list[float | None]:
         count = len(completions)
-        rows = zip(completions, answer, clip_length or [None] * count, given or [""] * count,
-                   finished or [True] * count)
+        rows = zip(
+            completions,
+            answer,
+            clip_length or [None] * count,
+            given or [""] * count,
+            finished or [True] * count,
+        )
         return [
             rewards(text_of(completion), label, clip_length=length, given=before, finished=ended)[
-                name]
+                name
+            ]
             for completion, label, length, before, ended in rows
         ]
 

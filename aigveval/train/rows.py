@@ -73,14 +73,16 @@ def _shortened(text: str, dimensions: Collection[str]) -> str:
     answer = parse(text)
     if answer.problems:
         return text
-    return render(replace(
-        answer,
-        scores={n: score for n, score in answer.scores.items() if n not in dimensions},
-        reasoning={n: line for n, line in answer.reasoning.items() if n not in dimensions},
-        defects=None if answer.defects is None else tuple(
-            defect for defect in answer.defects if defect.dimension not in dimensions
-        ),
-    ))
+    return render(
+        replace(
+            answer,
+            scores={n: score for n, score in answer.scores.items() if n not in dimensions},
+            reasoning={n: line for n, line in answer.reasoning.items() if n not in dimensions},
+            defects=None
+            if answer.defects is None
+            else tuple(defect for defect in answer.defects if defect.dimension not in dimensions),
+        )
+    )
 
 
 def read_training_manifest(path: str | Path, *, scale: Scale = MOS) -> list[TrainingRow]:
@@ -95,8 +97,12 @@ def read_training_manifest(path: str | Path, *, scale: Scale = MOS) -> list[Trai
     """
     return [
         TrainingRow(
-            video=row.path, prompt=row.prompt, scores=row.scores, group=row.group,
-            generator=row.generator, weight=row.weight,
+            video=row.path,
+            prompt=row.prompt,
+            scores=row.scores,
+            group=row.group,
+            generator=row.generator,
+            weight=row.weight,
         )
         for row in iter_manifest(path, scale=scale, need_score=True)
     ]
@@ -114,12 +120,13 @@ def sides(pair: PreferencePair) -> tuple[TrainingRow, TrainingRow]:
     """The two clips of a pair, as rows without scores."""
     first, second = (
         TrainingRow(
-            video=video, prompt=pair.prompt, scores=UNKNOWN, generator=generator,
+            video=video,
+            prompt=pair.prompt,
+            scores=UNKNOWN,
+            generator=generator,
             weight=pair.weight,
         )
-        for video, generator in (
-            (pair.video_a, pair.generator_a), (pair.video_b, pair.generator_b)
-        )
+        for video, generator in ((pair.video_a, pair.generator_a), (pair.video_b, pair.generator_b))
     )
     return first, second
 
@@ -177,11 +184,13 @@ class Part:
         hidden = [column for column, name in enumerate(SCORES) if name in unscored]
         rows = [
             replace(row, scores=_without(row.scores, hidden, math.nan))
-            for row in self.rows if row.video in digests
+            for row in self.rows
+            if row.video in digests
         ]
         rows = [row for row in rows if not all(map(math.isnan, row.scores)) or answers_of(row)]
         known = [
-            (pair, _without(pair.preferences, hidden, None)) for pair in self.pairs
+            (pair, _without(pair.preferences, hidden, None))
+            for pair in self.pairs
             if pair.video_a in digests and pair.video_b in digests
         ]
         pairs = [replace(pair, preferences=left) for pair, left in known if any(left)]
@@ -192,9 +201,7 @@ class Part:
 
     def without_answers_on(self, dimensions: Collection[str]) -> Part:
         """Without what the answers say of some dimensions."""
-        rows = [
-            row.without(dimensions) if isinstance(row, AnswerRow) else row for row in self.rows
-        ]
+        rows = [row.without(dimensions) if isinstance(row, AnswerRow) else row for row in self.rows]
         return replace(self, rows=rows)
 
 
@@ -203,7 +210,9 @@ def _without(values: Sequence[_T], columns: Collection[int], unknown: _T) -> tup
 
 
 def read_parts(
-    paths: Sequence[str], *, scale: Scale,
+    paths: Sequence[str],
+    *,
+    scale: Scale,
     read_rows: Callable[..., Sequence[TrainingRow]] = read_training_manifest,
 ) -> list[Part]:
     """Read manifests of clips or of pairs.

@@ -95,8 +95,9 @@ def _stages(
             raise FitError(f"stage {number}: {own[0]} comes from the stages before; leave it out")
         try:
             configs.append(
-                _stage(copy.deepcopy({**values, **entry}), changes, base, before=configs,
-                       folder=folder)
+                _stage(
+                    copy.deepcopy({**values, **entry}), changes, base, before=configs, folder=folder
+                )
             )
         except FitError as error:
             raise FitError(f"stage {number} ({entry['stage']}): {error}") from None
@@ -104,8 +105,12 @@ def _stages(
 
 
 def _stage(
-    values: dict[str, Any], changes: Sequence[str], base: str | None, *,
-    before: Sequence[FitConfig], folder: Path,
+    values: dict[str, Any],
+    changes: Sequence[str],
+    base: str | None,
+    *,
+    before: Sequence[FitConfig],
+    folder: Path,
 ) -> FitConfig:
     stage = values["stage"]
     for text in changes:

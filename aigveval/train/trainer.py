@@ -43,8 +43,14 @@ _KINDS = ("projector", "lora", "encoder")  # of parameters; in the order of the 
 # Arguments of transformers' Trainer without effect here: optimizer, order of rows, loss and the
 # steps of checkpoints are our own.
 _UNUSED = {
-    "optim", "optim_args", "data_seed", "label_smoothing_factor", "save_steps", "eval_steps",
-    "gradient_checkpointing", "activation_checkpointing",
+    "optim",
+    "optim_args",
+    "data_seed",
+    "label_smoothing_factor",
+    "save_steps",
+    "eval_steps",
+    "gradient_checkpointing",
+    "activation_checkpointing",
 }
 
 
@@ -158,8 +164,10 @@ def answer_term(model: nn.Module, batch: Mapping[str, Any]) -> TermValue | None:
 def score_loss(config: FitConfig) -> ScoreLoss:
     """The loss of the scores as a config wants it."""
     return ScoreLoss(
-        terms=config.loss, smoothing=config.smoothing,
-        min_difference=config.rank_min_difference, pair_scale=config.pair_scale,
+        terms=config.loss,
+        smoothing=config.smoothing,
+        min_difference=config.rank_min_difference,
+        pair_scale=config.pair_scale,
         pair_tie=config.pair_tie,
     )
 
@@ -238,8 +246,13 @@ class QualityTrainer(TrainerParts, Trainer):
     """
 
     def __init__(
-        self, *, config: FitConfig, model: ScorerModel, terms: Sequence[LossTerm],
-        train_dataset: QualityDataset, **options: Any,
+        self,
+        *,
+        config: FitConfig,
+        model: ScorerModel,
+        terms: Sequence[LossTerm],
+        train_dataset: QualityDataset,
+        **options: Any,
     ) -> None:
         super().__init__(model=model, train_dataset=train_dataset, **options)
         self.config, self.scorer, self.terms = config, model, terms
@@ -251,7 +264,10 @@ class QualityTrainer(TrainerParts, Trainer):
         self.add_callback(_Hooks(self))
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         loss: Any = 0.0
@@ -292,17 +308,25 @@ class QualityTrainer(TrainerParts, Trainer):
         if self.sampler is not None:
             return loader
         # This version of transformers does not ask for our order of rows where others do.
-        return self.accelerator.prepare(DataLoader(
-            self.train_rows, batch_size=self.config.batch_size, sampler=self._get_train_sampler(),
-            collate_fn=self.data_collator, num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-        ))
+        return self.accelerator.prepare(
+            DataLoader(
+                self.train_rows,
+                batch_size=self.config.batch_size,
+                sampler=self._get_train_sampler(),
+                collate_fn=self.data_collator,
+                num_workers=self.args.dataloader_num_workers,
+                pin_memory=self.args.dataloader_pin_memory,
+            )
+        )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         config, rows = self.config, self.train_rows
         batch = config.batch_size * self.args.world_size
         self.sampler = EpochSampler(
-            rows.groups, batch_size=batch, seed=config.seed, pairs_from=rows.pairs_from,
+            rows.groups,
+            batch_size=batch,
+            seed=config.seed,
+            pairs_from=rows.pairs_from,
             group_size=config.group_size if config.group_batches else 1,
             # Otherwise accelerate would repeat rows until each process has as many.
             multiple_of=batch if self.args.world_size > 1 else 1,
@@ -338,7 +362,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW with a learning rate for each kind of parameter; only matrices decay."""
     rates = {
-        "encoder": config.encoder_learning_rate, "lora": config.lora_learning_rate,
+        "encoder": config.encoder_learning_rate,
+        "lora": config.lora_learning_rate,
         "projector": config.learning_rate,
     }
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -346,11 +371,20 @@ def make_optimizer(
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and "position" not in name
             groups.setdefault((_kind(name), decays), []).append(parameter)
-    return torch.optim.AdamW([
-        {"params": groups[kind, decays], "lr": rates[kind],
-         "weight_decay": config.weight_decay if decays else 0.0}
-        for kind in _KINDS for decays in (False, True) if (kind, decays) in groups
-    ], betas=(arguments.adam_beta1, arguments.adam_beta2), eps=arguments.adam_epsilon)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[kind, decays],
+                "lr": rates[kind],
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for kind in _KINDS
+            for decays in (False, True)
+            if (kind, decays) in groups
+        ],
+        betas=(arguments.adam_beta1, arguments.adam_beta2),
+        eps=arguments.adam_epsilon,
+    )
 
 
 def _kind(name: str) -> str:
@@ -461,7 +495,8 @@ def training_arguments(
 def _loggers(config: FitConfig) -> list[str]:
     # transformers would take tensorboardX for it, which torch's writer does not
     available = [
-        name for name in get_available_reporting_integrations()
+        name
+        for name in get_available_reporting_integrations()
         if name != TENSORBOARD or find_spec(TENSORBOARD)
     ]
     if config.report_to is None:

@@ -36,7 +36,8 @@ class ValidationMetrics:
         self._targets = np.array([row.scores for row in dataset.rows]).reshape(-1, len(SCORES))
         self._pairs = {
             number: self._indices(part.pairs, number, dataset)
-            for number, part in enumerate(parts) if part.pairs
+            for number, part in enumerate(parts)
+            if part.pairs
         }
         # With a stand-in of a perfect model: what the data allows to be measured.
         self.defined = sorted(self._measured(self._stand_in()))
@@ -109,11 +110,13 @@ def metric_lines(found: Mapping[str, float], parts: Sequence[str]) -> list[str]:
     for part in parts:
         rated = [
             f"{score} {found[f'{part}_srocc_{score}']:+.3f} / {found[f'{part}_plcc_{score}']:+.3f}"
-            for score in SCORES if f"{part}_srocc_{score}" in found
+            for score in SCORES
+            if f"{part}_srocc_{score}" in found
         ]
         paired = [
             f"{score} {found[f'{part}_accuracy_{score}']:.3f}"
-            for score in SCORES if f"{part}_accuracy_{score}" in found
+            for score in SCORES
+            if f"{part}_accuracy_{score}" in found
         ]
         for title, values in (("SROCC / PLCC", rated), ("accuracy", paired)):
             if values:

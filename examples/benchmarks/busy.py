@@ -32,7 +32,11 @@ BEFORE, OURS = "before", "aigveval"
 LIMITS = {"beside": 1.6, "alone": 1.05}
 # What the user of this shell may have set.
 VARIABLES = (
-    "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+    "KMP_LIBRARY",
+    "OMP_NUM_THREADS",
 )
 
 # Scores when it is told to, so that the ways of waiting take turns with loaded models.
@@ -70,8 +74,11 @@ class Scorer:
     def __init__(self, waiting: dict[str, str], model: str, video: Path) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCORER, model, str(video), PROMPT], env={**kept, **waiting},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SCORER, model, str(video), PROMPT],
+            env={**kept, **waiting},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.settings = self._answer()
 
@@ -147,8 +154,12 @@ def summary(times: dict[str, dict[int, list[float]]]) -> dict[str, dict[str, flo
     for name, by_count in times.items():
         alone, one, two = (median(by_count[count]) for count in SPINNERS)
         rows[name] = {
-            "alone_seconds": alone, "one_seconds": one, "two_seconds": two,
-            "alone_ratio": alone / alone_before, "one_ratio": one / alone, "two_ratio": two / alone,
+            "alone_seconds": alone,
+            "one_seconds": one,
+            "two_seconds": two,
+            "alone_ratio": alone / alone_before,
+            "one_ratio": one / alone,
+            "two_ratio": two / alone,
         }
     return rows
 
@@ -163,13 +174,16 @@ def show(rows: dict[str, dict[str, float]]) -> None:
         table.add_column(heading, justify="right")
     table.add_column(f"beside 1 <= {LIMITS['beside']}, alone <= {LIMITS['alone']}")
     for name, row in rows.items():
-        reached = (
-            row["one_ratio"] <= LIMITS["beside"] and row["alone_ratio"] <= LIMITS["alone"]
-        )
+        reached = row["one_ratio"] <= LIMITS["beside"] and row["alone_ratio"] <= LIMITS["alone"]
         table.add_row(
-            name, f"{row['alone_seconds']:.3f}", f"{row['alone_ratio']:.2f}",
-            f"{row['one_seconds']:.3f}", f"{row['one_ratio']:.2f}",
-            f"{row['two_seconds']:.3f}", f"{row['two_ratio']:.2f}", "yes" if reached else "no",
+            name,
+            f"{row['alone_seconds']:.3f}",
+            f"{row['alone_ratio']:.2f}",
+            f"{row['one_seconds']:.3f}",
+            f"{row['one_ratio']:.2f}",
+            f"{row['two_seconds']:.3f}",
+            f"{row['two_ratio']:.2f}",
+            "yes" if reached else "no",
         )
     console = Console()
     Console(width=None if console.is_terminal else 120).print(table)
@@ -181,12 +195,23 @@ def main() -> None:
     )
     parser.add_argument("video", nargs="?", type=Path, metavar="VIDEO")
     parser.add_argument("--cores", type=int, default=2, help="CPUs for everything (default 2)")
-    parser.add_argument("--spin", type=int, action="append", default=[], metavar="N",
-                        help="another way of waiting to compare; may be repeated")
+    parser.add_argument(
+        "--spin",
+        type=int,
+        action="append",
+        default=[],
+        metavar="N",
+        help="another way of waiting to compare; may be repeated",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--repeat", type=int, default=4, help="clips in a row (default 4)")
-    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS",
-                        help="longest life of a spinning process (default 600)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=600,
+        metavar="SECONDS",
+        help="longest life of a spinning process (default 600)",
+    )
     parser.add_argument("--model", default="lite", help="lite, a folder or a Hub id")
     parser.add_argument("--out", type=Path, help="JSON file for the figures, single times included")
     args = parser.parse_args()
@@ -198,7 +223,7 @@ def main() -> None:
         cpus = sorted(os.sched_getaffinity(0))
         if len(cpus) < args.cores:
             parser.error(f"--cores {args.cores}: this process may run on {len(cpus)} only")
-        os.sched_setaffinity(0, cpus[:args.cores])
+        os.sched_setaffinity(0, cpus[: args.cores])
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         video = args.video or Path(folder) / "scene_720p.mp4"
         if not args.video:

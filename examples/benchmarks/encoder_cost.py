@@ -38,15 +38,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "technical_lite": ("technical_lite", {}),
     "technical_fastvqa": ("technical_fastvqa", {"weights": RANDOM}),
     "... 4 clips, as FAST-VQA-B is tested": (
-        "technical_fastvqa", {"weights": RANDOM, "num_clips": 4}),
+        "technical_fastvqa",
+        {"weights": RANDOM, "num_clips": 4},
+    ),
     "... FasterVQA": ("technical_fastvqa", {"weights": RANDOM, "variant": "fastervqa"}),
     "... 8 frames, as in AIGVEval": (
-        "technical_fastvqa", {"weights": RANDOM, "num_frames": 8, "time_steps": 1}),
+        "technical_fastvqa",
+        {"weights": RANDOM, "num_frames": 8, "time_steps": 1},
+    ),
     "technical_timm": ("technical_timm", {"weights": RANDOM}),
     "motion_flow": ("motion_flow", {}),
     "motion_slowfast": ("motion_slowfast", {"weights": RANDOM}),
-    "... both pathways, as SlowFast": (
-        "motion_slowfast", {"weights": RANDOM, "pathways": "both"}),
+    "... both pathways, as SlowFast": ("motion_slowfast", {"weights": RANDOM, "pathways": "both"}),
     "semantic_lite": ("semantic_lite", {}),
     "semantic_clip, ViT-B-32": ("semantic_clip", {"model": "ViT-B-32", "weights": RANDOM}),
     "semantic_clip, ViT-L-14": ("semantic_clip", {"model": "ViT-L-14", "weights": RANDOM}),
@@ -59,7 +62,7 @@ def make_frames() -> torch.Tensor:
 
     wide = texture(HEIGHT, WIDTH + 4 * FRAMES, seed=1, coarse=8, octaves=7, fade=1.3)
     wide = np.uint8(255 * (wide - wide.min()) / np.ptp(wide))
-    frames = np.stack([wide[:, 4 * n: 4 * n + WIDTH] for n in range(FRAMES)])
+    frames = np.stack([wide[:, 4 * n : 4 * n + WIDTH] for n in range(FRAMES)])
     return torch.from_numpy(frames)[:, None].expand(-1, 3, -1, -1)
 
 
@@ -76,8 +79,14 @@ def seconds(function: Callable[[], Any], repeat: int, device: torch.device) -> f
 
 
 def measure(
-    encoder: Encoder, clip: torch.Tensor, *, batch: int, device: torch.device, dtype: torch.dtype,
-    compiled: bool, repeat: int,
+    encoder: Encoder,
+    clip: torch.Tensor,
+    *,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    compiled: bool,
+    repeat: int,
 ) -> dict[str, float]:
     """One row of the table."""
     frames = clip[torch.from_numpy(encoder.frame_indices(FRAMES, FPS))].contiguous()
@@ -98,9 +107,14 @@ def measure(
             encode(fresh)
 
         spent = seconds(run, repeat, device) / batch
-    return {"tokens": encoder.spec.num_tokens, "dim": encoder.spec.dim,
-            "million parameters": parameters / 1e6, "GFLOPs": counter.get_total_flops() / 1e9,
-            "prepare ms": prepare * 1e3, "encode ms": spent * 1e3}
+    return {
+        "tokens": encoder.spec.num_tokens,
+        "dim": encoder.spec.dim,
+        "million parameters": parameters / 1e6,
+        "GFLOPs": counter.get_total_flops() / 1e9,
+        "prepare ms": prepare * 1e3,
+        "encode ms": spent * 1e3,
+    }
 
 
 def main() -> None:
@@ -121,18 +135,29 @@ def main() -> None:
             continue
         with console.status(label):
             row = rows[label] = measure(
-                create_encoder(name, **settings), clip, batch=options.batch, device=device,
-                dtype=getattr(torch, options.dtype), compiled=options.compile,
+                create_encoder(name, **settings),
+                clip,
+                batch=options.batch,
+                device=device,
+                dtype=getattr(torch, options.dtype),
+                compiled=options.compile,
                 repeat=options.repeat,
             )
         table.add_row(
-            label, f"{row['tokens']:.0f} x {row['dim']:.0f}", f"{row['million parameters']:.1f}",
-            f"{row['GFLOPs']:.1f}", f"{row['prepare ms']:.0f}", f"{row['encode ms']:.0f}",
+            label,
+            f"{row['tokens']:.0f} x {row['dim']:.0f}",
+            f"{row['million parameters']:.1f}",
+            f"{row['GFLOPs']:.1f}",
+            f"{row['prepare ms']:.0f}",
+            f"{row['encode ms']:.0f}",
         )
     console.print(table)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    console.print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-                  f"{options.dtype}, batch {options.batch}", highlight=False)
+    console.print(
+        f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{options.dtype}, batch {options.batch}",
+        highlight=False,
+    )
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

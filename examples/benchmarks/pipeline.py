@@ -57,14 +57,15 @@ def make_clip(path: Path, *, width: int = 1280, height: int = 720, seconds: floa
     from aigveval.distortion.ladder import write_mp4
 
     wide, tall = width + height, height + height // 4
-    land = tint(texture(tall, wide, seed=1, coarse=8, octaves=7, fade=1.3),
-                (24, 60, 30), (214, 196, 150)).astype(np.uint8)
+    land = tint(
+        texture(tall, wide, seed=1, coarse=8, octaves=7, fade=1.3), (24, 60, 30), (214, 196, 150)
+    ).astype(np.uint8)
     frames = np.empty((round(FPS * seconds), height, width, 3), np.uint8)
     for number, frame in enumerate(frames):
         share = number / len(frames)
         left = round(share * (wide - width))
         top = round((0.5 + 0.5 * np.sin(6 * share)) * (tall - height))
-        frame[:] = land[top:top + height, left:left + width]
+        frame[:] = land[top : top + height, left : left + width]
         draw_car(frame, (0.2 + 0.6 * share) * width, 0.85 * height, 0.4 * height, 30 * share)
     write_mp4(path, frames, FPS, crf=20, preset="veryfast")
 
@@ -74,11 +75,14 @@ def fresh_process(video: Path, model: str, device: str) -> dict[str, float]:
     start = time.time()
     done = subprocess.run(
         [sys.executable, "-c", FRESH, model, device, str(video), PROMPT],
-        check=True, stdout=subprocess.PIPE, text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     loaded, first, peak = json.loads(done.stdout.splitlines()[-1])
     return {
-        "startup_seconds": loaded - start, "first_clip_seconds": first,
+        "startup_seconds": loaded - start,
+        "first_clip_seconds": first,
         "peak_memory_mb": peak / 1e6,
     }
 
@@ -161,9 +165,15 @@ def measure(
             runs[-1]["explanation"] = time.perf_counter() - start - total
     seconds = {stage: median(run[stage] for run in runs) for stage in runs[0]}
     return {
-        "video": video.name, "width": info.width, "height": info.height, "fps": info.fps,
-        "frames": info.num_frames, "backend": info.backend, "seconds": seconds,
-        "total_per_decode": seconds["total"] / seconds["decode"], "runs": runs,
+        "video": video.name,
+        "width": info.width,
+        "height": info.height,
+        "fps": info.fps,
+        "frames": info.num_frames,
+        "backend": info.backend,
+        "seconds": seconds,
+        "total_per_decode": seconds["total"] / seconds["decode"],
+        "runs": runs,
     }
 
 
@@ -219,8 +229,12 @@ def main() -> None:
 
     clips = [{**clip, **figures} for clip, figures in zip(clips, fresh)]
     setup = {
-        "model": args.model, "version": aigveval.__version__, "device": args.device,
-        "cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "model": args.model,
+        "version": aigveval.__version__,
+        "device": args.device,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
         "repeat": args.repeat,
     }
     show(clips)

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, BlipVisionConfig, BlipVisionModel
 
+from aigveval.model.backbones import inject_lora
 from aigveval.model.config import LORA
 from aigveval.model.projector import FeatureProjector
-from aigveval.model.backbones import inject_lora
 from aigveval.presets import list_presets, read_catalogue, read_preset
 from encoders import Encoder, create_encoder
 from encoders.checkpoints import RANDOM
@@ -66,10 +66,15 @@ def make_encoder(name: str, options: dict[str, Any]) -> Encoder:
     of_the_papers = not name.endswith(("_lite", "_flow"))
     encoder: Any = create_encoder(name, **options, **({"weights": RANDOM} if of_the_papers else {}))
     if name == "semantic_blip":  # a random one is tiny
-        encoder.network = BlipVisionModel(BlipVisionConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
-            num_attention_heads=16, image_size=224,
-        ))
+        encoder.network = BlipVisionModel(
+            BlipVisionConfig(
+                hidden_size=1024,
+                intermediate_size=4096,
+                num_hidden_layers=24,
+                num_attention_heads=16,
+                image_size=224,
+            )
+        )
         encoder.spec = type(encoder.spec)(**{**vars(encoder.spec), "dim": 1024, "size": 224})
         encoder.picture = type(encoder.picture)(**{**vars(encoder.picture), "size": 224})
     return encoder.eval()
@@ -98,8 +103,16 @@ def measure_llm(
         inject_lora(llm.base_model, {**LORA, **preset["lora"]}, name=preset["llm"])
         width = llm.config.hidden_size
         projectors = nn.ModuleList(
-            FeatureProjector(k, d, width, hidden=preset["projector_hidden"], embedding_rms=1.0,
-                             clip=10.0, dropout=0.0, noise=0.0)
+            FeatureProjector(
+                k,
+                d,
+                width,
+                hidden=preset["projector_hidden"],
+                embedding_rms=1.0,
+                clip=10.0,
+                dropout=0.0,
+                noise=0.0,
+            )
             for k, d in shapes
         )
     trained = [p for m in (llm, projectors) for p in m.parameters() if p.requires_grad]
@@ -119,7 +132,8 @@ def measure_llm(
     with torch.no_grad(), PeakBytes(llm, projectors) as scoring:
         run(1)
     return {
-        "frozen": frozen, "trained": sum(value.numel() for value in trained),
+        "frozen": frozen,
+        "trained": sum(value.numel() for value in trained),
         "bytes": num_bytes(llm) + num_bytes(projectors),
         "scoring": scoring.peak,
         # Gradients of what's trained are in the peak; AdamW's two moments are not.
@@ -147,13 +161,20 @@ def main(names: list[str]) -> None:
         llm = measure_llm(llms[preset["llm"]]["config"], shapes, preset)
         score = sum(sizes) + llm["bytes"] + max(*peaks, llm["scoring"])
         train = max(sum(sizes) + max(peaks), llm["bytes"] + llm["training"])
-        print(f"{name}: tokens {shapes}, encoders {counts}, LLM {llm['frozen']}, "
-              f"trained {llm['trained']}")
-        print(f"  encoders {sum(sizes) / GIB:.2f} GiB, their peaks "
-              f"{[round(peak / GIB, 2) for peak in peaks]}, LLM {llm['bytes'] / GIB:.2f}, its peak "
-              f"scoring {llm['scoring'] / GIB:.2f}, training {llm['training'] / GIB:.2f}")
-        print(f"  score {score / GIB:.1f} GiB, train at batch {preset['batch_size']} "
-              f"{train / GIB:.1f} GiB", flush=True)
+        print(
+            f"{name}: tokens {shapes}, encoders {counts}, LLM {llm['frozen']}, "
+            f"trained {llm['trained']}"
+        )
+        print(
+            f"  encoders {sum(sizes) / GIB:.2f} GiB, their peaks "
+            f"{[round(peak / GIB, 2) for peak in peaks]}, LLM {llm['bytes'] / GIB:.2f}, its peak "
+            f"scoring {llm['scoring'] / GIB:.2f}, training {llm['training'] / GIB:.2f}"
+        )
+        print(
+            f"  score {score / GIB:.1f} GiB, train at batch {preset['batch_size']} "
+            f"{train / GIB:.1f} GiB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

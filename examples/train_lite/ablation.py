@@ -71,16 +71,20 @@ def cost_of(setting: Setting, video: Path) -> dict[str, float]:
 
 def as_markdown(found: dict[str, dict[str, Any]]) -> str:
     """SROCC pooled / within generators, and the cost."""
-    lines = [f"| slow | fast | {' | '.join(DIMENSIONS)} | CPU seconds | tokens |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"| slow | fast | {' | '.join(DIMENSIONS)} | CPU seconds | tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in found.values():
         cells = []
         for dimension in DIMENSIONS:
             pair = (row[dimension][name] for name in ("SROCC", "SROCC within generators"))
             cells.append(" / ".join(f"{value[0]:.2f}" for value in pair))
         slow, fast = (count or "-" for count in row["frames"])
-        lines.append(f"| {slow} | {fast} | {' | '.join(cells)} | {row['cpu_seconds']:.2f} | "
-                     f"{row['tokens']} |")
+        lines.append(
+            f"| {slow} | {fast} | {' | '.join(cells)} | {row['cpu_seconds']:.2f} | "
+            f"{row['tokens']} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -91,7 +95,8 @@ def main(data: Path, *, cache: Path, out: Path, draws: int) -> None:
     prompts = np.array([row.group for row in rows])
     known = {
         one: pooled(rows, [one[0]], features, num_frames=one[1])
-        for setting in settings() for one in encoders_of(setting)
+        for setting in settings()
+        for one in encoders_of(setting)
     }
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:

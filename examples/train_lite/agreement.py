@@ -18,8 +18,12 @@ NAMES = ("SROCC", "PLCC", "SROCC within generators", "same-prompt pairs")
 
 
 def figures_of(
-    predictions: Array, targets: Array, generators: NDArray[Any], prompts: NDArray[Any],
-    *, draws: int = 1000,
+    predictions: Array,
+    targets: Array,
+    generators: NDArray[Any],
+    prompts: NDArray[Any],
+    *,
+    draws: int = 1000,
 ) -> Figures:
     """Each figure as [value, low, high], as `aigveval evaluate` has them.
 
@@ -33,19 +37,26 @@ def figures_of(
     raters = predictions if predictions.ndim == 2 else None
     units, sampling = number(prompts)[0], Sampling(draws=draws)
     columns = Columns(
-        predictions=predictions if raters is None else predictions.mean(1), ratings=targets,
-        generators=number(generators)[0], prompts=units, raters=raters,
+        predictions=predictions if raters is None else predictions.mean(1),
+        ratings=targets,
+        generators=number(generators)[0],
+        prompts=units,
+        raters=raters,
     )
     found = agree(columns, units=units, sampling=sampling, margin=0.5)
     if raters is not None:
         estimates = found.human
     else:
-        parts = ((f"{part}/{name}", value) for part, own in found.parts.items()
-                 for name, value in own.items())
+        parts = (
+            (f"{part}/{name}", value)
+            for part, own in found.parts.items()
+            for name, value in own.items()
+        )
         estimates = {**found.figures, **dict(parts)}
     keys = ("srocc", "plcc", "within_generators/srocc", "within_prompts/pair_accuracy")
     return {
-        name: None if (one := estimates.get(key)) is None or one.low is None
+        name: None
+        if (one := estimates.get(key)) is None or one.low is None
         else [round(float(v), 4) for v in (one.value, one.low, one.high)]
         for name, key in zip(NAMES, keys)
     }
@@ -55,9 +66,9 @@ def rater_columns(folder: Path, names: Sequence[str], dimension: str) -> Array:
     """Each rater's scores, (n, 3)."""
     with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
         records = {row["video"]: row for row in csv.DictReader(file)}
-    return np.array([
-        [float(records[name][f"{dimension}_rater{r}"]) for r in (1, 2, 3)] for name in names
-    ])
+    return np.array(
+        [[float(records[name][f"{dimension}_rater{r}"]) for r in (1, 2, 3)] for name in names]
+    )
 
 
 def share(wins: Sequence[tuple[str, float]]) -> list[float]:

@@ -25,7 +25,15 @@ from typing import Any
 
 import torch
 from attribution_figures import (
-    CLEAN, PLAIN, Clip, Span, Try, as_markdown, confusion, figures_of, is_plain_or_clean,
+    CLEAN,
+    PLAIN,
+    Clip,
+    Span,
+    Try,
+    as_markdown,
+    confusion,
+    figures_of,
+    is_plain_or_clean,
 )
 from baselines import publish
 from rich.console import Console
@@ -33,20 +41,19 @@ from rich.progress import track
 from torch import Tensor
 
 from aigveval.assessment import Scores
-from aigveval.errors import ModelError
-from aigveval.data.attributions import Labelled, read_labels
-from aigveval.features.cache import FeatureCache, extract
-from aigveval.errors import ManifestError
-from aigveval.inference.engine import ModelEngine
-from aigveval.model.precision import find_device
-from aigveval.inference.explain import ATTEMPTS, best_of
-from aigveval.model.projector import pack_features
-from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.model.defect_detector import NAMED_FROM
 from aigveval.cli.console import one_line_errors
-from aigveval.train.rows import TrainingRow
+from aigveval.data.attributions import Labelled, read_labels
+from aigveval.errors import ManifestError, ModelError
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.inference.engine import ModelEngine
+from aigveval.inference.explain import ATTEMPTS, best_of
+from aigveval.model.defect_detector import NAMED_FROM
+from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.precision import find_device
+from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.projector import pack_features
 from aigveval.train.dataset import Collator, QualityDataset
+from aigveval.train.rows import TrainingRow
 from encoders.video import VideoError
 from encoders.wheels import sha256
 from prompts import SCORES, Answer, Detection
@@ -79,15 +86,18 @@ def read_cases(ladder: Path) -> list[Case]:
     return [
         *held_out,
         *(case for case in trained if case.truth.type == CLEAN),
-        *(replace(case, prompt=prompt, truth=replace(case.truth, part="other_prompt"))
-          for case in clean for prompt in prompts if prompt != case.prompt),
+        *(
+            replace(case, prompt=prompt, truth=replace(case.truth, part="other_prompt"))
+            for case in clean
+            for prompt in prompts
+            if prompt != case.prompt
+        ),
     ]
 
 
 def plain_cases(cases: Sequence[Case]) -> list[Case]:
     """Without slight damage, which need not be told, and without the clips trained on."""
-    return [case for case in cases
-            if case.truth.part != "train" and is_plain_or_clean(case.truth)]
+    return [case for case in cases if case.truth.part != "train" and is_plain_or_clean(case.truth)]
 
 
 def _case(label: Labelled, part: Any) -> Case:
@@ -98,18 +108,32 @@ def _case(label: Labelled, part: Any) -> Case:
             span = item.start_seconds, item.end_seconds
     if label.duration_seconds is None:
         raise ManifestError(f"{row.path}: no clip of its source tells how long it is")
-    return Case(path=row.path, prompt=row.prompt, truth=Clip(
-        part=part, group=str(row.group), type=extra["type"], severity=extra["severity"],
-        span=span, duration=label.duration_seconds,
-    ))
+    return Case(
+        path=row.path,
+        prompt=row.prompt,
+        truth=Clip(
+            part=part,
+            group=str(row.group),
+            type=extra["type"],
+            severity=extra["severity"],
+            span=span,
+            duration=label.duration_seconds,
+        ),
+    )
 
 
 # ---- answers ------------------------------------------------------------------------------------
 
 
 def answers(
-    folder: Path, cases: Sequence[Case], cache: FeatureCache, log: Path, *, batch_size: int,
-    device: torch.device, attempts: int = ATTEMPTS,
+    folder: Path,
+    cases: Sequence[Case],
+    cache: FeatureCache,
+    log: Path,
+    *,
+    batch_size: int,
+    device: torch.device,
+    attempts: int = ATTEMPTS,
 ) -> list[Record]:
     """What a model says of each case, from the log or written now."""
     weights = f"{weights_of(folder)}, {attempts} attempts"
@@ -134,7 +158,11 @@ def answers(
 
 
 def write_answers(
-    engine: ModelEngine, cases: Sequence[Case], cache: FeatureCache, *, batch_size: int,
+    engine: ModelEngine,
+    cases: Sequence[Case],
+    cache: FeatureCache,
+    *,
+    batch_size: int,
     name: str,
 ) -> Iterator[Record]:
     """Writes about all cases, batch by batch.
@@ -153,12 +181,11 @@ def write_answers(
     unknown = (float("nan"),) * len(SCORES)
     rows = [TrainingRow(video=case.path, prompt=case.prompt, scores=unknown) for case in cases]
     dataset = QualityDataset([rows], report.digests, encoders, cache)
-    collate = Collator(encode_prompts=engine.processor.encode_prompts,
-                       pack_features=pack_features)
+    collate = Collator(encode_prompts=engine.processor.encode_prompts, pack_features=pack_features)
     starts = range(0, len(cases), batch_size)
     bar = track(starts, f"{name}: batches of {batch_size}", console=Console(stderr=True))
     for start in bar:
-        part = cases[start: start + batch_size]
+        part = cases[start : start + batch_size]
         batch = collate([dataset[start + n] for n in range(len(part))])
         del batch["labels"]
         batch = {key: value.to(device) for key, value in batch.items()}
@@ -199,7 +226,8 @@ def record_of(
 ) -> Record:
     """A line of the log."""
     return {
-        "key": case.key, "video": f"{case.truth.group}/{Path(case.path).name}",
+        "key": case.key,
+        "video": f"{case.truth.group}/{Path(case.path).name}",
         "prompt": case.prompt,
         "scores": {name: scores[name].score for name in SCORES if scores[name]},
         "tries": [
@@ -212,7 +240,8 @@ def record_of(
             }
             for answer in tries
         ],
-        "shown": list(tries).index(best_of(tries)), "signs": detections,
+        "shown": list(tries).index(best_of(tries)),
+        "signs": detections,
     }
 
 
@@ -259,11 +288,18 @@ def _line(record: Record) -> str:
 def told_clip(case: Case, record: Record) -> Clip:
     """The case with what the model says of it."""
     shown = record["tries"][record["shown"]]
-    spoken = {name for dimension, text in shown["reasoning"].items()
-              for name in mentioned(text, dimension)}
+    spoken = {
+        name
+        for dimension, text in shown["reasoning"].items()
+        for name in mentioned(text, dimension)
+    }
     return replace(
-        case.truth, named=_named(shown["defects"] or (), case), spoken=spoken,
-        scores=record["scores"], first=_try(record["tries"][0]), shown=_try(shown),
+        case.truth,
+        named=_named(shown["defects"] or (), case),
+        spoken=spoken,
+        scores=record["scores"],
+        first=_try(record["tries"][0]),
+        shown=_try(shown),
     )
 
 
@@ -308,8 +344,12 @@ def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> d
         figures[name] = figures_of(clips)
         confusions[name] = confusion([clip for clip in clips if clip.part == "heldout"])
         formats[name] = {
-            when: _counted(problem for clip in clips if clip.part == "heldout"
-                           for problem in set(getattr(clip, when).problems))
+            when: _counted(
+                problem
+                for clip in clips
+                if clip.part == "heldout"
+                for problem in set(getattr(clip, when).problems)
+            )
             for when in ("first", "shown")
         }
     return {"figures": figures, "named besides": confusions, "answers with a problem": formats}
@@ -342,15 +382,28 @@ def model_names(given: Sequence[str]) -> dict[str, Path]:
 
 
 def main(
-    work: Path, models: Mapping[str, Path], out: Path, *, batch_size: int, device: str,
-    attempts: int = ATTEMPTS, plain: bool = False,
+    work: Path,
+    models: Mapping[str, Path],
+    out: Path,
+    *,
+    batch_size: int,
+    device: str,
+    attempts: int = ATTEMPTS,
+    plain: bool = False,
 ) -> None:
     cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
     if plain:
         cases = plain_cases(cases)
     records = {
-        name: answers(folder, cases, cache, work / "answers" / f"{name}.jsonl",
-                      batch_size=batch_size, device=find_device(device), attempts=attempts)
+        name: answers(
+            folder,
+            cases,
+            cache,
+            work / "answers" / f"{name}.jsonl",
+            batch_size=batch_size,
+            device=find_device(device),
+            attempts=attempts,
+        )
         for name, folder in models.items()
     }
     found = measure(cases, records)
@@ -368,13 +421,26 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="for OUT.json and OUT.md")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--attempts", type=int, default=ATTEMPTS,
-                        help=f"answers of a clip until one has no problem (default {ATTEMPTS}, "
-                        "as users get it; 1 takes less time)")
-    parser.add_argument("--plain", action="store_true",
-                        help=f"only damage of severity {PLAIN} and more, and left-out clips")
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=ATTEMPTS,
+        help=f"answers of a clip until one has no problem (default {ATTEMPTS}, "
+        "as users get it; 1 takes less time)",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help=f"only damage of severity {PLAIN} and more, and left-out clips",
+    )
     arguments = parser.parse_args()
     with one_line_errors():
-        main(arguments.work.resolve(), model_names(arguments.models), arguments.out,
-             batch_size=arguments.batch_size, device=arguments.device,
-             attempts=arguments.attempts, plain=arguments.plain)
+        main(
+            arguments.work.resolve(),
+            model_names(arguments.models),
+            arguments.out,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+            attempts=arguments.attempts,
+            plain=arguments.plain,
+        )

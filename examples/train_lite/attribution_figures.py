@@ -25,12 +25,16 @@ CLEAN, MISMATCH = "clean", "prompt_mismatch"
 TIMED = ("freeze", "flicker", "scene_cut", "shake")
 # Kinds of `prompts.check_consistency`; all others are of the format.
 CONTRADICTIONS = (
-    "repeats_itself", "score_contradicts_slot", "defect_contradicts_score",
-    "text_contradicts_score", "text_contradicts_defects",
+    "repeats_itself",
+    "score_contradicts_slot",
+    "defect_contradicts_score",
+    "text_contradicts_score",
+    "text_contradicts_defects",
 )
 FIRST, SHOWN = "first try", "as users get it"
 AIMS = {
-    f"valid format, {SHOWN}": ">= 0.99", "macro-F1": ">= 0.80",
+    f"valid format, {SHOWN}": ">= 0.99",
+    "macro-F1": ">= 0.80",
     "false alarms, left-out clean clips": "<= 0.10",
     **{f"time IoU where named: {name}": ">= 0.60" for name in TIMED},
     "mismatch named, each other prompt": ">= 0.70",
@@ -126,14 +130,17 @@ def number_figures(clips: Sequence[Clip]) -> dict[str, Figure]:
     within, differences = [], []
     for clip in clips:
         numbers = clip.shown.numbers
-        apart = [abs(numbers[name] - score) for name, score in clip.scores.items()
-                 if name in numbers]
+        apart = [
+            abs(numbers[name] - score) for name, score in clip.scores.items() if name in numbers
+        ]
         whole = len(apart) == len(clip.scores)
         within.append((clip.group, whole and max(apart) <= MAX_SLOT_DIFFERENCE + 1e-9))
         if apart:
             differences.append((clip.group, float(np.mean(apart))))
-    return {"numbers within 0.5 of the scores": mean(within),
-            "mean absolute difference of numbers": mean(differences)}
+    return {
+        "numbers within 0.5 of the scores": mean(within),
+        "mean absolute difference of numbers": mean(differences),
+    }
 
 
 # ---- defects ------------------------------------------------------------------------------------
@@ -197,8 +204,11 @@ def confusion(clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
     for clip in plain_or_clean(clips):
         count[clip.type] += 1
         others[clip.type].update(name for name in clip.named if name != clip.type)
-    return {kind: {"clips": count[kind], "named": dict(others[kind].most_common())}
-            for kind in (CLEAN, *DEFECTS) if count[kind]}
+    return {
+        kind: {"clips": count[kind], "named": dict(others[kind].most_common())}
+        for kind in (CLEAN, *DEFECTS)
+        if count[kind]
+    }
 
 
 def false_alarms(clips: Iterable[Clip]) -> dict[str, Figure]:
@@ -234,7 +244,8 @@ def times(clips: Sequence[Clip]) -> dict[str, Figure]:
     """IoU of true and named times, of clips of which a part is damaged."""
     cases = [
         (clip, iou(clip.span, clip.named.get(clip.type, ())))
-        for clip in clips if clip.type in TIMED and clip.severity >= PLAIN and clip.span
+        for clip in clips
+        if clip.type in TIMED and clip.severity >= PLAIN and clip.span
     ]
     found = {}
     for name in ("all four", *TIMED):
@@ -260,11 +271,13 @@ def mismatch(clips: Sequence[Clip]) -> dict[str, Figure]:
             (clip.group, MISMATCH in clip.named) for clip in other
         ),
     }
-    semantic = [name for name, kind in DEFECTS.items()
-                if kind.dimension == "semantic" and name != MISMATCH]
+    semantic = [
+        name for name, kind in DEFECTS.items() if kind.dimension == "semantic" and name != MISMATCH
+    ]
     for name in semantic:
-        instead = [(clip.group, name in clip.named and MISMATCH not in clip.named)
-                   for clip in other]
+        instead = [
+            (clip.group, name in clip.named and MISMATCH not in clip.named) for clip in other
+        ]
         if any(value for _, value in instead):
             found[f"named instead, each other prompt: {name}"] = mean(instead)
     return found
@@ -273,12 +286,16 @@ def mismatch(clips: Sequence[Clip]) -> dict[str, Figure]:
 def faithfulness(clips: Sequence[Clip]) -> dict[str, Figure]:
     """Shares of pairs whose clean clip has the higher score in the dimension of the defect."""
     clean = {clip.group: clip for clip in clips if clip.type == CLEAN}
-    pairs = [(clip, clean[clip.group]) for clip in clips
-             if clip.type != CLEAN and clip.severity >= PLAIN and clip.group in clean]
+    pairs = [
+        (clip, clean[clip.group])
+        for clip in clips
+        if clip.type != CLEAN and clip.severity >= PLAIN and clip.group in clean
+    ]
 
     def rises(chosen: Iterable[tuple[Clip, Clip]], score: str | None = None) -> Figure:
         return mean(
-            (clip.group, before.scores[name] > clip.scores[name]) for clip, before in chosen
+            (clip.group, before.scores[name] > clip.scores[name])
+            for clip, before in chosen
             for name in [score or DEFECTS[clip.type].dimension]
             if name in clip.scores and name in before.scores
         )
@@ -311,18 +328,25 @@ def as_markdown(
     """
     columns = list(figures)
     # The order of the fullest column; the others may have rows of their own.
-    rows = dict.fromkeys(name for c in sorted(columns, key=lambda c: -len(figures[c]))
-                         for name in figures[c])
+    rows = dict.fromkeys(
+        name for c in sorted(columns, key=lambda c: -len(figures[c])) for name in figures[c]
+    )
     head = f"{' | '.join(columns)} |"
     lines = [f"| figure | aim | clips | {head}", "|---" * (3 + len(columns)) + "|"]
     for name in rows:
         found = [figures[column].get(name) for column in columns]
         cases = dict.fromkeys(str(one["cases"]) for one in found if one)
         values = [cell(one["value"] if one else None) for one in found]
-        lines.append(f"| {name} | {AIMS.get(name, '')} | {' / '.join(cases)} | "
-                     f"{' | '.join(values)} |")
-    lines += ["", "What else is named, and of how many of the clips:", "",
-              f"| type | clips | {head}", "|---" * (2 + len(columns)) + "|"]
+        lines.append(
+            f"| {name} | {AIMS.get(name, '')} | {' / '.join(cases)} | {' | '.join(values)} |"
+        )
+    lines += [
+        "",
+        "What else is named, and of how many of the clips:",
+        "",
+        f"| type | clips | {head}",
+        "|---" * (2 + len(columns)) + "|",
+    ]
     for kind in (CLEAN, *DEFECTS):
         named = [confusions[column].get(kind) for column in columns]
         if any(named):

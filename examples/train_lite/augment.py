@@ -37,8 +37,14 @@ def main(folder: Path, out: Path) -> None:
                 write(target, changed(pixels, rng), info.fps, int(rng.integers(8, 25)))
             record = {name: float(row[name]) for name in SCORES}
             rows.append(
-                {"video": target.name, "prompt": row["prompt"], "group": row["video"][:3],
-                 "generator": row["generator"], "original": row["video"], **record}
+                {
+                    "video": target.name,
+                    "prompt": row["prompt"],
+                    "group": row["video"][:3],
+                    "generator": row["generator"],
+                    "original": row["video"],
+                    **record,
+                }
             )
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (out / "manifest.jsonl").write_text(text, encoding="utf-8")
@@ -51,14 +57,15 @@ def changed(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     share = rng.uniform(0.85, 1.0)
     h, w = int(height * share), int(width * share)
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    frames = frames[:, top: top + h, left: left + w]
+    frames = frames[:, top : top + h, left : left + w]
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
     scale = float(np.exp(rng.uniform(np.log(160), np.log(448)))) / min(h, w)
     size = (round(w * scale / 2) * 2, round(h * scale / 2) * 2)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(np.ascontiguousarray(f), size, interpolation=method)
-                     for f in frames])
+    return np.stack(
+        [cv2.resize(np.ascontiguousarray(f), size, interpolation=method) for f in frames]
+    )
 
 
 def write(path: Path, frames: np.ndarray, fps: float, crf: int) -> None:

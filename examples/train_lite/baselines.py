@@ -90,8 +90,13 @@ def pooled(
 
 
 def out_of_fold(
-    X: Array, widths: tuple[int, ...], targets: Array, fold: NDArray[np.int64],
-    prompts: NDArray[Any], *, regressor: str,
+    X: Array,
+    widths: tuple[int, ...],
+    targets: Array,
+    fold: NDArray[np.int64],
+    prompts: NDArray[Any],
+    *,
+    regressor: str,
 ) -> Array:
     """Predictions (n,) of each fold by a model that has seen the other folds only."""
     model, grid = REGRESSORS[regressor]
@@ -99,7 +104,9 @@ def out_of_fold(
     for number in np.unique(fold):
         known, test = fold != number, fold == number
         search = GridSearchCV(
-            make_pipeline(BlockScaler(widths), model), grid, cv=GroupKFold(INNER_FOLDS),
+            make_pipeline(BlockScaler(widths), model),
+            grid,
+            cv=GroupKFold(INNER_FOLDS),
             scoring="neg_mean_squared_error",
         )
         search.fit(X[known], targets[known], groups=prompts[known])
@@ -107,21 +114,22 @@ def out_of_fold(
     return predicted
 
 
-def generator_means(
-    targets: Array, generators: NDArray[Any], fold: NDArray[np.int64]
-) -> Array:
+def generator_means(targets: Array, generators: NDArray[Any], fold: NDArray[np.int64]) -> Array:
     """The mean rating of each clip's generator over its clips in the other folds."""
-    return np.array([
-        targets[(fold != fold[n]) & (generators == generators[n])].mean()
-        for n in range(len(targets))
-    ])
+    return np.array(
+        [
+            targets[(fold != fold[n]) & (generators == generators[n])].mean()
+            for n in range(len(targets))
+        ]
+    )
 
 
 def pyiqa_scores(rows: Sequence[TrainingRow], cache: FeatureCache) -> dict[str, Array]:
     """Metric -> mean over frames (n,), higher is better; empty without pyiqa."""
     try:
-        found = {name: pooled(rows, ["technical_pyiqa"], cache, metrics=[name])[0]
-                 for name in METRICS}
+        found = {
+            name: pooled(rows, ["technical_pyiqa"], cache, metrics=[name])[0] for name in METRICS
+        }
     except EncoderError as error:
         print(f"without rows of pyiqa: {error}", file=sys.stderr)
         return {}
@@ -144,8 +152,10 @@ def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:
     lines = ["| score | predictor | " + " | ".join(NAMES) + " |", "|---" * (2 + len(NAMES)) + "|"]
     for score, rows in figures.items():
         for label, row in rows.items():
-            cells = ["-" if v is None else "{:.2f} [{:.2f}, {:.2f}]".format(*v)
-                     for v in (row[name] for name in NAMES)]
+            cells = [
+                "-" if v is None else "{:.2f} [{:.2f}, {:.2f}]".format(*v)
+                for v in (row[name] for name in NAMES)
+            ]
             lines.append(f"| {score} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -204,5 +214,10 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--predictions", type=Path, help="out_of_fold.json of measure.py")
     arguments = parser.parse_args()
-    main(arguments.data.resolve(), cache=arguments.cache, predictions=arguments.predictions,
-         out=arguments.out, draws=arguments.draws)
+    main(
+        arguments.data.resolve(),
+        cache=arguments.cache,
+        predictions=arguments.predictions,
+        out=arguments.out,
+        draws=arguments.draws,
+    )

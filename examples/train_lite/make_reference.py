@@ -1,6 +1,6 @@
 """Make the reference set of `encoders.reference`: mean ImageNet logits of the training clips.
 
-    python examples/train_lite/make_reference.py DATA/clips
+python examples/train_lite/make_reference.py DATA/clips
 """
 
 import sys

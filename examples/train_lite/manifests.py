@@ -26,10 +26,15 @@ def read_rated(folder: Path) -> tuple[list[TrainingRow], list[str]]:
             if record["real"] == "True":
                 continue  # watermark and frame size give the real clips away
             scores = tuple(float(record[name]) for name in SCORES)
-            rows.append(TrainingRow(
-                video=str(folder / record["video"]), prompt=record["prompt"], scores=scores,
-                group=record["video"][:3], generator=record["generator"],
-            ))
+            rows.append(
+                TrainingRow(
+                    video=str(folder / record["video"]),
+                    prompt=record["prompt"],
+                    scores=scores,
+                    group=record["video"][:3],
+                    generator=record["generator"],
+                )
+            )
             names.append(record["video"])
     return rows, names
 
@@ -47,11 +52,15 @@ def read_copies(folder: Path, originals: set[str], weight: float) -> list[Traini
     records = read_jsonl(folder / "manifest.jsonl")
     return [
         TrainingRow(
-            video=str(folder / record["video"]), prompt=record["prompt"],
-            scores=tuple(record[name] for name in SCORES), group=record["group"],
-            generator=record["generator"], weight=weight,
+            video=str(folder / record["video"]),
+            prompt=record["prompt"],
+            scores=tuple(record[name] for name in SCORES),
+            group=record["group"],
+            generator=record["generator"],
+            weight=weight,
         )
-        for record in records if record["original"] in originals
+        for record in records
+        if record["original"] in originals
     ]
 
 
@@ -72,13 +81,18 @@ def read_ladder(
         for name, score in zip(DIMENSIONS, start):
             drop = record[f"{name}_drop"]
             scores.append(
-                float("nan") if drop is None or record["prompt"] is None and name == "semantic"
+                float("nan")
+                if drop is None or record["prompt"] is None and name == "semantic"
                 else float(score - drop / FULL_DROP * (score - 1))
             )
-        rows.append(TrainingRow(
-            video=str(folder / record["video"]), prompt=record["prompt"],
-            scores=(*scores, float(np.mean(scores))), group=record["group"],
-        ))
+        rows.append(
+            TrainingRow(
+                video=str(folder / record["video"]),
+                prompt=record["prompt"],
+                scores=(*scores, float(np.mean(scores))),
+                group=record["group"],
+            )
+        )
     return rows, records
 
 
@@ -92,8 +106,14 @@ def write_manifest(path: Path, rows: Sequence[TrainingRow]) -> None:
     lines = []
     for row in rows:
         scores = {n: None if s != s else round(s, 4) for n, s in zip(SCORES, row.scores)}
-        record = {"video": row.video, "prompt": row.prompt, **scores, "group": row.group,
-                  "generator": row.generator, "weight": row.weight}
+        record = {
+            "video": row.video,
+            "prompt": row.prompt,
+            **scores,
+            "group": row.group,
+            "generator": row.generator,
+            "weight": row.weight,
+        }
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
 
@@ -119,8 +139,13 @@ def answer_lines(
             known = {name: s for name, s in known.items() if name not in ("semantic", "overall")}
         most = highest_severity(known.get(record["dimension"], 1.0))
         line = json.dumps(
-            {**record, "video": str(folder / record["video"]), "weight": weight,
-             "severity": min(record["severity"], most), **known},
+            {
+                **record,
+                "video": str(folder / record["video"]),
+                "weight": weight,
+                "severity": min(record["severity"], most),
+                **known,
+            },
             ensure_ascii=False,
         )
         lines += [line + "\n"] * (CLEAN_TIMES if record["type"] == "clean" else 1)

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, srocc
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.train.rows import TrainingRow
 from aigveval.train.predict import predict
+from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS, SCORES
 
@@ -80,8 +80,12 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
 
     prompts = np.array([str(row.group) for row in rows])
     result: dict[str, Any] = {}
-    predictions = {"ours": ours, "ours, resized copies": resized, "ridge": linear,
-                   "generator mean": mean}
+    predictions = {
+        "ours": ours,
+        "ours, resized copies": resized,
+        "ridge": linear,
+        "generator mean": mean,
+    }
     for name, values in predictions.items():
         result[name] = {
             score: figures_of(values[:, n], targets[:, n], generators, prompts)
@@ -89,8 +93,13 @@ def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
         }
     result["one rater"] = raters(data, names, targets, generators, prompts)
     result["own prompt above another's"] = share(wins)
-    saved = {"video": names, "fold": fold.tolist(), "ours": ours.round(4).tolist(),
-             "ridge": linear.round(4).tolist(), "human": targets.tolist()}
+    saved = {
+        "video": names,
+        "fold": fold.tolist(),
+        "ours": ours.round(4).tolist(),
+        "ridge": linear.round(4).tolist(),
+        "human": targets.tolist(),
+    }
     (work / "out_of_fold.json").write_text(json.dumps(saved) + "\n", encoding="utf-8")
     return result
 
@@ -154,7 +163,8 @@ def ladder(work: Path, cache: FeatureCache) -> dict[str, Any]:
         mean_drop = np.mean(drops, axis=0)
         low, high = bootstrap_interval(lambda x: float(x.mean()), np.array(own))
         result[kind] = {
-            "dimension": dimension, "sources": len(own),
+            "dimension": dimension,
+            "sources": len(own),
             "srocc": [round(v, 3) for v in (float(np.mean(own)), low, high)],
             "drop at the worst severity": {
                 name: round(float(drop), 2) for name, drop in zip(SCORES, mean_drop)
@@ -177,14 +187,20 @@ def as_markdown(figures: dict[str, Any]) -> str:
             cells = [cell(value) for value in figures["ratings"][kind][score].values()]
             lines.append(f"| {score} | {kind} | {' | '.join(cells)} |")
     own = cell(figures["ratings"]["own prompt above another's"])
-    lines += ["", f"Semantic score with its own prompt above that with another clip's: {own}", "",
-              "| type | dimension | SROCC(severity, score) | sources | drop at the worst severity: "
-              "technical | motion | semantic |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        f"Semantic score with its own prompt above that with another clip's: {own}",
+        "",
+        "| type | dimension | SROCC(severity, score) | sources | drop at the worst severity: "
+        "technical | motion | semantic |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for kind, found in figures["ladder"].items():
         drops = found["drop at the worst severity"]
         lines.append(
             f"| {kind} | {found['dimension']} | {cell(found['srocc'])} | {found['sources']} | "
-            + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS) + " |"
+            + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS)
+            + " |"
         )
     return "\n".join(lines)
 

@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from split import split_clips
 
-from aigveval.model.config import AIGVEvalConfig
-from aigveval.features.cache import FeatureCache, extract
 from aigveval.distortion.ladder import make_ladder
-from aigveval.model.projector import MIDDLE, pack_features
+from aigveval.features.cache import FeatureCache, extract
+from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.projector import MIDDLE, pack_features
 from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
@@ -50,7 +50,9 @@ from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
 ENCODERS: dict[str, dict[str, Any]] = {
-    "semantic_lite": {}, "motion_flow": {"size": 112}, "technical_lite": {}
+    "semantic_lite": {},
+    "motion_flow": {"size": 112},
+    "technical_lite": {},
 }
 SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_RATED = (4,)
@@ -58,15 +60,25 @@ ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
 COPY_WEIGHT = 0.5
 RATED_WEIGHT = 30.0  # of a rated clip beside a ladder row
 COMMON: dict[str, Any] = {
-    "group_batches": True, "rank_min_difference": 0.2, "weight_decay": 0.05, "feature_noise": 0.2,
-    "mismatch_probability": 0.25, "prompt_dropout": 0.05,
+    "group_batches": True,
+    "rank_min_difference": 0.2,
+    "weight_decay": 0.05,
+    "feature_noise": 0.2,
+    "mismatch_probability": 0.25,
+    "prompt_dropout": 0.05,
 }
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
     "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
-    "projector_hidden": 256, "align_epochs": 10, "learn": "distill",
-    "max_steps": 90, "batch_size": 16, "lora_learning_rate": 5e-4,
-    "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3}, "threads": 2, "save_steps": 20,
+    "projector_hidden": 256,
+    "align_epochs": 10,
+    "learn": "distill",
+    "max_steps": 90,
+    "batch_size": 16,
+    "lora_learning_rate": 5e-4,
+    "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3},
+    "threads": 2,
+    "save_steps": 20,
 }
 RATED: dict[str, Any] = {"align_epochs": 2}
 STAGES: dict[str, dict[str, Any]] = {
@@ -75,8 +87,14 @@ STAGES: dict[str, dict[str, Any]] = {
     "sft2": {"epochs": 1, "best_mix": 0.0, "lora_learning_rate": 1e-4},
 }
 EXPLAINING: dict[str, Any] = {
-    "learn": "distill", "answer_variants": 1, "batch_size": 8, "feature_noise": 0.2,
-    "mismatch_probability": 0.0, "prompt_dropout": 0.05, "loss": BASE["loss"], "threads": 2,
+    "learn": "distill",
+    "answer_variants": 1,
+    "batch_size": 8,
+    "feature_noise": 0.2,
+    "mismatch_probability": 0.0,
+    "prompt_dropout": 0.05,
+    "loss": BASE["loss"],
+    "threads": 2,
     "save_steps": 10,
 }
 
@@ -116,11 +134,16 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
         if not (output / "model/config.json").exists():
             if stage == "sft2":
                 options = {**options, "completions": [str(work / "runs/2-grpo/completions.jsonl")]}
-            fit(FitConfig(
-                stage=stage,  # type: ignore[arg-type]
-                base=str(base), train=[str(work / "answers.jsonl")], output_dir=str(output),
-                cache_dir=str(work / "cache"), **{**EXPLAINING, **options},
-            ))
+            fit(
+                FitConfig(
+                    stage=stage,  # type: ignore[arg-type]
+                    base=str(base),
+                    train=[str(work / "answers.jsonl")],
+                    output_dir=str(output),
+                    cache_dir=str(work / "cache"),
+                    **{**EXPLAINING, **options},
+                )
+            )
         base = output / "model"
     return base
 
@@ -163,9 +186,12 @@ def render(data: Path, work: Path) -> None:
     ):
         if not (work / "ladder" / part / "manifest.jsonl").exists():
             make_ladder(
-                [folder / name for name in names], work / "ladder" / part,
-                prompts=folder / "manifest.csv", severities=tuple(severities),
-                max_side_px=512, max_seconds=4,
+                [folder / name for name in names],
+                work / "ladder" / part,
+                prompts=folder / "manifest.csv",
+                severities=tuple(severities),
+                max_side_px=512,
+                max_seconds=4,
             )
 
 
@@ -173,10 +199,15 @@ def base_model(work: Path) -> Path:
     """The model that knows the ladder alone, trained unless it's there."""
     output = work / "runs/base"
     if not (output / "model/config.json").exists():
-        fit(FitConfig(
-            train=[str(work / "base.jsonl")], output_dir=str(output),
-            cache_dir=str(work / "cache"), **BASE, **COMMON,
-        ))
+        fit(
+            FitConfig(
+                train=[str(work / "base.jsonl")],
+                output_dir=str(output),
+                cache_dir=str(work / "cache"),
+                **BASE,
+                **COMMON,
+            )
+        )
     return output / "model"
 
 
@@ -188,9 +219,9 @@ def rated_model(
         return
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **RATED, **COMMON)
     processor = AIGVEvalProcessor.from_pretrained(base)
-    model = AIGVEvalModel.from_pretrained(base, config=AIGVEvalConfig.from_pretrained(
-        base, feature_noise=config.feature_noise
-    ))
+    model = AIGVEvalModel.from_pretrained(
+        base, config=AIGVEvalConfig.from_pretrained(base, feature_noise=config.feature_noise)
+    )
     encoders = list(processor.encoders.values())
     tokens = ridge.mean_tokens(human, model.model, encoders, cache)
     targets = np.array([row.scores[: len(DIMENSIONS)] for row in human])
@@ -212,8 +243,12 @@ def rated_model(
     rows = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]
     rows += labelled
     dataset = QualityDataset(
-        [rows], {row.video: cache.digest(row.video) for row in rows}, encoders, cache,
-        mismatch_probability=config.mismatch_probability, prompt_dropout=config.prompt_dropout,
+        [rows],
+        {row.video: cache.digest(row.video) for row in rows},
+        encoders,
+        cache,
+        mismatch_probability=config.mismatch_probability,
+        prompt_dropout=config.prompt_dropout,
     )
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     pretrain_projectors(model.model, dataset, collate, config, Console(stderr=True))

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from aigveval.features.cache import FeatureCache
 from aigveval.model.projector import AIGVEvalBackbone
-from aigveval.train.rows import TrainingRow
 from aigveval.train.dataset import QualityDataset
+from aigveval.train.rows import TrainingRow
 from encoders import Encoder
 from prompts.rubric import DIMENSIONS, Dimension
 
@@ -75,6 +75,7 @@ class LinearMap:
 
     def with_overall(self) -> tuple[dict[str, Tensor], Tensor]:
         """Weights (4, d) and bias (4,) as tensors: the overall score is the mean of the three."""
+
         def extended(rows: Array) -> Tensor:
             return torch.from_numpy(np.concatenate([rows, rows.mean(0, keepdims=True)])).float()
 
@@ -82,7 +83,9 @@ class LinearMap:
 
 
 def mean_tokens(
-    rows: Sequence[TrainingRow], backbone: AIGVEvalBackbone, encoders: Sequence[Encoder],
+    rows: Sequence[TrainingRow],
+    backbone: AIGVEvalBackbone,
+    encoders: Sequence[Encoder],
     cache: FeatureCache,
 ) -> dict[str, Array]:
     """Encoder to (n, d): each clip's tokens, standardised as its projector does, then averaged."""
@@ -96,9 +99,7 @@ def mean_tokens(
     return {name: torch.stack(values).double().numpy() for name, values in result.items()}
 
 
-def falls(
-    tokens: Mapping[str, Array], records: Sequence[Mapping[str, Any]]
-) -> Falls:
+def falls(tokens: Mapping[str, Array], records: Sequence[Mapping[str, Any]]) -> Falls:
     """Of a ladder's mean tokens (n, d) by encoder, and its records."""
     clean = manifests.clean_numbers(records)
     start = np.array([clean[r["group"]] for r in records])
@@ -111,7 +112,9 @@ def falls(
 
 
 def fitted(
-    tokens: Mapping[str, Array], targets: Array, weights: Array | None = None,
+    tokens: Mapping[str, Array],
+    targets: Array,
+    weights: Array | None = None,
     ladder: Falls | None = None,
 ) -> LinearMap:
     """Fit on all rows, and on what damage changes.
@@ -152,7 +155,7 @@ def fitted(
         bias[row] = middle - mean @ found
         for name, start, stop, factors in columns:
             maps[name][row, start:stop] = found[: stop - start] * factors
-            found = found[stop - start:]
+            found = found[stop - start :]
     return LinearMap(weights=maps, bias=bias)
 
 

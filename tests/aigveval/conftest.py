@@ -27,6 +27,7 @@ def fit_config(tmp_path, fit_data, fit_llm, monkeypatch):
     import torch
 
     from encoders import registry
+
     from tests.aigveval.fit_case import REGISTERED, make_config
 
     monkeypatch.setattr(registry, "_registered", dict(REGISTERED))

@@ -42,8 +42,12 @@ class TextEngine:
         return text if text in self.BAD else float(text)
 
     def score(
-        self, prepared: Sequence[float | str], prompts: Sequence[str | None], *,
-        explain: bool = False, contributions: bool = False,
+        self,
+        prepared: Sequence[float | str],
+        prompts: Sequence[str | None],
+        *,
+        explain: bool = False,
+        contributions: bool = False,
     ) -> list[Scores | Exception]:
         assert not explain and not contributions
         if "poison" in prepared:
@@ -53,15 +57,22 @@ class TextEngine:
         self.batches.append(list(prepared))
         self.prompts += prompts
         return [
-            ValueError("only this one") if isinstance(value, str)
+            ValueError("only this one")
+            if isinstance(value, str)
             else {name: Score(value, 0.5) for name in SCORE_FIELDS}
             for value in prepared
         ]
 
 
 def tiny_assessor(
-    *, name: str = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32,
-    explain: bool = False, contributions: bool = False, batch_size: int = 8, workers: int = 2,
+    *,
+    name: str = "tiny",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    explain: bool = False,
+    contributions: bool = False,
+    batch_size: int = 8,
+    workers: int = 2,
     **options,
 ) -> Assessor:
     """A real model of random weights behind a real processor; decodes real videos.
@@ -74,12 +85,19 @@ def tiny_assessor(
         projector.set_stats(torch.full(size, 0.3), torch.full(size, 0.5))
     processor._encoders = make_encoders()
     engine = ModelEngine(model, processor, device=torch.device(device))
-    return Assessor(engine, name=name, batch_size=batch_size, workers=workers, explain=explain,
-                    contributions=contributions)
+    return Assessor(
+        engine,
+        name=name,
+        batch_size=batch_size,
+        workers=workers,
+        explain=explain,
+        contributions=contributions,
+    )
 
 
 def fake_load(**options):
     """Stands in for `load`: a `tiny_assessor` as asked for, of a model with these options."""
+
     def load(model, *, device=None, dtype="auto", **asked):
         return tiny_assessor(**{**options, **asked})
 

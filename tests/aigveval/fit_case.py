@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from aigveval.train.config import FitConfig
 from encoders import registry
 from encoders.base import Encoder, EncoderSpec
+
 from tests.aigveval.features.test_cache import write_video
 
 CLIPS = 30
@@ -29,8 +30,15 @@ class Brightness(Encoder):
     def __init__(self, name: str, dimension: str, dim: int) -> None:
         super().__init__()
         self.spec = EncoderSpec(
-            name=name, dimension=dimension, num_tokens=2, dim=dim, stream="fast", size=8,
-            mean=(0.0,) * 3, std=(255.0,) * 3, time_steps=2,
+            name=name,
+            dimension=dimension,
+            num_tokens=2,
+            dim=dim,
+            stream="fast",
+            size=8,
+            mean=(0.0,) * 3,
+            std=(255.0,) * 3,
+            time_steps=2,
         )
 
     def frame_indices(self, num_frames, fps):
@@ -82,28 +90,44 @@ REGISTERED = {**ENCODERS, "motion_mixed": lambda: Mixed("motion_mixed", "motion"
 
 
 def make_llm(
-    folder: Path, *, texts: Sequence[str] = (), vocab_size: int = 400, hidden: int = 32,
-    heads: int = 2, initializer_range: float = 0.2,
+    folder: Path,
+    *,
+    texts: Sequence[str] = (),
+    vocab_size: int = 400,
+    hidden: int = 32,
+    heads: int = 2,
+    initializer_range: float = 0.2,
 ) -> None:
     """Two random layers and a tokenizer of bytes, the level words and what else is in the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     words = [f": {word}" for word in ("bad", "poor", "fair", "good", "excellent")] * 50
-    tokenizer.train_from_iterator([*texts, *words], trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["<s>", "</s>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))
+    tokenizer.train_from_iterator(
+        [*texts, *words],
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=["<s>", "</s>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(folder)
     set_seed(0)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=hidden, intermediate_size=2 * hidden,
-        num_hidden_layers=2, num_attention_heads=heads, max_position_embeddings=1024,
-        # The usual 0.02 lets next to nothing through two random layers.
-        initializer_range=initializer_range,
-    )).save_pretrained(folder)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=2,
+            num_attention_heads=heads,
+            max_position_embeddings=1024,
+            # The usual 0.02 lets next to nothing through two random layers.
+            initializer_range=initializer_range,
+        )
+    ).save_pretrained(folder)
 
 
 class Killed(Exception):
@@ -111,7 +135,10 @@ class Killed(Exception):
 
 
 def run_and_kill(
-    config: FitConfig, monkeypatch: pytest.MonkeyPatch, *, step: int,
+    config: FitConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    step: int,
     callback: str = "ProgressCallback",
 ) -> None:
     """Start a training, and end it in a callback of `fit` after so many steps."""
@@ -143,17 +170,24 @@ def make_data(folder: Path) -> None:
         level = 10 + 7 * i
         write_video(folder / "videos" / f"{i}.mp4", level, frames=4)
         score = 1 + 4 * i / (CLIPS - 1)
-        rows.append({
-            "video": f"videos/{i}.mp4", "prompt": f"a scene of kind {'very ' * (i % 4)}good",
-            "technical": round(score, 3), "motion": round(6 - score, 3) if i % 3 else None,
-            "semantic": float(1 + i % 4), "overall": None, "group": f"g{i // 4}",
-        })
+        rows.append(
+            {
+                "video": f"videos/{i}.mp4",
+                "prompt": f"a scene of kind {'very ' * (i % 4)}good",
+                "technical": round(score, 3),
+                "motion": round(6 - score, 3) if i % 3 else None,
+                "semantic": float(1 + i % 4),
+                "overall": None,
+                "group": f"g{i // 4}",
+            }
+        )
     parts = {"train": [row for i, row in enumerate(rows) if i % 5], "valid": rows[::5]}
     random = np.random.default_rng(0)
     chosen = [random.choice(len(parts["train"]), 2, replace=False) for _ in range(20)]
     parts["pairs"] = [
         {
-            "video_a": parts["train"][a]["video"], "video_b": parts["train"][b]["video"],
+            "video_a": parts["train"][a]["video"],
+            "video_b": parts["train"][b]["video"],
             "prompt": f"a scene of kind {n % 4}",
             "technical": "same" if abs(a - b) < 3 else "A" if a > b else "B",
             "semantic": "A" if n % 2 else None,
@@ -168,11 +202,25 @@ def make_data(folder: Path) -> None:
 def make_config(data: Path, llm: Path, output: Path, **options) -> FitConfig:
     """A config that trains in a second."""
     config = FitConfig(
-        train=[str(data / "train.jsonl")], valid=[str(data / "valid.jsonl")],
-        output_dir=str(output), cache_dir=str(data / "cache"), llm=str(llm),
-        encoders=list(ENCODERS), projector_hidden=16, epochs=4, batch_size=6,
-        learning_rate=5e-3, lora_learning_rate=1e-3, warmup=0.1, device="cpu", report_to=[],
-        log_steps=1, feature_noise=0.1, mismatch_probability=0.25, prompt_dropout=0.1, save_steps=2,
+        train=[str(data / "train.jsonl")],
+        valid=[str(data / "valid.jsonl")],
+        output_dir=str(output),
+        cache_dir=str(data / "cache"),
+        llm=str(llm),
+        encoders=list(ENCODERS),
+        projector_hidden=16,
+        epochs=4,
+        batch_size=6,
+        learning_rate=5e-3,
+        lora_learning_rate=1e-3,
+        warmup=0.1,
+        device="cpu",
+        report_to=[],
+        log_steps=1,
+        feature_noise=0.1,
+        mismatch_probability=0.25,
+        prompt_dropout=0.1,
+        save_steps=2,
         lora={"r": 2, "alpha": 4, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]},
     )
     return replace(config, **options)

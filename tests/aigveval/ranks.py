@@ -12,6 +12,7 @@ import sys
 
 from aigveval.cli.app import main
 from aigveval.train import fit  # noqa: F401  to have it imported
+
 from tests.aigveval.fit_case import begin
 
 RANKS = 2
@@ -35,8 +36,12 @@ def rank_of(rank: int, port: int, config: str, log: str) -> int:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(RANKS), LOCAL_WORLD_SIZE=str(RANKS),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(RANKS),
+        LOCAL_WORLD_SIZE=str(RANKS),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
     )
     signal.alarm(LIMIT_SECONDS)  # one that waits for the other for ever is ended
     sys.argv = ["aigveval", "fit", config]

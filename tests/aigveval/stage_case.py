@@ -20,13 +20,22 @@ def make_labels(data: Path) -> Path:
         score = round(1 + 4 * clip / 29, 1)
         dark = [{"name": "underexposure", "severity": 5 - number}] if number < 3 else []
         shaking = [{"name": "shake", "severity": 2, "start_seconds": 0.2, "end_seconds": 0.4}]
-        rows.append({
-            "video": f"videos/{clip}.mp4", "prompt": "a scene", "technical": score,
-            "motion": 4.0 if number % 2 else 3.0, "semantic": 4.5, "overall": 3.2,
-            "duration_seconds": 0.5,
-            "defects": {"technical": dark, "motion": [] if number % 2 else shaking,
-                        "semantic": []},
-        })
+        rows.append(
+            {
+                "video": f"videos/{clip}.mp4",
+                "prompt": "a scene",
+                "technical": score,
+                "motion": 4.0 if number % 2 else 3.0,
+                "semantic": 4.5,
+                "overall": 3.2,
+                "duration_seconds": 0.5,
+                "defects": {
+                    "technical": dark,
+                    "motion": [] if number % 2 else shaking,
+                    "semantic": [],
+                },
+            }
+        )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -42,11 +51,23 @@ def make_llm(folder: Path, labels: Path) -> None:
 def make_stage(data: Path, llm: Path, output: Path, **options) -> FitConfig:
     """A config of stage sft that trains in seconds, with its options changed."""
     config = make_config(data, llm, output)
-    return replace(config, **{
-        "stage": "sft", "train": [str(data / "labels.jsonl")], "valid": [], "epochs": 4,
-        "batch_size": 6, "feature_noise": 0.0, "mismatch_probability": 0.0,
-        "prompt_dropout": 0.0, "answer_variants": 1, "learning_rate": 1e-2,
-        "lora_learning_rate": 1e-2, "save_steps": None, "save_minutes": None,
-        "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
-        **options,
-    })
+    return replace(
+        config,
+        **{
+            "stage": "sft",
+            "train": [str(data / "labels.jsonl")],
+            "valid": [],
+            "epochs": 4,
+            "batch_size": 6,
+            "feature_noise": 0.0,
+            "mismatch_probability": 0.0,
+            "prompt_dropout": 0.0,
+            "answer_variants": 1,
+            "learning_rate": 1e-2,
+            "lora_learning_rate": 1e-2,
+            "save_steps": None,
+            "save_minutes": None,
+            "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
+            **options,
+        },
+    )

@@ -16,8 +16,17 @@ from aigveval.reports.results import ResultsError, ResultsFile, read_results, ta
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 ROW_FIELDS = [
-    "video", "prompt", "overall", "technical", "motion", "semantic", "model", "version", "seconds",
-    "error", "warnings",
+    "video",
+    "prompt",
+    "overall",
+    "technical",
+    "motion",
+    "semantic",
+    "model",
+    "version",
+    "seconds",
+    "error",
+    "warnings",
 ]
 
 
@@ -36,7 +45,7 @@ def failed(video="bad.mp4", error="empty file") -> Assessment:
 
 ODD_ROWS = [
     scored("a.mp4"),
-    scored("b, \"quoted\".mp4", 'with, commas; "quotes"\nand\r\nline breaks\u2028too'),
+    scored('b, "quoted".mp4', 'with, commas; "quotes"\nand\r\nline breaks\u2028too'),
     scored("中文.mp4", "一只狗在沙滩上奔跑"),
     scored("no prompt.mp4", None),
     failed(),

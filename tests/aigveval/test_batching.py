@@ -47,8 +47,11 @@ def test_items_are_read_a_bounded_number_ahead(batch_size, workers):
             yield item
 
     for outcome in run_batches(
-        items(), prepare=str, compute=lambda batch: [text for _, text in batch],
-        batch_size=batch_size, workers=workers,
+        items(),
+        prepare=str,
+        compute=lambda batch: [text for _, text in batch],
+        batch_size=batch_size,
+        workers=workers,
     ):
         assert outcome.result == str(outcome.item)
         given += 1

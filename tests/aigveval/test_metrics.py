@@ -9,7 +9,8 @@ from scipy import stats
 from aigveval import metrics
 
 CORRELATIONS = [
-    (metrics.srocc, stats.spearmanr), (metrics.plcc, stats.pearsonr),
+    (metrics.srocc, stats.spearmanr),
+    (metrics.plcc, stats.pearsonr),
     (metrics.krocc, stats.kendalltau),
 ]
 
@@ -71,11 +72,13 @@ def test_rmse():
         ([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0], "1 of 3 predictions are NaN or infinite"),
         ([1.0, 2.0], [1.0, float("inf")], "1 of 2 targets are NaN or infinite"),
         (
-            [1.0, 2.0], [1.0, 2.0, 3.0],
+            [1.0, 2.0],
+            [1.0, 2.0, 3.0],
             "predictions and targets must be 1-d and equally long, got shapes (2,) and (3,)",
         ),
         (
-            [[1.0, 2.0]], [[1.0, 2.0]],
+            [[1.0, 2.0]],
+            [[1.0, 2.0]],
             "predictions and targets must be 1-d and equally long, got shapes (1, 2) and (1, 2)",
         ),
     ],
@@ -198,9 +201,7 @@ def test_bootstrap_interval_covers_and_is_seeded():
 def test_bootstrap_by_groups_is_wider_where_rows_repeat():
     x, y = _pairs(5, 20, ties=False)
     groups = np.repeat(np.arange(20), 10)  # ten copies of each row are no new evidence
-    low, high = metrics.bootstrap_interval(
-        metrics.plcc, x[groups], y[groups], groups=groups, n=300
-    )
+    low, high = metrics.bootstrap_interval(metrics.plcc, x[groups], y[groups], groups=groups, n=300)
     naive_low, naive_high = metrics.bootstrap_interval(metrics.plcc, x[groups], y[groups], n=300)
     assert high - low > 2 * (naive_high - naive_low)
 

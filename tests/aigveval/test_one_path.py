@@ -70,8 +70,8 @@ def test_score_reads_few_modules_and_none_of_training_evaluation_or_the_hub():
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in MODULES if name.startswith(("aigveval.model.",
-                                                            "aigveval.inference."))]
+    "module",
+    [name for name in MODULES if name.startswith(("aigveval.model.", "aigveval.inference."))],
 )
 def test_no_module_of_model_and_inference_comes_back_to_itself(module):
     for imported in imports_of(module, typing=True):

@@ -1,13 +1,18 @@
 """Qwen3-VL with random weights and its processor, small enough to be made in every test."""
 
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from aigveval.model.modeling_vlm import VlmConfig, VlmModel
 from aigveval.model.processing_vlm import VlmProcessor
+
 from tests.aigveval.tiny_llm import make_tokenizer
 
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -24,9 +29,7 @@ FRAMES = {"num_slow": 2, "slow_side_px": 96, "num_fast": 6, "fast_side_px": 32}
 def make_vision_tokenizer() -> PreTrainedTokenizerFast:
     """That of the tiny LLM, with Qwen3-VL's tokens for pictures."""
     tokenizer = make_tokenizer()
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": ["<|im_start|>", *VISION]}
-    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *VISION]})
     return tokenizer
 
 
@@ -43,29 +46,48 @@ def make_vlm_processor() -> Qwen3VLProcessor:
 def make_vlm(**text_options) -> Qwen3VLForConditionalGeneration:
     """Two layers of width 32 over a vision tower of two, always with the same weights."""
     tokenizer = make_vision_tokenizer()
-    ids = dict(zip(
-        ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
-        tokenizer.convert_tokens_to_ids(VISION),
-    ))
+    ids = dict(
+        zip(
+            ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
+            tokenizer.convert_tokens_to_ids(VISION),
+        )
+    )
     torch.manual_seed(0)
-    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "head_dim": 8, "initializer_range": 0.3, "max_position_embeddings": 4096,
-            "rope_parameters": {
-                "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
-                "mrope_interleaved": True,
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            text_config={
+                "vocab_size": len(tokenizer),
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "initializer_range": 0.3,
+                "max_position_embeddings": 4096,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10000.0,
+                    "mrope_section": [2, 1, 1],
+                    "mrope_interleaved": True,
+                },
+                "eos_token_id": tokenizer.eos_token_id,
+                **text_options,
             },
-            "eos_token_id": tokenizer.eos_token_id, **text_options,
-        },
-        vision_config={
-            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2,
-            "patch_size": 16, "out_hidden_size": 32, "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0], "initializer_range": 0.3,
-        },
-        **ids,
-    )).eval()
+            vision_config={
+                "depth": 2,
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_heads": 2,
+                "patch_size": 16,
+                "out_hidden_size": 32,
+                "num_position_embeddings": 64,
+                "deepstack_visual_indexes": [0],
+                "initializer_range": 0.3,
+            },
+            **ids,
+        )
+    ).eval()
 
 
 def make_vlm_model(**options) -> tuple[VlmModel, VlmProcessor]:

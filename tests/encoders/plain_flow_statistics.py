@@ -23,7 +23,10 @@ def _warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     height, width = image.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return cv2.remap(
-        image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR,
+        image,
+        x + flow[..., 0],
+        y + flow[..., 1],
+        cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
 
@@ -47,13 +50,16 @@ def _gradients(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     """du/dx, du/dy, dv/dx, dv/dy."""
     u, v = cv2.split(flow)
     return (
-        cv2.Sobel(u, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(u, cv2.CV_32F, 0, 1, scale=0.125),
-        cv2.Sobel(v, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(v, cv2.CV_32F, 0, 1, scale=0.125),
+        cv2.Sobel(u, cv2.CV_32F, 1, 0, scale=0.125),
+        cv2.Sobel(u, cv2.CV_32F, 0, 1, scale=0.125),
+        cv2.Sobel(v, cv2.CV_32F, 1, 0, scale=0.125),
+        cv2.Sobel(v, cv2.CV_32F, 0, 1, scale=0.125),
     )
 
 
 def _structure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The contrast-structure map of SSIM (Wang et al. 2004) of two float32 images."""
+
     def mean(image: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(image, (11, 11), 1.5)
 
@@ -110,19 +116,30 @@ def pair_statistics(
     detail = [cv2.Laplacian(g, cv2.CV_32F).var() + 1 for g in gray]
     middle, fast = _at(length, 0.5, 0.95)
     return [
-        _log(length.mean()), _log(middle), _log(fast), _log(length.std()), _log(drift),
+        _log(length.mean()),
+        _log(middle),
+        _log(fast),
+        _log(length.std()),
+        _log(drift),
         drift / (float(length.mean()) + 1e-3),
-        _log(rough.mean()), _log(_at(rough, 0.95)[0]),
-        _log(np.abs(dudx + dvdy).mean()), _log(np.abs(dvdx - dudy).mean()),
-        _log(np.hypot(*motion[0])), _log(np.abs(motion[1:]).sum()),
-        _log(residual.mean()), _log(residual.mean() / (length.mean() + 1e-3)),
+        _log(rough.mean()),
+        _log(_at(rough, 0.95)[0]),
+        _log(np.abs(dudx + dvdy).mean()),
+        _log(np.abs(dvdx - dudy).mean()),
+        _log(np.hypot(*motion[0])),
+        _log(np.abs(motion[1:]).sum()),
+        _log(residual.mean()),
+        _log(residual.mean() / (length.mean() + 1e-3)),
         *_unexplained(gray[0], gray[1], flow),
-        np.log(difference.mean() + 0.1), np.log(_at(difference, 0.95)[0] + 0.1),
-        abs(brightness) / 10, brightness / 10,
+        np.log(difference.mean() + 0.1),
+        np.log(_at(difference, 0.95)[0] + 0.1),
+        abs(brightness) / 10,
+        brightness / 10,
         float(difference.mean() < 0.25),
         float(np.abs(histograms[1] - histograms[0]).sum()),
         float(np.abs(colours[1] - colours[0]).max()) / 10,
-        float((length > 0.02).mean()), float((length < 0.001).mean()),
+        float((length > 0.02).mean()),
+        float((length < 0.001).mean()),
         abs(float(np.log(detail[1] / detail[0]))),
         *_jerk(flow, before, scale, float(length.mean())),
         float(np.arctan2(drift, 0.005)),
@@ -130,9 +147,7 @@ def pair_statistics(
     ]
 
 
-def _jerk(
-    flow: np.ndarray, before: np.ndarray | None, scale: float, speed: float
-) -> list[float]:
+def _jerk(flow: np.ndarray, before: np.ndarray | None, scale: float, speed: float) -> list[float]:
     """How much the motion itself changed since the step before."""
     if before is None:
         return [_log(0.0), 1.0, _log(0.0), 1.0]
@@ -152,10 +167,13 @@ def gap_statistics(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> l
     dudx, dudy, dvdx, dvdy = _gradients(flow)
     rough = np.sqrt(dudx**2 + dudy**2 + dvdx**2 + dvdy**2).mean()
     return [
-        _log(length.mean()), _log(length.std()), _log(_at(length, 0.95)[0]),
+        _log(length.mean()),
+        _log(length.std()),
+        _log(_at(length, 0.95)[0]),
         _log(np.hypot(*_drift(flow)) * scale),
         *_unexplained(first, second, flow),
-        _log(rough), _log(rough / (length.mean() / scale + 0.05)),
+        _log(rough),
+        _log(rough / (length.mean() / scale + 0.05)),
         np.log(cv2.absdiff(first, second).mean() + 0.1),
     ]
 
@@ -175,8 +193,9 @@ def change_statistics(grays: list[np.ndarray]) -> np.ndarray:
     columns = []
     for sigma in _SCALES:
         images = [
-            g.astype(np.float32) if sigma == 0 else cv2.GaussianBlur(
-                g.astype(np.float32), (0, 0), sigma)
+            g.astype(np.float32)
+            if sigma == 0
+            else cv2.GaussianBlur(g.astype(np.float32), (0, 0), sigma)
             for g in grays
         ]
         steps = [b - a for a, b in zip(images, images[1:])]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from encoders.video import FrameRequest, VideoError, read_frames
+
 from tests import media
 
 
@@ -13,9 +14,7 @@ def every(n, fps):
 
 def read(path, **options):
     """All frames, (t, h, w, 3), with what is known of them and their times."""
-    info, frames = read_frames(
-        path, {"a": FrameRequest(indices=every, stream="slow")}, **options
-    )
+    info, frames = read_frames(path, {"a": FrameRequest(indices=every, stream="slow")}, **options)
     found = frames["a"]
     return found.pixels.permute(0, 2, 3, 1).numpy(), info, found.timestamps_seconds
 

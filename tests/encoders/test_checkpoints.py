@@ -102,17 +102,24 @@ def test_tensors_that_fit_are_loaded():
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize("change, fault", [
-    ({"0.bias": None}, "missing 0.bias"),
-    ({"2.bias": torch.zeros(1)}, "unknown 2.bias"),
-    ({"head.bias": torch.zeros(1)}, "unknown head.bias"),
-    ({"1.running_var": None}, "missing 1.running_var"),
-    ({"0.weight": torch.zeros(2, 4)}, "0.weight is (2, 4) and should be (2, 3)"),
-    ({"0.bias": torch.zeros(1), "x": torch.zeros(1), "1.bias": None},
-     "missing 1.bias, unknown x, 0.bias is (1,) and should be (2,)"),
-    ({"a": torch.zeros(1), "b": torch.zeros(1), "c": torch.zeros(1), "d": torch.zeros(1)},
-     "unknown a, unknown b, unknown c and 1 more"),
-])
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"0.bias": None}, "missing 0.bias"),
+        ({"2.bias": torch.zeros(1)}, "unknown 2.bias"),
+        ({"head.bias": torch.zeros(1)}, "unknown head.bias"),
+        ({"1.running_var": None}, "missing 1.running_var"),
+        ({"0.weight": torch.zeros(2, 4)}, "0.weight is (2, 4) and should be (2, 3)"),
+        (
+            {"0.bias": torch.zeros(1), "x": torch.zeros(1), "1.bias": None},
+            "missing 1.bias, unknown x, 0.bias is (1,) and should be (2,)",
+        ),
+        (
+            {"a": torch.zeros(1), "b": torch.zeros(1), "c": torch.zeros(1), "d": torch.zeros(1)},
+            "unknown a, unknown b, unknown c and 1 more",
+        ),
+    ],
+)
 def test_tensors_that_do_not_fit_are_named_and_nothing_is_loaded(change, fault):
     module = net()
     before = {name: value.clone() for name, value in module.state_dict().items()}

@@ -20,6 +20,7 @@ import encoders
 from encoders import EncoderSpec
 from encoders.checkpoints import RANDOM
 from encoders.registry import ENCODERS
+
 from tests.encoders import tiny_models
 
 EXTRAS = {"technical_pyiqa": "pyiqa"}  # packages that not every installation has
@@ -27,7 +28,10 @@ INSTALLED = [name for name in ENCODERS if importlib.util.find_spec(EXTRAS.get(na
 # Always given: what makes a network of the papers without its checkpoint, and makes it quick.
 ALWAYS = {
     "technical_fastvqa": {
-        "weights": RANDOM, "variant": "fastervqa", "num_frames": 8, "embed_dim": 12,
+        "weights": RANDOM,
+        "variant": "fastervqa",
+        "num_frames": 8,
+        "embed_dim": 12,
     },
     "technical_timm": {"model": "test_vit", "weights": RANDOM, "grid": 5},
     "technical_pyiqa": {"metrics": ("piqe", "entropy"), "size": 256},
@@ -39,8 +43,15 @@ ALWAYS = {
 # weights, and options that need them, are left to the encoder's own tests.
 OPTIONS = {
     "technical_fastvqa": {
-        "variant": "dover", "num_frames": 16, "frame_interval": 1, "num_clips": 2, "segments": 4,
-        "time_steps": 2, "spatial_map": True, "strict_upstream": True, "drop_path": 0.1,
+        "variant": "dover",
+        "num_frames": 16,
+        "frame_interval": 1,
+        "num_clips": 2,
+        "segments": 4,
+        "time_steps": 2,
+        "spatial_map": True,
+        "strict_upstream": True,
+        "drop_path": 0.1,
         "embed_dim": 6,
     },
     "technical_timm": {"num_frames": 4, "grid": 4},
@@ -71,7 +82,7 @@ def scene(t, height=96, width=128, *, seed=0, speed=3):
         grid = rng.standard_normal((cells, cells, 3)).astype(np.float32)
         world += weight * cv2.resize(grid, world.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     world = np.clip(128 + 45 * world, 0, 255).astype(np.uint8)
-    frames = np.stack([world[:, speed * n:speed * n + width] for n in range(t)])
+    frames = np.stack([world[:, speed * n : speed * n + width] for n in range(t)])
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
@@ -173,7 +184,9 @@ def fingerprints_of_another_process():
         "print(json.dumps({name: encoder.fingerprint() for name, encoder in made.items()}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
         input=json.dumps({name: ALWAYS.get(name, {}) for name in INSTALLED}),
         cwd=Path(encoders.__file__).parents[1],
     )
@@ -214,10 +227,21 @@ def test_the_frames_it_wants_spread_over_a_long_clip(encoder):
     assert indices[0] < 2 * 18000 / len(indices) and indices[-1] > 18000 * (1 - 2 / len(indices))
 
 
-@pytest.mark.parametrize("height, width, t", [
-    (17, 33, 8), (240, 240, 8), (720, 1280, 8), (16, 16, 8), (96, 128, 1), (96, 128, 2),
-    (640, 360, 5), (16, 400, 8), (400, 16, 8), (1, 1, 3),
-])
+@pytest.mark.parametrize(
+    "height, width, t",
+    [
+        (17, 33, 8),
+        (240, 240, 8),
+        (720, 1280, 8),
+        (16, 16, 8),
+        (96, 128, 1),
+        (96, 128, 2),
+        (640, 360, 5),
+        (16, 400, 8),
+        (400, 16, 8),
+        (1, 1, 3),
+    ],
+)
 def test_a_view_has_one_shape_whatever_the_frames(encoder, views, height, width, t):
     view = encoder.preprocess(wanted(encoder, scene(t, height, width, speed=1)))
     assert view.shape == views.shape[1:] and view.dtype == views.dtype
@@ -261,7 +285,7 @@ def test_a_batch_of_eight_gives_what_eight_batches_of_one_give(encoder, views, t
     scale = tokens.abs().mean()
     assert (together - tokens).abs().max() <= 1e-4 * scale
     joined = encoder.join(together, prompts(8))
-    alone = torch.cat([encoder.join(tokens[n:n + 1], [p]) for n, p in enumerate(prompts(8))])
+    alone = torch.cat([encoder.join(tokens[n : n + 1], [p]) for n, p in enumerate(prompts(8))])
     assert (joined - alone).abs().max() <= 1e-4 * max(1, alone.abs().mean())
 
 
@@ -306,7 +330,7 @@ def test_only_an_encoder_that_reads_the_prompt_changes_with_it(encoder, tokens):
 def test_time_steps_are_local_in_time(encoder, views, tokens):
     """Damage to the second half of a clip leaves the first half's tokens alone."""
     frames = CLIPS["scene"].clone()
-    frames[len(frames) // 2:] = noise(48)[len(frames) // 2:]
+    frames[len(frames) // 2 :] = noise(48)[len(frames) // 2 :]
     view = encoder.preprocess(wanted(encoder, frames))
     with torch.no_grad():
         damaged = encoder.encode(view[None])[0]
@@ -315,11 +339,11 @@ def test_time_steps_are_local_in_time(encoder, views, tokens):
     part = LOCAL_PART.get(encoder.spec.name, slice(None))
     change = (damaged - tokens[0]).abs()[:steps, part].amax(1)
     if encoder.spec.name in FAR_SIGHTED:
-        assert change[:steps // 4].max() < 0.5 * change[-steps // 4:].min()
+        assert change[: steps // 4].max() < 0.5 * change[-steps // 4 :].min()
         return
     # A step next to the damage may look across it: flow has two frames and a gap of four.
-    assert change[:steps // 2 - 2].max() <= 1e-4 * tokens[0].abs().mean()
-    assert change[steps // 2 + 1:].min() > 1e-2 * tokens[0].abs().mean()
+    assert change[: steps // 2 - 2].max() <= 1e-4 * tokens[0].abs().mean()
+    assert change[steps // 2 + 1 :].min() > 1e-2 * tokens[0].abs().mean()
 
 
 # As a module -----------------------------------------------------------------------------------
@@ -340,8 +364,9 @@ def test_training_mode_changes_no_frozen_statistics(encoder, views, tokens):
         encoder.eval()
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))],
-                         ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["deepcopy", "pickle"]
+)
 def test_a_copy_gives_the_same_tokens(encoder, views, tokens, copied):
     twin = copied(encoder)
     assert twin.spec == encoder.spec and twin.fingerprint() == encoder.fingerprint()
@@ -372,7 +397,9 @@ def views_of_a_worker(make):
         with contextlib.suppress(pytest.skip.Exception):  # without its weights
             made[name] = make(name)
     loader = torch.utils.data.DataLoader(
-        Preprocessed(list(made.values()), list(CLIPS.values())[:2]), batch_size=2, num_workers=1,
+        Preprocessed(list(made.values()), list(CLIPS.values())[:2]),
+        batch_size=2,
+        num_workers=1,
         multiprocessing_context="spawn",
     )
     return dict(zip(made, loader, strict=True))

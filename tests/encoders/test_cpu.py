@@ -52,10 +52,16 @@ class TestEnvironment:
         configure_openmp()
         assert chosen() == CHOSEN
 
-    @pytest.mark.parametrize("name, value", [
-        ("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "300000"), ("KMP_BLOCKTIME", "200"),
-        ("KMP_LIBRARY", "turnaround"), ("OMP_WAIT_POLICY", ""),
-    ])
+    @pytest.mark.parametrize(
+        "name, value",
+        [
+            ("OMP_WAIT_POLICY", "ACTIVE"),
+            ("GOMP_SPINCOUNT", "300000"),
+            ("KMP_BLOCKTIME", "200"),
+            ("KMP_LIBRARY", "turnaround"),
+            ("OMP_WAIT_POLICY", ""),
+        ],
+    )
     def test_who_has_chosen_how_they_wait_is_left_alone(self, bare, monkeypatch, name, value):
         monkeypatch.setenv(name, value)
         configure_openmp()
@@ -102,27 +108,44 @@ def test_a_process_bound_to_one_cpu_has_one(bare):
 
 
 class TestQuota:
-    @pytest.mark.parametrize("limit, cpus", [
-        ("max 100000", None), ("200000 100000", 2.0), ("150000 100000", 1.5), ("5000 10000", 0.5),
-        ("0 100000", None), ("100000 0", None), ("", None), ("many 100000", None), ("100000", None),
-    ])
+    @pytest.mark.parametrize(
+        "limit, cpus",
+        [
+            ("max 100000", None),
+            ("200000 100000", 2.0),
+            ("150000 100000", 1.5),
+            ("5000 10000", 0.5),
+            ("0 100000", None),
+            ("100000 0", None),
+            ("", None),
+            ("many 100000", None),
+            ("100000", None),
+        ],
+    )
     def test_of_version_2(self, tmp_path, limit, cpus):
         root = fake(tmp_path, groups=["0::/"], mounts=[V2], files={"cpu.max": limit})
         assert cpu_quota(root) == cpus
 
     def test_the_tightest_of_nested_groups_counts(self, tmp_path):
         files = {
-            "cpu.max": "800000 100000", "kube/cpu.max": "max 100000",
-            "kube/pod/cpu.max": "250000 100000", "kube/pod/box/cpu.max": "300000 100000",
+            "cpu.max": "800000 100000",
+            "kube/cpu.max": "max 100000",
+            "kube/pod/cpu.max": "250000 100000",
+            "kube/pod/box/cpu.max": "300000 100000",
             "kube/other/cpu.max": "100000 100000",  # not ours
         }
         root = fake(tmp_path, groups=["0::/kube/pod/box"], mounts=[V2], files=files)
         assert cpu_quota(root) == 2.5
 
-    @pytest.mark.parametrize("quota, period, cpus", [
-        ("-1", "100000", None), ("400000", "100000", 4.0), ("50000", "100000", 0.5),
-        ("400000", "", None),
-    ])
+    @pytest.mark.parametrize(
+        "quota, period, cpus",
+        [
+            ("-1", "100000", None),
+            ("400000", "100000", 4.0),
+            ("50000", "100000", 0.5),
+            ("400000", "", None),
+        ],
+    )
     @pytest.mark.parametrize("top", ["/", "/docker/abc"])
     def test_of_version_1(self, tmp_path, quota, period, cpus, top):
         """Seen with the group's path from the host, or from the top of what is mounted."""
@@ -148,25 +171,34 @@ class TestQuota:
     def test_of_both_versions_side_by_side(self, tmp_path):
         """The second is mounted without a controller of CPUs, as systemd does."""
         root = fake(
-            tmp_path, groups=["4:cpu,cpuacct:/job", "0::/user/1"],
+            tmp_path,
+            groups=["4:cpu,cpuacct:/job", "0::/user/1"],
             mounts=[V2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), V1.format(top="/")],
             files={
                 "cpu,cpuacct/job/cpu.cfs_quota_us": "300000",
-                "cpu,cpuacct/job/cpu.cfs_period_us": "100000", "unified/user/1/cgroup.procs": "1",
+                "cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+                "unified/user/1/cgroup.procs": "1",
             },
         )
         assert cpu_quota(root) == 3.0
 
     @pytest.mark.parametrize("group", ["/../../elsewhere", "/gone"])
     def test_a_group_that_cannot_be_seen_leaves_the_outermost(self, tmp_path, group):
-        root = fake(tmp_path, groups=[f"0::{group}"], mounts=[V2],
-                    files={"cpu.max": "200000 100000"})
+        root = fake(
+            tmp_path, groups=[f"0::{group}"], mounts=[V2], files={"cpu.max": "200000 100000"}
+        )
         assert cpu_quota(root) == 2.0
 
-    @pytest.mark.parametrize("groups, mounts", [
-        ([], []), (["0::/"], []), ([], [V2]), (["nonsense"], ["nonsense - cgroup2"]),
-        (["7:memory:/"], [V1.format(top="/").replace("cpu,cpuacct", "memory")]),
-    ])
+    @pytest.mark.parametrize(
+        "groups, mounts",
+        [
+            ([], []),
+            (["0::/"], []),
+            ([], [V2]),
+            (["nonsense"], ["nonsense - cgroup2"]),
+            (["7:memory:/"], [V1.format(top="/").replace("cpu,cpuacct", "memory")]),
+        ],
+    )
     def test_nothing_known_is_no_limit(self, tmp_path, groups, mounts):
         files = {"cpu.max": "100000 100000"} if not mounts else {}
         assert cpu_quota(fake(tmp_path, groups=groups, mounts=mounts, files=files)) is None
@@ -206,14 +238,23 @@ def environment(own):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks before torch is loaded")
-@pytest.mark.parametrize("own", [
-    {}, {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "3"}, {"GOMP_SPINCOUNT": "7"},
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "3"},
+        {"GOMP_SPINCOUNT": "7"},
+    ],
+    ids=" ".join,
+)
 def test_it_is_said_before_torch_is_loaded(tmp_path, own):
     (tmp_path / "a.mp4").touch()
     done = subprocess.run(
         [sys.executable, "-c", WATCH, str(ROOT), json.dumps(NAMES), json.dumps(WAYS)],
-        cwd=tmp_path, env=environment(own), capture_output=True, text=True,
+        cwd=tmp_path,
+        env=environment(own),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "light" in done.stdout.splitlines()
@@ -235,7 +276,10 @@ def test_openmp_heeds_it(tmp_path):
         "print(torch.get_num_threads())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", code, str(ROOT)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         env=environment({"OMP_DISPLAY_ENV": "verbose"}),
     )
     assert done.returncode == 0, done.stderr

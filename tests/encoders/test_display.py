@@ -9,9 +9,9 @@ from PIL import Image
 
 from encoders import container, display
 from encoders.video import FrameRequest, read_frames
-from tests import media
 
 from .reading import numbers, read, reason
+from tests import media
 
 
 def see_through(hidden, *, alpha=0, num_frames=6):
@@ -36,7 +36,10 @@ class TestTransparency:
     def make(self, name, path, **options):
         suffix, codec, pix_fmt, encoder, tolerance = self.ENCODED[name]
         path = media.write_video(
-            path.with_suffix(suffix), codec=codec, pix_fmt=pix_fmt, options=encoder,
+            path.with_suffix(suffix),
+            codec=codec,
+            pix_fmt=pix_fmt,
+            options=encoder,
             pictures=see_through(**options),
         )
         return path, tolerance
@@ -81,9 +84,18 @@ class TestTransparency:
         for hidden in ((255, 0, 0), (0, 0, 255)):
             frames = [Image.fromarray(frame) for frame in see_through(hidden)]
             path = tmp_path / f"{hidden[0]}.{kind.lower()}"
-            frames[0].save(path, format=kind, save_all=True, append_images=frames[1:],
-                           duration=100, **({"lossless": True, "exact": True,
-                                             "minimize_size": False} if kind == "WEBP" else {}))
+            frames[0].save(
+                path,
+                format=kind,
+                save_all=True,
+                append_images=frames[1:],
+                duration=100,
+                **(
+                    {"lossless": True, "exact": True, "minimize_size": False}
+                    if kind == "WEBP"
+                    else {}
+                ),
+            )
             pixels, info, _ = read(path)
             assert info.warnings == ("transparent: shown on white",)
             assert (pixels[:, :, 48:] == 255).all()
@@ -100,8 +112,14 @@ class TestTransparency:
             shown[:, 48:] = 200  # a colour of the palette that no scene has
             frames.append(Image.fromarray(shown))
             frames[-1].putpalette(picture.getpalette() + [255, 0, 0] * (256 - 64))
-        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100,
-                       transparency=200, disposal=2)
+        frames[0].save(
+            tmp_path / "a.gif",
+            save_all=True,
+            append_images=frames[1:],
+            duration=100,
+            transparency=200,
+            disposal=2,
+        )
         pixels, info, _ = read(tmp_path / "a.gif")
         assert len(pixels) == 6 and info.warnings == ("transparent: shown on white",)
         assert (pixels[:, :, 48:] == 255).all()
@@ -137,8 +155,12 @@ def shown(path, colours, attributes, **options):
     """What is read of patches: (n, 3), and what is said of it."""
     options = {"codec": "ffv1", "pix_fmt": "yuv444p10le", **options}
     media.write_video(
-        path, width=16 * len(colours), height=32, colours=attributes,
-        pictures=(patches(colours) for _ in range(2)), **options,
+        path,
+        width=16 * len(colours),
+        height=32,
+        colours=attributes,
+        pictures=(patches(colours) for _ in range(2)),
+        **options,
     )
     pixels, info, _ = read(path)
     return pixels[1, 16, 8::16].astype(int), info
@@ -225,7 +247,9 @@ class TestInterlaced:
     @pytest.mark.parametrize(
         ("suffix", "options"),
         [
-            (".mp4", {}), (".mkv", {}), (".ts", {}),
+            (".mp4", {}),
+            (".mkv", {}),
+            (".ts", {}),
             (".mpg", {"codec": "mpeg2video", "options": {"flags": "+ilme+ildct", "b": "5M"}}),
         ],
     )
@@ -271,9 +295,7 @@ class TestInterlaced:
         """Each size is filtered by itself, and none is lost."""
         first, second = media.interlaced(tmp_path / "a.ts"), tmp_path / "b.ts"
         pictures = (np.tile(media.woven(index), (1, 2, 1)) for index in range(24))
-        media.write_video(
-            second, pictures=pictures, width=192, options={"flags": "+ilme+ildct"}
-        )
+        media.write_video(second, pictures=pictures, width=192, options={"flags": "+ilme+ildct"})
         (tmp_path / "c.ts").write_bytes(first.read_bytes() + second.read_bytes())
         pixels, info, _ = read(tmp_path / "c.ts")
         assert pixels.shape == (48, 64, 96, 3) and "interlaced: deinterlaced" in info.warnings
@@ -288,8 +310,11 @@ class TestPixelShape:
     @pytest.mark.parametrize(
         ("ratio", "size"),
         [
-            (Fraction(4, 3), (128, 64)), (Fraction(2, 1), (192, 64)), (Fraction(1, 2), (96, 128)),
-            (Fraction(8, 9), (96, 72)), (Fraction(1, 1), (96, 64)),
+            (Fraction(4, 3), (128, 64)),
+            (Fraction(2, 1), (192, 64)),
+            (Fraction(1, 2), (96, 128)),
+            (Fraction(8, 9), (96, 72)),
+            (Fraction(1, 1), (96, 64)),
         ],
     )
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])

@@ -14,6 +14,7 @@ from encoders.fastvqa_variants import VARIANTS, Sampling, find_variant
 from encoders.fragments import sample_fragments
 from encoders.swin3d import relative_index
 from encoders.video import FrameRequest
+
 from tests.encoders import golden
 from tests.media import write_video
 
@@ -60,7 +61,8 @@ FILES = {
     "fastervqa": ("FAST_VQA_3D_1_1.pth", ("fragments_backbone.", "vqa_head."), {}),
     "fast-vqa-m": ("FAST_VQA_M_1_4.pth", ("fragments_backbone.", "vqa_head."), {}),
     "dover": (
-        "DOVER.pth", ("technical_backbone.", "technical_head."),
+        "DOVER.pth",
+        ("technical_backbone.", "technical_head."),
         {"aesthetic_backbone.norm.bias": torch.ones(2), "aesthetic_head.fc.bias": torch.ones(1)},
     ),
 }
@@ -138,23 +140,40 @@ TABLE = "backbone.layers.0.blocks.1.attn.fragment_position_bias_table"
 INDEX = "backbone.layers.3.blocks.0.attn.relative_position_index"
 
 
-@pytest.mark.parametrize("change, message", [
-    ({TABLE: None}, f"not the weights of FastVQANetwork: missing {TABLE}"),
-    ({"vqa_head.fc_last.bias": None},
-     "not the weights of FastVQANetwork: missing vqa_head.fc_last.bias"),
-    ({"backbone.norm.extra": torch.ones(1)},
-     "not the weights of FastVQANetwork: unknown backbone.norm.extra"),
-    ({"cls_head.fc_cls.bias": torch.ones(400)},
-     "not the weights of FastVQANetwork: unknown cls_head.fc_cls.bias"),
-    ({"backbone.layers.9.attn.relative_position_index": torch.zeros(1)},
-     "not the weights of FastVQANetwork: unknown backbone.layers.9.attn.relative_position_index"),
-    ({"backbone.norm.bias": torch.ones(47)},
-     "not the weights of FastVQANetwork: backbone.norm.bias is (47,) and should be (48,)"),
-    ({INDEX: torch.zeros(392, 392, dtype=torch.int64)},
-     f"{INDEX} is not that of windows (8, 7, 7)"),
-    ({"fragments_backbone.norm.bias": torch.ones(48)},
-     "backbone.norm.bias is there twice, under two names"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({TABLE: None}, f"not the weights of FastVQANetwork: missing {TABLE}"),
+        (
+            {"vqa_head.fc_last.bias": None},
+            "not the weights of FastVQANetwork: missing vqa_head.fc_last.bias",
+        ),
+        (
+            {"backbone.norm.extra": torch.ones(1)},
+            "not the weights of FastVQANetwork: unknown backbone.norm.extra",
+        ),
+        (
+            {"cls_head.fc_cls.bias": torch.ones(400)},
+            "not the weights of FastVQANetwork: unknown cls_head.fc_cls.bias",
+        ),
+        (
+            {"backbone.layers.9.attn.relative_position_index": torch.zeros(1)},
+            "not the weights of FastVQANetwork: unknown backbone.layers.9.attn.relative_position_index",
+        ),
+        (
+            {"backbone.norm.bias": torch.ones(47)},
+            "not the weights of FastVQANetwork: backbone.norm.bias is (47,) and should be (48,)",
+        ),
+        (
+            {INDEX: torch.zeros(392, 392, dtype=torch.int64)},
+            f"{INDEX} is not that of windows (8, 7, 7)",
+        ),
+        (
+            {"fragments_backbone.norm.bias": torch.ones(48)},
+            "backbone.norm.bias is there twice, under two names",
+        ),
+    ],
+)
 def test_every_tensor_is_accounted_for(tmp_path, change, message):
     tensors = {**published("fast-vqa-b"), **change}
     path = save(tmp_path, {name: v for name, v in tensors.items() if v is not None})
@@ -202,16 +221,20 @@ def test_frames_are_those_of_the_papers():
     assert VARIANTS["fast-vqa-m"].sampling.rows(300).shape == (4, 16)
     assert VARIANTS["dover"].sampling.rows(300).shape == (3, 32)
     assert Sampling(num_frames=8, num_clips=2, segments=4).rows(80).tolist() == [
-        [3, 5, 13, 15, 23, 25, 33, 35], [43, 45, 53, 55, 63, 65, 73, 75]
+        [3, 5, 13, 15, 23, 25, 33, 35],
+        [43, 45, 53, 55, 63, 65, 73, 75],
     ]
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
-    ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
-    ({"num_frames": 7}, "num_frames must be even, got 7"),
-    ({"num_frames": 8, "segments": 3}, "segments must divide num_frames (8), got 3"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+        ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
+        ({"num_frames": 7}, "num_frames must be even, got 7"),
+        ({"num_frames": 8, "segments": 3}, "segments must divide num_frames (8), got 3"),
+    ],
+)
 def test_sampling_out_of_range_is_named(options, message):
     with pytest.raises(ValueError) as caught:
         Sampling(**options)
@@ -263,13 +286,16 @@ def with_constant_score(variant, raw):
     return metric
 
 
-@pytest.mark.parametrize("variant, deviations, mean, std", [
-    ("fast-vqa-b", 1, -0.110198185, 0.04178565),
-    ("fastervqa", -1, 0.14759505, 0.03613452),
-    ("fast-vqa-m", 0, 0.023889644, 0.030781006),
-    ("fast-vqa-m", -3, 0.023889644, 0.030781006),
-    ("dover", 2, 0.1107, 0.07355),
-])
+@pytest.mark.parametrize(
+    "variant, deviations, mean, std",
+    [
+        ("fast-vqa-b", 1, -0.110198185, 0.04178565),
+        ("fastervqa", -1, 0.14759505, 0.03613452),
+        ("fast-vqa-m", 0, 0.023889644, 0.030781006),
+        ("fast-vqa-m", -3, 0.023889644, 0.030781006),
+        ("dover", 2, 0.1107, 0.07355),
+    ],
+)
 def test_scores_are_on_the_published_scale(videos, variant, deviations, mean, std):
     metric = with_constant_score(variant, mean + deviations * std)
     expected = 1 / (1 + math.exp(-deviations))

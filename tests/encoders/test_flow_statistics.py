@@ -44,11 +44,18 @@ def window(x=100.0, y=100.0, zoom=1.0, angle=0.0):
 def warped(picture, seed, strength=4.0):
     """Local warping that has no direction as a whole, as a generator's morphing."""
     rng = np.random.default_rng(seed)
-    push = [cv2.resize(rng.standard_normal((6, 8)).astype(np.float32), (WIDTH, HEIGHT))
-            for _ in range(2)]
+    push = [
+        cv2.resize(rng.standard_normal((6, 8)).astype(np.float32), (WIDTH, HEIGHT))
+        for _ in range(2)
+    ]
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-    return cv2.remap(picture, x + strength * push[0], y + strength * push[1], cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_REFLECT)
+    return cv2.remap(
+        picture,
+        x + strength * push[0],
+        y + strength * push[1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
+    )
 
 
 def gray_of(frame):
@@ -169,7 +176,7 @@ def test_a_wider_gap_shows_slow_morphing_that_neighbours_hide():
 def test_second_differences_tell_flicker_from_motion(scale):
     def ratio(frames):
         changes = change_statistics([gray_of(frame) for frame in frames])
-        return changes[:, 2 * scale:2 * scale + 2].mean(0)
+        return changes[:, 2 * scale : 2 * scale + 2].mean(0)
 
     fade = ratio([scaled(START, 1 - 0.05 * n) for n in range(8)])
     flicker = ratio([scaled(START, 1 - 0.05 * (n % 2)) for n in range(8)])
@@ -246,9 +253,7 @@ def test_statistics_are_those_of_the_plain_formulas(name):
         np.testing.assert_allclose(found, expected, **same)
         flow = flow_of(frames[n], frames[-1])
         found = gap_statistics(pictures[n], grays[-1], Field(flow))
-        np.testing.assert_allclose(
-            found, plain.gap_statistics(grays[n], grays[-1], flow), **same
-        )
+        np.testing.assert_allclose(found, plain.gap_statistics(grays[n], grays[-1], flow), **same)
     found = change_statistics(grays)
     assert found.shape == (len(frames) - 1, NUM_CHANGE)
     np.testing.assert_allclose(found, plain.change_statistics(grays), **same)

@@ -165,9 +165,15 @@ def test_upstreams_grid_of_a_small_video_sees_its_top_left_only():
     assert ours[1].max() > 115 and ours[2].max() > 150
 
 
-@pytest.mark.parametrize("height, width, t, aligned", [
-    (360, 640, 8, 4), (300, 230, 4, 4), (230, 225, 2, 1), (500, 225, 2, 1),
-])
+@pytest.mark.parametrize(
+    "height, width, t, aligned",
+    [
+        (360, 640, 8, 4),
+        (300, 230, 4, 4),
+        (230, 225, 2, 1),
+        (500, 225, 2, 1),
+    ],
+)
 def test_upstreams_positions_are_those_of_its_seed(height, width, t, aligned):
     """Rows are drawn first, then columns, as (grid, grid, groups); nothing where there's no room.
 
@@ -182,7 +188,9 @@ def test_upstreams_positions_are_those_of_its_seed(height, width, t, aligned):
     out = patches(
         sample_fragments(
             coordinates(t, height, width), aligned=aligned, seed=11, strict_upstream=True
-        ), 7, 32,
+        ),
+        7,
+        32,
     )
     for n in range(t):
         for channel, length, shape in ((1, height, (7, 1)), (2, width, (1, 7))):

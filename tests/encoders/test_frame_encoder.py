@@ -24,16 +24,27 @@ def picture(frame):
     return Image.fromarray(frame.permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("height, width", [
-    (90, 160), (160, 91), (64, 64), (31, 40), (200, 201), (16, 100), (1, 1),
-])
+@pytest.mark.parametrize(
+    "height, width",
+    [
+        (90, 160),
+        (160, 91),
+        (64, 64),
+        (31, 40),
+        (200, 201),
+        (16, 100),
+        (1, 1),
+    ],
+)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_the_centre_square_is_torchvisions(height, width, interpolation):
     given = PictureInput(size=48, mean=HALF, std=HALF, interpolation=interpolation, crop=True)
-    upstream = transforms.Compose([
-        transforms.Resize(48, interpolation=InterpolationMode(interpolation)),
-        transforms.CenterCrop(48),
-    ])
+    upstream = transforms.Compose(
+        [
+            transforms.Resize(48, interpolation=InterpolationMode(interpolation)),
+            transforms.CenterCrop(48),
+        ]
+    )
     (frame,) = frames(height, width)
     expected = np.asarray(upstream(picture(frame)))
     assert np.array_equal(given.resized(frame[None])[0].permute(1, 2, 0), expected)
@@ -55,15 +66,16 @@ def test_a_whole_frame_is_squeezed():
     (frame,) = frames(45, 99)
     expected = np.asarray(picture(frame).resize((32, 32), Image.Resampling.BICUBIC))
     assert np.array_equal(given.resized(frame[None])[0].permute(1, 2, 0), expected)
-    ends = given.normalised(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
-                            .expand(2, 3, 1, 1))
+    ends = given.normalised(
+        torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    )
     assert ends.flatten(1).unique(dim=1).tolist() == [[-1.0], [1.0]]
 
 
 def test_the_long_side_of_a_strip_is_bounded():
     given = PictureInput(size=32, mean=HALF, std=HALF, crop=True)
     strip = frames(8, 20_000)
-    middle = strip[..., 10_000 - 16:10_000 + 16]
+    middle = strip[..., 10_000 - 16 : 10_000 + 16]
     assert torch.equal(given.resized(strip), given.resized(middle))
 
 
@@ -83,11 +95,14 @@ def test_a_frozen_encoder_stays_in_eval_mode_and_a_trainable_one_does_not():
     assert not any(module.training for module in encoder.eval().modules())
 
 
-@pytest.mark.parametrize("name, options", [
-    ("technical_timm", {"model": "test_vit", "weights": RANDOM}),
-    ("semantic_blip", {"weights": RANDOM}),
-    ("semantic_clip", {}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("technical_timm", {"model": "test_vit", "weights": RANDOM}),
+        ("semantic_blip", {"weights": RANDOM}),
+        ("semantic_clip", {}),
+    ],
+)
 def test_at_least_one_frame(name, options):
     with pytest.raises(ValueError) as caught:
         create_encoder(name, num_frames=0, **options)

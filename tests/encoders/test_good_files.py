@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from encoders.video import FrameRequest, read_frames
-from tests import media
 
 from .reading import numbers, read, reason
+from tests import media
 
 X265 = {"x265-params": "log-level=none:pools=none:crf=6"}
 
@@ -22,9 +22,7 @@ class TestEditLists:
     def source(self, request, tmp_path_factory):
         options = {"libx264": {"bf": "3"}, "libx265": X265}[request.param]
         path = tmp_path_factory.mktemp("source") / "a.mp4"
-        return media.write_video(
-            path, codec=request.param, num_frames=48, gop=24, options=options
-        )
+        return media.write_video(path, codec=request.param, num_frames=48, gop=24, options=options)
 
     @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
     @pytest.mark.parametrize("start", [1, 10, 23])
@@ -82,8 +80,8 @@ class TestEditLists:
         for name, count, stored in (("22", 122, 290), ("25", 152, 182)):
             path = data_dir / "modern" / f"real_Video{name}_Real.mp4"
             info, _ = read_frames(
-                path, {"a": FrameRequest(indices=lambda n, fps: np.array([0, n - 1]),
-                                         stream="fast")},
+                path,
+                {"a": FrameRequest(indices=lambda n, fps: np.array([0, n - 1]), stream="fast")},
             )
             assert info.num_frames == count
             assert info.warnings == (f"cut: {count} of its {stored} frames are shown",)
@@ -118,7 +116,7 @@ class TestInsideAGop:
         source = media.write_video(tmp_path / "a.ts", num_frames=48, gop=24)
         data = source.read_bytes()
         for packets in (40, 60):
-            (tmp_path / "b.ts").write_bytes(data[188 * packets:])
+            (tmp_path / "b.ts").write_bytes(data[188 * packets :])
             pixels, info, _ = read(tmp_path / "b.ts")
             assert numbers(pixels) == [i % 25 for i in range(24, 48)]
             assert info.warnings[0].startswith("begins inside a GOP: first ")
@@ -148,8 +146,8 @@ class TestInsideAGop:
     def test_a_raw_stream(self, tmp_path):
         source = media.write_video(tmp_path / "a.h264", num_frames=48, gop=24)
         data = source.read_bytes()
-        units = [i for i in range(len(data)) if data[i: i + 3] == b"\0\0\1"]
-        (tmp_path / "b.h264").write_bytes(data[units[10]:])
+        units = [i for i in range(len(data)) if data[i : i + 3] == b"\0\0\1"]
+        (tmp_path / "b.h264").write_bytes(data[units[10] :])
         pixels, info, _ = read(tmp_path / "b.h264")
         assert numbers(pixels) == [i % 25 for i in range(24, 48)]
         assert info.warnings[0].startswith("begins inside a GOP: first ")
@@ -157,16 +155,16 @@ class TestInsideAGop:
     def test_a_bit_by_bit_refresh(self, tmp_path):
         """No frame is whole by itself: the decoder says when the picture is."""
         source = media.write_video(
-            tmp_path / "a.ts", num_frames=96, gop=24,
+            tmp_path / "a.ts",
+            num_frames=96,
+            gop=24,
             options={"x264-params": "intra-refresh=1:keyint=24:bframes=0", "crf": "10"},
         )
         path = media.remuxed(source, tmp_path / "b.ts", first=30)
         pixels, info, _ = read(path)
         assert 20 < len(pixels) < 60
         assert numbers(pixels) == [i % 25 for i in range(96 - len(pixels), 96)]
-        assert info.warnings == (
-            f"begins inside a GOP: first {66 - len(pixels)} frames skipped",
-        )
+        assert info.warnings == (f"begins inside a GOP: first {66 - len(pixels)} frames skipped",)
 
     def test_no_keyframe_at_all(self, tmp_path):
         source = media.write_video(tmp_path / "a.ts", num_frames=30, gop=60)
@@ -199,8 +197,9 @@ class TestJoined:
     def test_the_second_part_begins_inside_a_gop(self, tmp_path):
         first = media.write_video(tmp_path / "a.ts", gop=24)
         second = media.remuxed(first, tmp_path / "b.ts", first=5)
-        (tmp_path / "c.ts").write_bytes(first.read_bytes() + second.read_bytes() * 2
-                                        + first.read_bytes())
+        (tmp_path / "c.ts").write_bytes(
+            first.read_bytes() + second.read_bytes() * 2 + first.read_bytes()
+        )
         pixels, info, times = read(tmp_path / "c.ts")
         assert numbers(pixels[:24]) == list(range(24))
         assert numbers(pixels[-24:]) == list(range(24))
@@ -212,9 +211,7 @@ class TestGapsInAvi:
 
     def make(self, path):
         times = [1000 * (i if i < 12 else i + 20) // 24 for i in range(24)]
-        return media.write_video(
-            path, times=times, codec="mpeg4", options={"qscale": "3"}
-        ), times
+        return media.write_video(path, times=times, codec="mpeg4", options={"qscale": "3"}), times
 
     def test_empty_slots_are_no_missing_frames(self, tmp_path):
         path, expected = self.make(tmp_path / "a.avi")
@@ -225,8 +222,10 @@ class TestGapsInAvi:
         np.testing.assert_allclose(times, np.array(expected) / 1000, atol=1e-3)
 
     def test_a_file_that_broke_off_is_still_found(self, tmp_path):
-        for path in (self.make(tmp_path / "a.avi")[0],
-                     media.write_video(tmp_path / "b.avi", num_frames=48)):
+        for path in (
+            self.make(tmp_path / "a.avi")[0],
+            media.write_video(tmp_path / "b.avi", num_frames=48),
+        ):
             data = path.read_bytes()
             start = data.index(b"movi")
             path.write_bytes(data[: start + (data.rindex(b"idx1") - start) // 2])

@@ -14,6 +14,7 @@ from torch import nn
 from encoders import decoding, lite_backbone, onednn, raft
 from encoders.library_internals import activation_of, decord_errors, forget_correlations
 from encoders.video import read_video
+
 from tests import media
 
 

@@ -21,8 +21,9 @@ def backbone(shared):
     return copy.deepcopy(shared).requires_grad_(False)
 
 
-PIXELS = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8,
-                       generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randint(
+    0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 def flat(features):
@@ -31,8 +32,10 @@ def flat(features):
 
 
 def near(found, expected):
-    return all((a - b).abs().max() <= 1e-5 * b.abs().max()
-               for a, b in zip(flat(found), flat(expected), strict=True))
+    return all(
+        (a - b).abs().max() <= 1e-5 * b.abs().max()
+        for a, b in zip(flat(found), flat(expected), strict=True)
+    )
 
 
 def test_folded_it_gives_what_the_network_gives(backbone):

@@ -25,7 +25,7 @@ def scene(t=6, height=130, width=150):
     """A texture that drifts by 2 px a frame: uint8 (t, h, w, 3)."""
     grid = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     world = cv2.resize(grid, (width + 2 * t, height), interpolation=cv2.INTER_CUBIC)
-    return np.stack([world[:, 2 * n: 2 * n + width] for n in range(t)])
+    return np.stack([world[:, 2 * n : 2 * n + width] for n in range(t)])
 
 
 def frames(*args):
@@ -40,6 +40,7 @@ def raft():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Empty cache folders, ours and torch's, and no network."""
+
     def refuse(url, *args, **kwargs):
         raise urllib.error.URLError("no route to host")
 
@@ -59,10 +60,17 @@ def test_the_shipped_checkpoint_was_trained_with_this_encoder():
     assert create_encoder("motion_flow", size=112).fingerprint() == encoder.fingerprint()
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"num_tokens": 8}, {"num_frames": 32}, {"size": 96}, {"flow": "raft_small"},
-    {"num_tokens": 4, "num_frames": 8, "size": 128, "flow": "raft_large"},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_tokens": 8},
+        {"num_frames": 32},
+        {"size": 96},
+        {"flow": "raft_small"},
+        {"num_tokens": 4, "num_frames": 8, "size": 128, "flow": "raft_large"},
+    ],
+)
 def test_its_options_make_it_again(options):
     weights = {"weights": RANDOM} if "flow" in options else {}
     encoder = create_encoder("motion_flow", **options, **weights)
@@ -72,17 +80,26 @@ def test_its_options_make_it_again(options):
 
 def test_each_flow_has_a_fingerprint_of_its_own():
     made = [create_encoder("motion_flow")]
-    made += [create_encoder("motion_flow", flow=f"raft_{s}", weights=RANDOM)
-             for s in ("small", "large")]
+    made += [
+        create_encoder("motion_flow", flow=f"raft_{s}", weights=RANDOM) for s in ("small", "large")
+    ]
     assert len({encoder.fingerprint() for encoder in made}) == 3
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"flow": "farneback"},
-     "flow must be one of ('dis', 'raft_small', 'raft_large'), got 'farneback'"),
-    ({"flow": "raft_large", "size": 120}, "size must be at least 128 for raft_large, got 120"),
-    ({"weights": "raft.pth"}, "weights are RAFT's: they need flow='raft_small' or 'raft_large'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"flow": "farneback"},
+            "flow must be one of ('dis', 'raft_small', 'raft_large'), got 'farneback'",
+        ),
+        ({"flow": "raft_large", "size": 120}, "size must be at least 128 for raft_large, got 120"),
+        (
+            {"weights": "raft.pth"},
+            "weights are RAFT's: they need flow='raft_small' or 'raft_large'",
+        ),
+    ],
+)
 def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValueError) as caught:
         create_encoder("motion_flow", **options)
@@ -147,7 +164,7 @@ def test_the_flow_takes_the_place_of_dis_in_every_pair(monkeypatch):
 
     monkeypatch.setattr(encoder.raft.network, "forward", network)
     view = encoder.preprocess(frames(6, 128, 152))
-    (first, second), = seen
+    ((first, second),) = seen
     assert first.shape == second.shape == (6, 3, 128, 152)
     assert first.min() >= -1 and second.max() <= 1
     pixels = frames(6, 128, 152) / 127.5 - 1
@@ -180,8 +197,11 @@ def test_raft_measures_and_does_not_learn(raft):
     assert encoder.double().raft.network.context_encoder.conv.weight.dtype == torch.float64
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],
-                         ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],
+    ids=["deepcopy", "pickle"],
+)
 def test_a_copy_sees_the_same_flow(raft, copied):
     pictures = scene(2)
     (flow,) = raft.flows(pictures, [(0, 1)])
@@ -208,8 +228,9 @@ def test_weights_are_found_by_path_in_the_cache_folder_and_in_torch_s_own(cache)
         path = (cache / "mine.pth").rename(folder / SMALL_FILE)
         found = Raft("small")
         assert found.weights_id == given.weights_id
-        assert torch.equal(found.network.context_encoder.conv.weight,
-                           given.network.context_encoder.conv.weight)
+        assert torch.equal(
+            found.network.context_encoder.conv.weight, given.network.context_encoder.conv.weight
+        )
         path.rename(cache / "mine.pth")
     with pytest.raises(WeightsError):  # both folders are empty again
         Raft("small")

@@ -105,10 +105,15 @@ def test_an_operator_that_changed(broken, monkeypatch):
 
 @needs_onednn
 @pytest.mark.parametrize("relu6", [True, False])
-@pytest.mark.parametrize("options", [
-    {"kernel_size": 1}, {"kernel_size": 3, "padding": 1, "groups": 8},
-    {"kernel_size": 3, "stride": 2, "bias": False}, {"kernel_size": 3, "dilation": 2},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": 3, "padding": 1, "groups": 8},
+        {"kernel_size": 3, "stride": 2, "bias": False},
+        {"kernel_size": 3, "dilation": 2},
+    ],
+)
 def test_packed_convolutions(options, relu6):
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 16, **options).requires_grad_(False)

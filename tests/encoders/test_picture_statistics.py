@@ -37,16 +37,31 @@ def statistics(picture):
     return picture_statistics(tensor(picture))[0]
 
 
-@pytest.mark.parametrize("damage, steps, up, down", [
-    (blurred, (0.7, 1.5, 4), [],
-     [LAPLACIAN, GRADIENT, GRADIENT_HIGH, GRADIENT_MIDDLE, HALVED, QUARTERED, LOCAL_CONTRAST]),
-    (noisy, (3, 10, 30), [NOISE, NOISE_LOW, LAPLACIAN], [NEIGHBOURS_ACROSS, NEIGHBOURS_DOWN]),
-    (compressed, (40, 15, 4), [BLOCKS_DOWN, BLOCKS_ACROSS], []),
-    (upscaled, (2, 4, 8), [], [LAPLACIAN, HALVED, QUARTERED]),
-    (banded, (20, 10, 5), [FLAT_DOWN, FLAT_ACROSS], [ENTROPY]),
-    (scaled, (1.5, 2, 3), [MEAN, BRIGHT], []),
-    (scaled, (0.15, 0.08, 0.05), [DARK], [MEAN, CONTRAST]),
-])
+@pytest.mark.parametrize(
+    "damage, steps, up, down",
+    [
+        (
+            blurred,
+            (0.7, 1.5, 4),
+            [],
+            [
+                LAPLACIAN,
+                GRADIENT,
+                GRADIENT_HIGH,
+                GRADIENT_MIDDLE,
+                HALVED,
+                QUARTERED,
+                LOCAL_CONTRAST,
+            ],
+        ),
+        (noisy, (3, 10, 30), [NOISE, NOISE_LOW, LAPLACIAN], [NEIGHBOURS_ACROSS, NEIGHBOURS_DOWN]),
+        (compressed, (40, 15, 4), [BLOCKS_DOWN, BLOCKS_ACROSS], []),
+        (upscaled, (2, 4, 8), [], [LAPLACIAN, HALVED, QUARTERED]),
+        (banded, (20, 10, 5), [FLAT_DOWN, FLAT_ACROSS], [ENTROPY]),
+        (scaled, (1.5, 2, 3), [MEAN, BRIGHT], []),
+        (scaled, (0.15, 0.08, 0.05), [DARK], [MEAN, CONTRAST]),
+    ],
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_more_damage_moves_its_statistics_further(damage, steps, up, down, seed):
     clean = texture(seed)
@@ -86,14 +101,14 @@ def test_noise_is_measured_on_its_own_scale():
 @pytest.mark.parametrize("channel", [RED, GREEN, BLUE])
 def test_a_cast_shows_in_its_channel(channel):
     change = statistics(tinted(texture(), channel - RED)) - statistics(texture())
-    assert change[channel] > 0.1 and change[channel] == change[RED:BLUE + 1].max()
+    assert change[channel] > 0.1 and change[channel] == change[RED : BLUE + 1].max()
     assert change[CAST] > 0.3
     assert statistics(gray(texture()))[COLOURS] < 0.1 < statistics(texture())[COLOURS]
 
 
 def test_exposure_is_exact():
     half = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
-    half[:, SIDE // 2:] = 255
+    half[:, SIDE // 2 :] = 255
     out = statistics(half)
     assert out[MEAN] == pytest.approx(0.5, abs=1e-4)
     assert out[CONTRAST] == pytest.approx(0.5, abs=1e-3)
@@ -107,7 +122,8 @@ EXTREMES = {
     "red": np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8),
     "noise": np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8),
     "checkerboard": np.repeat(255 * (np.indices((SIDE, SIDE)).sum(0) % 2)[..., None], 3, 2).astype(
-        np.uint8),
+        np.uint8
+    ),
     "one dot": np.pad(np.full((1, 1, 3), 255, np.uint8), ((99, 124), (99, 124), (0, 0))),
     "smallest": texture(height=16, width=16),
     "odd": texture(height=17, width=33),

@@ -7,7 +7,11 @@ from torch import nn
 
 from encoders import WeightsError
 from encoders.pretrained import (
-    check_complete, hub_errors, is_repository, model_folder, state_id,
+    check_complete,
+    hub_errors,
+    is_repository,
+    model_folder,
+    state_id,
 )
 
 INSTEAD = "get it elsewhere"
@@ -32,11 +36,20 @@ def test_any_error_becomes_one_line_of_bounded_length():
     assert line_of(lambda: raising(WeightsError("as it is"))) == "as it is"
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("openai/clip-vit-large-patch14", True), ("Salesforce/blip-itm-large-coco", True),
-    ("./model", False), ("/data/model", False), ("~/model", False), ("model", False),
-    ("a/b/c", False), ("checkpoints/model.pth", False), ("tests/encoders", False),
-])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("openai/clip-vit-large-patch14", True),
+        ("Salesforce/blip-itm-large-coco", True),
+        ("./model", False),
+        ("/data/model", False),
+        ("~/model", False),
+        ("model", False),
+        ("a/b/c", False),
+        ("checkpoints/model.pth", False),
+        ("tests/encoders", False),
+    ],
+)
 def test_what_is_taken_for_a_repository(name, expected, monkeypatch):
     monkeypatch.chdir(__file__.rpartition("/tests/")[0])
     assert is_repository(name) is expected

@@ -13,8 +13,15 @@ from encoders import Encoder, EncoderSpec, create_encoder, list_encoders, regist
 from encoders.registry import ENCODERS, EncoderError, resolve_name
 
 SPEC = EncoderSpec(
-    name="any", dimension="motion", num_tokens=4, dim=8, stream="fast", size=32,
-    mean=(0.0,), std=(1.0,), time_steps=4,
+    name="any",
+    dimension="motion",
+    num_tokens=4,
+    dim=8,
+    stream="fast",
+    size=32,
+    mean=(0.0,),
+    std=(1.0,),
+    time_steps=4,
 )
 
 
@@ -57,19 +64,27 @@ def test_modules_are_imported_when_an_encoder_is_made_not_before():
         "assert 'encoders.technical_lite' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
         cwd=Path(encoders.__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ("motionflow", "no encoder named 'motionflow'; did you mean motion_flow?"),
-    ("technical", "no encoder named 'technical'; did you mean technical_lite or semantic_lite?"),
-    ("xyz", "no encoder named 'xyz'; choose motion_flow, semantic_lite or technical_lite"),
-    ("", "no encoder named ''; choose motion_flow, semantic_lite or technical_lite"),
-    ("lite", "'lite' can be technical_lite or semantic_lite; give the full name"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ("motionflow", "no encoder named 'motionflow'; did you mean motion_flow?"),
+        (
+            "technical",
+            "no encoder named 'technical'; did you mean technical_lite or semantic_lite?",
+        ),
+        ("xyz", "no encoder named 'xyz'; choose motion_flow, semantic_lite or technical_lite"),
+        ("", "no encoder named ''; choose motion_flow, semantic_lite or technical_lite"),
+        ("lite", "'lite' can be technical_lite or semantic_lite; give the full name"),
+    ],
+)
 def test_a_wrong_name_is_answered_with_the_nearest(table, wrong, message):
     with pytest.raises(EncoderError) as caught:
         create_encoder(wrong)
@@ -87,29 +102,37 @@ def test_options_reach_the_constructor():
     assert not encoder.training
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"num_frames": 50}, "num_frames must be a positive multiple of num_tokens (16), got 50"),
-    ({"num_frames": 0}, "num_frames must be a positive multiple of num_tokens (16), got 0"),
-    ({"num_tokens": 0}, "num_tokens must be at least 1, got 0"),
-    ({"size": 0}, "size must be at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_frames": 50}, "num_frames must be a positive multiple of num_tokens (16), got 50"),
+        ({"num_frames": 0}, "num_frames must be a positive multiple of num_tokens (16), got 0"),
+        ({"num_tokens": 0}, "num_tokens must be at least 1, got 0"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+    ],
+)
 def test_motion_flow_refuses_frames_that_tokens_cannot_share_evenly(options, message):
     with pytest.raises(ValueError) as caught:
         create_encoder("motion_flow", **options)
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"dimension": "audio"},
-     "dimension must be one of ('technical', 'motion', 'semantic'), got 'audio'"),
-    ({"stream": "medium"}, "stream must be one of ('slow', 'fast'), got 'medium'"),
-    ({"num_tokens": 0, "time_steps": 0}, "num_tokens must be at least 1, got 0"),
-    ({"dim": 0}, "dim must be at least 1, got 0"),
-    ({"size": -1}, "size must be at least 1, got -1"),
-    ({"time_steps": 5}, "time_steps must lie in 0..num_tokens (4), got 5"),
-    ({"time_steps": -1}, "time_steps must lie in 0..num_tokens (4), got -1"),
-    ({"std": (1.0, 0.0, 1.0)}, "std must be positive, got (1.0, 0.0, 1.0)"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"dimension": "audio"},
+            "dimension must be one of ('technical', 'motion', 'semantic'), got 'audio'",
+        ),
+        ({"stream": "medium"}, "stream must be one of ('slow', 'fast'), got 'medium'"),
+        ({"num_tokens": 0, "time_steps": 0}, "num_tokens must be at least 1, got 0"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"size": -1}, "size must be at least 1, got -1"),
+        ({"time_steps": 5}, "time_steps must lie in 0..num_tokens (4), got 5"),
+        ({"time_steps": -1}, "time_steps must lie in 0..num_tokens (4), got -1"),
+        ({"std": (1.0, 0.0, 1.0)}, "std must be positive, got (1.0, 0.0, 1.0)"),
+    ],
+)
 def test_a_spec_is_checked_when_it_is_made(change, message):
     with pytest.raises(ValueError) as caught:
         replace(SPEC, **change)
@@ -129,22 +152,31 @@ def test_a_spec_goes_through_json_and_back():
 # ---- names ----
 
 
-@pytest.mark.parametrize("name, dimension, full", [
-    ("motion_flow", None, "motion_flow"), ("flow", None, "motion_flow"),
-    ("flow", "motion", "motion_flow"), ("motion_flow", "motion", "motion_flow"),
-    ("lite", "technical", "technical_lite"), ("lite", "semantic", "semantic_lite"),
-])
+@pytest.mark.parametrize(
+    "name, dimension, full",
+    [
+        ("motion_flow", None, "motion_flow"),
+        ("flow", None, "motion_flow"),
+        ("flow", "motion", "motion_flow"),
+        ("motion_flow", "motion", "motion_flow"),
+        ("lite", "technical", "technical_lite"),
+        ("lite", "semantic", "semantic_lite"),
+    ],
+)
 def test_the_dimension_may_be_left_out_of_a_name(table, name, dimension, full):
     assert resolve_name(name, dimension=dimension) == full
 
 
-@pytest.mark.parametrize("name, dimension, message", [
-    ("technical_lite", "motion", "technical_lite is an encoder of technical, not of motion"),
-    ("motionflo", "motion", "no encoder named 'motionflo'; did you mean motion_flow?"),
-    ("lite", "motion", "no encoder named 'lite'; choose motion_flow"),
-    ("zzz", "motion", "no encoder named 'zzz'; choose motion_flow"),
-    ("flow", "sound", "no dimension 'sound'; choose technical, motion or semantic"),
-])
+@pytest.mark.parametrize(
+    "name, dimension, message",
+    [
+        ("technical_lite", "motion", "technical_lite is an encoder of technical, not of motion"),
+        ("motionflo", "motion", "no encoder named 'motionflo'; did you mean motion_flow?"),
+        ("lite", "motion", "no encoder named 'lite'; choose motion_flow"),
+        ("zzz", "motion", "no encoder named 'zzz'; choose motion_flow"),
+        ("flow", "sound", "no dimension 'sound'; choose technical, motion or semantic"),
+    ],
+)
 def test_a_name_must_be_of_its_dimension(table, name, dimension, message):
     with pytest.raises(EncoderError) as caught:
         resolve_name(name, dimension=dimension)
@@ -176,9 +208,15 @@ def test_the_base_class_joins_nothing_and_gives_float32():
     assert torch.equal(out, view * 2)
 
 
-@pytest.mark.parametrize("change", [
-    {"version": 2}, {"weights_id": "others"}, {"factor": 3}, {"spec": replace(SPEC, dim=9)},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"weights_id": "others"},
+        {"factor": 3},
+        {"spec": replace(SPEC, dim=9)},
+    ],
+)
 def test_a_fingerprint_changes_with_everything_the_tokens_depend_on(change):
     encoder = Doubling()
     before = encoder.fingerprint()
@@ -200,12 +238,17 @@ def test_an_encoder_is_registered_and_replaced(table):
     assert type(create_encoder("motion_other")) is type(create_encoder("other")) is Other
 
 
-@pytest.mark.parametrize("name, message", [
-    ("motion_flow", "motion_flow is an encoder of this package; choose another name"),
-    ("other", "an encoder's name begins with its dimension, as technical_mine, got 'other'"),
-    ("motion_o-o", "an encoder's name begins with its dimension, as technical_mine, got "
-                   "'motion_o-o'"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("motion_flow", "motion_flow is an encoder of this package; choose another name"),
+        ("other", "an encoder's name begins with its dimension, as technical_mine, got 'other'"),
+        (
+            "motion_o-o",
+            "an encoder's name begins with its dimension, as technical_mine, got 'motion_o-o'",
+        ),
+    ],
+)
 def test_a_name_has_to_be_free_and_to_tell_the_dimension(table, name, message):
     with pytest.raises(EncoderError) as caught:
         register_encoder(name, Other)
@@ -213,11 +256,17 @@ def test_a_name_has_to_be_free_and_to_tell_the_dimension(table, name, message):
     assert not table
 
 
-@pytest.mark.parametrize("make, message", [
-    (Doubling, "Doubling is registered as motion_other, but its spec has name 'any' and "
-               "dimension 'motion'"),
-    (dict, "motion_other makes a dict, which is no Encoder"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            Doubling,
+            "Doubling is registered as motion_other, but its spec has name 'any' and "
+            "dimension 'motion'",
+        ),
+        (dict, "motion_other makes a dict, which is no Encoder"),
+    ],
+)
 def test_what_is_registered_must_be_what_its_name_says(table, make, message):
     register_encoder("motion_other", make)
     with pytest.raises(EncoderError) as caught:
@@ -231,13 +280,22 @@ def test_an_installed_package_brings_an_encoder(table, monkeypatch):
     assert isinstance(create_encoder("other"), Other)
 
 
-@pytest.mark.parametrize("values, message", [
-    (["gone.module:Class"], "motion_other can't be imported from gone.module:Class "
-                            "(ModuleNotFoundError: No module named 'gone')"),
-    ([f"{__name__}:Gone"], f"motion_other can't be imported from {__name__}:Gone "
-                           f"(AttributeError: module '{__name__}' has no attribute 'Gone')"),
-    (["b:C", "a:C"], "motion_other comes with a:C and with b:C; uninstall one"),
-])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            ["gone.module:Class"],
+            "motion_other can't be imported from gone.module:Class "
+            "(ModuleNotFoundError: No module named 'gone')",
+        ),
+        (
+            [f"{__name__}:Gone"],
+            f"motion_other can't be imported from {__name__}:Gone "
+            f"(AttributeError: module '{__name__}' has no attribute 'Gone')",
+        ),
+        (["b:C", "a:C"], "motion_other comes with a:C and with b:C; uninstall one"),
+    ],
+)
 def test_a_package_that_brings_a_broken_encoder_is_named(table, monkeypatch, values, message):
     monkeypatch.setattr(registry, "entry_points", entry_points(*values))
     assert "motion_other" in list_encoders()

@@ -38,9 +38,9 @@ def test_uniform_and_paired_are_ascending_unique_and_inside(num_frames, count):
 def test_uniform_covers_both_halves_equally():
     indices = sampling.uniform(18_000, 32)
     assert np.ptp(np.diff(indices)) <= 1
-    assert indices[0] == 18_000 - 1 - indices[-1] or abs(
-        indices[0] - (18_000 - 1 - indices[-1])
-    ) <= 1
+    assert (
+        indices[0] == 18_000 - 1 - indices[-1] or abs(indices[0] - (18_000 - 1 - indices[-1])) <= 1
+    )
 
 
 def test_paired_takes_neighbours_around_each_position():
@@ -68,9 +68,7 @@ def test_clips_of_a_short_video_wrap_around():
 
 
 def test_temporal_fragments_lie_in_the_middle_of_each_part():
-    assert sampling.temporal_fragments(80, 2, 4, 2).tolist() == [
-        16, 18, 20, 22, 56, 58, 60, 62
-    ]
+    assert sampling.temporal_fragments(80, 2, 4, 2).tolist() == [16, 18, 20, 22, 56, 58, 60, 62]
     assert sampling.temporal_fragments(12, 3, 2, 1).tolist() == [1, 2, 5, 6, 9, 10]
 
 

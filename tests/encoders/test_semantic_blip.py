@@ -12,11 +12,15 @@ from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.sampling import clips, uniform
 from encoders.testing import check_encoder
+
 from tests.encoders import tiny_models
 
 KINDS = (
-    "BlipForImageTextRetrieval", "BlipForConditionalGeneration", "BlipForQuestionAnswering",
-    "BlipModel", "BlipVisionModel",
+    "BlipForImageTextRetrieval",
+    "BlipForConditionalGeneration",
+    "BlipForQuestionAnswering",
+    "BlipModel",
+    "BlipVisionModel",
 )
 
 
@@ -42,8 +46,14 @@ def tokens_of(encoder, frames):
 def network():
     """timm's ViT, from which BLIP's is derived: an implementation that is neither of the two."""
     network = tiny_models.seeded(
-        VisionTransformer, img_size=64, patch_size=16, embed_dim=128, depth=2, num_heads=2,
-        num_classes=0, global_pool="token",
+        VisionTransformer,
+        img_size=64,
+        patch_size=16,
+        embed_dim=128,
+        depth=2,
+        num_heads=2,
+        num_classes=0,
+        global_pool="token",
     )
     with torch.no_grad():
         for value in network.parameters():
@@ -135,12 +145,22 @@ def test_shards_and_old_files_are_read_too(tmp_path, frames):
         assert make(tmp_path / name).fingerprint() == expected.fingerprint()
 
 
-@pytest.mark.parametrize("weights, error, message", [
-    ("no-such-org/no-such-model", WeightsError,
-     "no-such-org/no-such-model: can't be loaded (LocalEntryNotFoundError"),
-    ("/gone/blip.pth", WeightsError, "/gone/blip.pth: no such checkpoint; download model_large"),
-    (tiny_models.clip_folder, ValueError, "{}: 'clip' is no BLIP"),
-])
+@pytest.mark.parametrize(
+    "weights, error, message",
+    [
+        (
+            "no-such-org/no-such-model",
+            WeightsError,
+            "no-such-org/no-such-model: can't be loaded (LocalEntryNotFoundError",
+        ),
+        (
+            "/gone/blip.pth",
+            WeightsError,
+            "/gone/blip.pth: no such checkpoint; download model_large",
+        ),
+        (tiny_models.clip_folder, ValueError, "{}: 'clip' is no BLIP"),
+    ],
+)
 def test_wrong_weights_are_answered_in_one_line(weights, error, message):
     weights = weights if isinstance(weights, str) else weights()
     with pytest.raises(error) as caught:
@@ -155,10 +175,15 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path):
     folder = tmp_path / "blip"
     shutil.copytree(tiny_models.blip_folder(), folder)
     state = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in state.items() if "vision_model.post" not in k},
-              folder / "model.safetensors")
-    with pytest.raises(WeightsError, match=f"^{folder}: not the weights of BlipVisionModel: missi"
-                                           "ng post_layernorm.weight, missing post_layernorm.bias"):
+    save_file(
+        {k: v for k, v in state.items() if "vision_model.post" not in k},
+        folder / "model.safetensors",
+    )
+    with pytest.raises(
+        WeightsError,
+        match=f"^{folder}: not the weights of BlipVisionModel: missi"
+        "ng post_layernorm.weight, missing post_layernorm.bias",
+    ):
         make(folder)
 
 

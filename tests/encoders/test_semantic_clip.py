@@ -13,6 +13,7 @@ from PIL import Image
 from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.testing import check_encoder
+
 from tests.encoders import tiny_models
 
 PROMPT = "a red car in the rain"
@@ -98,8 +99,9 @@ def test_neighbours_tell_how_steady_a_clip_is(encoder, frames):
     cut = tokens_of(encoder, frames[[0, 0, 1, 1]])
     similarity = F.cosine_similarity(cut[0, :WIDTH], cut[2, :WIDTH], dim=0)
     assert similarity < 0.9
-    assert torch.allclose(cut[:4, -3], torch.stack([still[0, -3], still[0, -3], similarity,
-                                                    still[0, -3]]), atol=1e-5)  # before
+    assert torch.allclose(
+        cut[:4, -3], torch.stack([still[0, -3], still[0, -3], similarity, still[0, -3]]), atol=1e-5
+    )  # before
     assert torch.allclose(cut[:4, -2], cut[[0, 2, 0, 0], -3], atol=1e-5)  # after
     assert torch.allclose(cut[4, -4:], cut[:4, -4:].mean(0), atol=1e-5)
 
@@ -195,8 +197,11 @@ def test_training_the_towers_brings_frames_and_prompt_together(frames):
         similarity.append(-loss.item())
         optimizer.zero_grad()
         loss.backward()
-        assert all(p.grad is not None and p.grad.any() for p in encoder.parameters()
-                   if p.ndim == 2 and len(p) < 1000)  # of 49408 words few are in the prompt
+        assert all(
+            p.grad is not None and p.grad.any()
+            for p in encoder.parameters()
+            if p.ndim == 2 and len(p) < 1000
+        )  # of 49408 words few are in the prompt
         optimizer.step()
     assert similarity == sorted(similarity) and similarity[-1] > similarity[0] + 0.05
     encoder.requires_grad_(False).eval()  # what was remembered before is forgotten
@@ -277,20 +282,39 @@ def test_a_checkpoint_of_something_else_is_refused(named_model, tmp_path):
         make("ViT-Tiny", weights=tmp_path / "other.pt")
 
 
-@pytest.mark.parametrize("options, error, message", [
-    ({"model": "ViT-L-41"}, ValueError,
-     "open_clip has no model 'ViT-L-41' (nor is it a folder); did you mean ViT-L-16"),
-    ({"model": "ViT-L-14", "weights": "openai"}, ValueError,
-     "ViT-L-14: openai was trained with QuickGELU; give ViT-L-14-quickgelu"),
-    ({"model": "ViT-B-16", "weights": "opnai"}, WeightsError,
-     "ViT-B-16: no tag or file opnai; give as weights a checkpoint's path or one of its tags: "
-     "openai, laion400m_e31"),
-    ({"model": "no-such-org/no-such-model"}, WeightsError,
-     "no-such-org/no-such-model: can't be loaded (LocalEntryNotFoundError"),
-    ({"model": "./gone"}, WeightsError, "./gone: no such folder"),
-    ({"model": "tests"}, WeightsError, "tests: has neither config.json nor open_clip_config.json"),
-    ({"patch_grid": -1}, ValueError, "patch_grid must be at least 0, got -1"),
-])
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        (
+            {"model": "ViT-L-41"},
+            ValueError,
+            "open_clip has no model 'ViT-L-41' (nor is it a folder); did you mean ViT-L-16",
+        ),
+        (
+            {"model": "ViT-L-14", "weights": "openai"},
+            ValueError,
+            "ViT-L-14: openai was trained with QuickGELU; give ViT-L-14-quickgelu",
+        ),
+        (
+            {"model": "ViT-B-16", "weights": "opnai"},
+            WeightsError,
+            "ViT-B-16: no tag or file opnai; give as weights a checkpoint's path or one of its tags: "
+            "openai, laion400m_e31",
+        ),
+        (
+            {"model": "no-such-org/no-such-model"},
+            WeightsError,
+            "no-such-org/no-such-model: can't be loaded (LocalEntryNotFoundError",
+        ),
+        ({"model": "./gone"}, WeightsError, "./gone: no such folder"),
+        (
+            {"model": "tests"},
+            WeightsError,
+            "tests: has neither config.json nor open_clip_config.json",
+        ),
+        ({"patch_grid": -1}, ValueError, "patch_grid must be at least 0, got -1"),
+    ],
+)
 def test_wrong_options_are_answered_in_one_line(options, error, message, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(error) as caught:

@@ -138,9 +138,16 @@ def test_certainty_shows_in_entropy_and_peak(encoder):
         assert after[ENTROPY] < before[ENTROPY] and after[PEAK] > before[PEAK]
 
 
-@pytest.mark.parametrize("text", [
-    "一只猫在沙发上睡觉", "<|feature|> <|im_end|> [CLS] [SEP]", "cat " * 2500, "\x00\u200b", "🐈",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "一只猫在沙发上睡觉",
+        "<|feature|> <|im_end|> [CLS] [SEP]",
+        "cat " * 2500,
+        "\x00\u200b",
+        "🐈",
+    ],
+)
 def test_odd_prompts_are_embedded_as_any_other(encoder, text):
     out = encoder.join(shows("tabby"), [text])
     assert torch.isfinite(out).all() and (out[..., GIVEN] == 1).all()

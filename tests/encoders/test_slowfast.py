@@ -166,11 +166,14 @@ STEM = "blocks.0.multipathway_blocks.0.conv.weight"  # of the slow pathway, whic
 HEAD = "blocks.6.proj.bias"
 
 
-@pytest.mark.parametrize("change, fault", [
-    (lambda t: t.pop(STEM), f"missing {STEM}"),
-    (lambda t: t.update({HEAD: torch.zeros(7)}), f"{HEAD} is (7,) and should be (400,)"),
-    (lambda t: t.update({"blocks.7.extra": torch.zeros(1)}), "unknown blocks.7.extra"),
-])
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        (lambda t: t.pop(STEM), f"missing {STEM}"),
+        (lambda t: t.update({HEAD: torch.zeros(7)}), f"{HEAD} is (7,) and should be (400,)"),
+        (lambda t: t.update({"blocks.7.extra": torch.zeros(1)}), "unknown blocks.7.extra"),
+    ],
+)
 def test_every_tensor_is_accounted_for_even_those_that_are_dropped(
     tensors, tmp_path, change, fault
 ):
@@ -191,12 +194,15 @@ def test_random_weights_come_only_when_asked_for_and_are_the_same_each_time(fast
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"pathways": "slow"}, "pathways must be one of ('fast', 'both'), got 'slow'"),
-    ({"num_frames": 30}, "num_frames must be a positive multiple of 4, got 30"),
-    ({"num_frames": 0}, "num_frames must be a positive multiple of 4, got 0"),
-    ({"size": 0}, "size must be at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"pathways": "slow"}, "pathways must be one of ('fast', 'both'), got 'slow'"),
+        ({"num_frames": 30}, "num_frames must be a positive multiple of 4, got 30"),
+        ({"num_frames": 0}, "num_frames must be a positive multiple of 4, got 0"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+    ],
+)
 def test_options_out_of_range_are_refused_before_any_file_is_looked_for(options, message):
     with pytest.raises(ValueError) as caught:
         create_encoder("motion_slowfast", **options)

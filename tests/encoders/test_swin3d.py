@@ -8,6 +8,7 @@ import torch
 
 from encoders.checkpoints import load_strict, seeded
 from encoders.swin3d import Layout, VideoSwin, WindowAttention, relative_index
+
 from tests.encoders import golden
 
 CPU = torch.device("cpu")
@@ -16,16 +17,20 @@ TABLE_WINDOW = (2, 3, 3)  # that the bias tables of a small attention are made f
 # Parity ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, gated_stages, num_frames", [
-    ("videoswin_t", 0, 8),
-    ("fastvqa_b", 3, 8),
-    pytest.param("fastvqa_b", 3, 32, marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    "name, gated_stages, num_frames",
+    [
+        ("videoswin_t", 0, 8),
+        ("fastvqa_b", 3, 8),
+        pytest.param("fastvqa_b", 3, 32, marks=pytest.mark.slow),
+    ],
+)
 def test_features_are_those_of_upstream(data_dir, name, gated_stages, num_frames):
     network = VideoSwin(gated_stages=gated_stages).eval()
     tensors = {
         key.removeprefix("backbone."): value
-        for key, value in golden.weights(data_dir, name).items() if key.startswith("backbone.")
+        for key, value in golden.weights(data_dir, name).items()
+        if key.startswith("backbone.")
     }
     load_strict(network, tensors, file="golden")
     with torch.no_grad():
@@ -34,7 +39,7 @@ def test_features_are_those_of_upstream(data_dir, name, gated_stages, num_frames
     assert maps.shape == (768, num_frames // 2, 7, 7)
     mean, part = (expected[f"feature_{kind}_t{num_frames}"] for kind in ("mean", "map_slice"))
     assert (maps.mean((1, 2, 3)) - mean).abs().max() < 1e-5
-    assert (maps[:len(part)] - part).abs().max() < 1e-5
+    assert (maps[: len(part)] - part).abs().max() < 1e-5
 
 
 # Attention, pair by pair -----------------------------------------------------------------------
@@ -56,9 +61,7 @@ def attention_by_definition(attention, x, window, shift):
         for other in places:
             other_moved = [(p - s) % n for p, s, n in zip(other, shift, size)]
             same_window = all(a // w == b // w for a, b, w in zip(moved, other_moved, window))
-            adjacent = all(
-                a - b == c - d for a, b, c, d in zip(place, other, moved, other_moved)
-            )
+            adjacent = all(a - b == c - d for a, b, c, d in zip(place, other, moved, other_moved))
             if not (same_window and adjacent):
                 continue
             row = 0
@@ -81,12 +84,15 @@ def attention_by_definition(attention, x, window, shift):
 
 
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("size, window, shift", [
-    ((2, 6, 6), (2, 3, 3), (0, 0, 0)),
-    ((4, 6, 6), (2, 3, 3), (1, 1, 1)),
-    ((2, 6, 3), (2, 3, 3), (0, 1, 0)),
-    ((4, 4, 6), (1, 2, 3), (1, 1, 1)),  # smaller than the tables' window
-])
+@pytest.mark.parametrize(
+    "size, window, shift",
+    [
+        ((2, 6, 6), (2, 3, 3), (0, 0, 0)),
+        ((4, 6, 6), (2, 3, 3), (1, 1, 1)),
+        ((2, 6, 3), (2, 3, 3), (0, 1, 0)),
+        ((4, 4, 6), (1, 2, 3), (1, 1, 1)),  # smaller than the tables' window
+    ],
+)
 @torch.no_grad()
 def test_attention_follows_its_definition(gated, size, window, shift):
     with seeded():
@@ -150,10 +156,15 @@ def test_no_window_sees_beyond_its_stretch_of_time_up_to_16_frames():
 # The network -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("t, h, w, shape", [
-    (32, 64, 64, (16, 2, 2)), (7, 50, 33, (4, 2, 2)), (1, 32, 32, (1, 1, 1)),
-    (48, 96, 64, (24, 3, 2)),
-])
+@pytest.mark.parametrize(
+    "t, h, w, shape",
+    [
+        (32, 64, 64, (16, 2, 2)),
+        (7, 50, 33, (4, 2, 2)),
+        (1, 32, 32, (1, 1, 1)),
+        (48, 96, 64, (24, 3, 2)),
+    ],
+)
 def test_any_input_size_gives_a_map(t, h, w, shape):
     network = VideoSwin(embed_dim=3, gated_stages=3).eval()
     with torch.no_grad():
@@ -171,12 +182,15 @@ def test_stochastic_depth_drops_in_training_only():
             assert torch.equal(network(x), network(x))
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"embed_dim": 0}, "embed_dim must be a multiple of 3, got 0"),
-    ({"embed_dim": 10}, "embed_dim must be a multiple of 3, got 10"),
-    ({"drop_path": 1.0}, "drop_path must lie in 0..1 without 1, got 1.0"),
-    ({"drop_path": -0.1}, "drop_path must lie in 0..1 without 1, got -0.1"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"embed_dim": 0}, "embed_dim must be a multiple of 3, got 0"),
+        ({"embed_dim": 10}, "embed_dim must be a multiple of 3, got 10"),
+        ({"drop_path": 1.0}, "drop_path must lie in 0..1 without 1, got 1.0"),
+        ({"drop_path": -0.1}, "drop_path must lie in 0..1 without 1, got -0.1"),
+    ],
+)
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ValueError) as caught:
         VideoSwin(**options)

@@ -13,6 +13,7 @@ from encoders.fastvqa_variants import VARIANTS
 from encoders.sampling import clips
 from encoders.swin3d import relative_index
 from encoders.testing import check_encoder
+
 from tests.encoders import golden
 from tests.encoders.test_fastvqa import published
 
@@ -68,7 +69,10 @@ def test_a_public_checkpoint_gives_upstreams_features(data_dir, tmp_path):
         state = {**golden.weights(data_dir, name), **constants, **more}
         torch.save({"state_dict": state, "meta": {"epoch": 30}}, tmp_path / "net.pth")
         encoder = create_encoder(
-            "technical_fastvqa", variant=variant, weights=tmp_path / "net.pth", num_frames=8,
+            "technical_fastvqa",
+            variant=variant,
+            weights=tmp_path / "net.pth",
+            num_frames=8,
         )
         with torch.no_grad():
             maps = encoder.backbone(golden.noise(8))
@@ -79,9 +83,7 @@ def test_a_public_checkpoint_gives_upstreams_features(data_dir, tmp_path):
 def test_the_kinetics_network_may_start_a_gated_one(files, frames):
     """The second bias table is a copy of the first: until it is trained, the gate is open."""
     path = files / "kinetics.pth"
-    plain, gated = (
-        make(variant=variant, weights=path) for variant in ("kinetics", "fast-vqa-b")
-    )
+    plain, gated = (make(variant=variant, weights=path) for variant in ("kinetics", "fast-vqa-b"))
     view = plain.preprocess(frames[:8])[None]
     with torch.no_grad():
         assert torch.equal(plain(view), gated(view))
@@ -194,21 +196,28 @@ def test_clips_are_seen_alone(frames):
 def test_the_papers_shapes():
     """FAST-VQA-B's 16 steps, the 4 x 7 x 7 map, AIGVEval's single vector."""
     for options, tokens in (
-        ({}, 16), ({"time_steps": 4, "spatial_map": True}, 196), ({"time_steps": 1}, 1),
+        ({}, 16),
+        ({"time_steps": 4, "spatial_map": True}, 196),
+        ({"time_steps": 1}, 1),
     ):
         spec = make(num_frames=32, **options).spec
         assert (spec.num_tokens, spec.dim, spec.size) == (tokens, 48, 224)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"time_steps": 3}, "time_steps must divide the 4 of the clips, got 3"),
-    ({"time_steps": 0}, "time_steps must divide the 4 of the clips, got 0"),
-    ({"num_frames": 9}, "num_frames must be even, got 9"),
-    ({"embed_dim": 8}, "embed_dim must be a multiple of 3, got 8"),
-    ({"drop_path": 1.5}, "drop_path must lie in 0..1 without 1, got 1.5"),
-    ({"variant": "swin"},
-     "variant must be one of fast-vqa-b, fastervqa, fast-vqa-m, dover, kinetics, got 'swin'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"time_steps": 3}, "time_steps must divide the 4 of the clips, got 3"),
+        ({"time_steps": 0}, "time_steps must divide the 4 of the clips, got 0"),
+        ({"num_frames": 9}, "num_frames must be even, got 9"),
+        ({"embed_dim": 8}, "embed_dim must be a multiple of 3, got 8"),
+        ({"drop_path": 1.5}, "drop_path must lie in 0..1 without 1, got 1.5"),
+        (
+            {"variant": "swin"},
+            "variant must be one of fast-vqa-b, fastervqa, fast-vqa-m, dover, kinetics, got 'swin'",
+        ),
+    ],
+)
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ValueError) as caught:
         make(**options)

@@ -73,16 +73,24 @@ def test_a_frame_without_a_score_says_so(frames):
 
 
 @needs_pyiqa
-@pytest.mark.parametrize("height, width, kept", [
-    (230, 250, (230, 250)), (256, 256, (256, 256)), (300, 400, (224, 256)),
-    (720, 1280, (224, 256)), (20, 30, (224, 224)), (16, 400, (224, 256)), (1, 1, (224, 224)),
-])
+@pytest.mark.parametrize(
+    "height, width, kept",
+    [
+        (230, 250, (230, 250)),
+        (256, 256, (256, 256)),
+        (300, 400, (224, 256)),
+        (720, 1280, (224, 256)),
+        (20, 30, (224, 224)),
+        (16, 400, (224, 256)),
+        (1, 1, (224, 224)),
+    ],
+)
 def test_a_frame_keeps_its_pixels_up_to_the_size(height, width, kept):
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(1, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8)
     view = make("entropy").preprocess(frames)
     mask = torch.zeros(256, 256, dtype=torch.bool)
-    mask[:kept[0], :kept[1]] = True
+    mask[: kept[0], : kept[1]] = True
     assert view.shape == (2, 4, 256, 256)
     assert torch.equal(view[:, 3] > 0, mask.expand(2, -1, -1))
     assert not view[:, :, ~mask].any()
@@ -97,15 +105,18 @@ def test_it_keeps_every_promise():
 
 
 @needs_pyiqa
-@pytest.mark.parametrize("metrics, options, message", [
-    (["piq"], {}, "pyiqa has no metric 'piq' that scores a picture alone; did you mean piqe"),
-    (["fid"], {}, "pyiqa has no metric 'fid' that scores a picture alone; did you mean "),
-    (["lpips"], {}, "pyiqa has no metric 'lpips' that scores a picture alone; did you mean "),
-    ([], {}, "metrics must be one name or more, each once, got []"),
-    (["piqe", "piqe"], {}, "metrics must be one name or more, each once, got ['piqe', 'piqe']"),
-    (["piqe", "entropy"], {"weights": "x.pth"}, "weights are of one metric, got 2 metrics"),
-    (["piqe"], {"size": 100}, "size must be at least 224, got 100"),
-])
+@pytest.mark.parametrize(
+    "metrics, options, message",
+    [
+        (["piq"], {}, "pyiqa has no metric 'piq' that scores a picture alone; did you mean piqe"),
+        (["fid"], {}, "pyiqa has no metric 'fid' that scores a picture alone; did you mean "),
+        (["lpips"], {}, "pyiqa has no metric 'lpips' that scores a picture alone; did you mean "),
+        ([], {}, "metrics must be one name or more, each once, got []"),
+        (["piqe", "piqe"], {}, "metrics must be one name or more, each once, got ['piqe', 'piqe']"),
+        (["piqe", "entropy"], {"weights": "x.pth"}, "weights are of one metric, got 2 metrics"),
+        (["piqe"], {"size": 100}, "size must be at least 224, got 100"),
+    ],
+)
 def test_wrong_options_are_answered_in_one_line(metrics, options, message):
     with pytest.raises(ValueError) as caught:
         make(*metrics, **options)

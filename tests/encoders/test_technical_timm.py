@@ -11,9 +11,16 @@ from encoders.testing import check_encoder
 
 
 def make(model="test_vit", **options):
-    return create_encoder("technical_timm", model=model, **{
-        "weights": RANDOM, "grid": 5, "num_frames": 2, **options,
-    })
+    return create_encoder(
+        "technical_timm",
+        model=model,
+        **{
+            "weights": RANDOM,
+            "grid": 5,
+            "num_frames": 2,
+            **options,
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,19 +115,34 @@ def test_real_weights_by_path_give_their_networks_features(make_encoder, tmp_pat
     assert expected.abs().mean() > 1e-2 and encoder.spec.dim == 2560
 
 
-@pytest.mark.parametrize("options, error, message", [
-    ({"model": "swin_tny"}, ValueError, "timm has no model 'swin_tny'; did you mean "),
-    ({"model": "test_mambaout", "weights": None}, WeightsError,
-     "timm has no weights for test_mambaout; give a checkpoint's path as weights"),
-    ({"weights": "/gone.pth"}, WeightsError,
-     "/gone.pth: no such checkpoint; download model.safetensors (apache-2.0) from "
-     "https://huggingface.co/timm/test_vit.r160_in1k and give the path where you keep it"),
-    ({"model": "hf-hub:no-such-org/none", "weights": None}, WeightsError,
-     "hf-hub:no-such-org/none: can't be loaded (LocalEntryNotFoundError"),
-    ({"grid": 7}, ValueError,
-     "grid must divide the 160 px of test_vit, as [4, 5, 8, 10, 16] do, got 7"),
-    ({"grid": 0}, ValueError, "grid must divide the 160 px of test_vit"),
-])
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"model": "swin_tny"}, ValueError, "timm has no model 'swin_tny'; did you mean "),
+        (
+            {"model": "test_mambaout", "weights": None},
+            WeightsError,
+            "timm has no weights for test_mambaout; give a checkpoint's path as weights",
+        ),
+        (
+            {"weights": "/gone.pth"},
+            WeightsError,
+            "/gone.pth: no such checkpoint; download model.safetensors (apache-2.0) from "
+            "https://huggingface.co/timm/test_vit.r160_in1k and give the path where you keep it",
+        ),
+        (
+            {"model": "hf-hub:no-such-org/none", "weights": None},
+            WeightsError,
+            "hf-hub:no-such-org/none: can't be loaded (LocalEntryNotFoundError",
+        ),
+        (
+            {"grid": 7},
+            ValueError,
+            "grid must divide the 160 px of test_vit, as [4, 5, 8, 10, 16] do, got 7",
+        ),
+        ({"grid": 0}, ValueError, "grid must divide the 160 px of test_vit"),
+    ],
+)
 def test_wrong_options_are_answered_in_one_line(options, error, message):
     with pytest.raises(error) as caught:
         make(**options)

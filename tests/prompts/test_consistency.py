@@ -21,8 +21,9 @@ def every_sentence(name):
     for phrase in (*DEFECTS[name].train, *DEFECTS[name].test):
         for severity in range(5):
             for choice in range(2):
-                yield phrase.format(**{
-                    slot: words[severity][choice] for slot, words in DEGREES.items()})
+                yield phrase.format(
+                    **{slot: words[severity][choice] for slot, words in DEGREES.items()}
+                )
 
 
 @pytest.mark.parametrize("name", DEFECTS)
@@ -33,8 +34,13 @@ def test_every_sentence_of_a_defect_names_it_and_no_neighbour(name):
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 def test_every_sentence_of_a_level_has_its_tone_and_names_no_defect(dimension):
-    tones = {"excellent": "praise", "good": "praise", "fair": "mixed", "poor": "complaint",
-             "bad": "complaint"}
+    tones = {
+        "excellent": "praise",
+        "good": "praise",
+        "fair": "mixed",
+        "poor": "complaint",
+        "bad": "complaint",
+    }
     for level, phrases in LEVEL_PHRASES[dimension].items():
         for sentence in (*phrases.train, *phrases.test):
             assert tone(sentence) == tones[level], sentence
@@ -49,8 +55,10 @@ def test_a_sound_answer_has_no_contradiction():
 def test_text_and_slots_agree_within_half_a_point():
     answer = Answer(scores={"technical": 3.0, "overall": 3.0})
     assert kinds(answer, slot_scores={"technical": 3.5, "overall": 2.5, "motion": 1}) == []
-    assert kinds(answer, slot_scores={"technical": 3.51, "overall": 2.4}) == [
-        "score_contradicts_slot"] * 2
+    assert (
+        kinds(answer, slot_scores={"technical": 3.51, "overall": 2.4})
+        == ["score_contradicts_slot"] * 2
+    )
 
 
 def test_a_severe_defect_and_a_high_score_contradict_each_other():
@@ -90,10 +98,14 @@ def test_what_is_told_must_be_listed():
     assert kinds(Answer(defects=None, reasoning=reasoning)) == []
 
 
-@pytest.mark.parametrize("text, loops", [
-    ("so so so so dark", True), ("so so so dark", False),
-    ("the boat glides and the boat glides and the boat glides and the boat glides and", True),
-    ("the boat glides and the boat glides and the boat glides", False),
-])
+@pytest.mark.parametrize(
+    "text, loops",
+    [
+        ("so so so so dark", True),
+        ("so so so dark", False),
+        ("the boat glides and the boat glides and the boat glides and the boat glides and", True),
+        ("the boat glides and the boat glides and the boat glides", False),
+    ],
+)
 def test_a_loop_is_found(text, loops):
     assert ("repeats_itself" in kinds(Answer(reasoning={"motion": text}))) == loops

@@ -9,17 +9,39 @@ from prompts.rubric import DIMENSIONS
 
 
 def test_defects_cover_the_ladder_and_the_generators():
-    by_dimension = {d: {k.name for k in DEFECTS.values() if k.dimension == d}
-                    for d in DIMENSIONS}
+    by_dimension = {d: {k.name for k in DEFECTS.values() if k.dimension == d} for d in DIMENSIONS}
     assert by_dimension["technical"] >= {
-        "blur", "noise", "blocking", "banding", "low_resolution", "overexposure", "underexposure",
-        "colour_cast"}
+        "blur",
+        "noise",
+        "blocking",
+        "banding",
+        "low_resolution",
+        "overexposure",
+        "underexposure",
+        "colour_cast",
+    }
     assert by_dimension["motion"] >= {
-        "freeze", "dropped_frames", "shuffled_frames", "shake", "flicker", "ghosting", "warping",
-        "near_static", "morphing", "vanishing_object", "low_dynamic", "unnatural_motion"}
+        "freeze",
+        "dropped_frames",
+        "shuffled_frames",
+        "shake",
+        "flicker",
+        "ghosting",
+        "warping",
+        "near_static",
+        "morphing",
+        "vanishing_object",
+        "low_dynamic",
+        "unnatural_motion",
+    }
     assert by_dimension["semantic"] >= {
-        "prompt_mismatch", "scene_cut", "wrong_object", "duplicated_object", "wrong_count",
-        "missing_object"}
+        "prompt_mismatch",
+        "scene_cut",
+        "wrong_object",
+        "duplicated_object",
+        "wrong_count",
+        "missing_object",
+    }
     assert sum(map(len, by_dimension.values())) == len(DEFECTS)
 
 

@@ -28,13 +28,21 @@ def random_answer(rng):
     for _ in range(rng.randint(0, 4)):
         start = rng.random() * 600
         times = {"start_seconds": start, "end_seconds": start + rng.random() * 9}
-        defects.append(Defect(name=rng.choice(list(DEFECTS)), severity=rng.randint(1, 5),
-                              **(times if rng.random() < 0.6 else {})))
+        defects.append(
+            Defect(
+                name=rng.choice(list(DEFECTS)),
+                severity=rng.randint(1, 5),
+                **(times if rng.random() < 0.6 else {}),
+            )
+        )
     return Answer(
         scores={n: rng.uniform(1, 5) for n in rubric.SCORES if rng.random() < 0.7},
         defects=None if rng.random() < 0.2 else tuple(dict.fromkeys(defects)),
-        reasoning={n: "".join(rng.choices(alphabet, k=rng.randint(0, 1500)))
-                   for n in rubric.DIMENSIONS if rng.random() < 0.8},
+        reasoning={
+            n: "".join(rng.choices(alphabet, k=rng.randint(0, 1500)))
+            for n in rubric.DIMENSIONS
+            if rng.random() < 0.8
+        },
     )
 
 
@@ -47,10 +55,13 @@ def test_round_trip_is_exact_for_any_answer():
 
 def test_the_largest_answer_still_round_trips():
     longest = max(DEFECTS, key=len)
-    defects = tuple(Defect(name=longest, severity=5, start_seconds=999_900 + n,
-                           end_seconds=999_999.9) for n in range(MAX_DEFECTS))
+    defects = tuple(
+        Defect(name=longest, severity=5, start_seconds=999_900 + n, end_seconds=999_999.9)
+        for n in range(MAX_DEFECTS)
+    )
     answer = Answer(
-        scores=dict.fromkeys(rubric.SCORES, 3.33), defects=defects,
+        scores=dict.fromkeys(rubric.SCORES, 3.33),
+        defects=defects,
         reasoning=dict.fromkeys(rubric.DIMENSIONS, "\u732b" * 5000),
     )
     assert parse(render(answer)) == answer
@@ -74,7 +85,8 @@ def test_case_and_spacing_do_not_matter():
         "DEFECTS: Low  Resolution 2 0-3.333\nOverall quality:Good\nscores:-  - - 4"
     )
     assert parse(text) == Answer(
-        scores={"overall": 4}, reasoning={"technical": "Soft."},
+        scores={"overall": 4},
+        reasoning={"technical": "Soft."},
         defects=(Defect(name="low_resolution", severity=2, start_seconds=0, end_seconds=3.3),),
     )
 
@@ -156,12 +168,14 @@ def test_a_whole_answer_is_demanded_only_when_asked():
     assert kinds(text) == []
     parsed = parse(text, expected_scores=("motion", "overall"))
     assert [(p.kind, p.detail) for p in parsed.problems] == [
-        ("missing_line", "defects"), ("missing_line", "overall quality"),
-        ("missing_line", "scores")]
+        ("missing_line", "defects"),
+        ("missing_line", "overall quality"),
+        ("missing_line", "scores"),
+    ]
     assert kinds("Motion: ok.", expected_scores=["motion"]).count("missing_line") == 3
 
 
-@pytest.mark.parametrize("text", ["", "The video is nice and I like it.", "{\"score\": 4}"])
+@pytest.mark.parametrize("text", ["", "The video is nice and I like it.", '{"score": 4}'])
 def test_text_without_any_part_of_the_format_is_no_answer(text):
     parsed = parse(text, expected_scores=rubric.SCORES)
     assert parsed.problem_counts()["no_answer"] == 1
@@ -189,12 +203,33 @@ def test_the_last_line_of_an_unfinished_text_does_not_count():
 
 def test_no_text_makes_parse_raise():
     rng = random.Random(1)
-    pieces = ["Technical", "Motion quality", "Defects", "Scores", ": ", "\n", "good", " - ",
-              " 4.0", "none", "; ", "blur", " 3", " 1.0-", "2.0", "\x00", "\ud800", "\u732b",
-              "<|im_end|>", "1e309", "9" * 7]
+    pieces = [
+        "Technical",
+        "Motion quality",
+        "Defects",
+        "Scores",
+        ": ",
+        "\n",
+        "good",
+        " - ",
+        " 4.0",
+        "none",
+        "; ",
+        "blur",
+        " 3",
+        " 1.0-",
+        "2.0",
+        "\x00",
+        "\ud800",
+        "\u732b",
+        "<|im_end|>",
+        "1e309",
+        "9" * 7,
+    ]
     for _ in range(3000):
         text = "".join(rng.choices(pieces, k=rng.randint(0, 60)))
-        parsed = parse(text, expected_scores=rubric.SCORES, duration_seconds=3.0,
-                       finished=rng.random() < 0.5)
+        parsed = parse(
+            text, expected_scores=rubric.SCORES, duration_seconds=3.0, finished=rng.random() < 0.5
+        )
         assert parse(render(parsed)).scores == parsed.scores
         assert parse(render(parsed)).defects == parsed.defects

@@ -48,7 +48,8 @@ def test_wordings_are_short_one_line_and_use_known_slots():
             assert len(phrase) <= 50, phrase
             assert phrase == phrase.lower().strip(" .\n")
             assert {slot for _, slot, _, _ in string.Formatter().parse(phrase) if slot} <= set(
-                DEGREES)
+                DEGREES
+            )
 
 
 @pytest.mark.parametrize("name", DEFECTS)
@@ -101,8 +102,16 @@ def test_the_same_key_gives_the_same_text_and_variants_differ():
 def test_without_degrees_a_text_is_the_same_whatever_the_severity(name):
     dimension = DEFECTS[name].dimension
     slight, grave = (
-        [write_reasoning({}, [Defect(name=name, severity=severity)], split="train",
-                         variant=variant, degrees=False)[dimension] for variant in range(4)]
+        [
+            write_reasoning(
+                {},
+                [Defect(name=name, severity=severity)],
+                split="train",
+                variant=variant,
+                degrees=False,
+            )[dimension]
+            for variant in range(4)
+        ]
         for severity in (1, 5)
     )
     assert slight == grave and len(set(slight)) == 4

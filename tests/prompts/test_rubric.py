@@ -29,8 +29,15 @@ def test_out_of_range_scores_are_refused(mos):
 
 
 @pytest.mark.parametrize(
-    "score, word", [(1, "bad"), (1.49, "bad"), (2.5, "fair"), (4.33, "good"), (4.5, "excellent"),
-                    (5, "excellent")]
+    "score, word",
+    [
+        (1, "bad"),
+        (1.49, "bad"),
+        (2.5, "fair"),
+        (4.33, "good"),
+        (4.5, "excellent"),
+        (5, "excellent"),
+    ],
 )
 def test_nearest_level(score, word):
     assert rubric.nearest_level(score) == word

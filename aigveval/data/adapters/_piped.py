@@ -74,7 +74,8 @@ class Prompts:
             pairs = ((name, prompt) for _, name, prompt, _ in read_piped(path))
         else:
             pairs = (
-                (row["video"], row["prompt"]) for _, row in read_rows(path)
+                (row["video"], row["prompt"])
+                for _, row in read_rows(path)
                 if isinstance(row.get("video"), str) and isinstance(row.get("prompt"), str)
             )
         try:

@@ -21,7 +21,9 @@ from . import Adapter, Options
 from ._piped import Prompts
 
 _QUESTIONS: dict[str, Score] = {
-    "static quality": "technical", "temporal smoothness": "motion", "correspondence": "semantic",
+    "static quality": "technical",
+    "temporal smoothness": "motion",
+    "correspondence": "semantic",
 }
 
 
@@ -34,10 +36,15 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             raise RowFault(number, f'row {number}: expected a video and an id "name.mp4->mos"')
         path = PurePosixPath(row["video"])
         video = PurePosixPath(*path.parts[-2:]).as_posix().lstrip("/")
-        yield number, {
-            "video": video, "prompt": prompts.of(video), "generator": path.parent.name or None,
-            options.score or _asked(number, row): mos,
-        }
+        yield (
+            number,
+            {
+                "video": video,
+                "prompt": prompts.of(video),
+                "generator": path.parent.name or None,
+                options.score or _asked(number, row): mos,
+            },
+        )
 
 
 def _asked(number: int, row: dict[str, Any]) -> Score:
@@ -49,12 +56,15 @@ def _asked(number: int, row: dict[str, Any]) -> Score:
         if words in question:
             return score
     raise RowFault(
-        number, f"row {number}: its question names none of {', '.join(_QUESTIONS)}; "
-        "say with --score which score it is"
+        number,
+        f"row {number}: its question names none of {', '.join(_QUESTIONS)}; "
+        "say with --score which score it is",
     )
 
 
 ADAPTER = Adapter(
-    title="AIGVQA-DB", read=read, scale=Scale(0, 100),
+    title="AIGVQA-DB",
+    read=read,
+    scale=Scale(0, 100),
     reads="jsonl of one question, with --prompts",
 )

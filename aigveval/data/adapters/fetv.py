@@ -48,7 +48,9 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         folder, generator = _MODELS.get(model, (model, model))
         row: dict[str, Any] = {
             "video": _video(options.videos, f"{folder}/videos/{prompt}"),
-            "prompt": prompts.get(prompt), "generator": generator, "group": str(prompt),
+            "prompt": prompts.get(prompt),
+            "generator": generator,
+            "group": str(prompt),
         }
         for score, name in SCORES.items():
             given = {rater: j[name] for rater, j in judgements.items() if name in j}
@@ -90,6 +92,8 @@ def _prompts(path: Path) -> dict[int, str]:
 
 
 ADAPTER = Adapter(
-    title="FETV", read=read, scale=Scale(1, 5),
+    title="FETV",
+    read=read,
+    scale=Scale(1, 5),
     reads="folder manual_eval_results, with --prompts fetv_data.json",
 )

@@ -38,6 +38,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="GAIA", read=read, scale=Scale(0, 100),
+    title="GAIA",
+    read=read,
+    scale=Scale(0, 100),
     reads="MOS.csv, with --prompts",
 )

@@ -16,6 +16,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="any manifest, to change its format or scale", read=read, scale=Scale(1, 5),
+    title="any manifest, to change its format or scale",
+    read=read,
+    scale=Scale(1, 5),
     reads="csv, json, jsonl, parquet, data set folder or Hub id",
 )

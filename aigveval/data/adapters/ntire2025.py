@@ -29,6 +29,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="NTIRE 2025 XGC track 2, Q-Eval-Video", read=read, scale=Scale(1, 5),
+    title="NTIRE 2025 XGC track 2, Q-Eval-Video",
+    read=read,
+    scale=Scale(1, 5),
     reads="json {video, prompt, gt_score} or text name|prompt|mos",
 )

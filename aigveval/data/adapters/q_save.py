@@ -19,7 +19,9 @@ from ..scales import Scale
 from . import Adapter, Options
 
 DIMENSIONS = {
-    "technical": "visual_quality", "motion": "dynamic_quality", "semantic": "text_video_alignment",
+    "technical": "visual_quality",
+    "motion": "dynamic_quality",
+    "semantic": "text_video_alignment",
 }
 
 
@@ -27,7 +29,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a row per video."""
     for number, values in read_rows(source):
         row = {
-            "video": values.get("video"), "prompt": values.get("prompt"),
+            "video": values.get("video"),
+            "prompt": values.get("prompt"),
             "overall": values.get("mos"),
             "generator": values.get("generator") or values.get("model"),
         }
@@ -61,6 +64,8 @@ def _judgement(number: int, name: str, value: Any) -> tuple[float | None, str | 
 
 
 ADAPTER = Adapter(
-    title="Q-Save and data like it", read=read, scale=Scale(1, 5),
+    title="Q-Save and data like it",
+    read=read,
+    scale=Scale(1, 5),
     reads="json, jsonl, csv or parquet with mos and attributions",
 )

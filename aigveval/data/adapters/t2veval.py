@@ -40,6 +40,8 @@ def _rows(source: Path, prompts: Prompts) -> Iterator[tuple[int, str, str | None
 
 
 ADAPTER = Adapter(
-    title="T2VEval-Bench", read=read, scale=Scale(0, 5),
+    title="T2VEval-Bench",
+    read=read,
+    scale=Scale(0, 5),
     reads="text name|prompt|mos, or name,mos with --prompts",
 )

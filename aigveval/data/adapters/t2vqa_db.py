@@ -27,6 +27,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="T2VQA-DB", read=read, scale=Scale(0, 100),
+    title="T2VQA-DB",
+    read=read,
+    scale=Scale(0, 100),
     reads="text name|prompt|mos",
 )

@@ -19,8 +19,11 @@ from ..scales import Scale
 from . import Adapter, Options
 
 COLUMNS = {
-    "technical": "traditional_mos", "motion": "temporal_mos", "semantic": "alignment_mos",
-    "overall": "overall_mos", "aesthetic": "aesthetic_mos",
+    "technical": "traditional_mos",
+    "motion": "temporal_mos",
+    "semantic": "alignment_mos",
+    "overall": "overall_mos",
+    "aesthetic": "aesthetic_mos",
 }
 
 
@@ -37,6 +40,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="TaobaoVD-GC, VQualA 2025 GenAI-Bench", read=read, scale=Scale(1, 5),
+    title="TaobaoVD-GC, VQualA 2025 GenAI-Bench",
+    read=read,
+    scale=Scale(1, 5),
     reads="csv video_name,Prompt,Traditional_MOS,Alignment_MOS,...",
 )

@@ -20,13 +20,23 @@ from ..readers import Row, RowFault, read_rows
 from . import Adapter, Options
 
 DIMENSIONS: dict[str, Score] = {
-    "aesthetic_quality": "technical", "imaging_quality": "technical",
+    "aesthetic_quality": "technical",
+    "imaging_quality": "technical",
     "technical_quality": "technical",  # of the labels, for imaging_quality of the code
-    "subject_consistency": "motion", "background_consistency": "motion",
-    "temporal_flickering": "motion", "motion_smoothness": "motion", "dynamic_degree": "motion",
-    "object_class": "semantic", "multiple_objects": "semantic", "human_action": "semantic",
-    "color": "semantic", "spatial_relationship": "semantic", "scene": "semantic",
-    "appearance_style": "semantic", "temporal_style": "semantic", "overall_consistency": "semantic",
+    "subject_consistency": "motion",
+    "background_consistency": "motion",
+    "temporal_flickering": "motion",
+    "motion_smoothness": "motion",
+    "dynamic_degree": "motion",
+    "object_class": "semantic",
+    "multiple_objects": "semantic",
+    "human_action": "semantic",
+    "color": "semantic",
+    "spatial_relationship": "semantic",
+    "scene": "semantic",
+    "appearance_style": "semantic",
+    "temporal_style": "semantic",
+    "overall_consistency": "semantic",
 }
 _MEANINGS = {1.0: "A", 0.5: "same", 0.0: "B"}
 
@@ -41,10 +51,17 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         for a, b in combinations(sorted(videos), 2):
             label = _label(number, labels, a, b)
             if label is not None:
-                yield number, {
-                    "video_a": videos[a], "video_b": videos[b], "prompt": row.get("prompt_en"),
-                    score: label, "generator_a": a, "generator_b": b,
-                }
+                yield (
+                    number,
+                    {
+                        "video_a": videos[a],
+                        "video_b": videos[b],
+                        "prompt": row.get("prompt_en"),
+                        score: label,
+                        "generator_a": a,
+                        "generator_b": b,
+                    },
+                )
 
 
 def _label(number: int, labels: Mapping[str, Any], a: str, b: str) -> str | None:
@@ -59,8 +76,9 @@ def _label(number: int, labels: Mapping[str, Any], a: str, b: str) -> str | None
     except (KeyError, TypeError, ValueError):
         got = one_line(f"{forward!r} and {backward!r}", limit=60)
         raise RowFault(
-            number, f"row {number}: the labels of {a} and {b} must be 0, 0.5 or 1 and add up to "
-            f"1, got {got}"
+            number,
+            f"row {number}: the labels of {a} and {b} must be 0, 0.5 or 1 and add up to "
+            f"1, got {got}",
         ) from None
 
 
@@ -72,13 +90,16 @@ def _score(number: int, row: Mapping[str, Any], source: Path) -> Score:
     found = given if given in DIMENSIONS else next((d for d in by_length if d in stem), None)
     if found is None:
         raise RowFault(
-            number, f"row {number}: neither it nor the file's name tells a dimension of VBench; "
-            "say with --score which score it is"
+            number,
+            f"row {number}: neither it nor the file's name tells a dimension of VBench; "
+            "say with --score which score it is",
         )
     return DIMENSIONS[found]
 
 
 ADAPTER = Adapter(
-    title="VBench human preference", read=read, pairs=True,
+    title="VBench human preference",
+    read=read,
+    pairs=True,
     reads="json of one dimension",
 )

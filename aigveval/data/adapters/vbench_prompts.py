@@ -21,9 +21,13 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a row per video; of a list of prompts, with None where a name is none of them."""
     if source.is_dir():
         for number, path in _videos(source):
-            yield number, {
-                "video": path.relative_to(source).as_posix(), "prompt": prompt_of_name(path),
-            }
+            yield (
+                number,
+                {
+                    "video": path.relative_to(source).as_posix(),
+                    "prompt": prompt_of_name(path),
+                },
+            )
         return
     prompts = read_prompt_list(source)
     if prompts is None:
@@ -31,9 +35,13 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         return
     named = NamedPrompts(prompts)
     for number, path in _videos(options.videos):
-        yield number, {
-            "video": path.relative_to(options.videos).as_posix(), "prompt": named.of(path),
-        }
+        yield (
+            number,
+            {
+                "video": path.relative_to(options.videos).as_posix(),
+                "prompt": named.of(path),
+            },
+        )
 
 
 def _videos(folder: Path) -> Iterator[tuple[int, Path]]:
@@ -44,7 +52,8 @@ def _videos(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 ADAPTER = Adapter(
-    title="VBench prompts", read=read,
+    title="VBench prompts",
+    read=read,
     reads="json {path: prompt}, folder of videos named PROMPT-N.mp4, or VBench_full_info.json "
     "with that folder as --videos",
 )

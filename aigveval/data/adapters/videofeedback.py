@@ -17,7 +17,8 @@ from ..scales import Scale
 from . import Adapter, Options
 
 SCORES = {
-    "technical": "visual quality", "motion": "temporal consistency",
+    "technical": "visual quality",
+    "motion": "temporal consistency",
     "semantic": "text-to-video alignment",
 }
 OTHERS = {"dynamic_degree": "dynamic degree", "factual_consistency": "factual consistency"}
@@ -32,7 +33,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             if values.get(name) is None:
                 raise lacking(number, values, name)
         row = {
-            "video": f"{values['id']}.mp4", "prompt": values.get("text prompt"),
+            "video": f"{values['id']}.mp4",
+            "prompt": values.get("text prompt"),
             **{ours: values[theirs] for ours, theirs in dimensions.items()},
         }
         if options.mean_overall:
@@ -41,6 +43,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="VideoFeedback", read=read, scale=Scale(1, 4),
+    title="VideoFeedback",
+    read=read,
+    scale=Scale(1, 4),
     reads="json, parquet, data set folder or Hub id",
 )

@@ -13,7 +13,9 @@ from ..readers import Row, lacking, read_rows
 from . import Adapter, Options
 
 SCORES = {
-    "technical": ("vq",), "motion": ("mq",), "semantic": ("ta",),
+    "technical": ("vq",),
+    "motion": ("mq",),
+    "semantic": ("ta",),
     "overall": ("overall", "all"),  # the authors' own evaluation says ALL
 }
 
@@ -26,9 +28,11 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             if name not in values:
                 raise lacking(number, values, name)
         row = {
-            "video_a": values["path_a"], "video_b": values["path_b"],
+            "video_a": values["path_a"],
+            "video_b": values["path_b"],
             "prompt": values.get("prompt"),
-            "generator_a": values.get("a_model"), "generator_b": values.get("b_model"),
+            "generator_a": values.get("a_model"),
+            "generator_b": values.get("b_model"),
         }
         for score, names in SCORES.items():
             row[score] = next((values[name] for name in names if values.get(name)), None)
@@ -36,6 +40,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 ADAPTER = Adapter(
-    title="VideoGen-RewardBench", read=read, pairs=True,
+    title="VideoGen-RewardBench",
+    read=read,
+    pairs=True,
     reads="videogen-rewardbench.csv",
 )

@@ -26,17 +26,20 @@ def write_report(path: Path, evaluation: Evaluation, *, progress: Progress | Non
     rows = _rows(evaluation, scale)
     shown = list(rows.values())[:MOST_ROWS]
     sections = [
-        _section(evaluation, score, clips, rows, scale)
-        for score, clips in evaluation.clips.items()
+        _section(evaluation, score, clips, rows, scale) for score, clips in evaluation.clips.items()
     ]
     worst = [row for section in sections for row in section["worst"]]
     add_strips(shown, first=worst, progress=progress)
-    details = [
-        table for table in tables(evaluation) if not table.title.endswith(", by generator")
-    ]
+    details = [table for table in tables(evaluation) if not table.title.endswith(", by generator")]
     write_page(
-        path, "evaluation.html.j2", evaluation=evaluation, sections=sections, rows=shown,
-        total=len(rows), details=details, scores=list(evaluation.scores),
+        path,
+        "evaluation.html.j2",
+        evaluation=evaluation,
+        sections=sections,
+        rows=shown,
+        total=len(rows),
+        details=details,
+        scores=list(evaluation.scores),
     )
 
 
@@ -47,10 +50,15 @@ def _rows(evaluation: Evaluation, scale: Scale) -> dict[tuple[str, str | None], 
     for score, clips in evaluation.clips.items():
         for index, video in enumerate(clips.videos):
             key = (video, clips.prompts[index])
-            row = rows.setdefault(key, ClipRow(
-                video=video, path=clips.paths[index], prompt=clips.prompts[index],
-                generator=clips.generators[index],
-            ))
+            row = rows.setdefault(
+                key,
+                ClipRow(
+                    video=video,
+                    path=clips.paths[index],
+                    prompt=clips.prompts[index],
+                    generator=clips.generators[index],
+                ),
+            )
             gap = abs(float(clips.fitted[index] - clips.ratings[index]))
             gaps[key] = max(gaps.get(key, 0.0), gap)
             row.cells[score] = _cell(clips, index, scale, gap)
@@ -60,14 +68,21 @@ def _rows(evaluation: Evaluation, scale: Scale) -> dict[tuple[str, str | None], 
 def _cell(clips: Clips, index: int, scale: Scale, gap: float) -> ScoreCell:
     std = float(clips.stds[index])
     return ScoreCell(
-        value=float(clips.predictions[index]), std=std if np.isfinite(std) else None,
-        human=float(clips.ratings[index]), low=scale.low, high=scale.high, sort=gap,
+        value=float(clips.predictions[index]),
+        std=std if np.isfinite(std) else None,
+        human=float(clips.ratings[index]),
+        low=scale.low,
+        high=scale.high,
+        sort=gap,
     )
 
 
 def _section(
-    evaluation: Evaluation, score: str, clips: Clips,
-    rows: dict[tuple[str, str | None], ClipRow], scale: Scale,
+    evaluation: Evaluation,
+    score: str,
+    clips: Clips,
+    rows: dict[tuple[str, str | None], ClipRow],
+    scale: Scale,
 ) -> dict[str, Any]:
     """What the page shows of one score."""
     found = evaluation.scores[score]
@@ -84,20 +99,28 @@ def _section(
     ends = {"low": scale.low, "high": scale.high}
     prompts = evaluation.prompts[score]
     return {
-        "score": score, "figures": found.figures,
+        "score": score,
+        "figures": found.figures,
         "scatter": figures.scatter(
-            clips.predictions, clips.ratings, groups=clips.generators, logistic=found.logistic,
-            same_scale=comparable, title=f"{score}: human scores over predictions", **ends,
+            clips.predictions,
+            clips.ratings,
+            groups=clips.generators,
+            logistic=found.logistic,
+            same_scale=comparable,
+            title=f"{score}: human scores over predictions",
+            **ends,
         ),
         "boxes": figures.boxes(groups, title=f"{score} by generator", **ends) if groups else "",
         "worst": [rows[clips.videos[i], clips.prompts[i]] for i in order],
         "generators": (
             group_table(f"{score}, by generator", "generator", found.generators, names)
-            if names else None
+            if names
+            else None
         ),
         "prompts": (
             group_table(f"{score}, by prompt", "prompt", found.prompts, prompts, most=MOST_ROWS)
-            if len(prompts) < found.clips else None
+            if len(prompts) < found.clips
+            else None
         ),
     }
 

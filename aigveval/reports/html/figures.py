@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...metrics import Logistic4
 from ...errors import one_line
+from ...metrics import Logistic4
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,14 @@ WIDTH_IN = 4.2  # 300 points, a phone's width; on a wide page two stand side by 
 HUMAN, PREDICTED, CURVE = "#64748b", "#2563eb", "#dc2626"
 # Okabe and Ito's colours, which the colour-blind can distinguish, and a grey for the rest.
 GROUP_COLOURS = (
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a7a00", "#000000",
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#d55e00",
+    "#56b4e9",
+    "#8a7a00",
+    "#000000",
 )
 _OTHER = "#94a3b8"
 _MOST_GROUPS = len(GROUP_COLOURS)
@@ -37,18 +44,36 @@ _MOST_VECTOR_POINTS = 2000
 _MOST_BOXES = 30
 _NAME_CHARS = 20
 _STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "aigveval",
-    "font.size": 10, "font.family": "sans-serif",
-    "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": "#94a3b8", "axes.labelcolor": "#334155", "xtick.color": "#475569",
-    "ytick.color": "#475569", "text.color": "#0f172a", "axes.grid": True, "grid.color": "#e2e8f0",
-    "axes.axisbelow": True, "figure.dpi": 100, "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "aigveval",
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#94a3b8",
+    "axes.labelcolor": "#334155",
+    "xtick.color": "#475569",
+    "ytick.color": "#475569",
+    "text.color": "#0f172a",
+    "axes.grid": True,
+    "grid.color": "#e2e8f0",
+    "axes.axisbelow": True,
+    "figure.dpi": 100,
+    "legend.frameon": False,
 }
 
 
 def scatter(
-    predictions: Floats, ratings: Floats, *, groups: Sequence[str | None], low: float, high: float,
-    logistic: Logistic4 | None, same_scale: bool, title: str,
+    predictions: Floats,
+    ratings: Floats,
+    *,
+    groups: Sequence[str | None],
+    low: float,
+    high: float,
+    logistic: Logistic4 | None,
+    same_scale: bool,
+    title: str,
 ) -> str:
     """Human scores over predictions, with the fitted logistic and the line of equality.
 
@@ -68,8 +93,15 @@ def scatter(
         colour = dict(zip(names, GROUP_COLOURS)) | {None: PREDICTED}
         colours = [colour.get(name, _OTHER) for name in groups]
         axes.scatter(
-            predictions, ratings, c=colours, s=size, alpha=0.75, linewidths=0.4, edgecolors="white",
-            rasterized=raster, zorder=3,
+            predictions,
+            ratings,
+            c=colours,
+            s=size,
+            alpha=0.75,
+            linewidths=0.4,
+            edgecolors="white",
+            rasterized=raster,
+            zorder=3,
         )
         pad = 0.04 * (high - low)
         start, end = float(predictions.min()), float(predictions.max())
@@ -110,14 +142,23 @@ def boxes(
             here = [(row, groups[n][kind]) for row, n in enumerate(shown) if kind in groups[n]]
             colour = colours.get(kind, PREDICTED)
             axes.boxplot(
-                [values for _, values in here], orientation="horizontal",
+                [values for _, values in here],
+                orientation="horizontal",
                 positions=[row + (index - (len(kinds) - 1) / 2) * width for row, _ in here],
-                widths=width * 0.8, patch_artist=True, showmeans=True, manage_ticks=False,
+                widths=width * 0.8,
+                patch_artist=True,
+                showmeans=True,
+                manage_ticks=False,
                 boxprops={"facecolor": colour + "33", "edgecolor": colour},
                 medianprops={"color": colour, "linewidth": 1.8},
-                whiskerprops={"color": colour}, capprops={"color": colour},
-                meanprops={"marker": "o", "markerfacecolor": colour, "markeredgecolor": "white",
-                           "markersize": 4},
+                whiskerprops={"color": colour},
+                capprops={"color": colour},
+                meanprops={
+                    "marker": "o",
+                    "markerfacecolor": colour,
+                    "markeredgecolor": "white",
+                    "markersize": 4,
+                },
                 flierprops={"marker": ".", "markeredgecolor": colour, "markersize": 3},
             )
             if len(kinds) > 1:
@@ -132,8 +173,12 @@ def boxes(
 
 
 def means(
-    names: Sequence[str], values: Sequence[tuple[float, float | None, float | None]],
-    letters: Sequence[str], *, label: str, title: str,
+    names: Sequence[str],
+    values: Sequence[tuple[float, float | None, float | None]],
+    letters: Sequence[str],
+    *,
+    label: str,
+    title: str,
 ) -> str:
     """Means with their intervals, one row per name, and the letters of their groups.
 
@@ -195,8 +240,13 @@ def _legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(2, len(handles)), fontsize=9,
-            handletextpad=0.3, columnspacing=1.2,
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=min(2, len(handles)),
+            fontsize=9,
+            handletextpad=0.3,
+            columnspacing=1.2,
         )
 
 
@@ -211,4 +261,4 @@ def _svg(figure: Figure, title: str) -> str:
         metadata = {"Date": None, "Creator": None, "Title": title}
         figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
-    return text[text.index("<svg"):]
+    return text[text.index("<svg") :]

@@ -119,7 +119,7 @@ def make_strip(path: Path) -> Strip:
     parts: list[np.ndarray] = []
     for frame in frames:
         small = Image.fromarray(frame).resize((width, HEIGHT_PX), Image.Resampling.LANCZOS)
-        parts += [np.asarray(small)[:, left:left + shown], np.full((HEIGHT_PX, _GAP_PX, 3), 255)]
+        parts += [np.asarray(small)[:, left : left + shown], np.full((HEIGHT_PX, _GAP_PX, 3), 255)]
     picture = np.concatenate(parts[:-1], axis=1).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
@@ -132,8 +132,7 @@ def make_strip(path: Path) -> Strip:
 def add_strips(
     rows: Sequence[ClipRow], *, first: Sequence[ClipRow] = (), progress: Progress | None = None
 ) -> None:
-    """Gives strips to the rows in `first`, then to the others from the top until there are enough.
-    """
+    """Gives strips to the rows in `first`, then to the others from the top until there are enough."""
     paths = list(dict.fromkeys(row.path for row in (*first, *rows)))[:MOST_STRIPS]
     strips = {}
     with ThreadPoolExecutor(2) as pool:
@@ -150,8 +149,11 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("aigveval.reports.html"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("aigveval.reports.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["show"] = show
     environment.tests["estimate"] = lambda cell: isinstance(cell, Estimate)

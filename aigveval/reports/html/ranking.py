@@ -34,28 +34,39 @@ def write_report(path: Path, board: Leaderboard, *, progress: Progress | None = 
         scored.sort(key=lambda clip: -clip.scores[board.by])
         clips = [_clip(clip, low, high) for clip in scored]
         rows += clips
-        best = clips[:min(SHOWN, (len(clips) + 1) // 2)]
-        worst = clips[max(len(best), len(clips) - SHOWN):][::-1]
+        best = clips[: min(SHOWN, (len(clips) + 1) // 2)]
+        worst = clips[max(len(best), len(clips) - SHOWN) :][::-1]
         sections.append({"generator": name, "best": best, "worst": worst})
     rows.sort(key=lambda row: row.cells[board.by].sort or 0.0)
     shown = rows[:MOST_ROWS]
     first = [clip for s in sections for clip in (*s["best"], *s["worst"])]
     add_strips(shown, first=first, progress=progress)
     write_page(
-        path, "leaderboard.html.j2", board=board, tables=board_tables(board), sections=sections,
-        rows=shown, total=len(rows), scores=scores,
+        path,
+        "leaderboard.html.j2",
+        board=board,
+        tables=board_tables(board),
+        sections=sections,
+        rows=shown,
+        total=len(rows),
+        scores=scores,
         ranking=figures.means(
-            names, [_interval(board, i) for i in range(len(names))],
-            [place.groups for place in board.places], label=f"mean of {board.by}",
+            names,
+            [_interval(board, i) for i in range(len(names))],
+            [place.groups for place in board.places],
+            label=f"mean of {board.by}",
             title=f"means of {board.by} with intervals",
         ),
         boxes={
             score: figures.boxes(
                 {
-                    name: {"predicted": found} for name in names
+                    name: {"predicted": found}
+                    for name in names
                     if len(found := _values(board, name, score))
                 },
-                low=low, high=high, title=f"{score} by generator",
+                low=low,
+                high=high,
+                title=f"{score} by generator",
             )
             for score in scores
         },
@@ -85,6 +96,9 @@ def _clip(clip: RatedClip, low: float, high: float) -> ClipRow:
         for name, value in clip.scores.items()
     }
     return ClipRow(
-        video=clip.video, path=clip.path, prompt=clip.prompt, generator=clip.generator,
+        video=clip.video,
+        path=clip.path,
+        prompt=clip.prompt,
+        generator=clip.generator,
         cells=cells,
     )

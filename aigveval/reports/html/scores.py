@@ -41,29 +41,40 @@ def write_report(
     if len(folders) > 1:
         for name in values:
             groups = {
-                folder: {"predicted": np.array(found)} for folder, members in folders.items()
+                folder: {"predicted": np.array(found)}
+                for folder, members in folders.items()
                 if (found := [s.score for m in members if (s := getattr(m, name))])
             }
             by_folder[name] = figures.boxes(groups, title=f"{name} by folder", **ends)
     write_page(
-        path, "scores.html.j2", rows=clips, total=len(scored), scores=list(values),
+        path,
+        "scores.html.j2",
+        rows=clips,
+        total=len(scored),
+        scores=list(values),
         failed=[row for row in rows if row.error is not None],
         means={name: float(found.mean()) for name, found in values.items()},
         spreads={name: float(found.std()) for name, found in values.items()},
         histograms={
             name: figures.histogram(found, title=f"how often {name} occurs", **ends)
-            for name, found in values.items() if len(found) > 1
+            for name, found in values.items()
+            if len(found) > 1
         },
-        folders=by_folder, models=sorted({f"{row.model}, aigveval {row.version}" for row in rows}),
+        folders=by_folder,
+        models=sorted({f"{row.model}, aigveval {row.version}" for row in rows}),
     )
 
 
 def _clip(row: Assessment) -> ClipRow:
     cells = {
         name: ScoreCell(value=score.score, std=score.std, sort=score.score)
-        for name in SCORE_FIELDS if (score := getattr(row, name))
+        for name in SCORE_FIELDS
+        if (score := getattr(row, name))
     }
     return ClipRow(
-        video=row.video, path=Path(row.video), prompt=row.prompt, cells=cells,
+        video=row.video,
+        path=Path(row.video),
+        prompt=row.prompt,
+        cells=cells,
         warnings=row.warnings,
     )

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from aigveval.assessment import SCORE_FIELDS, Assessment
+from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
 from aigveval.model.checkpoint import CHECKPOINTS
-from aigveval.cli.app import app
-from aigveval.assessment import SCORE_FIELDS, Assessment
 from aigveval.reports.results import read_results
 from encoders.weights import WeightsError
 
@@ -52,9 +52,7 @@ def tiny() -> Assessor:
 def zoo(tmp_path_factory) -> dict[str, Path]:
     """One file of each kind, all in one folder."""
     folder = tmp_path_factory.mktemp("zoo")
-    return {
-        kind: maker(folder / f"{kind}{suffix}") for kind, (suffix, maker, _) in KINDS.items()
-    }
+    return {kind: maker(folder / f"{kind}{suffix}") for kind, (suffix, maker, _) in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +204,10 @@ class TestCommand:
         bad = [str(zoo[kind]) for kind in KINDS if not KINDS[kind][2]]
         done = subprocess.run(
             [sys.executable, "-c", script, "score", str(zoo["sound"]), *bad],
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 1
         found = read_results("results.jsonl")
@@ -232,7 +233,7 @@ def test_all_kinds_with_the_shipped_model(zoo):
     assert len(found) == len(items)
     for row, kind in zip(found, KINDS):
         check_row(row, readable=KINDS[kind][2])
-    for row in found[len(zoo):]:
+    for row in found[len(zoo) :]:
         check_row(row, readable=True)
     for item, row in zip(items, found):
         if row.error is None and item[0] in (zoo["sound"], zoo["one_frame"], zoo["tiny"]):

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 import aigveval
+from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
-from aigveval.cli.app import app
 from aigveval.reports.results import read_results
 
 from ..engines import TextEngine
@@ -28,8 +28,11 @@ def engine(monkeypatch, tmp_path) -> TextEngine:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, *, device, dtype, **options: Assessor(
-        engine, name=model, **options))
+    monkeypatch.setattr(
+        assess,
+        "load",
+        lambda model, *, device, dtype, **options: Assessor(engine, name=model, **options),
+    )
     monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
     os.mkdir("v")
     for number, name in enumerate("abc", start=2):
@@ -59,7 +62,9 @@ class TestScore:
         assert [row["video"] for row in rows] == list(ALL)
         assert [row["prompt"] for row in rows] == ["A", "B", None]
         assert [row["semantic"] for row in rows] == [
-            {"score": 2.0, "std": 0.5}, {"score": 3.0, "std": 0.5}, None,
+            {"score": 2.0, "std": 0.5},
+            {"score": 3.0, "std": 0.5},
+            None,
         ]
         assert {(row["model"], row["version"], row["error"]) for row in rows} == {
             ("lite", aigveval.__version__, None)
@@ -91,7 +96,8 @@ class TestScore:
         result = run("v", "v/gone.mp4", code=1)
         assert overall() == ALL | {"v/b.mp4": None, "v/gone.mp4": None}
         assert result.stderr.splitlines() == [
-            "failed: v/b.mp4: not a video", "failed: v/gone.mp4: no such file",
+            "failed: v/b.mp4: not a video",
+            "failed: v/gone.mp4: no such file",
         ]
 
     def test_no_model_is_loaded_where_nothing_can_be_scored(self, engine, monkeypatch):
@@ -183,7 +189,9 @@ class TestResume:
         run("v/a.mp4", "v/a.mp4")
         run("v/a.mp4", "v/b.mp4", "v/a.mp4", "--resume")
         assert [row.video for row in read_results("results.jsonl")] == [
-            "v/a.mp4", "v/b.mp4", "v/a.mp4",
+            "v/a.mp4",
+            "v/b.mp4",
+            "v/a.mp4",
         ]
 
 
@@ -211,18 +219,24 @@ def test_interrupt_keeps_what_is_done(engine, monkeypatch, suffix):
 
 
 USAGE = [
-    (["v", "--out", "results.txt"], "results.txt: has the suffix .txt; results are written as "
-     ".jsonl, .csv, .parquet"),
-    (["v", "--out", "v/prompts.jsonl/r.csv"], "v/prompts.jsonl/r.csv: cannot be written, as "
-     "v/prompts.jsonl is not a folder"),
+    (
+        ["v", "--out", "results.txt"],
+        "results.txt: has the suffix .txt; results are written as .jsonl, .csv, .parquet",
+    ),
+    (
+        ["v", "--out", "v/prompts.jsonl/r.csv"],
+        "v/prompts.jsonl/r.csv: cannot be written, as v/prompts.jsonl is not a folder",
+    ),
     (["v", "--prompts", "gone.csv"], "gone.csv: No such file or directory"),
-    (["v", "--prompts", "v/a.mp4"], "v/a.mp4: a manifest is one of .json, .jsonl, .csv, "
-     ".parquet"),
+    (["v", "--prompts", "v/a.mp4"], "v/a.mp4: a manifest is one of .json, .jsonl, .csv, .parquet"),
     (["empty"], "no video in the folder empty"),
     (["*.avi"], "no video in the pattern *.avi"),
     (["--model", "x"], "nothing to score: name videos, folders or patterns"),
-    (["v", "--out", "mine.csv"], "mine.csv: not a file of results: its columns are video, prompt; "
-     "choose another file for the results"),
+    (
+        ["v", "--out", "mine.csv"],
+        "mine.csv: not a file of results: its columns are video, prompt; "
+        "choose another file for the results",
+    ),
 ]
 
 
@@ -233,7 +247,8 @@ def test_usage_is_one_line(engine, arguments, message):
     Path("mine.csv").write_text("video,prompt\n")
     result = run(*arguments, code=2)
     assert (result.stdout, result.stderr.replace(f"{Path.cwd()}/", "")) == (
-        "", f"error: {message}\n"
+        "",
+        f"error: {message}\n",
     )
     assert not os.path.exists("results.jsonl")
 
@@ -310,7 +325,11 @@ class TestProcess:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "AIGVEVAL_DEBUG": ""}
         command = [sys.executable, "-m", "aigveval", *arguments]
         return subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             **options,
         )
 
@@ -361,8 +380,12 @@ class TestProcess:
         for name in ("a.mp4", "b.mp4"):
             (tmp_path / name).touch()
         process = subprocess.Popen(
-            [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)},
-            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert process.stderr.readline() == "waiting\n"
         start, out = time.monotonic(), tmp_path / "results.jsonl"

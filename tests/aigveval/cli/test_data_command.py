@@ -50,9 +50,7 @@ def test_from_a_data_set_to_folds():
 def test_scale_is_mapped():
     Path("m.csv").write_text("video,overall\na.mp4,50\n")
     result = run("convert", "manifest", "m.csv", "--scale", "0:100", "--out", "m.jsonl")
-    assert result.stdout == (
-        "1 rows are in m.jsonl; known: overall 1, mapped from 0-100 to 1-5\n"
-    )
+    assert result.stdout == ("1 rows are in m.jsonl; known: overall 1, mapped from 0-100 to 1-5\n")
     assert list(read_rows("m.jsonl"))[0][1]["overall"] == 3.0
 
 
@@ -72,29 +70,45 @@ def test_check_of_what_is_not_sound():
 def test_split_tells_what_parts_share():
     run("convert", "ntire2025", "x_train.txt", "--out", "m.jsonl")
     result = run("split", "m.jsonl", "--by", "random", "--parts", "a=1,b=1", "--out", "parts")
-    assert result.stderr.splitlines() == [
-        "note: 10 of 10 distinct prompts of b also occur in a"
-    ]
+    assert result.stderr.splitlines() == ["note: 10 of 10 distinct prompts of b also occur in a"]
     assert sorted(os.listdir("parts")) == ["a.jsonl", "b.jsonl"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["check", "gone.csv"], "gone.csv: No such file or directory"),
-    (["check", "x_train.txt"], "x_train.txt: a manifest is one of .json, .jsonl, .csv, .parquet"),
-    (["check", "m.csv", "--scale", "5"],
-     "a scale is LOW:HIGH with LOW below HIGH, such as 0:100, got '5'"),
-    (["check", "m.csv", "--picture", "x.jpg"], "x.jpg: the picture is a .png file"),
-    (["check", "m.csv", "--files", "none", "--no-picture", "--json", "no/check.json"],
-     "no/check.json: cannot be written: No such file or directory"),
-    (["convert", "ntire", "x_train.txt", "--out", "m.csv"],
-     f"no adapter 'ntire'; did you mean ntire2025? There are {', '.join(list_adapters())}"),
-    (["convert", "ntire2025", "x_train.txt", "--out", "out.xml"],
-     "out.xml: a manifest is written as one of .json, .jsonl, .csv, .parquet"),
-    (["split", "m.csv", "--out", "o", "--by", "generator"],
-     "m.csv: row 2 has no generator, which the split goes by"),
-    (["split", "m.csv", "--out", "o", "--parts", "all"],
-     "parts are two or more NAME=SHARE, such as train=0.8,test=0.2, got 'all'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["check", "gone.csv"], "gone.csv: No such file or directory"),
+        (
+            ["check", "x_train.txt"],
+            "x_train.txt: a manifest is one of .json, .jsonl, .csv, .parquet",
+        ),
+        (
+            ["check", "m.csv", "--scale", "5"],
+            "a scale is LOW:HIGH with LOW below HIGH, such as 0:100, got '5'",
+        ),
+        (["check", "m.csv", "--picture", "x.jpg"], "x.jpg: the picture is a .png file"),
+        (
+            ["check", "m.csv", "--files", "none", "--no-picture", "--json", "no/check.json"],
+            "no/check.json: cannot be written: No such file or directory",
+        ),
+        (
+            ["convert", "ntire", "x_train.txt", "--out", "m.csv"],
+            f"no adapter 'ntire'; did you mean ntire2025? There are {', '.join(list_adapters())}",
+        ),
+        (
+            ["convert", "ntire2025", "x_train.txt", "--out", "out.xml"],
+            "out.xml: a manifest is written as one of .json, .jsonl, .csv, .parquet",
+        ),
+        (
+            ["split", "m.csv", "--out", "o", "--by", "generator"],
+            "m.csv: row 2 has no generator, which the split goes by",
+        ),
+        (
+            ["split", "m.csv", "--out", "o", "--parts", "all"],
+            "parts are two or more NAME=SHARE, such as train=0.8,test=0.2, got 'all'",
+        ),
+    ],
+)
 def test_errors_are_one_line(arguments, message):
     Path("m.csv").write_text("video\na.mp4\n")
     result = run(*arguments, code=2)

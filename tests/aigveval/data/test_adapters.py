@@ -8,10 +8,10 @@ import pytest
 from aigveval.data.adapters import find_adapter, list_adapters
 from aigveval.data.convert import convert
 from aigveval.data.manifest import iter_manifest
-from aigveval.errors import InputError, ManifestError
 from aigveval.data.preference_pairs import read_pairs
-from aigveval.data.scales import Scale
 from aigveval.data.readers import read_rows
+from aigveval.data.scales import Scale
+from aigveval.errors import InputError, ManifestError
 from prompts.rubric import SCORES
 
 OVERALL = SCORES.index("overall")
@@ -60,11 +60,17 @@ class TestRealFiles:
         assert len(rows) == 1782 and len({row.generator for row in rows}) == 13
         assert len({row.prompt for row in rows}) == len({row.group for row in rows}) == 148
         # The other file, joined with its prompts, says the same.
-        convert("t2veval", [folder / "t2veval_mos.txt"], tmp_path / "mos.jsonl",
-                prompts=folder / "t2veval_prompts.txt")
+        convert(
+            "t2veval",
+            [folder / "t2veval_mos.txt"],
+            tmp_path / "mos.jsonl",
+            prompts=folder / "t2veval_prompts.txt",
+        )
         for row, other in zip(rows, iter_manifest(tmp_path / "mos.jsonl"), strict=True):
             assert (row.video, row.prompt, row.generator) == (
-                other.video, other.prompt, other.generator,
+                other.video,
+                other.prompt,
+                other.generator,
             )
             assert row.scores[OVERALL] == pytest.approx(other.scores[OVERALL], abs=1e-9)
 
@@ -74,7 +80,9 @@ class TestRealFiles:
         given = iter_manifest(data_dir / "fetv_dev/manifest.csv")
         for row, before in zip(iter_manifest(tmp_path / "m.parquet"), given, strict=True):
             assert (row.scores, row.raters, row.prompt) == (
-                before.scores, before.raters, before.prompt,
+                before.scores,
+                before.raters,
+                before.prompt,
             )
             mean = sum(row.raters["motion"].values()) / 3
             assert row.scores[SCORES.index("motion")] == pytest.approx(mean, abs=5e-4)
@@ -96,20 +104,26 @@ def rows_of(name, source, tmp_path, **options):
 
 
 def test_ntire_json(tmp_path):
-    source = write(tmp_path, "train.json", [{"video": "1.mp4", "prompt": "a", "gt_score": 2.5},
-                                            {"video": "2.mp4", "prompt": "b"}])
+    source = write(
+        tmp_path,
+        "train.json",
+        [{"video": "1.mp4", "prompt": "a", "gt_score": 2.5}, {"video": "2.mp4", "prompt": "b"}],
+    )
     first, second = rows_of("ntire2025", source, tmp_path)
     assert (first.video, scores_of(first), scores_of(second)) == ("1.mp4", {"overall": 2.5}, {})
     (first, _) = rows_of("ntire2025", source, tmp_path, score="semantic")
     assert scores_of(first) == {"semantic": 2.5}
 
 
-@pytest.mark.parametrize("line, video, prompt, score", [
-    ("1.mp4|a dog|3.5", "1.mp4", "a dog", 3.5),
-    ("1.mp4|a dog\r", "1.mp4", "a dog", None),
-    ("1.mp4| a | b |2", "1.mp4", "a | b", 2),
-    ("1.mp4|a|b", "1.mp4", "a|b", None),
-])
+@pytest.mark.parametrize(
+    "line, video, prompt, score",
+    [
+        ("1.mp4|a dog|3.5", "1.mp4", "a dog", 3.5),
+        ("1.mp4|a dog\r", "1.mp4", "a dog", None),
+        ("1.mp4| a | b |2", "1.mp4", "a | b", 2),
+        ("1.mp4|a|b", "1.mp4", "a|b", None),
+    ],
+)
 def test_lines_with_bars(tmp_path, line, video, prompt, score):
     (row,) = rows_of("ntire2025", write(tmp_path, "m.txt", "\ufeff" + line + "\n\n"), tmp_path)
     assert (row.video, row.prompt, scores_of(row).get("overall")) == (video, prompt, score)
@@ -119,9 +133,16 @@ def fetv(tmp_path):
     for rater, shift in (("human0", 0), ("human1", 1), ("human2", 2)):
         for model in ("cogvideo", "damo-text2video", "ground-truth"):
             lines = [
-                {str(n): {"video_id": f"v{n}", "static_quality": 1 + n + shift,
-                          "temporal_quality": 2, "alignment": 3,
-                          "fine-grained_alignment": {"color": 1}}} for n in (0, 2)
+                {
+                    str(n): {
+                        "video_id": f"v{n}",
+                        "static_quality": 1 + n + shift,
+                        "temporal_quality": 2,
+                        "alignment": 3,
+                        "fine-grained_alignment": {"color": 1},
+                    }
+                }
+                for n in (0, 2)
             ]
             text = "\n".join(map(json.dumps, lines))
             write(tmp_path, f"results/{rater}/manual_eval_results_{model}.json", text)
@@ -159,9 +180,15 @@ def test_fetv_without_prompts_or_results(tmp_path):
 
 
 VIDEOFEEDBACK = {
-    "id": "f004229", "text prompt": "a dog", "video link": "https://x/f004229.mp4",
-    "visual quality": 1, "temporal consistency": 4, "dynamic degree": 3,
-    "text-to-video alignment": 2, "factual consistency": 3, "conversations": [],
+    "id": "f004229",
+    "text prompt": "a dog",
+    "video link": "https://x/f004229.mp4",
+    "visual quality": 1,
+    "temporal consistency": 4,
+    "dynamic degree": 3,
+    "text-to-video alignment": 2,
+    "factual consistency": 3,
+    "conversations": [],
 }
 
 
@@ -171,7 +198,9 @@ def test_videofeedback(tmp_path, name):
     (row,) = rows_of("videofeedback", source, tmp_path, mean_overall=True)
     assert (row.video, row.prompt) == ("f004229.mp4", "a dog")
     assert scores_of(row) == {
-        "technical": 1.0, "motion": 5.0, "semantic": round(1 + 4 / 3, 4),
+        "technical": 1.0,
+        "motion": 5.0,
+        "semantic": round(1 + 4 / 3, 4),
         "overall": round(1 + 4 * (13 / 5 - 1) / 3, 4),
     }
     assert row.extra == {"dynamic_degree": 3, "factual_consistency": 3}
@@ -181,10 +210,14 @@ def test_videofeedback(tmp_path, name):
 
 
 def aigvqa(question, mos="59.5", video="/DATA/wjr/G1/Gen-2/100013.mp4"):
-    return {"video": video, "id": f"100013.mp4->{mos}", "conversations": [
-        {"from": "human", "value": f"How would you rate the {question} of this video? "},
-        {"from": "gpt", "value": f"The {question} of the video is good."},
-    ]}
+    return {
+        "video": video,
+        "id": f"100013.mp4->{mos}",
+        "conversations": [
+            {"from": "human", "value": f"How would you rate the {question} of this video? "},
+            {"from": "gpt", "value": f"The {question} of the video is good."},
+        ],
+    }
 
 
 def test_aigvqa_db(tmp_path):
@@ -219,15 +252,23 @@ def test_gaia(tmp_path):
 
 def test_q_save(tmp_path):
     rows = [
-        {"video": "a.mp4", "prompt": "a dog", "mos": 3.4, "model": "Wan",
-         "visual_quality": {"score": 4, "attribution": "sharp"},
-         "dynamic_quality": ["legs slide", "jerky"], "text_video_alignment": "no dog is seen"},
+        {
+            "video": "a.mp4",
+            "prompt": "a dog",
+            "mos": 3.4,
+            "model": "Wan",
+            "visual_quality": {"score": 4, "attribution": "sharp"},
+            "dynamic_quality": ["legs slide", "jerky"],
+            "text_video_alignment": "no dog is seen",
+        },
         {"video": "b.mp4", "prompt": "a cat", "mos": 2, "dynamic_quality": 2.5},
     ]
     first, second = rows_of("q-save", write(tmp_path, "q.json", rows), tmp_path)
     assert scores_of(first) == {"technical": 4, "overall": 3.4} and first.generator == "Wan"
     assert first.extra["reasoning"] == {
-        "technical": "sharp", "motion": "legs slide; jerky", "semantic": "no dog is seen",
+        "technical": "sharp",
+        "motion": "legs slide; jerky",
+        "semantic": "no dog is seen",
     }
     assert scores_of(second) == {"motion": 2.5, "overall": 2}
     text = "video,prompt,mos,visual_quality\na.mp4,p,3,blurry faces\n"
@@ -249,13 +290,18 @@ def test_vbench_prompts(tmp_path):
         ("videos/a dog, running-0.mp4", "a dog, running"),
         ("videos/deep/top-10 cats-3.mp4", "top-10 cats"),
     ]
-    source = write(tmp_path, "VBench_full_info.json", [
-        {"prompt_en": "A dog, running", "dimension": ["scene"], "auxiliary_info": {}},
-        {"prompt_en": "ten cats", "dimension": ["color"]},
-    ])
+    source = write(
+        tmp_path,
+        "VBench_full_info.json",
+        [
+            {"prompt_en": "A dog, running", "dimension": ["scene"], "auxiliary_info": {}},
+            {"prompt_en": "ten cats", "dimension": ["color"]},
+        ],
+    )
     rows = rows_of("vbench-prompts", source, tmp_path, videos=tmp_path / "videos")
     assert [(row.video, row.prompt) for row in rows] == [
-        ("videos/a dog, running-0.mp4", "A dog, running"), ("videos/deep/top-10 cats-3.mp4", None),
+        ("videos/a dog, running-0.mp4", "A dog, running"),
+        ("videos/deep/top-10 cats-3.mp4", None),
     ]
     with pytest.raises(ManifestError) as error:
         (tmp_path / "none").mkdir()
@@ -282,11 +328,14 @@ def test_taobaovd_gc(tmp_path):
     assert scores_of(row) == {"technical": 3.0, "motion": 4.0, "overall": 5.0}
 
 
-@pytest.mark.parametrize("text, reason", [
-    (TAOBAO + "1.mp4,a,50,,,75,100\n", "row 2: technical must lie in 1-5, got 50"),
-    ("name,Prompt\n1.mp4,a\n", "row 2 has no 'video_name', it has name, prompt"),
-    (TAOBAO + "1.mp4,,3,3,3,3,3\n", "row 2: a semantic score needs a prompt"),
-])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (TAOBAO + "1.mp4,a,50,,,75,100\n", "row 2: technical must lie in 1-5, got 50"),
+        ("name,Prompt\n1.mp4,a\n", "row 2 has no 'video_name', it has name, prompt"),
+        (TAOBAO + "1.mp4,,3,3,3,3,3\n", "row 2: a semantic score needs a prompt"),
+    ],
+)
 def test_taobaovd_gc_broken(tmp_path, text, reason):
     source = write(tmp_path, "train.csv", text)
     with pytest.raises(ManifestError) as error:
@@ -295,7 +344,8 @@ def test_taobaovd_gc_broken(tmp_path, text, reason):
 
 
 VBENCH = {
-    "prompt_en": "an alley", "videos": {m: f"{m}/scene/alley-0.mp4" for m in ("b", "a", "c")},
+    "prompt_en": "an alley",
+    "videos": {m: f"{m}/scene/alley-0.mp4" for m in ("b", "a", "c")},
     "human_anno": {"a": {"b": 1, "c": 0.5}, "b": {"a": 0}, "c": {"a": 0.5, "b": 0}},
 }
 
@@ -321,8 +371,11 @@ def test_vbench_preference(tmp_path):
 
 def test_videogen_rewardbench(tmp_path):
     header = "path_A,path_B,A_model,B_model,prompt,fps_A,fps_B,VQ,MQ,TA,Overall\n"
-    source = write(tmp_path, "videogen-rewardbench.csv",
-                   header + "videos/1.mp4,videos/2.mp4,Kling,Luma,a dog,24,24,A,same,B,A\n")
+    source = write(
+        tmp_path,
+        "videogen-rewardbench.csv",
+        header + "videos/1.mp4,videos/2.mp4,Kling,Luma,a dog,24,24,A,same,B,A\n",
+    )
     convert("videogen-rewardbench", [source], tmp_path / "out.jsonl")
     (pair,) = read_pairs(tmp_path / "out.jsonl")
     assert pair.preferences == ("A", "same", "B", "A") and pair.prompt == "a dog"
@@ -354,19 +407,26 @@ class TestConvert:
             (2, {"video": "1.mp4", "prompt": "a", "overall": "3.0"}),
         ]
 
-    @pytest.mark.parametrize("name, message", [
-        ("ntire", "no adapter 'ntire'; did you mean ntire2025? There are aigvqa-db, "),
-        ("xyz", "no adapter 'xyz'; there are aigvqa-db, fetv, gaia, manifest, ntire2025, "),
-    ])
+    @pytest.mark.parametrize(
+        "name, message",
+        [
+            ("ntire", "no adapter 'ntire'; did you mean ntire2025? There are aigvqa-db, "),
+            ("xyz", "no adapter 'xyz'; there are aigvqa-db, fetv, gaia, manifest, ntire2025, "),
+        ],
+    )
     def test_unknown_adapter(self, tmp_path, name, message):
         with pytest.raises(InputError) as error:
             convert(name, [tmp_path], tmp_path / "out.csv")
         assert str(error.value).startswith(message)
 
-    @pytest.mark.parametrize("content, reason", [
-        ("no bar\n", "row 1: expected name|prompt or name|prompt|mos"), ("", "holds no rows"),
-        (None, "No such file or directory"),
-    ])
+    @pytest.mark.parametrize(
+        "content, reason",
+        [
+            ("no bar\n", "row 1: expected name|prompt or name|prompt|mos"),
+            ("", "holds no rows"),
+            (None, "No such file or directory"),
+        ],
+    )
     def test_broken_text(self, tmp_path, content, reason):
         source = tmp_path / "m.txt"
         if content is not None:

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from aigveval.data.check import BINS, LISTED, check_manifests
-from aigveval.reports.plots import plot_check
-from aigveval.errors import InputError, ManifestError
 from aigveval.data.scales import Scale
 from aigveval.data.writers import write_table
+from aigveval.errors import InputError, ManifestError
+from aigveval.reports.plots import plot_check
 
 from ...media import sound, text_file, truncated_half, write_video
 
@@ -70,8 +70,10 @@ class TestFiles:
 
     def test_copies_in_other_parts(self, videos):
         os.symlink(videos, "v")
-        rows = [{"video": f"v/{name}.mp4", "split": part} for name, part in
-                [("good", "train"), ("other", "train"), ("copy", "test")]]
+        rows = [
+            {"video": f"v/{name}.mp4", "split": part}
+            for name, part in [("good", "train"), ("other", "train"), ("copy", "test")]
+        ]
         report = check_manifests([table(rows)])
         assert report.copies == [["row 1: v/good.mp4 (train)", "row 3: v/copy.mp4 (test)"]]
         assert report.copies_across == 1 and report.sound
@@ -83,15 +85,21 @@ class TestFiles:
 
 class TestRows:
     def test_wrong_ones_are_listed_and_the_others_counted(self):
-        lines = ['{"video": "a", "overall": 3}', "{", '{"video": "b", "overall": 9}',
-                 '{"video": "", "overall": 3}', '{"video": "c", "overall": 2}']
+        lines = [
+            '{"video": "a", "overall": 3}',
+            "{",
+            '{"video": "b", "overall": 9}',
+            '{"video": "", "overall": 3}',
+            '{"video": "c", "overall": 2}',
+        ]
         with open("m.jsonl", "w") as file:
             file.write("\n".join(lines))
         report = check_manifests(["m.jsonl"], files="none")
         assert (report.rows, report.wrong_rows, report.sound) == (2, 3, False)
         assert report.wrong == [
             "row 2 is not JSON: Expecting property name enclosed in double quotes",
-            "row 3: overall must lie in 1-5, got 9", "row 4: video must be a path, got ''",
+            "row 3: overall must lie in 1-5, got 9",
+            "row 4: video must be a path, got ''",
         ]
         assert report.scores["overall"].mean == 2.5
 
@@ -101,15 +109,32 @@ class TestRows:
         assert (report.rows, report.wrong_rows, len(report.wrong)) == (0, LISTED + 5, LISTED)
 
     def test_repeats(self):
-        rows = [{"video": v, "prompt": p} for v, p in
-                [("a.mp4", "x"), ("a.mp4", "y"), ("b.mp4", "x"), ("./a.mp4", "x"), ("a.mp4", "x")]]
+        rows = [
+            {"video": v, "prompt": p}
+            for v, p in [
+                ("a.mp4", "x"),
+                ("a.mp4", "y"),
+                ("b.mp4", "x"),
+                ("./a.mp4", "x"),
+                ("a.mp4", "x"),
+            ]
+        ]
         report = check_manifests([table(rows)], files="none")
         assert (report.repeated, report.videos) == (2, 2)
         assert report.repeats == ["row 4 repeats row 1", "row 5 repeats row 1"]
 
     def test_paths_that_are_not_portable(self):
-        rows = [{"video": v} for v in ["a.mp4", "../b.mp4", "x/../../c.mp4", "..d.mp4",
-                                       "C:\\e.mp4", "\\\\server\\f.mp4"]]
+        rows = [
+            {"video": v}
+            for v in [
+                "a.mp4",
+                "../b.mp4",
+                "x/../../c.mp4",
+                "..d.mp4",
+                "C:\\e.mp4",
+                "\\\\server\\f.mp4",
+            ]
+        ]
         report = check_manifests([table(rows)], files="none")
         assert (report.outside, report.first_outside) == (2, "row 2: ../b.mp4")
         assert (report.absolute, report.first_absolute) == (2, "row 5: C:\\e.mp4")
@@ -125,9 +150,14 @@ class TestRows:
 
 class TestContent:
     ROWS = [
-        {"video": f"{n}.mp4", "prompt": f"p{n % 4}" if n % 5 else None, "overall": 25.0 * (n % 5),
-         "motion": 50.0 if n < 3 else None, "motion_rater1": 40.0 if n < 2 else None,
-         "generator": "ab"[n % 2]}
+        {
+            "video": f"{n}.mp4",
+            "prompt": f"p{n % 4}" if n % 5 else None,
+            "overall": 25.0 * (n % 5),
+            "motion": 50.0 if n < 3 else None,
+            "motion_rater1": 40.0 if n < 2 else None,
+            "generator": "ab"[n % 2],
+        }
         for n in range(20)
     ]
 
@@ -167,13 +197,24 @@ class TestContent:
             file.write("b,c\n")
         report = check_manifests(files, files="none")
         assert report.repeats == ["y.csv row 2 repeats x.csv row 2"]
-        assert report.wrong == ["y.csv: row 3 has 2 values for 1 columns; text with commas needs "
-                                "double quotes around it"]
+        assert report.wrong == [
+            "y.csv: row 3 has 2 values for 1 columns; text with commas needs "
+            "double quotes around it"
+        ]
 
     def test_pairs(self, videos):
-        rows = [{"video_a": "a.mp4", "video_b": "b.mp4", "prompt": "p", "motion": "A",
-                 "overall": answer, "generator_a": "x", "generator_b": "y"}
-                for answer in ("A", "same", "B", "left")]
+        rows = [
+            {
+                "video_a": "a.mp4",
+                "video_b": "b.mp4",
+                "prompt": "p",
+                "motion": "A",
+                "overall": answer,
+                "generator_a": "x",
+                "generator_b": "y",
+            }
+            for answer in ("A", "same", "B", "left")
+        ]
         report = check_manifests([table(rows)])
         assert report.pairs and (report.rows, report.videos, report.wrong_rows) == (3, 2, 1)
         assert report.preferences == {"motion": {"A": 3}, "overall": {"A": 1, "same": 1, "B": 1}}

@@ -5,21 +5,21 @@ import os
 
 import pytest
 
-from aigveval.inference.assessor import as_clip
 from aigveval.data.check import check_manifests
 from aigveval.data.columns import ALIASES, check_columns, in_our_names
 from aigveval.data.convert import convert
 from aigveval.data.inputs import collect
 from aigveval.data.manifest import iter_manifest, read_manifest
-from aigveval.errors import ManifestError
 from aigveval.data.preference_pairs import is_pairs, read_pairs
+from aigveval.data.readers import read_rows
 from aigveval.data.split import split
 from aigveval.data.writers import write_table
-from aigveval.data.readers import read_rows
+from aigveval.errors import ManifestError
 from aigveval.evaluation import evaluate
 from aigveval.evaluation.figures import Sampling
-from aigveval.evaluation.ratings import read_predictions
 from aigveval.evaluation.ntire import read_names
+from aigveval.evaluation.ratings import read_predictions
+from aigveval.inference.assessor import as_clip
 from aigveval.train.answers import read_answers
 from aigveval.train.rows import read_training_manifest
 
@@ -44,10 +44,18 @@ class TestNames:
         assert in_our_names({"x": 1, other: "a"}) == {"x": 1, name: "a"}
         assert list(in_our_names({other: "a", "x": 1})) == [name, "x"]
 
-    @pytest.mark.parametrize("column, name", [
-        ("Video Path", "video"), ("videoPath", "video"), ("file-name", "video"),
-        ("FILE_NAME", "video"), ("Video", "video"), ("Prompt", "prompt"), ("text prompt", "prompt"),
-    ])
+    @pytest.mark.parametrize(
+        "column, name",
+        [
+            ("Video Path", "video"),
+            ("videoPath", "video"),
+            ("file-name", "video"),
+            ("FILE_NAME", "video"),
+            ("Video", "video"),
+            ("Prompt", "prompt"),
+            ("text prompt", "prompt"),
+        ],
+    )
     def test_case_and_marks_make_no_difference(self, column, name):
         assert in_our_names({column: "a"}) == {name: "a"}
 
@@ -64,14 +72,23 @@ class TestNames:
         row = {"video_a": "a", "video_b": "b", "path": "x", "caption": "p"}
         assert in_our_names(row) == {"video_a": "a", "video_b": "b", "path": "x", "prompt": "p"}
 
-    @pytest.mark.parametrize("row, message", [
-        ({"path": "a", "filename": "b"},
-         "several columns that could be 'video': path, filename; call one of them video"),
-        ({"Video": "a", "VIDEO": "b"},
-         "several columns that could be 'video': Video, VIDEO; call one of them video"),
-        ({"video": "a", "caption": "x", "text": "y"},
-         "several columns that could be 'prompt': caption, text; call one of them prompt"),
-    ])
+    @pytest.mark.parametrize(
+        "row, message",
+        [
+            (
+                {"path": "a", "filename": "b"},
+                "several columns that could be 'video': path, filename; call one of them video",
+            ),
+            (
+                {"Video": "a", "VIDEO": "b"},
+                "several columns that could be 'video': Video, VIDEO; call one of them video",
+            ),
+            (
+                {"video": "a", "caption": "x", "text": "y"},
+                "several columns that could be 'prompt': caption, text; call one of them prompt",
+            ),
+        ],
+    )
     def test_a_choice_is_an_error(self, row, message):
         with pytest.raises(ValueError) as error:
             in_our_names(row)
@@ -119,8 +136,10 @@ class TestFormats:
 
     def test_neither(self, suffix):
         write_table(f"m{suffix}", [{"clip": "a.mp4", "words": "a dog"}])
-        where = {".csv": "row 1, the header, names no column", ".parquet": "the table names no "
-                 "column"}.get(suffix, "row 1 has no")
+        where = {
+            ".csv": "row 1, the header, names no column",
+            ".parquet": "the table names no column",
+        }.get(suffix, "row 1 has no")
         with pytest.raises(ManifestError) as error:
             read_manifest(f"m{suffix}")
         assert str(error.value) == f"m{suffix}: {where} 'video' (or {VIDEO}), it has clip, words"

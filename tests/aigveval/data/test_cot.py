@@ -17,21 +17,40 @@ from prompts.rubric import SCORES
 
 FREEZE = {"name": "freeze", "severity": 2, "start_seconds": 0.61, "end_seconds": 1.4}
 RATED = {
-    "video": "a.mp4", "prompt": "a dog runs", "technical": 2.33, "motion": 4.0, "semantic": 4.7,
-    "overall": 3.68, "group": "dogs", "generator": "Sora", "weight": 2, "duration_seconds": 4,
-    "defects": {"technical": [{"name": "blur", "severity": 4}], "motion": [FREEZE],
-                "semantic": []},
+    "video": "a.mp4",
+    "prompt": "a dog runs",
+    "technical": 2.33,
+    "motion": 4.0,
+    "semantic": 4.7,
+    "overall": 3.68,
+    "group": "dogs",
+    "generator": "Sora",
+    "weight": 2,
+    "duration_seconds": 4,
+    "defects": {"technical": [{"name": "blur", "severity": 4}], "motion": [FREEZE], "semantic": []},
 }
 
 
 def ladder_row(kind, dimension, severity, start=None, end=None, **change):
     row = {
-        "video": f"x/{kind}_{severity}.mp4", "source": "x.mp4", "group": "x",
-        "prompt": "a red car", "source_prompt": "a red car", "type": kind, "dimension": dimension,
-        "severity": severity, "strength": 0.5, "unit": None, "start_seconds": start,
-        "end_seconds": end, "seed": 1, "other": None,
-        **{f"{name}_drop": 0.75 * severity if name == dimension else 0.0
-           for name in ("technical", "motion", "semantic")},
+        "video": f"x/{kind}_{severity}.mp4",
+        "source": "x.mp4",
+        "group": "x",
+        "prompt": "a red car",
+        "source_prompt": "a red car",
+        "type": kind,
+        "dimension": dimension,
+        "severity": severity,
+        "strength": 0.5,
+        "unit": None,
+        "start_seconds": start,
+        "end_seconds": end,
+        "seed": 1,
+        "other": None,
+        **{
+            f"{name}_drop": 0.75 * severity if name == dimension else 0.0
+            for name in ("technical", "motion", "semantic")
+        },
     }
     return row | change
 
@@ -61,11 +80,13 @@ def test_labels_are_read_from_each_documented_form(tmp_path):
     text = RATED | {"defects": "blur 4; freeze 2 0.6-1.4"}
     rows = list(read_labels(write(tmp_path / "a.jsonl", [RATED, lists, text])))
     table = tmp_path / "a.csv"
-    table.write_text("video,prompt,technical,motion,semantic,overall,duration_seconds,defects\n"
-                     "a.mp4,a dog runs,2.33,4,4.7,3.68,4,blur 4; freeze 2 0.6-1.4\n"
-                     'a.mp4,a dog runs,2.33,4,4.7,3.68,,"[{""name"": ""blur"", ""severity"": 4}]"\n'
-                     "a.mp4,a dog runs,2.33,4,4.7,3.68,,none\n"
-                     "a.mp4,a dog runs,2.33,4,4.7,3.68,,\n")
+    table.write_text(
+        "video,prompt,technical,motion,semantic,overall,duration_seconds,defects\n"
+        "a.mp4,a dog runs,2.33,4,4.7,3.68,4,blur 4; freeze 2 0.6-1.4\n"
+        'a.mp4,a dog runs,2.33,4,4.7,3.68,,"[{""name"": ""blur"", ""severity"": 4}]"\n'
+        "a.mp4,a dog runs,2.33,4,4.7,3.68,,none\n"
+        "a.mp4,a dog runs,2.33,4,4.7,3.68,,\n"
+    )
     rows += read_labels(table)
     blur = Defect(name="blur", severity=4)
     freeze = Defect(name="freeze", severity=2, start_seconds=0.6, end_seconds=1.4)
@@ -75,25 +96,30 @@ def test_labels_are_read_from_each_documented_form(tmp_path):
     assert all(row.scores == expected and not row.nominal for row in rows)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"defects": "blur"}, r"defects: malformed defect: 'blur'"),
-    ({"defects": "ugly 3"}, r"defects: unknown defect: 'ugly 3'"),
-    ({"defects": 3}, r"defects must be a list, got 3"),
-    ({"defects": "[1"}, r"defects is not JSON"),
-    ({"defects": [{"name": "blur", "severity": 1}] * 51}, r"at most 50 defects, got 51"),
-    ({"reasoning": "{"}, r"reasoning is not JSON"),
-    ({"defects": [{"name": "blur"}]}, r"a defect has a name and a severity"),
-    ({"defects": [{"name": "ugly", "severity": 1}]}, r"unknown defect 'ugly'; known: blur"),
-    ({"defects": [{"name": "blur", "severity": 9}]}, r"severity must be an integer 1-5, got 9"),
-    ({"defects": [{"name": "blur", "severity": "3"}]}, r"numbers of a defect must be numbers"),
-    ({"defects": {"sound": []}}, r"defects must be of technical, .*got \['sound'\]"),
-    ({"defects": {"technical": [FREEZE], "motion": [], "semantic": []}},
-     r"freeze is a defect of motion, not of technical"),
-    ({"duration_seconds": 1.3}, r"freeze ends at 1.4 s, the clip at 1.3 s"),
-    ({"duration_seconds": "long"}, r"duration_seconds must be above 0, got 'long'"),
-    ({"reasoning": {"sound": "loud"}}, r"reasoning must be texts for technical"),
-    ({"prompt": None}, r"a semantic score needs a prompt"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"defects": "blur"}, r"defects: malformed defect: 'blur'"),
+        ({"defects": "ugly 3"}, r"defects: unknown defect: 'ugly 3'"),
+        ({"defects": 3}, r"defects must be a list, got 3"),
+        ({"defects": "[1"}, r"defects is not JSON"),
+        ({"defects": [{"name": "blur", "severity": 1}] * 51}, r"at most 50 defects, got 51"),
+        ({"reasoning": "{"}, r"reasoning is not JSON"),
+        ({"defects": [{"name": "blur"}]}, r"a defect has a name and a severity"),
+        ({"defects": [{"name": "ugly", "severity": 1}]}, r"unknown defect 'ugly'; known: blur"),
+        ({"defects": [{"name": "blur", "severity": 9}]}, r"severity must be an integer 1-5, got 9"),
+        ({"defects": [{"name": "blur", "severity": "3"}]}, r"numbers of a defect must be numbers"),
+        ({"defects": {"sound": []}}, r"defects must be of technical, .*got \['sound'\]"),
+        (
+            {"defects": {"technical": [FREEZE], "motion": [], "semantic": []}},
+            r"freeze is a defect of motion, not of technical",
+        ),
+        ({"duration_seconds": 1.3}, r"freeze ends at 1.4 s, the clip at 1.3 s"),
+        ({"duration_seconds": "long"}, r"duration_seconds must be above 0, got 'long'"),
+        ({"reasoning": {"sound": "loud"}}, r"reasoning must be texts for technical"),
+        ({"prompt": None}, r"a semantic score needs a prompt"),
+    ],
+)
 def test_a_wrong_row_is_told_in_one_line(tmp_path, change, message):
     path = write(tmp_path / "a.jsonl", [RATED, RATED | change])
     with pytest.raises(ManifestError, match=rf"a\.jsonl: row 2: {message}") as error:
@@ -103,8 +129,10 @@ def test_a_wrong_row_is_told_in_one_line(tmp_path, change, message):
 
 def test_a_dimension_nobody_looked_at_leaves_the_defects_unknown(tmp_path):
     partly = {"technical": [], "motion": []}
-    rows = [RATED | {"defects": partly},
-            RATED | {"defects": partly, "prompt": None, "semantic": None}]
+    rows = [
+        RATED | {"defects": partly},
+        RATED | {"defects": partly, "prompt": None, "semantic": None},
+    ]
     first, second = read_labels(write(tmp_path / "a.jsonl", rows))
     assert first.defects() is None
     assert second.defects() == ()  # without a prompt there is nothing to look at
@@ -118,7 +146,8 @@ def test_a_ladder_tells_defects_times_and_nominal_scores(ladder):
     assert blur.defects() == (Defect(name="blur", severity=5),)  # the whole clip
     assert blur.scores == {"technical": 1, "motion": 4, "semantic": 4, "overall": 3}
     assert freeze.defects() == (
-        Defect(name="freeze", severity=3, start_seconds=0.6, end_seconds=1.6),)
+        Defect(name="freeze", severity=3, start_seconds=0.6, end_seconds=1.6),
+    )
     assert freeze.scores["motion"] == pytest.approx(4 - 0.6 * 3)
     assert cut.defects()[0].end_seconds == 2.6
     assert cut.nominal == {"motion", "overall"}
@@ -132,8 +161,14 @@ def test_a_ladder_tells_defects_times_and_nominal_scores(ladder):
 def test_the_text_gives_back_the_labels(ladder, tmp_path, times, split):
     rated = write(tmp_path / "rated.jsonl", [RATED])
     labels = [*read_labels(ladder), *read_labels(rated)]
-    report = write_cot([ladder, rated], tmp_path / "out/cot.jsonl", split=split, times=times,
-                       variants=3, score_decimals=2)
+    report = write_cot(
+        [ladder, rated],
+        tmp_path / "out/cot.jsonl",
+        split=split,
+        times=times,
+        variants=3,
+        score_decimals=2,
+    )
     rows = list(read_cot(tmp_path / "out/cot.jsonl"))
     assert report.rows == len(rows) == 3 * len(labels)
     assert not report.contradictions
@@ -147,13 +182,15 @@ def test_the_text_gives_back_the_labels(ladder, tmp_path, times, split):
         assert check_consistency(answer, duration_seconds=length) == ()
         assert answer == row.labels()
         for name, text in answer.reasoning.items():
-            assert mentioned(text, name) == {
-                d.name for d in label.defects() if d.dimension == name}
+            assert mentioned(text, name) == {d.name for d in label.defects() if d.dimension == name}
         known = dict(zip(SCORES, row.scores))
         for name in SCORES:
             nominal = name in label.nominal
-            assert math.isnan(known[name]) if nominal else (
-                known[name] == pytest.approx(label.scores[name], abs=1e-4))
+            assert (
+                math.isnan(known[name])
+                if nominal
+                else (known[name] == pytest.approx(label.scores[name], abs=1e-4))
+            )
 
 
 def test_wrong_prompts_give_right_texts(ladder):
@@ -169,17 +206,23 @@ def test_wrong_prompts_give_right_texts(ladder):
 
 
 def test_no_sentence_is_in_both_splits(tmp_path):
-    rows = [ladder_row(name, kind.dimension, severity)
-            for name, kind in DEFECTS.items() for severity in range(1, 6)]
-    rows += [ladder_row("clean", None, 0, video=f"{n}.mp4", technical=n, motion=n, semantic=n,
-                        overall=n) for n in (1, 2, 3, 4, 5)]
+    rows = [
+        ladder_row(name, kind.dimension, severity)
+        for name, kind in DEFECTS.items()
+        for severity in range(1, 6)
+    ]
+    rows += [
+        ladder_row("clean", None, 0, video=f"{n}.mp4", technical=n, motion=n, semantic=n, overall=n)
+        for n in (1, 2, 3, 4, 5)
+    ]
     path = write(tmp_path / "m.jsonl", rows)
     told = {}
     for split in ("train", "test"):
         write_cot([path], tmp_path / split, split=split, variants=8)
         lines = (tmp_path / split).read_text().splitlines()
-        told[split] = {text for line in lines
-                       for text in parse(json.loads(line)["answer"]).reasoning.values()}
+        told[split] = {
+            text for line in lines for text in parse(json.loads(line)["answer"]).reasoning.values()
+        }
         assert len(told[split]) > 100
     assert not told["train"] & told["test"]
 
@@ -228,6 +271,7 @@ def test_tenths_need_a_length(tmp_path):
 
 def test_the_length_is_read_from_the_file_where_the_manifest_does_not_tell(tmp_path):
     from ...media import write_video
+
     write_video(tmp_path / "a.mp4", num_frames=20, fps=10)
     late = RATED | {"duration_seconds": None, "defects": [FREEZE | {"start_seconds": 0.64}]}
     write_cot([write(tmp_path / "m.jsonl", [late])], tmp_path / "cot.jsonl", times="tenths")
@@ -265,12 +309,14 @@ def test_trl_reads_both_forms(ladder, tmp_path):
     for form, columns in (("messages", {"messages"}), ("prompt", {"prompt", "completion"})):
         out = tmp_path / f"{form}.jsonl"
         write_cot([ladder], out, form=form)
-        dataset = datasets.load_dataset("json", data_files=str(out), split="train",
-                                        cache_dir=str(tmp_path / "cache"))
+        dataset = datasets.load_dataset(
+            "json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache")
+        )
         assert columns <= set(dataset.column_names)
         assert trl.is_conversational(dataset[0])
         text = trl.apply_chat_template(
-            {name: dataset[1][name] for name in columns}, FakeTokenizer())
+            {name: dataset[1][name] for name in columns}, FakeTokenizer()
+        )
         assert dataset[1]["answer"] in text.get("text", text.get("completion", ""))
 
 
@@ -291,9 +337,13 @@ def invoke(*arguments, code=0):
 
 class TestCommand:
     def test_it_writes_and_reports(self, ladder, tmp_path):
-        rated = write(tmp_path / "rated.jsonl", [
-            RATED | {"technical": 90, "motion": 50, "semantic": 70, "overall": 70},
-            {"video": "b.mp4", "overall": 20}])
+        rated = write(
+            tmp_path / "rated.jsonl",
+            [
+                RATED | {"technical": 90, "motion": 50, "semantic": 70, "overall": 70},
+                {"video": "b.mp4", "overall": 20},
+            ],
+        )
         result = invoke(rated, "--out", tmp_path / "a.jsonl", "--scale", "0:100")
         assert "1 texts of" in result.output
         assert "1 freeze" in result.output

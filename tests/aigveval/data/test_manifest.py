@@ -98,7 +98,9 @@ class TestFolders:
         os.symlink("gone.mp4", "v/broken.mp4")
         clips = collect(["v"]).clips
         assert [clip.video for clip in clips] == [
-            "v/broken.mp4", "v/folder/a.mp4", "v/one.mp4",
+            "v/broken.mp4",
+            "v/folder/a.mp4",
+            "v/one.mp4",
         ]
         assert [bool(clip.problem) for clip in clips] == [True, False, False]
 
@@ -122,7 +124,8 @@ class TestFolders:
         monkeypatch.setattr(os, "listdir", listdir)
         clips = collect(["v"]).clips
         assert [(clip.video, clip.problem) for clip in clips] == [
-            ("v/a.mp4", None), ("v/locked", "folder cannot be read: Permission denied"),
+            ("v/a.mp4", None),
+            ("v/locked", "folder cannot be read: Permission denied"),
         ]
 
 
@@ -226,7 +229,9 @@ class TestMatching:
         touch("v/one/0.mp4", "v/two/0.mp4", "v/two/1.mp4")
         path = write("m/p.json", '{"one/0.mp4": "A", "two/0.mp4": "B", "1.mp4": "C"}')
         assert pairs("v", prompts=path) == [
-            ("v/one/0.mp4", "A"), ("v/two/0.mp4", "B"), ("v/two/1.mp4", "C"),
+            ("v/one/0.mp4", "A"),
+            ("v/two/0.mp4", "B"),
+            ("v/two/1.mp4", "C"),
         ]
 
     def test_a_choice_of_names_is_no_match(self):
@@ -257,8 +262,11 @@ class TestMatching:
 
 VBENCH = [
     {"prompt_en": "a dog, running", "dimension": ["motion_smoothness"]},
-    {"prompt_en": "in style of Ukiyo-e", "dimension": ["appearance_style"],
-     "auxiliary_info": {"appearance_style": {"appearance_style": "Ukiyo"}}},
+    {
+        "prompt_en": "in style of Ukiyo-e",
+        "dimension": ["appearance_style"],
+        "auxiliary_info": {"appearance_style": {"appearance_style": "Ukiyo"}},
+    },
     {"prompt_en": "a dog, running", "dimension": ["dynamic_degree"]},
     {"prompt_en": "mission Apollo-11", "dimension": ["scene"]},
     {"prompt_en": "the sign says STOP", "dimension": ["color"]},
@@ -272,9 +280,17 @@ class TestNamesOfFiles:
         return write("VBench_full_info.json", json.dumps(VBENCH))
 
     def test_of_a_list_of_prompts(self, listed):
-        touch("v/color/the sign says stop-1.mp4", "v/a dog, running-0.mp4", "v/other.mp4",
-              "v/a dog, running-12.mp4", "v/mission Apollo-11.mp4", "v/mission Apollo-11-0.mp4",
-              "v/A_dog_running-3.mp4", "v/in style of Ukiyo-e-0.mp4", "v/The sign says Stop-0.mp4")
+        touch(
+            "v/color/the sign says stop-1.mp4",
+            "v/a dog, running-0.mp4",
+            "v/other.mp4",
+            "v/a dog, running-12.mp4",
+            "v/mission Apollo-11.mp4",
+            "v/mission Apollo-11-0.mp4",
+            "v/A_dog_running-3.mp4",
+            "v/in style of Ukiyo-e-0.mp4",
+            "v/The sign says Stop-0.mp4",
+        )
         found = collect(["v"], prompts=listed)
         assert [(clip.video.removeprefix("v/"), clip.prompt) for clip in found.clips] == [
             ("A_dog_running-3.mp4", "a dog, running"),
@@ -289,10 +305,14 @@ class TestNamesOfFiles:
         ]
         assert found.notes == ["VBench_full_info.json gives no prompt for 2 of 9 videos"]
 
-    @pytest.mark.parametrize("name, text", [
-        ("p.csv", "Caption,seed\na dog,1\n"), ("p.jsonl", '{"text": "a dog"}\n'),
-        ("p.json", '[{"prompt": "a dog"}, {"prompt": null}]'),
-    ])
+    @pytest.mark.parametrize(
+        "name, text",
+        [
+            ("p.csv", "Caption,seed\na dog,1\n"),
+            ("p.jsonl", '{"text": "a dog"}\n'),
+            ("p.json", '[{"prompt": "a dog"}, {"prompt": null}]'),
+        ],
+    )
     def test_of_a_list_in_every_format(self, name, text):
         touch("v/a dog-0.mp4")
         assert pairs("v", prompts=write(name, text)) == [("v/a dog-0.mp4", "a dog")]
@@ -317,9 +337,7 @@ class TestNamesOfFiles:
     def test_list_without_videos(self, listed):
         message = "VBench_full_info.json: prompts without videos; name their folder too"
         assert error_of(prompts=listed) == message
-        assert error_of(listed) == (
-            f"{listed}: row 1 has no {VIDEO}, it has prompt_en, dimension"
-        )
+        assert error_of(listed) == (f"{listed}: row 1 has no {VIDEO}, it has prompt_en, dimension")
         touch("a.mp4")
         path = write("p.json", '[{"prompt_en": "a"}, {"prompt_zh": "b"}]')
         assert error_of("a.mp4", prompts=path) == (
@@ -331,12 +349,19 @@ class TestNamesOfFiles:
         )
 
     def test_of_names_alone(self, tmp_path):
-        touch("v/a dog, running-0.mp4", "v/top-10 cats-3.webm", "v/a_red_car-1.mp4", "v/-4.mp4",
-              "v/two words a_b.mp4")
+        touch(
+            "v/a dog, running-0.mp4",
+            "v/top-10 cats-3.webm",
+            "v/a_red_car-1.mp4",
+            "v/-4.mp4",
+            "v/two words a_b.mp4",
+        )
         found = collect(["v"], prompts=tmp_path.relative_to(tmp_path) / "names")
         assert [(clip.video.removeprefix("v/"), clip.prompt) for clip in found.clips] == [
-            ("-4.mp4", None), ("a dog, running-0.mp4", "a dog, running"),
-            ("a_red_car-1.mp4", "a red car"), ("top-10 cats-3.webm", "top-10 cats"),
+            ("-4.mp4", None),
+            ("a dog, running-0.mp4", "a dog, running"),
+            ("a_red_car-1.mp4", "a red car"),
+            ("top-10 cats-3.webm", "top-10 cats"),
             ("two words a_b.mp4", "two words a_b"),
         ]
         assert found.notes == ["names gives no prompt for 1 of 5 videos"]
@@ -348,8 +373,12 @@ class TestNamesOfFiles:
 
 NO_FILE = "a URL, and files are needed: download it and give its path"
 URLS = [
-    "https://example.com/a.mp4", "http://example.com/a.mp4?download=1&x=[2]", "s3://bucket/a.mp4",
-    "gs://bucket/a.mp4", "hf://datasets/me/clips/a.mp4", "HTTPS://example.com/a.mp4",
+    "https://example.com/a.mp4",
+    "http://example.com/a.mp4?download=1&x=[2]",
+    "s3://bucket/a.mp4",
+    "gs://bucket/a.mp4",
+    "hf://datasets/me/clips/a.mp4",
+    "HTTPS://example.com/a.mp4",
 ]
 
 
@@ -417,14 +446,22 @@ BROKEN = {
     "empty.jsonl": ("\n", "holds no rows"),
     "header only.csv": ("video,prompt\n", "holds no rows"),
     "columns.csv": (
-        "name,words\na,b\n", f"row 1, the header, names no column {VIDEO}, it has name, words"
+        "name,words\na,b\n",
+        f"row 1, the header, names no column {VIDEO}, it has name, words",
     ),
-    "no prompt.csv": ("video,mos\na.mp4,3\n", f"row 1, the header, names no column {PROMPT}, it "
-                      "has video, mos"),
-    "no prompt.jsonl": ('{"video": "a", "prompt": "b"}\n{"path": "c", "mos": 3}', f"row 2 has no "
-                        f"{PROMPT}, it has path, mos"),
-    "choice.csv": ("path,file,prompt\na,b,c\n", "row 1, the header, has several columns that could "
-                   "be 'video': path, file; call one of them video"),
+    "no prompt.csv": (
+        "video,mos\na.mp4,3\n",
+        f"row 1, the header, names no column {PROMPT}, it has video, mos",
+    ),
+    "no prompt.jsonl": (
+        '{"video": "a", "prompt": "b"}\n{"path": "c", "mos": 3}',
+        f"row 2 has no {PROMPT}, it has path, mos",
+    ),
+    "choice.csv": (
+        "path,file,prompt\na,b,c\n",
+        "row 1, the header, has several columns that could "
+        "be 'video': path, file; call one of them video",
+    ),
     "comma.csv": (
         "video,prompt\na.mp4,ok\nb.mp4,a dog, running\n",
         "row 3 has 3 values for 2 columns; text with commas needs double quotes around it",
@@ -433,22 +470,28 @@ BROKEN = {
     "number.json": ('{"a.mp4": "x", "b.mp4": 3}', "row 2: prompt must be text or null, got 3"),
     "two lines.json": ('[{"a": 1}\n{"a": 2}]', "not JSON: line 2: Expecting ',' delimiter"),
     "more.json": ('[{"video": "a"}]\n[2]', "not JSON: line 2: Extra data"),
-    "key.json": ('{"a": 1, b: 2}', "not JSON: line 1: Expecting property name enclosed in double "
-                 "quotes"),
+    "key.json": (
+        '{"a": 1, b: 2}',
+        "not JSON: line 1: Expecting property name enclosed in double quotes",
+    ),
     "nested.json": ('{"a.mp4": {"prompt": 3}}', "row 1: prompt must be text or null, got 3"),
     "text.json": ('"a.mp4"', "expected an object {path: prompt} or a list of {video, prompt}"),
     "list.json": ('[{"video": "a", "prompt": "b"}, 7]', "row 2 is not an object: 7"),
-    "keys.json": (
-        '[{"clip": "a.mp4"}]', f"row 1 has no {VIDEO}, it has clip"
+    "keys.json": ('[{"clip": "a.mp4"}]', f"row 1 has no {VIDEO}, it has clip"),
+    "line.jsonl": (
+        '{"video": "a", "prompt": "b"}\n{"vid',
+        "row 2 is not JSON: Unterminated string starting at",
     ),
-    "line.jsonl": ('{"video": "a", "prompt": "b"}\n{"vid', "row 2 is not JSON: Unterminated string "
-                   "starting at"),
     "array.jsonl": ("[1]\n", "row 1 is not an object: [1]"),
     "path.jsonl": ('{"video": "", "prompt": "b"}', "row 1: video must be a path, got ''"),
-    "zero.jsonl": ('{"video": "a\\u0000", "prompt": "b"}', "row 1: video must be a path, got "
-                   "'a\\x00'"),
-    "deep.json": ("[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array "
-                  "from a unicode string"),
+    "zero.jsonl": (
+        '{"video": "a\\u0000", "prompt": "b"}',
+        "row 1: video must be a path, got 'a\\x00'",
+    ),
+    "deep.json": (
+        "[" * 100_000,
+        "maximum recursion depth exceeded while decoding a JSON array from a unicode string",
+    ),
     "prompts.txt": ("a.mp4|a dog", "a manifest is one of .json, .jsonl, .csv, .parquet"),
 }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from aigveval.data.manifest import iter_manifest
-from aigveval.errors import InputError, ManifestError
 from aigveval.data.scales import Scale
+from aigveval.errors import InputError, ManifestError
 
 
 @pytest.fixture(autouse=True)
@@ -26,18 +26,25 @@ def write(name: str, text: str, *, encoding: str = "utf-8") -> str:
 
 WRONG = {
     "nothing.csv": ("video,overall\n", "holds no rows"),
-    "columns.csv": ("clip,mos\na,3\n", "row 1, the header, names no column 'video' (or path, "
-                    "video_path, file_path, file, filename, video_name, video_file), it has clip, "
-                    "mos"),
-    "twice.csv": ("video,overall,overall\na,3,4\n", "row 1, the header, names the column "
-                  "'overall' twice"),
+    "columns.csv": (
+        "clip,mos\na,3\n",
+        "row 1, the header, names no column 'video' (or path, "
+        "video_path, file_path, file, filename, video_name, video_file), it has clip, "
+        "mos",
+    ),
+    "twice.csv": (
+        "video,overall,overall\na,3,4\n",
+        "row 1, the header, names the column 'overall' twice",
+    ),
     "high.csv": ("video,overall\na,3\nb,5.5\n", "row 3: overall must lie in 1-5, got 5.5"),
     "low.jsonl": ('{"video": "a", "motion": 0}', "row 1: motion must lie in 1-5, got 0"),
     "rater.csv": ("video,motion_rater1\na,9\n", "row 2: motion_rater1 must lie in 1-5, got 9"),
     "nan.csv": ("video,overall\na,3\nb,nan\n", "row 3: overall must be a number, got 'nan'"),
     "nan.json": ('[{"video": "a", "overall": NaN}]', "row 1: overall must be a number, got nan"),
-    "infinite.jsonl": ('{"video": "a", "overall": Infinity}', "row 1: overall must lie in 1-5, got "
-                       "inf"),
+    "infinite.jsonl": (
+        '{"video": "a", "overall": Infinity}',
+        "row 1: overall must lie in 1-5, got inf",
+    ),
     "comma.csv": ("video;overall\na;3,5\n", "row 2: overall must be a number, got '3,5'"),
     "word.csv": ("video,overall\na,good\n", "row 2: overall must be a number, got 'good'"),
     "weight.csv": ("video,weight\na,0\n", "row 2: weight must be above 0, got 0"),
@@ -58,8 +65,11 @@ class TestScores:
         assert str(error.value) == f"{name}: {reason}"
 
     def test_wrong_rows_can_be_collected(self):
-        path = write("m.jsonl", '{"video": "a"}\nnot json\n{"video": "b", "overall": 7}\n[1]\n'
-                     '{"video": "c", "overall": 2}\n')
+        path = write(
+            "m.jsonl",
+            '{"video": "a"}\nnot json\n{"video": "b", "overall": 7}\n[1]\n'
+            '{"video": "c", "overall": 2}\n',
+        )
         faults = []
         rows = list(iter_manifest(path, on_fault=faults.append))
         assert [row.number for row in rows] == [1, 5]
@@ -71,7 +81,8 @@ class TestScores:
 
     def test_all_columns(self):
         path = write(
-            "m/rated.csv", "video,prompt,overall,technical,technical_rater1,technical_rater2,"
+            "m/rated.csv",
+            "video,prompt,overall,technical,technical_rater1,technical_rater2,"
             "generator,group,split,weight,source\n中文.mp4,一只狗,3.5,2,1,3,Wan,g,train,0.5,web\n"
             "b.mp4,,,,,,,,,,\n",
         )
@@ -97,12 +108,18 @@ class TestScores:
         write("m/sub/a.mp4", "")
         write("m/b.mp4", "")
         absolute = str(tmp_path / "elsewhere.mp4")
-        path = write("m/m.csv", "video,prompt,overall,overall_rater7,note\nsub\\a.mp4,A,50,25,x\n"
-                     f"b.mp4,B,100,,y\n{absolute},,,,\nC:\\x.mp4,,,,\n")
+        path = write(
+            "m/m.csv",
+            "video,prompt,overall,overall_rater7,note\nsub\\a.mp4,A,50,25,x\n"
+            f"b.mp4,B,100,,y\n{absolute},,,,\nC:\\x.mp4,,,,\n",
+        )
         rows = iter_manifest(path, scale=Scale(0, 100))
         records = [row.to_record(Path("out/deep")) for row in rows]
         assert [record["video"] for record in records] == [
-            "../../m/sub/a.mp4", "../../m/b.mp4", absolute, "C:\\x.mp4",
+            "../../m/sub/a.mp4",
+            "../../m/b.mp4",
+            absolute,
+            "C:\\x.mp4",
         ]
         assert records[0]["overall"] == 3.0 and records[0]["overall_rater7"] == 2.0
         assert records[1]["overall_rater7"] is None and records[2]["overall"] is None

@@ -6,8 +6,8 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from aigveval.errors import ManifestError
 from aigveval.data.preference_pairs import PreferencePair, iter_pairs, read_pairs
+from aigveval.errors import ManifestError
 
 HEADER = "video_a,video_b,prompt,technical,motion,semantic,overall,generator_a,generator_b,weight\n"
 
@@ -24,8 +24,13 @@ def test_read(tmp_path):
     )
     first, second = read_pairs(path)
     assert first == PreferencePair(
-        video_a=str(tmp_path / "x/a.mp4"), video_b=str(tmp_path / "b.mp4"), prompt="a dog",
-        preferences=("A", "same", "B", None), generator_a="Pika", generator_b="Luma", weight=2.0,
+        video_a=str(tmp_path / "x/a.mp4"),
+        video_b=str(tmp_path / "b.mp4"),
+        prompt="a dog",
+        preferences=("A", "same", "B", None),
+        generator_a="Pika",
+        generator_b="Luma",
+        weight=2.0,
     )
     assert (second.video_a, second.prompt) == ("/a.mp4", None)
     assert second.preferences == (None, None, None, "same") and second.weight == 1.0
@@ -42,16 +47,23 @@ def test_formats(tmp_path, name):
     else:
         text = json.dumps(rows) if name == "p.json" else "\n".join(map(json.dumps, rows))
         write(tmp_path, text, name)
-    assert [(p.video_a, p.prompt, p.split, p.preferences[-1]) for p in read_pairs(tmp_path / name)
-            ] == [(str(tmp_path / "a.mp4"), "夜", "test", "A"),
-                  (str(tmp_path / "c.mp4"), None, None, "same")]
+    assert [
+        (p.video_a, p.prompt, p.split, p.preferences[-1]) for p in read_pairs(tmp_path / name)
+    ] == [
+        (str(tmp_path / "a.mp4"), "夜", "test", "A"),
+        (str(tmp_path / "c.mp4"), None, None, "same"),
+    ]
 
 
 BROKEN = {
-    "columns": ("video_a,prompt\na,b\n", "row 1, the header, names no column 'video_b', it has "
-                "video_a, prompt"),
-    "no preference": (HEADER + "a,b,p\n", "row 2: none of technical, motion, semantic, overall is "
-                      "known"),
+    "columns": (
+        "video_a,prompt\na,b\n",
+        "row 1, the header, names no column 'video_b', it has video_a, prompt",
+    ),
+    "no preference": (
+        HEADER + "a,b,p\n",
+        "row 2: none of technical, motion, semantic, overall is known",
+    ),
     "word": (HEADER + "a,b,p,,,,left\n", "row 2: overall must be A, B, same or empty, got 'left'"),
     "prompt": (HEADER + "a,b,,,,A\n", "row 2: a semantic preference needs a prompt"),
     "path": (HEADER + "a,,p,A\n", "row 2: video_b must be a path, got ''"),

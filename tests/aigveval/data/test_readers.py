@@ -11,9 +11,9 @@ import pytest
 
 from aigveval.data.inputs import collect
 from aigveval.data.manifest import iter_manifest, read_manifest
-from aigveval.errors import InputError, ManifestError
-from aigveval.data.writers import Columns, TableWriter, write_table
 from aigveval.data.readers import part_names, read_rows
+from aigveval.data.writers import Columns, TableWriter, write_table
+from aigveval.errors import InputError, ManifestError
 from prompts.rubric import SCORES
 
 ROWS = [
@@ -87,10 +87,13 @@ class TestParquet:
         (clip,) = collect(["m.parquet"]).clips
         assert (clip.video, clip.prompt, clip.problem) == ("a.mp4", "a dog", None)
 
-    @pytest.mark.parametrize("content, reason", [
-        (b"nothing of the kind", "not Parquet: "),
-        (None, "No such file or directory"),
-    ])
+    @pytest.mark.parametrize(
+        "content, reason",
+        [
+            (b"nothing of the kind", "not Parquet: "),
+            (None, "No such file or directory"),
+        ],
+    )
     def test_broken(self, tmp_path, content, reason):
         path = tmp_path / "m.parquet"
         if content is not None:
@@ -120,7 +123,8 @@ class TestDatasets:
         datasets.Dataset.from_dict(self.ROWS).save_to_disk(tmp_path / "saved")
         rows = list(iter_manifest(tmp_path / "saved"))
         assert [(row.number, row.path, row.prompt) for row in rows] == [
-            (1, str(tmp_path / "saved/a.mp4"), "a dog"), (2, str(tmp_path / "saved/b.mp4"), None),
+            (1, str(tmp_path / "saved/a.mp4"), "a dog"),
+            (2, str(tmp_path / "saved/b.mp4"), None),
         ]
         assert [row.scores[-1] for row in rows] == [3.0, 4.5] and rows[0].split is None
         monkeypatch.chdir(tmp_path)
@@ -131,7 +135,10 @@ class TestDatasets:
         datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
         rows = list(iter_manifest(tmp_path / "saved"))
         assert [(row.number, row.split) for row in rows] == [
-            (1, "train"), (2, "train"), (3, "test"), (4, "test"),
+            (1, "train"),
+            (2, "train"),
+            (3, "test"),
+            (4, "test"),
         ]
 
     def test_folder_of_data_files(self, datasets, tmp_path):
@@ -202,8 +209,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, suffix):
     peaks = []
     for count in (800, 8_000):
         path = tmp_path / f"{count}{suffix}"
-        write_table(path, ({"video": f"{n}.mp4", "prompt": "x" * 500, "overall": 3.5}
-                           for n in range(count)))
+        write_table(
+            path, ({"video": f"{n}.mp4", "prompt": "x" * 500, "overall": 3.5} for n in range(count))
+        )
         tracemalloc.start()
         assert sum(1 for _ in iter_manifest(path)) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -213,11 +221,20 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, suffix):
 
 def test_a_million_rows_of_json_fit_into_2_gb(tmp_path):
     count, path = 5_000, tmp_path / "m.json"
-    write_table(path, ({
-        "video": f"videos/model_{n % 20}/clip_{n:07d}.mp4", "prompt": "一只狗 " * 15 + str(n),
-        **dict.fromkeys(SCORES, 3.125), "generator": f"model_{n % 20}", "group": f"g{n // 20}",
-        "split": "train",
-    } for n in range(count)))
+    write_table(
+        path,
+        (
+            {
+                "video": f"videos/model_{n % 20}/clip_{n:07d}.mp4",
+                "prompt": "一只狗 " * 15 + str(n),
+                **dict.fromkeys(SCORES, 3.125),
+                "generator": f"model_{n % 20}",
+                "group": f"g{n // 20}",
+                "split": "train",
+            }
+            for n in range(count)
+        ),
+    )
     tracemalloc.start()
     rows = list(iter_manifest(path))
     peak = tracemalloc.get_traced_memory()[1]
@@ -235,12 +252,15 @@ def test_json_keeps_repeated_keys_and_nested_objects(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("sources, names", [
-    (["one.csv"], [None]),
-    (["n_train.txt", "x/n_val.txt", "n_test.txt"], ["train", "val", "test"]),
-    (["train.csv", "test.csv"], ["train", "test"]),
-    (["a-part.csv", "a-.csv"], ["part", "a-"]),
-    (["fold0/train.csv", "fold1/train.csv"], ["fold0/train.csv", "fold1/train.csv"]),
-])
+@pytest.mark.parametrize(
+    "sources, names",
+    [
+        (["one.csv"], [None]),
+        (["n_train.txt", "x/n_val.txt", "n_test.txt"], ["train", "val", "test"]),
+        (["train.csv", "test.csv"], ["train", "test"]),
+        (["a-part.csv", "a-.csv"], ["part", "a-"]),
+        (["fold0/train.csv", "fold1/train.csv"], ["fold0/train.csv", "fold1/train.csv"]),
+    ],
+)
 def test_parts_are_named_after_files(sources, names):
     assert part_names(sources) == names

@@ -8,19 +8,24 @@ import pytest
 
 from aigveval.data.check import Leaks, prompt_key, video_key
 from aigveval.data.manifest import iter_manifest
-from aigveval.errors import InputError
 from aigveval.data.preference_pairs import read_pairs
+from aigveval.data.readers import read_rows
 from aigveval.data.split import parse_parts, split
 from aigveval.data.writers import write_table
-from aigveval.data.readers import read_rows
+from aigveval.errors import InputError
 
 PARTS = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
 
 def rows_of(count=200, prompts=40, generators=10):
     return [
-        {"video": f"v/{n}.mp4", "prompt": f"prompt {n % prompts}", "overall": 1 + n % 5,
-         "generator": f"model {n % generators}", "group": f"g{n // 5}"}
+        {
+            "video": f"v/{n}.mp4",
+            "prompt": f"prompt {n % prompts}",
+            "overall": 1 + n % 5,
+            "generator": f"model {n % generators}",
+            "group": f"g{n // 5}",
+        }
         for n in range(count)
     ]
 
@@ -36,15 +41,24 @@ def values(path, column):
     return [row[column] for _, row in read_rows(path)]
 
 
-@pytest.mark.parametrize("by, column", [
-    ("random", "video"), ("prompt", "prompt"), ("generator", "generator"), ("group", "group"),
-])
+@pytest.mark.parametrize(
+    "by, column",
+    [
+        ("random", "video"),
+        ("prompt", "prompt"),
+        ("generator", "generator"),
+        ("group", "group"),
+    ],
+)
 class TestParts:
     def test_are_disjoint_and_complete(self, manifest, tmp_path, by, column):
         done = split(manifest, tmp_path / "out", by=by, parts=PARTS)
         seen = {name: set(values(path, column)) for name, path in done.files.items()}
-        assert not (seen["train"] & seen["valid"] or seen["train"] & seen["test"]
-                    or seen["valid"] & seen["test"])
+        assert not (
+            seen["train"] & seen["valid"]
+            or seen["train"] & seen["test"]
+            or seen["valid"] & seen["test"]
+        )
         names = [name for path in done.files.values() for name in values(path, "video")]
         videos = sorted(os.path.normpath(tmp_path / "out" / name) for name in names)
         assert videos == sorted(str(tmp_path / row["video"]) for row in rows_of())
@@ -56,9 +70,7 @@ class TestParts:
         assert list(done.files) == [f"fold{n}/{p}" for n in range(5) for p in ("train", "valid")]
         held_out = []
         for n in range(5):
-            train, valid = (
-                done.files[f"fold{n}/{part}"] for part in ("train", "valid")
-            )
+            train, valid = (done.files[f"fold{n}/{part}"] for part in ("train", "valid"))
             assert not set(values(train, column)) & set(values(valid, column))
             held_out += values(valid, "video")
             assert len(values(train, "video")) + len(values(valid, "video")) == 200
@@ -101,8 +113,10 @@ def test_format_is_that_of_the_manifest_or_as_asked(tmp_path, suffix):
 
 
 def test_a_video_is_never_parted(tmp_path):
-    rows = [{"video": f"./v/{n // 4}.mp4" if n % 2 else f"v/{n // 4}.mp4", "prompt": f"p{n}"}
-            for n in range(80)]
+    rows = [
+        {"video": f"./v/{n // 4}.mp4" if n % 2 else f"v/{n // 4}.mp4", "prompt": f"p{n}"}
+        for n in range(80)
+    ]
     write_table(tmp_path / "m.jsonl", rows)
     for by in ("random", "prompt"):
         done = split(tmp_path / "m.jsonl", tmp_path / by, by=by, parts=PARTS)
@@ -110,8 +124,9 @@ def test_a_video_is_never_parted(tmp_path):
 
 
 def test_prompts_are_compared_without_case_and_spaces(tmp_path):
-    rows = [{"video": f"{n}.mp4", "prompt": ("A  dog\n", " a DOG", "a cat")[n % 3]}
-            for n in range(30)]
+    rows = [
+        {"video": f"{n}.mp4", "prompt": ("A  dog\n", " a DOG", "a cat")[n % 3]} for n in range(30)
+    ]
     write_table(tmp_path / "m.jsonl", rows)
     assert split(tmp_path / "m.jsonl", tmp_path, by="prompt", folds=2).bundles == 2
 
@@ -141,24 +156,39 @@ def test_leaks_of_the_old_and_the_new_parts_are_told(tmp_path):
 
 
 def test_pairs_are_split_as_well(tmp_path):
-    rows = [{"video_a": f"a{n}.mp4", "video_b": f"b{n % 10}.mp4", "prompt": f"p{n % 10}",
-             "overall": "A"} for n in range(100)]
+    rows = [
+        {
+            "video_a": f"a{n}.mp4",
+            "video_b": f"b{n % 10}.mp4",
+            "prompt": f"p{n % 10}",
+            "overall": "A",
+        }
+        for n in range(100)
+    ]
     write_table(tmp_path / "pairs.csv", rows)
     done = split(tmp_path / "pairs.csv", tmp_path / "out", by="prompt", parts=PARTS)
     pairs = {name: read_pairs(path) for name, path in done.files.items()}
     assert {name: len(found) for name, found in pairs.items()} == {
-        "train": 80, "valid": 10, "test": 10,
+        "train": 80,
+        "valid": 10,
+        "test": 10,
     }
     assert os.path.normpath(pairs["test"][0].video_a).startswith(str(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("row, by, message", [
-    ({"video": "b.mp4", "generator": ""}, "generator",
-     "row 2 has no generator, which the split goes by"),
-    ({"video": "b.mp4"}, "group", "row 2 has no group, which the split goes by"),
-    ({"video": ""}, "random", "row 2: video must be a path, got ''"),
-    ({"video": "b.mp4", "prompt": 3}, "prompt", "row 2: prompt must be text or null, got 3"),
-])
+@pytest.mark.parametrize(
+    "row, by, message",
+    [
+        (
+            {"video": "b.mp4", "generator": ""},
+            "generator",
+            "row 2 has no generator, which the split goes by",
+        ),
+        ({"video": "b.mp4"}, "group", "row 2 has no group, which the split goes by"),
+        ({"video": ""}, "random", "row 2: video must be a path, got ''"),
+        ({"video": "b.mp4", "prompt": 3}, "prompt", "row 2: prompt must be text or null, got 3"),
+    ],
+)
 def test_a_row_that_cannot_be_placed_is_named(tmp_path, row, by, message):
     path = tmp_path / "m.jsonl"
     first = {"video": "a.mp4", "prompt": "p", "generator": "x", "group": "y"}

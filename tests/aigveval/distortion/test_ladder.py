@@ -23,7 +23,7 @@ PROMPTS = {
 def scene(seed, count=12, height=48, width=64):
     grid = np.random.default_rng(seed).random((height // 4, (width + 2 * count) // 4, 3))
     wide = (grid.repeat(4, 0).repeat(4, 1) * 255).astype(np.uint8)
-    return np.stack([wide[:, i:i + width] for i in range(count)])
+    return np.stack([wide[:, i : i + width] for i in range(count)])
 
 
 def decode(path):
@@ -33,8 +33,11 @@ def decode(path):
 
 
 def digests(folder):
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def rows_of(manifest):
@@ -95,8 +98,9 @@ def test_manifest(whole, clips):
 def test_files_hold_what_damaged_gives_and_encoding_adds_nothing(whole, clips):
     import cv2
 
-    frames, fps = ladder._read(str(clips / "dog.mp4"), ladder.Settings(
-        seed=0, max_side_px=640, max_seconds=5, crf=10))
+    frames, fps = ladder._read(
+        str(clips / "dog.mp4"), ladder.Settings(seed=0, max_side_px=640, max_seconds=5, crf=10)
+    )
     assert fps == FPS and frames.shape == (12, 48, 64, 3)
     for row in rows_of(whole):
         kinds = ("clean", "blur", "noise", "freeze", "shake")
@@ -109,7 +113,7 @@ def test_files_hold_what_damaged_gives_and_encoding_adds_nothing(whole, clips):
         planes = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420) for frame in wanted])
         found = decode(whole.parent / row["video"])
         assert found.shape == planes.shape
-        psnr = 10 * np.log10(255 ** 2 / np.mean((found.astype(float) - planes) ** 2))
+        psnr = 10 * np.log10(255**2 / np.mean((found.astype(float) - planes) ** 2))
         assert psnr > 43, (row["type"], row["severity"], psnr)
 
 
@@ -175,14 +179,25 @@ def test_bad_sources_are_reported_and_the_rest_goes_on(clips, tmp_path):
     (bad / "empty.mp4").touch()
     write_mp4(bad / "good.mp4", scene(0), FPS)
     errors = {}
-    manifest = make_ladder([bad, bad / "missing.mp4"], tmp_path / "out", types=["blur"], workers=1,
-                           quiet=True, on_error=errors.__setitem__)
+    manifest = make_ladder(
+        [bad, bad / "missing.mp4"],
+        tmp_path / "out",
+        types=["blur"],
+        workers=1,
+        quiet=True,
+        on_error=errors.__setitem__,
+    )
     assert set(errors) == {str(bad / name) for name in ("random.mp4", "empty.mp4", "missing.mp4")}
     assert all(reason and "\n" not in reason for reason in errors.values())
     assert {row["group"] for row in rows_of(manifest)} == {"good"}
     with pytest.raises(LadderError, match="^none of the sources could be used$"):
-        make_ladder([bad / "empty.mp4"], tmp_path / "none", quiet=True, workers=1,
-                    on_error=errors.__setitem__)
+        make_ladder(
+            [bad / "empty.mp4"],
+            tmp_path / "none",
+            quiet=True,
+            workers=1,
+            on_error=errors.__setitem__,
+        )
 
 
 def crash_on_two(job):
@@ -199,8 +214,14 @@ def test_a_crash_costs_one_source(tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "_pool", lambda n: ProcessPoolExecutor(n, mp_context=context))
     monkeypatch.setattr(ladder, "render", crash_on_two)
     errors = []
-    manifest = make_ladder([tmp_path], tmp_path / "out", types=["flicker"], workers=2, quiet=True,
-                           on_error=lambda *error: errors.append(error))
+    manifest = make_ladder(
+        [tmp_path],
+        tmp_path / "out",
+        types=["flicker"],
+        workers=2,
+        quiet=True,
+        on_error=lambda *error: errors.append(error),
+    )
     assert errors == [(str(tmp_path / "two.mp4"), "the process that read it crashed")]
     assert {row["group"] for row in rows_of(manifest)} == {"one", "three", "four"}
 
@@ -209,16 +230,26 @@ def test_a_crash_costs_one_source(tmp_path, monkeypatch):
 def test_small_sources(shape, tmp_path):
     write_mp4(tmp_path / "small.mp4", scene(0, *shape), FPS)
     rows = rows_of(make_ladder([tmp_path / "small.mp4"], tmp_path / "out", workers=1, quiet=True))
-    able = {kind for kind, spec in DISTORTIONS.items()
-            if spec.min_frames <= shape[0] and kind != "scene_cut"}  # there is no other clip
+    able = {
+        kind
+        for kind, spec in DISTORTIONS.items()
+        if spec.min_frames <= shape[0] and kind != "scene_cut"
+    }  # there is no other clip
     assert {row["type"] for row in rows} == {"clean", *able}
     assert all(len(decode(tmp_path / "out" / row["video"])) == shape[0] for row in rows)
 
 
 def test_size_and_length_are_bounded(tmp_path):
     write_mp4(tmp_path / "big.mp4", scene(0, 40, 90, 134), FPS)
-    manifest = make_ladder([tmp_path / "big.mp4"], tmp_path / "out", types=["freeze"], workers=1,
-                           quiet=True, max_side_px=101, max_seconds=1.5)
+    manifest = make_ladder(
+        [tmp_path / "big.mp4"],
+        tmp_path / "out",
+        types=["freeze"],
+        workers=1,
+        quiet=True,
+        max_side_px=101,
+        max_seconds=1.5,
+    )
     rows = rows_of(manifest)
     assert decode(manifest.parent / rows[0]["video"]).shape == (15, 99, 100)  # I420 of 100 x 66
     assert all(0 < row["start_seconds"] < row["end_seconds"] <= 1.5 for row in rows[1:])

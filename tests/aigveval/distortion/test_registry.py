@@ -5,7 +5,8 @@ import inspect
 import numpy as np
 import pytest
 
-from aigveval.distortion import motion as damage_motion, technical as damage_technical
+from aigveval.distortion import motion as damage_motion
+from aigveval.distortion import technical as damage_technical
 from aigveval.distortion.base import MIN_MOTION_FRAMES
 from aigveval.distortion.prompts import WRONG_PROMPTS
 from aigveval.distortion.registry import DISTORTIONS, SEVERITIES, damaged
@@ -22,9 +23,9 @@ def scene(count=24, height=96, width=128, seed=0, speed=3):
     wide = np.zeros((height, width + speed * count, 3), np.float32)
     for size in (2, 8, 32):
         grid = rng.random((height // size + 1, wide.shape[1] // size + 1, 3), dtype=np.float32)
-        wide += grid.repeat(size, 0).repeat(size, 1)[:height, :wide.shape[1]]
+        wide += grid.repeat(size, 0).repeat(size, 1)[:height, : wide.shape[1]]
     wide = 20 + wide * 70
-    return np.stack([wide[:, i * speed:i * speed + width] for i in range(count)]).astype(np.uint8)
+    return np.stack([wide[:, i * speed : i * speed + width] for i in range(count)]).astype(np.uint8)
 
 
 def run(frames, kind, severity, seed=5):
@@ -147,13 +148,21 @@ def test_wrong_arguments(frames):
         damaged(frames, "blur", 1, fps=0)
 
 
-@pytest.mark.parametrize("module, dimension", [
-    (damage_technical, "technical"), (damage_motion, "motion"),
-])
+@pytest.mark.parametrize(
+    "module, dimension",
+    [
+        (damage_technical, "technical"),
+        (damage_motion, "motion"),
+    ],
+)
 def test_every_function_of_damage_is_in_the_table(module, dimension):
-    written = {name for name, item in vars(module).items() if inspect.isfunction(item)
-               and item.__module__ == module.__name__ and list(inspect.signature(item).parameters)
-               == ["frames", "strength", "rng", "fps"]}
+    written = {
+        name
+        for name, item in vars(module).items()
+        if inspect.isfunction(item)
+        and item.__module__ == module.__name__
+        and list(inspect.signature(item).parameters) == ["frames", "strength", "rng", "fps"]
+    }
     listed = {name for name, spec in DISTORTIONS.items() if spec.dimension == dimension}
     assert written == listed and len(written) == 8
 

@@ -16,17 +16,20 @@ import torch
 from typer.testing import CliRunner
 
 import aigveval
-from aigveval.inference import assessor as assess
-from aigveval.doctor import examine as doctor, checks as doctor_checks, machine
 from aigveval import versions
-from aigveval.inference.assessor import Assessor
-from aigveval.cli.app import app
-from aigveval.doctor.examine import Finding, examine, is_well
-from aigveval.doctor.checks import run_check
 from aigveval.assessment import Score
+from aigveval.cli.app import app
+from aigveval.doctor import checks as doctor_checks
+from aigveval.doctor import examine as doctor
+from aigveval.doctor import machine
+from aigveval.doctor.checks import run_check
+from aigveval.doctor.examine import Finding, examine, is_well
+from aigveval.inference import assessor as assess
+from aigveval.inference.assessor import Assessor
 from aigveval.versions import VersionRange
 from encoders import cpu, weights
 from encoders.wheels import sha256
+
 from tests.encoders.test_weights import make_wheel
 
 ROOT = Path(__file__).parents[3]
@@ -62,11 +65,15 @@ class TestLibraries:
         monkeypatch.setattr(versions, "tested_ranges", dict)
         monkeypatch.setitem(doctor_checks.MODULES, "no-such-library", "no_such_library")
         assert said(look("library no-such-library")["no-such-library"]) == (
-            "failed", "not installed", "pip install no-such-library"
+            "failed",
+            "not installed",
+            "pip install no-such-library",
         )
         monkeypatch.setattr(doctor_checks, "OPTIONAL", ("no-such-library",))
         assert said(look("library no-such-library")["no-such-library"]) == (
-            "note", "not installed", ""
+            "note",
+            "not installed",
+            "",
         )
 
     def test_cannot_be_imported(self, monkeypatch, tmp_path):
@@ -76,7 +83,8 @@ class TestLibraries:
         monkeypatch.setattr(doctor_checks.metadata, "version", lambda name: "5.0")
         monkeypatch.setitem(doctor_checks.MODULES, "opencv-python-headless", "broken_cv2")
         assert said(look("library opencv-python-headless")["opencv-python-headless"]) == (
-            "failed", "5.0 cannot be imported: ImportError: libGL.so.1: no such file",
+            "failed",
+            "5.0 cannot be imported: ImportError: libGL.so.1: no such file",
             "pip install --force-reinstall --no-deps opencv-python-headless",
         )
 
@@ -86,7 +94,8 @@ class TestLibraries:
         lines = config["options"]["install_requires"].split("\n")
         needed = {
             line.split(";")[0].split(">")[0].split("<")[0].split("=")[0].strip()
-            for line in lines if line.strip() and not line.startswith("#")
+            for line in lines
+            if line.strip() and not line.startswith("#")
         }
         assert needed <= set(doctor_checks.MODULES) and len(needed) > 20
 
@@ -147,7 +156,9 @@ class TestDecoders:
         assert list(found) == ["PyAV", "decord", "codecs"]
         assert found["PyAV"].text.startswith("1") and "libavcodec " in found["PyAV"].text
         assert said(found["codecs"]) == (
-            "ok", "decoded h264 hevc vp8 vp9 av1 mpeg4 prores mjpeg gif", ""
+            "ok",
+            "decoded h264 hevc vp8 vp9 av1 mpeg4 prores mjpeg gif",
+            "",
         )
 
     def test_codecs_that_cannot_be_decoded(self, monkeypatch, tmp_path):
@@ -157,7 +168,9 @@ class TestDecoders:
         (tmp_path / "clips" / "codec_av1.mp4").unlink()
         finding = look("decoders")["codecs"]
         assert said(finding) == (
-            "failed", "decoded hevc vp8 vp9 mpeg4 prores mjpeg gif; not h264 av1", ""
+            "failed",
+            "decoded hevc vp8 vp9 mpeg4 prores mjpeg gif; not h264 av1",
+            "",
         )
         monkeypatch.setattr(doctor_checks, "GREYS", (200, 40))  # frames that look otherwise
         assert look("decoders")["codecs"].text.startswith("decoded nothing; not h264 hevc ")
@@ -174,7 +187,9 @@ class TestDecoders:
 
         monkeypatch.setattr(doctor_checks.metadata, "version", version)
         assert said(look("decoders")["decord"]) == (
-            "note", "not installed; PyAV reads every video", ""
+            "note",
+            "not installed; PyAV reads every video",
+            "",
         )
 
 
@@ -195,7 +210,9 @@ class TestWeights:
         found = look("weights")
         folder = weights.folder_of("tiny")
         assert said(found["tiny"]) == (
-            "failed", f"not here: {folder}, 0 MB to fetch", "aigveval doctor --fetch"
+            "failed",
+            f"not here: {folder}, 0 MB to fetch",
+            "aigveval doctor --fetch",
         )
         assert found["checkpoint lite"].state == found["disk"].state == "ok"
         assert not (tmp_path / "home").exists()
@@ -203,7 +220,9 @@ class TestWeights:
 
     def test_fetched_when_asked(self, tiny):
         assert said(look("weights", fetch=True)["tiny"]) == (
-            "ok", f"right hash, in {weights.folder_of('tiny')}", ""
+            "ok",
+            f"right hash, in {weights.folder_of('tiny')}",
+            "",
         )
         assert look("weights")["tiny"].state == "ok"
 
@@ -236,7 +255,8 @@ class TestWeights:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000_000))
         home = weights.home()
         assert said(look("weights")["disk"]) == (
-            "failed", f"0.1 GB free at {home}, 720 MB are needed",
+            "failed",
+            f"0.1 GB free at {home}, 720 MB are needed",
             "free some space or set AIGVEVAL_HOME to another disk",
         )
         weights.fetch("tiny", quiet=True)
@@ -255,13 +275,16 @@ class TestWeights:
         weights.build_once("half", lambda folder: (folder / "x").write_text("12"))
         (weights.home() / "built" / "half" / "x").write_text("1")
         assert said(look("weights")["made of them"]) == (
-            "note", "half is not complete and will be made anew", ""
+            "note",
+            "half is not complete and will be made anew",
+            "",
         )
 
     def test_another_checkpoint(self, tiny, monkeypatch):
         monkeypatch.setattr(doctor_checks, "checkpoint_hashes", lambda: {"config.json": "0"})
         assert said(look("weights")["checkpoint lite"]) == (
-            "failed", "not the one that the scores of the self-test are of",
+            "failed",
+            "not the one that the scores of the self-test are of",
             "install aigveval again",
         )
 
@@ -306,8 +329,10 @@ class TestSelfTest:
         found = self.look(monkeypatch, FixedEngine(error=TypeError("unexpected\nargument")))
         finding = found["self-test"]
         assert finding.state == "failed"
-        assert "scene.mp4 could not be assessed; something other than the video is at fault: " \
+        assert (
+            "scene.mp4 could not be assessed; something other than the video is at fault: "
             "TypeError: unexpected argument (aigveval " in finding.text
+        )
 
     def test_no_such_device(self, monkeypatch):
         monkeypatch.setattr(weights, "is_here", lambda name: True)
@@ -360,22 +385,35 @@ class TestProcess:
 
     def test_what_ends_the_process_is_a_finding(self, monkeypatch, tmp_path):
         kill = "import os, signal; os.kill(os.getpid(), signal.{})"
-        found = self.examine(monkeypatch, tmp_path, {
-            "gguf": kill.format("SIGILL"), "sentencepiece": kill.format("SIGKILL"),
-            "peft": "import os; os._exit(3)",
-        })
+        found = self.examine(
+            monkeypatch,
+            tmp_path,
+            {
+                "gguf": kill.format("SIGILL"),
+                "sentencepiece": kill.format("SIGKILL"),
+                "peft": "import os; os._exit(3)",
+            },
+        )
         assert said(found["gguf"]) == (
-            "failed", "ends the process (SIGILL)", "this build wants a newer CPU"
+            "failed",
+            "ends the process (SIGILL)",
+            "this build wants a newer CPU",
         )
         assert said(found["sentencepiece"]) == (
-            "failed", "ends the process (SIGKILL)", "the system kills what takes too much memory"
+            "failed",
+            "ends the process (SIGKILL)",
+            "the system kills what takes too much memory",
         )
         assert said(found["peft"]) == ("failed", "ends the process (exit code 3)", "")
 
     def test_what_libraries_print_is_no_finding(self, monkeypatch, tmp_path):
-        found = self.examine(monkeypatch, tmp_path, {
-            "gguf": "import os; print('hello'); os.system('echo world')",
-        })
+        found = self.examine(
+            monkeypatch,
+            tmp_path,
+            {
+                "gguf": "import os; print('hello'); os.system('echo world')",
+            },
+        )
         assert found["gguf"].state == "ok"
 
     def test_no_process_can_be_started(self, monkeypatch):
@@ -441,7 +479,8 @@ class TestCommand:
             shown, _ = self.run(monkeypatch, findings, "--json", code=int(not well))
             assert is_well(findings) == well
             assert json.loads(shown) == {
-                "version": aigveval.__version__, "ok": well,
+                "version": aigveval.__version__,
+                "ok": well,
                 "findings": list(map(asdict, findings)),
             }
 
@@ -452,12 +491,16 @@ class TestCommand:
             f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})"
         )
         environment = {
-            **os.environ, "AIGVEVAL_HOME": str(tmp_path / "home"),
+            **os.environ,
+            "AIGVEVAL_HOME": str(tmp_path / "home"),
             "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
         }
         done = subprocess.run(
-            [sys.executable, "-m", "aigveval", "doctor", "--json"], env=environment,
-            cwd=tmp_path, capture_output=True, text=True,
+            [sys.executable, "-m", "aigveval", "doctor", "--json"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 1 and done.stderr == ""
         found = {one["name"]: one for one in json.loads(done.stdout)["findings"]}

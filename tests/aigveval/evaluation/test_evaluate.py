@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from aigveval.assessment import Assessment, Score
 from aigveval.cli.app import app
 from aigveval.data.scales import Scale
 from aigveval.errors import InputError
@@ -16,9 +17,8 @@ from aigveval.evaluation import evaluate
 from aigveval.evaluation.figures import Sampling
 from aigveval.evaluation.ratings import RatedClip, match, read_predictions
 from aigveval.metrics import Estimate
-from aigveval.reports.tables import Table, as_latex, as_markdown
 from aigveval.reports.results import ResultsFile
-from aigveval.assessment import Assessment, Score
+from aigveval.reports.tables import Table, as_latex, as_markdown
 
 RANDOM = np.random.default_rng(3)
 N = 24
@@ -66,7 +66,9 @@ def test_command_shows_and_writes_the_figures(files):
     found = written["scores"]["overall"]["figures"]["srocc"]
     assert found["value"] == pytest.approx(expected) and found["low"] < expected < found["high"]
     assert {g["name"] for g in written["scores"]["overall"]["generators"]} == {
-        "gen0", "gen1", "gen2"
+        "gen0",
+        "gen1",
+        "gen2",
     }
     assert written["settings"]["resampled"] == {"overall": "prompts"}
     assert f"| SROCC | {expected:.3f} [" in Path("e.md").read_text()
@@ -120,8 +122,14 @@ def test_predictions_off_their_scale_have_no_plain_rmse(files):
 
 def test_results_of_score_and_another_column(files):
     results = [
-        Assessment(video=f"elsewhere/{v}", overall=Score(s, 0.5), technical=Score(2.0, 0.1),
-                   model="lite", version="0", seconds=1.0)
+        Assessment(
+            video=f"elsewhere/{v}",
+            overall=Score(s, 0.5),
+            technical=Score(2.0, 0.1),
+            model="lite",
+            version="0",
+            seconds=1.0,
+        )
         for v, s in zip(VIDEOS, SCORES)
     ]
     for name in ("r.csv", "r.jsonl", "r.parquet"):
@@ -135,10 +143,16 @@ def test_results_of_score_and_another_column(files):
     assert evaluate("c.csv", "m.csv", column="musiq", **QUICK).scores["overall"].clips == N
 
 
-@pytest.mark.parametrize("scores, message", [
-    (np.full(N, 3.0), "nothing can be evaluated: overall: all 24 predictions are 3, which orders"),
-    (SCORES[:4], "overall: 4 clips have both a prediction and a rating, at least 5 are needed"),
-])
+@pytest.mark.parametrize(
+    "scores, message",
+    [
+        (
+            np.full(N, 3.0),
+            "nothing can be evaluated: overall: all 24 predictions are 3, which orders",
+        ),
+        (SCORES[:4], "overall: 4 clips have both a prediction and a rating, at least 5 are needed"),
+    ],
+)
 def test_constant_and_too_few_predictions_are_told(files, scores, message):
     _predict("p.json", scores)
     assert message in _run("p.json", "m.csv", code=2)
@@ -164,29 +178,44 @@ def test_what_is_missing_is_noted(files):
     ]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["nowhere.json", "m.csv"], "nowhere.json: No such file or directory"),
-    (["p.json", "m.csv", "--where", "colour=red"], "m.csv: has no column 'colour', it has"),
-    (["p.json", "m.csv", "--where", "old"], "'old': expected COLUMN=VALUE"),
-    (["p.json", "m.csv", "--where", "old=never"], "m.csv: no row has old=never"),
-    (["p.json", "m.csv", "--score", "motion"], "m.csv: has no motion; for these clips it has over"),
-    (["p.json", "m.csv", "--score", "beauty"], "'beauty' is no score"),
-    (["p.json", "m.csv", "--column", "musiq"], "p.json: has no column 'musiq', it has video, pred"),
-    (["p.json", "m.csv", "--scale", "5:1"], "a scale is LOW:HIGH"),
-    (["p.json", "m.csv", "--out", "e.doc"], "e.doc: tables are written as .json, .md, .tex, .txt"),
-    (["p.json", "m.csv", "--report", "e.pdf"], "e.pdf: a report is an .html file"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere.json", "m.csv"], "nowhere.json: No such file or directory"),
+        (["p.json", "m.csv", "--where", "colour=red"], "m.csv: has no column 'colour', it has"),
+        (["p.json", "m.csv", "--where", "old"], "'old': expected COLUMN=VALUE"),
+        (["p.json", "m.csv", "--where", "old=never"], "m.csv: no row has old=never"),
+        (
+            ["p.json", "m.csv", "--score", "motion"],
+            "m.csv: has no motion; for these clips it has over",
+        ),
+        (["p.json", "m.csv", "--score", "beauty"], "'beauty' is no score"),
+        (
+            ["p.json", "m.csv", "--column", "musiq"],
+            "p.json: has no column 'musiq', it has video, pred",
+        ),
+        (["p.json", "m.csv", "--scale", "5:1"], "a scale is LOW:HIGH"),
+        (
+            ["p.json", "m.csv", "--out", "e.doc"],
+            "e.doc: tables are written as .json, .md, .tex, .txt",
+        ),
+        (["p.json", "m.csv", "--report", "e.pdf"], "e.pdf: a report is an .html file"),
+    ],
+)
 def test_wrong_use_is_one_line(files, arguments, message):
     output = _run(*arguments, code=2)
     assert message in output and len(output.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("row, message", [
-    ({"video": "a.mp4", "overall": "good"}, "row 1: overall must be a number, got 'good'"),
-    ({"video": "a.mp4", "overall": True}, "row 1: overall must be a number, got True"),
-    ({"video": "a.mp4", "overall": 1e999}, "row 1: overall is inf; leave it empty"),
-    ({"video": "", "overall": 1}, "row 1: video must be a name"),
-])
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"video": "a.mp4", "overall": "good"}, "row 1: overall must be a number, got 'good'"),
+        ({"video": "a.mp4", "overall": True}, "row 1: overall must be a number, got True"),
+        ({"video": "a.mp4", "overall": 1e999}, "row 1: overall is inf; leave it empty"),
+        ({"video": "", "overall": 1}, "row 1: video must be a name"),
+    ],
+)
 def test_wrong_rows_are_named(files, row, message):
     Path("p.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(InputError, match=message):
@@ -200,7 +229,10 @@ def _entry(video, score=1.0, prompt=None):
 def test_videos_are_matched_by_the_end_of_the_path_that_is_unique():
     wanted = [_entry("a/1.mp4"), _entry("b/1.mp4"), _entry("2.mp4"), _entry("3.mp4")]
     offered = [
-        _entry("/x/b/1.mp4"), _entry("C:\\x\\a\\1.mp4"), _entry("./2.mp4"), _entry("q/3.mp4"),
+        _entry("/x/b/1.mp4"),
+        _entry("C:\\x\\a\\1.mp4"),
+        _entry("./2.mp4"),
+        _entry("q/3.mp4"),
         _entry("r/3.mp4"),
     ]
     found, spare = match(wanted, offered, wanted_folder=Path("m"), path="p")

@@ -8,7 +8,14 @@ from scipy import optimize, stats
 
 from aigveval import metrics
 from aigveval.evaluation.figures import (
-    Columns, Predictor, Sampling, agree, check, estimate, measured, p_value,
+    Columns,
+    Predictor,
+    Sampling,
+    agree,
+    check,
+    estimate,
+    measured,
+    p_value,
 )
 from aigveval.evaluation.pairs import Pairs
 from aigveval.metrics import bootstrap_samples
@@ -131,9 +138,7 @@ def test_many_pairs_are_drawn_at_random():
 
 def test_parts_equal_plain_means():
     found = _agree(generators=GENERATORS, prompts=PROMPTS)
-    inside = [
-        stats.spearmanr(X[GENERATORS == g], Y[GENERATORS == g]).statistic for g in range(4)
-    ]
+    inside = [stats.spearmanr(X[GENERATORS == g], Y[GENERATORS == g]).statistic for g in range(4)]
     assert found.parts["within_generators"]["srocc"].value == pytest.approx(np.mean(inside))
     means = [[v[GENERATORS == g].mean() for g in range(4)] for v in (X, Y)]
     between = found.parts["between_generators"]
@@ -142,7 +147,8 @@ def test_parts_equal_plain_means():
         assert group.figures["srocc"].value == pytest.approx(inside[group.number])
         assert group.prediction.value == pytest.approx(means[0][group.number])
     sroccs = [
-        stats.spearmanr(X[PROMPTS == p], Y[PROMPTS == p]).statistic for p in range(12)
+        stats.spearmanr(X[PROMPTS == p], Y[PROMPTS == p]).statistic
+        for p in range(12)
         if np.ptp(Y[PROMPTS == p])
     ]
     assert found.parts["within_prompts"]["srocc"].value == pytest.approx(np.mean(sroccs))
@@ -206,16 +212,27 @@ def test_undefined_figures_are_left_out_and_the_interval_says_why():
     assert (rare.low, rare.reason) == (None, "undefined on 60 of 60 bootstrap samples")
 
 
-@pytest.mark.parametrize("columns, reason", [
-    ({"predictions": X[:4], "ratings": Y[:4]},
-     "4 clips have both a prediction and a rating, at least 5 are needed"),
-    ({"predictions": np.full(N, 3.0), "ratings": Y},
-     "all 48 predictions are 3, which orders nothing"),
-    ({"predictions": X, "ratings": np.full(N, 2.5)},
-     "all 48 ratings are 2.5, which orders nothing"),
-    ({"predictions": X, "ratings": Y, "other": np.zeros(N)},
-     "all 48 predictions to compare with are 0, which orders nothing"),
-])
+@pytest.mark.parametrize(
+    "columns, reason",
+    [
+        (
+            {"predictions": X[:4], "ratings": Y[:4]},
+            "4 clips have both a prediction and a rating, at least 5 are needed",
+        ),
+        (
+            {"predictions": np.full(N, 3.0), "ratings": Y},
+            "all 48 predictions are 3, which orders nothing",
+        ),
+        (
+            {"predictions": X, "ratings": np.full(N, 2.5)},
+            "all 48 ratings are 2.5, which orders nothing",
+        ),
+        (
+            {"predictions": X, "ratings": Y, "other": np.zeros(N)},
+            "all 48 predictions to compare with are 0, which orders nothing",
+        ),
+    ],
+)
 def test_what_cannot_be_evaluated_has_a_reason(columns, reason):
     assert check(Columns(**columns)) == reason
 
@@ -226,9 +243,9 @@ def test_other_units_give_no_rmse():
 
 
 def test_predictions_that_fall_are_fitted_too():
-    found = Predictor(
-        -X, Y, generators=None, prompts=None, comparable=False, margin=0.5
-    ).measure(np.ones((1, N)))
+    found = Predictor(-X, Y, generators=None, prompts=None, comparable=False, margin=0.5).measure(
+        np.ones((1, N))
+    )
     assert found["srocc"] < 0
     assert found["plcc_fitted"] == pytest.approx(_agree().figures["plcc_fitted"].value, abs=1e-4)
 
@@ -254,23 +271,20 @@ def test_parts_are_those_of_the_plain_functions():
 def test_every_sample_equals_a_plain_loop():
     """All statistics of all parts, on every sample, by SciPy on the sample's own rows."""
     x, y = np.round(X * 2) / 2, Y  # many ties
-    predictor = Predictor(
-        x, y, generators=GENERATORS, prompts=PROMPTS, comparable=True, margin=0.5
-    )
+    predictor = Predictor(x, y, generators=GENERATORS, prompts=PROMPTS, comparable=True, margin=0.5)
     for batch in bootstrap_samples(PROMPTS, draws=20):
         found = predictor.measure(batch, each_generator=True)
         for sample, times in enumerate(batch.astype(int)):
             rows = np.repeat(np.arange(N), times)
             a, b = x[rows], y[rows]
             expected = {
-                "srocc": stats.spearmanr(a, b).statistic, "plcc": stats.pearsonr(a, b).statistic,
+                "srocc": stats.spearmanr(a, b).statistic,
+                "plcc": stats.pearsonr(a, b).statistic,
                 "krocc": stats.kendalltau(a, b).statistic,
                 "rmse": np.sqrt(np.mean((a - b) ** 2)),
                 "within_generators/srocc": metrics.within_group_srocc(a, b, GENERATORS[rows]),
             }
-            means = [
-                [v[GENERATORS[rows] == g].mean() for g in range(4)] for v in (a, b)
-            ]
+            means = [[v[GENERATORS[rows] == g].mean() for g in range(4)] for v in (a, b)]
             expected["between_generators/krocc"] = stats.kendalltau(*means).statistic
             expected["between_generators/srocc"] = stats.spearmanr(*means).statistic
             expected["generator/2/prediction"] = means[0][2]

@@ -9,13 +9,13 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from aigveval.inference import assessor as assess
-from aigveval.inference.assessor import Assessor
 from aigveval.cli.app import app
 from aigveval.errors import InputError
 from aigveval.evaluation.figures import Sampling
-from aigveval.evaluation.ratings import RatedClip
 from aigveval.evaluation.leaderboard import _letters, generators_of_folders, rank
+from aigveval.evaluation.ratings import RatedClip
+from aigveval.inference import assessor as assess
+from aigveval.inference.assessor import Assessor
 from aigveval.reports.tables import board_tables
 
 from ..engines import TextEngine
@@ -26,10 +26,15 @@ def _entries(prompts: int = 20, **shifts: float) -> list[RatedClip]:
     easy = random.normal(0, 0.5, prompts)
     return [
         RatedClip(
-            row=1, video=f"{name}/{p}.mp4", path=Path(f"{name}/{p}.mp4"), prompt=f"prompt {p}",
-            generator=name, scores={"overall": 3.0 + shift + easy[p] + random.normal(0, 0.1)},
+            row=1,
+            video=f"{name}/{p}.mp4",
+            path=Path(f"{name}/{p}.mp4"),
+            prompt=f"prompt {p}",
+            generator=name,
+            scores={"overall": 3.0 + shift + easy[p] + random.normal(0, 0.1)},
         )
-        for name, shift in shifts.items() for p in range(prompts)
+        for name, shift in shifts.items()
+        for p in range(prompts)
     ]
 
 
@@ -59,9 +64,16 @@ def test_three_prompts_do_not_make_everything_significant():
     ]
 
 
-@pytest.mark.parametrize("differ", [
-    set(), {(0, 2)}, {(0, 1), (0, 2), (1, 2)}, {(0, 3), (1, 3), (0, 2)}, {(0, 1), (2, 3), (0, 3)},
-])
+@pytest.mark.parametrize(
+    "differ",
+    [
+        set(),
+        {(0, 2)},
+        {(0, 1), (0, 2), (1, 2)},
+        {(0, 3), (1, 3), (0, 2)},
+        {(0, 1), (2, 3), (0, 3)},
+    ],
+)
 def test_letters_are_shared_exactly_where_there_is_no_difference(differ):
     letters = _letters(4, differ)
     for pair in itertools.combinations(range(4), 2):
@@ -90,10 +102,17 @@ def test_folders_name_generators():
         generators_of_folders([entry("x/c.mp4"), entry("x/d.mp4")])
 
 
-@pytest.mark.parametrize("entries, options, message", [
-    (_entries(a=0.0), {}, "a leaderboard needs two generators, got a"),
-    (_entries(a=0.0, b=0.0), {"by": "motion"}, "no clip has the score 'motion', there are overall"),
-])
+@pytest.mark.parametrize(
+    "entries, options, message",
+    [
+        (_entries(a=0.0), {}, "a leaderboard needs two generators, got a"),
+        (
+            _entries(a=0.0, b=0.0),
+            {"by": "motion"},
+            "no clip has the score 'motion', there are overall",
+        ),
+    ],
+)
 def test_what_cannot_be_ranked(entries, options, message):
     with pytest.raises(InputError) as error:
         rank(entries, **options)
@@ -103,8 +122,11 @@ def test_what_cannot_be_ranked(entries, options, message):
 def test_command_on_folders_scores_them_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine = TextEngine()
-    monkeypatch.setattr(assess, "load", lambda model, *, device, dtype, **options: Assessor(
-        engine, name=model, **options))
+    monkeypatch.setattr(
+        assess,
+        "load",
+        lambda model, *, device, dtype, **options: Assessor(engine, name=model, **options),
+    )
     for generator, scores in (("low", (1.0, 2.0, 2.5)), ("high", (4.0, 4.5, 5.0))):
         Path("g", generator).mkdir(parents=True)
         for index, score in enumerate(scores):
@@ -117,7 +139,8 @@ def test_command_on_folders_scores_them_once(tmp_path, monkeypatch):
         assert sum(map(len, engine.batches)) == computed
     places = json.loads(Path("l.json").read_text())["places"]
     assert [(p["generator"], p["clips"], p["failed"]) for p in places] == [
-        ("high", 3, 0), ("low", 3, 1)
+        ("high", 3, 0),
+        ("low", 3, 1),
     ]
     assert Path("l.html").stat().st_size > 10_000
 

@@ -37,7 +37,8 @@ def test_zip_has_names_in_order_and_the_readme(folder):
     with zipfile.ZipFile("submission.zip") as archive:
         assert archive.namelist() == ["output.json", "readme.txt"]
         assert json.loads(archive.read("output.json")) == [
-            {"video": "b.mp4", "predict_score": 1.0}, {"video": "a.mp4", "predict_score": 3.25},
+            {"video": "b.mp4", "predict_score": 1.0},
+            {"video": "a.mp4", "predict_score": 3.25},
             {"video": "c.mp4", "predict_score": 4.5},
         ]
         assert archive.read("readme.txt").decode() == (
@@ -83,13 +84,19 @@ def test_runtime_and_model_come_from_results(folder):
     assert "model lite" in result.output
 
 
-@pytest.mark.parametrize("options, message", [
-    ([], "does not tell the runtime"),
-    (["--runtime", "0", "--description", "x"], "the runtime must be above 0 seconds, got 0"),
-    (["--runtime", "1"], "does not tell the model"),
-    (["--runtime", "1", "--description", "x", "--out", "s.tar"], "s.tar: a submission is a .zip"),
-    (["--runtime", "1", "--description", "x", "--score", "beauty"], "'beauty' is no score"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "does not tell the runtime"),
+        (["--runtime", "0", "--description", "x"], "the runtime must be above 0 seconds, got 0"),
+        (["--runtime", "1"], "does not tell the model"),
+        (
+            ["--runtime", "1", "--description", "x", "--out", "s.tar"],
+            "s.tar: a submission is a .zip",
+        ),
+        (["--runtime", "1", "--description", "x", "--score", "beauty"], "'beauty' is no score"),
+    ],
+)
 def test_what_is_lacking_is_said_in_a_line(folder, options, message):
     Path("p.json").write_text(json.dumps(_rows(a=3.0, b=2.0, c=1.0)))
     command = ["submit", "p.json", "names.txt", "--hardware", "cpu", "--extra-data", *options]

@@ -22,8 +22,15 @@ class MeanColour(Encoder):
     def __init__(self, name: str = "mean_colour", *, stream: str = "fast", scale: float = 1.0):
         super().__init__()
         self.spec = EncoderSpec(
-            name=name, dimension="technical", num_tokens=2, dim=3, stream=stream, size=8,
-            mean=(0.0,) * 3, std=(255.0,) * 3, time_steps=2,
+            name=name,
+            dimension="technical",
+            num_tokens=2,
+            dim=3,
+            stream=stream,
+            size=8,
+            mean=(0.0,) * 3,
+            std=(255.0,) * 3,
+            time_steps=2,
         )
         self.scale = scale
         self.batches: list[int] = []
@@ -155,9 +162,7 @@ def test_bad_files_become_error_rows(tmp_path, videos):
     url = "https://example.com/a.mp4"
     bad = [empty, text, folder, tmp_path / "absent.mp4", url]
     cache = FeatureCache(tmp_path / "cache")
-    report = extract(
-        [videos[0], *bad, videos[1]], [MeanColour()], cache, workers=2, progress=False
-    )
+    report = extract([videos[0], *bad, videos[1]], [MeanColour()], cache, workers=2, progress=False)
     assert set(report.digests) == {str(videos[0]), str(videos[1])}
     assert set(report.errors) == {str(path) for path in bad}
     for path, line in report.errors.items():

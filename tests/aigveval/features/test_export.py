@@ -19,13 +19,18 @@ from aigveval.features import export as features_module
 from aigveval.model.precision import find_device
 from encoders import create_encoder, registry
 from encoders.video import read_views
-from tests import media
 
 from ..tiny_llm import MeanColour
+from tests import media
 
 FLOW = {"name": "motion_mean", "dimension": "motion", "num_tokens": 4, "dim": 5}
-LOOK = {"name": "semantic_mean", "dimension": "semantic", "num_tokens": 3, "dim": 7,
-        "reads_text": True}
+LOOK = {
+    "name": "semantic_mean",
+    "dimension": "semantic",
+    "num_tokens": 3,
+    "dim": 7,
+    "reads_text": True,
+}
 
 
 class Nan(MeanColour):
@@ -42,7 +47,8 @@ class Nan(MeanColour):
 def work(monkeypatch, tmp_path):
     """Two small encoders, and three videos with prompts in the current folder."""
     made = {
-        "motion_mean": lambda: MeanColour(**FLOW), "semantic_mean": lambda: MeanColour(**LOOK),
+        "motion_mean": lambda: MeanColour(**FLOW),
+        "semantic_mean": lambda: MeanColour(**LOOK),
         "motion_nan": lambda: Nan(**{**FLOW, "name": "motion_nan"}),
     }
     monkeypatch.setattr(registry, "_registered", made)
@@ -95,8 +101,19 @@ def expected(video, prompt, *names):
 
 @pytest.mark.parametrize("kind", ["safetensors", "arrow"])
 def test_tokens_are_those_of_the_encoders(kind):
-    result = run("v", "--encoder", "motion=mean", "--encoder", "semantic_mean",
-                 "--prompts", "p.json", "--out", "out", "--format", kind)
+    result = run(
+        "v",
+        "--encoder",
+        "motion=mean",
+        "--encoder",
+        "semantic_mean",
+        "--prompts",
+        "p.json",
+        "--out",
+        "out",
+        "--format",
+        kind,
+    )
     assert result.stdout == "features of 3 of 3 videos are in out\n"
     found = tokens_of()
     assert list(found) == [("v/a.mp4", "A"), ("v/b.mp4", "a longer one"), ("v/c.mp4", None)]
@@ -112,14 +129,19 @@ def test_the_folder_says_what_made_it():
     run("v/a.mp4", "--encoder", "motion_mean", "--prompt", "P", "--out", "out")
     about = json.loads(Path("out/encoders.json").read_text())
     encoder = create_encoder("motion_mean")
-    assert about["encoders"] == {"motion_mean": {
-        "fingerprint": encoder.fingerprint(), "options": encoder.options(),
-        "spec": encoder.spec.to_dict(),
-    }}
+    assert about["encoders"] == {
+        "motion_mean": {
+            "fingerprint": encoder.fingerprint(),
+            "options": encoder.options(),
+            "spec": encoder.spec.to_dict(),
+        }
+    }
     (row,) = index().values()
     with safe_open(Path("out", row["file"]), "pt") as file:
         assert file.metadata() == {
-            "video": "v/a.mp4", "prompt": "P", "motion_mean": encoder.fingerprint(),
+            "video": "v/a.mp4",
+            "prompt": "P",
+            "motion_mean": encoder.fingerprint(),
         }
     assert Path(row["file"]).name.startswith("a-") and row["seconds"] > 0
 
@@ -139,8 +161,9 @@ def test_arrow_files_are_read_as_data_sets_by_others():
 
 
 def test_a_video_with_two_prompts_is_two_rows():
-    Path("p.jsonl").write_text('{"video": "v/a.mp4", "prompt": "x"}\n'
-                               '{"video": "v/a.mp4", "prompt": "xyz"}\n')
+    Path("p.jsonl").write_text(
+        '{"video": "v/a.mp4", "prompt": "x"}\n{"video": "v/a.mp4", "prompt": "xyz"}\n'
+    )
     run("--prompts", "p.jsonl", "--encoder", "semantic_mean", "--out", "out")
     first, second = (value["semantic_mean"] for value in tokens_of().values())
     assert torch.allclose(second - first, torch.tensor(2.0))  # the longer prompt
@@ -154,7 +177,8 @@ def test_a_video_that_fails_is_a_row_and_the_others_go_on():
     assert list(errors) == ["v/a.mp4", "v/b.mp4", "v/c.mp4", "v/gone.mp4"]
     assert errors["v/gone.mp4"] == "no such file" and "not a readable video" in errors["v/b.mp4"]
     assert [line.split(":")[1] for line in result.stderr.splitlines()] == [
-        " v/b.mp4", " v/gone.mp4",
+        " v/b.mp4",
+        " v/gone.mp4",
     ]
     assert set(tokens_of()) == {("v/a.mp4", None), ("v/c.mp4", None)}
 
@@ -162,7 +186,9 @@ def test_a_video_that_fails_is_a_row_and_the_others_go_on():
 def test_tokens_that_are_not_finite_are_an_error():
     run("v", "--encoder", "motion_nan", "--out", "out", code=1)
     assert [row["error"] for row in index().values()] == [
-        None, "ValueError: motion_nan gave tokens that are not finite", None,
+        None,
+        "ValueError: motion_nan gave tokens that are not finite",
+        None,
     ]
 
 
@@ -175,8 +201,11 @@ def test_going_on_encodes_what_is_missing_or_failed(kind, monkeypatch):
     kept = tokens_of()
     Path("v/b.mp4").write_bytes(good)
     read = []
-    monkeypatch.setattr(features_module, "read_views",
-                        lambda path, *rest: read.append(str(path)) or read_views(path, *rest))
+    monkeypatch.setattr(
+        features_module,
+        "read_views",
+        lambda path, *rest: read.append(str(path)) or read_views(path, *rest),
+    )
     result = run("v", *options, "--resume")
     assert result.stderr == "1 of 3 videos are already in out\n"
     assert sorted(read) == ["v/a.mp4", "v/b.mp4"]
@@ -184,9 +213,7 @@ def test_going_on_encodes_what_is_missing_or_failed(kind, monkeypatch):
     assert index()["v/gone.mp4", None]["error"] == "no such file"  # not asked for this time
     found = tokens_of()
     assert set(found) == {(f"v/{name}.mp4", None) for name in "abc"}
-    assert torch.equal(
-        found["v/c.mp4", None]["motion_mean"], kept["v/c.mp4", None]["motion_mean"]
-    )
+    assert torch.equal(found["v/c.mp4", None]["motion_mean"], kept["v/c.mp4", None]["motion_mean"])
 
 
 def test_a_killed_run_goes_on(monkeypatch):
@@ -196,7 +223,7 @@ def test_a_killed_run_goes_on(monkeypatch):
     run("v", *options)
     assert len(os.listdir("out/tokens")) == 3
     text = Path("out/index.jsonl").read_text()
-    Path("out/index.jsonl").write_text(text[:text.rindex("\n", 0, -1) + 20])
+    Path("out/index.jsonl").write_text(text[: text.rindex("\n", 0, -1) + 20])
     result = run("v", *options, "--resume")
     assert result.stderr == "2 of 3 videos are already in out\n"
     assert len(os.listdir("out/tokens")) == 3 and len(tokens_of()) == 3
@@ -211,12 +238,20 @@ def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
 
     monkeypatch.setattr(features_module, "read_views", read)
     monkeypatch.setattr("sys.argv", ["aigveval", "features", "v", "--out", "out"])
-    result = run("v", "--encoder", "motion_mean", "--out", "out", "--format", "arrow",
-                 "--workers", "1", code=130)
-    assert result.stdout == "features of 2 of 3 videos are in out\n"
-    assert result.stderr == (
-        "interrupted; go on with: aigveval features v --out out --resume\n"
+    result = run(
+        "v",
+        "--encoder",
+        "motion_mean",
+        "--out",
+        "out",
+        "--format",
+        "arrow",
+        "--workers",
+        "1",
+        code=130,
     )
+    assert result.stdout == "features of 2 of 3 videos are in out\n"
+    assert result.stderr == ("interrupted; go on with: aigveval features v --out out --resume\n")
     assert len(tokens_of()) == 2
 
 
@@ -226,22 +261,37 @@ def test_a_folder_of_other_features_is_left_alone():
     prints = {name: create_encoder(name).fingerprint() for name in ("motion_mean", "semantic_mean")}
     for extra, message in {
         ("--encoder", "motion_mean"): "out holds features already; go on there with --resume, or "
-                                      "choose another folder",
-        ("--encoder", "semantic_mean", "--resume"):
-            f"out holds safetensors features of motion_mean ({prints['motion_mean']}); choose "
-            f"another folder for safetensors features of semantic_mean ({prints['semantic_mean']})",
+        "choose another folder",
+        (
+            "--encoder",
+            "semantic_mean",
+            "--resume",
+        ): f"out holds safetensors features of motion_mean ({prints['motion_mean']}); choose "
+        f"another folder for safetensors features of semantic_mean ({prints['semantic_mean']})",
     }.items():
         result = run("v", *extra, "--out", "out", code=2)
         assert result.stderr == f"error: {message}\n"
         assert before == {path: path.read_bytes() for path in before}
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda: Path("out/encoders.json").write_text("[]"), "out: not a folder of features that can"),
-    (lambda: Path("out/index.jsonl").unlink(), "out: not a folder of features that can go on: "),
-    (lambda: Path("out/index.jsonl").write_text("{}\n"), "out: not a folder of features that can"),
-    (lambda: (shutil.rmtree("out"), Path("out").write_text("")), "out: cannot be written: "),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (
+            lambda: Path("out/encoders.json").write_text("[]"),
+            "out: not a folder of features that can",
+        ),
+        (
+            lambda: Path("out/index.jsonl").unlink(),
+            "out: not a folder of features that can go on: ",
+        ),
+        (
+            lambda: Path("out/index.jsonl").write_text("{}\n"),
+            "out: not a folder of features that can",
+        ),
+        (lambda: (shutil.rmtree("out"), Path("out").write_text("")), "out: cannot be written: "),
+    ],
+)
 def test_a_folder_that_cannot_be_used_is_named(damage, message):
     run("v/a.mp4", "--encoder", "motion_mean", "--out", "out")
     damage()
@@ -250,13 +300,21 @@ def test_a_folder_that_cannot_be_used_is_named(damage, message):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--encoder", "mean", "v"], "'mean' can be motion_mean or semantic_mean; give the full name"),
-    (["--encoder", "motion_mean", "--encoder", "motion=mean", "v"],
-     "an encoder is named twice; each DIR holds one version of it"),
-    (["--encoder", "motion_mean"], "nothing to encode: name videos, folders or patterns"),
-    (["--encoder", "motion_mean", "v", "--device", "abacus"], "no device 'abacus' here; "),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--encoder", "mean", "v"],
+            "'mean' can be motion_mean or semantic_mean; give the full name",
+        ),
+        (
+            ["--encoder", "motion_mean", "--encoder", "motion=mean", "v"],
+            "an encoder is named twice; each DIR holds one version of it",
+        ),
+        (["--encoder", "motion_mean"], "nothing to encode: name videos, folders or patterns"),
+        (["--encoder", "motion_mean", "v", "--device", "abacus"], "no device 'abacus' here; "),
+    ],
+)
 def test_a_command_that_cannot_be_carried_out_is_one_line(arguments, message):
     result = run(*arguments, "--out", "out", code=2)
     assert result.stderr.startswith(f"error: {message}")

@@ -12,18 +12,20 @@ from huggingface_hub import HfApi, ModelCard
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from aigveval.hub import publish as hub, model_card
-from aigveval.model.checkpoint import CHECKPOINTS
 from aigveval.cli.app import app
 from aigveval.errors import InputError
-from aigveval.evaluation.figures import Sampling
 from aigveval.evaluation.evaluate import evaluate
-from aigveval.reports.tables import write_tables
+from aigveval.evaluation.figures import Sampling
+from aigveval.hub import model_card
+from aigveval.hub import publish as hub
 from aigveval.hub.publish import CheckpointError, HubError, stage
+from aigveval.model.checkpoint import CHECKPOINTS
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
+from aigveval.reports.tables import write_tables
 from encoders.clip_towers import DEFAULT_MODEL
 from encoders.weights import WHEELS
+
 from tests.aigveval.tiny_llm import make_batch, make_encoders, make_llm, make_model, make_tokenizer
 
 LITE = CHECKPOINTS / "lite"
@@ -78,8 +80,9 @@ def evaluation_file(folder):
     for name, column in (("predictions.csv", 1), ("ratings.csv", 2)):
         lines = [",".join((row.split(",")[0], row.split(",")[column])) for row in rows]
         (folder / name).write_text("\n".join(["video,technical", *lines]) + "\n")
-    found = evaluate(folder / "predictions.csv", folder / "ratings.csv",
-                     sampling=Sampling(draws=50))
+    found = evaluate(
+        folder / "predictions.csv", folder / "ratings.csv", sampling=Sampling(draws=50)
+    )
     write_tables(folder / "evaluation.json", [], found.to_dict())
     return folder / "evaluation.json", found
 
@@ -177,7 +180,10 @@ def test_licence_and_source_of_every_wheel(lite_card):
 def test_papers_loading_lora_and_the_makers_notes(lite_card):
     _, text = lite_card
     for said in (
-        "arXiv:2506.04715", "arXiv:2511.18825", 'aigveval.load("me/lite")', "--model me/lite",
+        "arXiv:2506.04715",
+        "arXiv:2511.18825",
+        'aigveval.load("me/lite")',
+        "--model me/lite",
         "LoRA: rank 8, alpha 16, on `q_proj`, `v_proj`, `o_proj`, `down_proj`.",
         "weak on actions",
     ):
@@ -192,17 +198,26 @@ def test_trained_by_fit_is_told(tmp_path):
     run_folder = tmp_path / "runs/mine"
     history = [
         {"step": 4, "eval_ratings_srocc_motion": 0.1, "eval_srocc": 0.1},
-        {"step": 8, "eval_ratings_srocc_motion": 0.5, "eval_ratings_plcc_motion": 0.25,
-         "eval_srocc": 0.5},
+        {
+            "step": 8,
+            "eval_ratings_srocc_motion": 0.5,
+            "eval_ratings_plcc_motion": 0.25,
+            "eval_srocc": 0.5,
+        },
         {"step": 12, "eval_ratings_srocc_motion": 0.3, "eval_srocc": 0.3},
     ]
     for step in (8, 12):
         (run_folder / f"checkpoint-{step}").mkdir(parents=True)
         state = {"best_global_step": 8, "log_history": history[: step // 4]}
         (run_folder / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps(state))
-    config = {"train": ["/home/me/ratings_train.csv", "lab/videos/small:train"], "epochs": 3,
-              "max_steps": None, "valid": ["/home/me/ratings.csv"],
-              "base": "/home/me/lite", "loss": {"level": 1.0}}
+    config = {
+        "train": ["/home/me/ratings_train.csv", "lab/videos/small:train"],
+        "epochs": 3,
+        "max_steps": None,
+        "valid": ["/home/me/ratings.csv"],
+        "base": "/home/me/lite",
+        "loss": {"level": 1.0},
+    }
     (run_folder / "fit.json").write_text(json.dumps(config))
     model = run_folder / "model"
     model.mkdir()
@@ -213,8 +228,10 @@ def test_trained_by_fit_is_told(tmp_path):
     assert facts["datasets"] == ["lab/videos"] and "license" not in facts
     assert "model-index" not in facts  # validation had a say in the training
     assert "- ratings of our own \\| CC0\n" in text
-    assert ("on ratings_train.csv, lab/videos/small:train, validated on ratings.csv, "
-            "starting from lite." in text)
+    assert (
+        "on ratings_train.csv, lab/videos/small:train, validated on ratings.csv, "
+        "starting from lite." in text
+    )
     assert '- Options: `epochs` 3, `loss` {"level": 1.0}.' in text
     assert "| SROCC | 0.50 |" in text and "| PLCC | 0.25 |" in text
     assert "has not stated their licence" in text
@@ -270,10 +287,13 @@ def test_a_vision_language_model_is_refused_in_one_line(tmp_path):
 def test_licences_of_a_preset(preset):
     options = read_preset(preset)
     entries = [{"name": e} if isinstance(e, str) else e for e in options["encoders"]]
-    config = {"llm": options["llm"], "encoders": [
-        {"options": {}, "dimension": "motion", "num_tokens": 1, "dim": 1, **entry}
-        for entry in entries
-    ]}
+    config = {
+        "llm": options["llm"],
+        "encoders": [
+            {"options": {}, "dimension": "motion", "num_tokens": 1, "dim": 1, **entry}
+            for entry in entries
+        ],
+    }
     for entry in config["encoders"]:
         if entry["name"] == "semantic_clip":  # as the encoder's `options()` gives them
             entry["options"] = {"model": DEFAULT_MODEL, "weights": None}
@@ -281,13 +301,16 @@ def test_licences_of_a_preset(preset):
     assert found == [(part.name, part.licence) for part in parts_of(preset)]
 
 
-@pytest.mark.parametrize("name, options", [
-    ("semantic_clip", {"model": "ViT-B-16", "weights": "laion2b_s34b_b88k"}),
-    ("technical_timm", {"model": "resnet50"}),
-    ("technical_pyiqa", {"metrics": ["piqe"]}),
-    ("motion_flow", {"flow": "raft_small"}),
-    ("technical_mine", {}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("semantic_clip", {"model": "ViT-B-16", "weights": "laion2b_s34b_b88k"}),
+        ("technical_timm", {"model": "resnet50"}),
+        ("technical_pyiqa", {"metrics": ["piqe"]}),
+        ("motion_flow", {"flow": "raft_small"}),
+        ("technical_mine", {}),
+    ],
+)
 def test_no_licence_is_claimed_for_weights_that_we_do_not_know(name, options):
     entry = {"name": name, "options": options, "dimension": "motion", "num_tokens": 1, "dim": 1}
     llm, part = model_card.find_parts({"llm": "lab/llm", "encoders": [entry]})
@@ -352,11 +375,14 @@ def test_command_uploads(remote):
     assert remote.calls[0][2]["private"] is True and remote.calls[1][2]["revision"] == "refs/pr/1"
 
 
-@pytest.mark.parametrize("arguments, said, code", [
-    (["lite", "lite"], "a repository of the Hub is OWNER/NAME, got 'lite'", 2),
-    (["nothing", "me/x"], "no model 'nothing'", 2),
-    (["me/x", "me/y"], "me/x: no folder on this machine", 2),
-])
+@pytest.mark.parametrize(
+    "arguments, said, code",
+    [
+        (["lite", "lite"], "a repository of the Hub is OWNER/NAME, got 'lite'", 2),
+        (["nothing", "me/x"], "no model 'nothing'", 2),
+        (["me/x", "me/y"], "me/x: no folder on this machine", 2),
+    ],
+)
 def test_command_errors(remote, arguments, said, code):
     assert run(*arguments, code=code).startswith(f"error: {said}")
     assert not remote.calls

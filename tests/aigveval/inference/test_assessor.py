@@ -13,12 +13,12 @@ import torch
 
 import aigveval
 from aigveval.assessment import SCORE_FIELDS, Score
+from aigveval.batching import run_batches
 from aigveval.errors import ModelError
 from aigveval.inference.assessor import Assessor, load
-from aigveval.batching import run_batches
-from aigveval.model.precision import find_device
 from aigveval.model import checkpoint
 from aigveval.model.checkpoint import open_checkpoint
+from aigveval.model.precision import find_device
 from encoders.video import VideoError
 
 from ..engines import TextEngine, tiny_assessor
@@ -62,12 +62,15 @@ class TestScoreMany:
         rows = list(assessor.score_many(clips(folder)))
         assert [row.video for row in rows] == [str(path) for path in clips(folder)]
         assert [index for index, row in enumerate(rows) if row.error] == [where]
-        assert rows[where].error == {
-            "unreadable": "not a video",
-            "bug": "RuntimeError: a bug with two lines",
-            "poison": "ValueError: a clip that spoils its batch",
-            "single poison": "ValueError: only this one",
-        }[content]
+        assert (
+            rows[where].error
+            == {
+                "unreadable": "not a video",
+                "bug": "RuntimeError: a bug with two lines",
+                "poison": "ValueError: a clip that spoils its batch",
+                "single poison": "ValueError: only this one",
+            }[content]
+        )
         assert rows[where].overall is None
 
     def test_all_bad(self, assessor, folder):
@@ -160,8 +163,9 @@ class TestScore:
             assessor.score("gone.mp4")
 
     def test_a_url_raises(self, assessor):
-        url, reason = "https://example.com/a.mp4", (
-            "a URL, and files are needed: download it and give its path"
+        url, reason = (
+            "https://example.com/a.mp4",
+            ("a URL, and files are needed: download it and give its path"),
         )
         for given in (url, Path(url)):
             with pytest.raises(VideoError) as caught:
@@ -227,7 +231,9 @@ class TestTinyModel:
         monkeypatch.setattr(tiny.engine.model, "encode", encode)
         rows = list(tiny.score_many(items[:3]))
         assert [row.error for row in rows] == [
-            None, "ValueError: score must be finite and in 1..5, got nan", None,
+            None,
+            "ValueError: score must be finite and in 1..5, got nan",
+            None,
         ]
 
     def test_needs_no_gradients(self, tiny, items):

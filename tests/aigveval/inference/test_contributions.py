@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from aigveval.model.config import AIGVEvalConfig
+from aigveval.assessment import Contributions
 from aigveval.inference.explain import contributions_of
+from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.assessment import Contributions
 from prompts import SCORES
 
 from ..engines import tiny_assessor
@@ -23,7 +23,7 @@ def with_mean(model, features, dimensions):
         stop = start + entry["num_tokens"]
         if entry["dimension"] in dimensions:
             mean = model.model.projectors[entry["name"]].mean
-            features[:, start:stop, :entry["dim"]] = mean
+            features[:, start:stop, : entry["dim"]] = mean
         start = stop
     return features
 
@@ -37,7 +37,8 @@ def test_contributions_by_hand_and_in_one_batch(monkeypatch):
     calls = []
     real = AIGVEvalModel.forward
     monkeypatch.setattr(
-        AIGVEvalModel, "forward",
+        AIGVEvalModel,
+        "forward",
         lambda self, **inputs: calls.append(len(inputs["features"])) or real(self, **inputs),
     )
     with torch.inference_mode():
@@ -79,7 +80,8 @@ def test_no_contribution_of_a_dimension_without_encoder():
         (moved,) = contributions_of(model, batch, model.score(**batch).scores)
     assert moved.motion is None and moved.technical is not None
     assert moved.to_dict()["motion"] is None and moved.sum == pytest.approx(
-        moved.technical + moved.semantic, abs=1e-5)
+        moved.technical + moved.semantic, abs=1e-5
+    )
 
 
 def test_contributions_are_validated():

@@ -7,13 +7,14 @@ import torch
 from typer.testing import CliRunner
 
 import aigveval
-from aigveval.inference.assessor import load
-from aigveval.errors import ModelError
 from aigveval.cli.app import app
+from aigveval.errors import ModelError
+from aigveval.inference.assessor import load
+from aigveval.inference.timeline import make_timeline
 from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
-from aigveval.inference.timeline import make_timeline
 from prompts import render_levels
+
 from tests.aigveval.tiny_vlm import FRAMES, make_vlm_model, save_vlm
 from tests.media import write_video
 
@@ -58,8 +59,18 @@ def test_load_finds_the_kind_of_model_by_its_config(folder, clips, tmp_path):
 
 def test_the_command_scores_and_explains(folder, clips, tmp_path):
     out = tmp_path / "out.jsonl"
-    given = ["score", *map(str, clips), "--prompt", PROMPT, "--model", str(folder),
-             "--out", str(out), "--batch-size", "2"]
+    given = [
+        "score",
+        *map(str, clips),
+        "--prompt",
+        PROMPT,
+        "--model",
+        str(folder),
+        "--out",
+        str(out),
+        "--batch-size",
+        "2",
+    ]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
     plain = [json.loads(line) for line in out.read_text().splitlines()]
@@ -73,10 +84,18 @@ def test_the_command_scores_and_explains(folder, clips, tmp_path):
 
 
 def test_contributions_are_refused_in_one_line(folder, clips, tmp_path):
-    result = CliRunner().invoke(app, [
-        "score", str(clips[0]), "--model", str(folder), "--contributions",
-        "--out", str(tmp_path / "out.jsonl"),
-    ])
+    result = CliRunner().invoke(
+        app,
+        [
+            "score",
+            str(clips[0]),
+            "--model",
+            str(folder),
+            "--contributions",
+            "--out",
+            str(tmp_path / "out.jsonl"),
+        ],
+    )
     assert result.exit_code == 2
     assert result.stderr == (
         f"error: {folder}: a vision-language model has no contributions: what it sees is not told "
@@ -90,9 +109,17 @@ def test_a_missing_vision_language_model_is_one_line(folder, clips, tmp_path, mo
     moved.mkdir()
     (moved / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     (moved / "config.json").write_text(json.dumps({**config, "vlm": "Qwen/Qwen3-VL-8B-Instruct"}))
-    result = CliRunner().invoke(app, [
-        "score", str(clips[0]), "--model", str(moved), "--out", str(tmp_path / "out.jsonl"),
-    ])
+    result = CliRunner().invoke(
+        app,
+        [
+            "score",
+            str(clips[0]),
+            "--model",
+            str(moved),
+            "--out",
+            str(tmp_path / "out.jsonl"),
+        ],
+    )
     assert result.exit_code != 0 and len(result.stderr.splitlines()) == 1
     assert "Qwen/Qwen3-VL-8B-Instruct: the vision-language model is not on this machine" in (
         result.stderr
@@ -115,7 +142,8 @@ def test_an_answer_goes_on_from_the_cache_of_the_scoring_pass(clips):
         if not use_cache:
             writer._cache = None
         texts[use_cache] = [
-            one.text for rows in ([0, 1, 2], [2], [1, 0])
+            one.text
+            for rows in ([0, 1, 2], [2], [1, 0])
             for one in writer.write(rows, max_new_tokens=12)
         ]
     assert texts[True] == texts[False]

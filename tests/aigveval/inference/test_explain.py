@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
 from aigveval.errors import ModelError
-from aigveval.inference import assessor as assess, explain
+from aigveval.inference import assessor as assess
+from aigveval.inference import explain
 from aigveval.inference.assessor import Assessor
 from aigveval.inference.explain import read_answer
 from aigveval.model.config import AIGVEvalConfig
@@ -20,10 +21,10 @@ from aigveval.reports.results import read_results
 from encoders.video import VideoError
 from prompts import Defect
 from prompts.rubric import LEVELS
-from tests.media import write_video
 
 from ..engines import TextEngine, fake_load, tiny_assessor
 from ..tiny_llm import make_model, make_tokenizer
+from tests.media import write_video
 
 GOOD = (
     "Technical: heavy blocks break up the picture.\n"
@@ -64,10 +65,14 @@ class TestReadAnswer:
             (HEAD + GOOD.format("2.4 4.6 4.3 3.2"), []),
             (HEAD + GOOD.format("6.8 4.0 4.3 3.2"), ["score_out_of_range"]),
             (HEAD + GOOD.format("1.8 4.0 4.3"), ["malformed_score"]),
-            (HEAD + GOOD.replace("shake 1", "wobble 1").format(NUMBERS),
-             ["unknown_defect", "text_contradicts_defects"]),
-            (HEAD + GOOD.replace("2.0-5.0", "2.0-15.0").format(NUMBERS),
-             ["time_beyond_clip", "text_contradicts_defects"]),
+            (
+                HEAD + GOOD.replace("shake 1", "wobble 1").format(NUMBERS),
+                ["unknown_defect", "text_contradicts_defects"],
+            ),
+            (
+                HEAD + GOOD.replace("2.0-5.0", "2.0-15.0").format(NUMBERS),
+                ["time_beyond_clip", "text_contradicts_defects"],
+            ),
             (HEAD, ["missing_line"] * 5),
             (HEAD + "la " * 3000, ["too_long", "unfinished"] + ["missing_line"] * 5),
         ],
@@ -90,7 +95,8 @@ class TestReadAnswer:
     def test_nothing_is_said_of_a_dimension_without_score(self):
         slots = {name: score for name, score in SLOTS.items() if name != "semantic"}
         text = HEAD.replace("Text-video alignment: good\n", "") + GOOD.replace(
-            "blocking 4;", "blocking 4; wrong count 3;").format("1.8 4.0 4.3 3.2")
+            "blocking 4;", "blocking 4; wrong count 3;"
+        ).format("1.8 4.0 4.3 3.2")
         answer = read(text, scores=slots)
         assert "semantic" not in answer.reasoning and "semantic" not in answer.scores
         assert [defect.name for defect in answer.defects] == ["blocking", "shake"]
@@ -115,8 +121,11 @@ class ScriptedWriter:
     def write(self, rows, *, max_new_tokens, seed=None):
         type(self).tried.append((list(rows), seed))
         return [
-            Written(text=self.heads[row] + self.script(row, self.heads[row], seed), finished=True,
-                    num_tokens=9)
+            Written(
+                text=self.heads[row] + self.script(row, self.heads[row], seed),
+                finished=True,
+                num_tokens=9,
+            )
             for row in rows
         ]
 
@@ -131,10 +140,18 @@ def writer(monkeypatch):
 
 def agreeing(row, head, seed):
     """An answer that says of each level what is true of it, and no numbers."""
-    tone = {"bad": "unusable", "poor": "weak", "fair": "passable", "good": "solid",
-            "excellent": "flawless"}
-    names = {"Technical quality": "Technical", "Motion quality": "Motion",
-             "Text-video alignment": "Semantic"}
+    tone = {
+        "bad": "unusable",
+        "poor": "weak",
+        "fair": "passable",
+        "good": "solid",
+        "excellent": "flawless",
+    }
+    names = {
+        "Technical quality": "Technical",
+        "Motion quality": "Motion",
+        "Text-video alignment": "Semantic",
+    }
     levels = dict(line.split(": ") for line in head.splitlines())
     lines = [f"{names[name]}: {tone[levels[name]]}." for name in names if name in levels]
     numbers = [
@@ -180,8 +197,12 @@ def test_level_words_are_the_nearest(assessor, videos, writer):
     heads = []
     writer.script = staticmethod(lambda *given: heads.append(given[1]) or agreeing(*given))
     row = assessor.score(videos[0], "a dog")
-    labels = {"Technical quality": "technical", "Motion quality": "motion",
-              "Text-video alignment": "semantic", "Overall quality": "overall"}
+    labels = {
+        "Technical quality": "technical",
+        "Motion quality": "motion",
+        "Text-video alignment": "semantic",
+        "Overall quality": "overall",
+    }
     assert heads[0].endswith("\n") and len(heads) == 1
     for line in heads[0].splitlines():
         label, word = line.split(": ")
@@ -192,6 +213,7 @@ def test_level_words_are_the_nearest(assessor, videos, writer):
 
 def test_a_bad_answer_is_written_again(assessor, videos, writer):
     """Row 1 gets it right on the second try, row 2 never; row 0 is left alone."""
+
     def script(row, head, seed):
         if row == 0 or (row == 1 and seed):
             return agreeing(row, head, seed)
@@ -255,7 +277,8 @@ def test_a_clip_without_numbers_fails_alone(assessor, videos, writer):
     for row, alone in zip([rows[0], rows[2]], expected):
         assert row["explanation"] == alone["explanation"]
         assert row["contributions"].baseline == pytest.approx(
-            alone["contributions"].baseline, abs=2e-5)
+            alone["contributions"].baseline, abs=2e-5
+        )
 
 
 def test_a_broken_video(assessor, tmp_path):
@@ -294,7 +317,12 @@ def test_score_explain(folder, monkeypatch, writer):
         assert set(row["explanation"]) == {"technical", "motion", "semantic"}
         assert row["defects"] == [] and row["problems"] == []
         assert list(row["contributions"]) == [
-            "technical", "motion", "semantic", "sum", "residue", "baseline"
+            "technical",
+            "motion",
+            "semantic",
+            "sum",
+            "residue",
+            "baseline",
         ]
     assert "2 of 2 explanations have no problem; problems: none" in result.stdout
     assert "defects: none" in result.stdout and "without evidence" in result.stdout

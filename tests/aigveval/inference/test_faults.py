@@ -12,29 +12,26 @@ import torch
 from typer.testing import CliRunner
 
 import aigveval
-from aigveval.inference import assessor as assess
 from aigveval import errors, versions
-from aigveval.inference.assessor import Assessor
-from aigveval.errors import ModelError
 from aigveval.batching import run_batches, stop_at_our_fault
 from aigveval.cli.app import app
-from aigveval.errors import AssessmentError
+from aigveval.errors import AssessmentError, ModelError
+from aigveval.inference import assessor as assess
+from aigveval.inference.assessor import Assessor
 from aigveval.reports.results import read_results
 from encoders import registry
 from encoders.video import VideoError
-from tests import media
 
 from ..engines import TextEngine, tiny_assessor
 from ..tiny_llm import MeanColour
+from tests import media
 
 VERSIONS = (
     f"aigveval {aigveval.__version__}, Python {platform.python_version()}, "
     f"torch {version('torch')}, transformers {version('transformers')}"
 )
 CAUSE = "TypeError: got an unexpected keyword argument 'cache'"
-FAULT = (
-    f"; something other than the video is at fault: {CAUSE} ({VERSIONS}); run `aigveval doctor`"
-)
+FAULT = f"; something other than the video is at fault: {CAUSE} ({VERSIONS}); run `aigveval doctor`"
 NEWER = ["av 77.0 (tested up to 18)", "transformers 5.99.0 (tested up to 5.24)"]
 SAYS_NEWER = f"; newer than tested: {NEWER[0]}, {NEWER[1]}"
 OUT_OF_MEMORY = [
@@ -357,7 +354,8 @@ class TestCommands:
         )
         windows = iter([True])  # the windows are scored, the whole is not
         monkeypatch.setattr(
-            tiny.engine, "score_views",
+            tiny.engine,
+            "score_views",
             lambda *batch: score(*batch) if next(windows, False) else [self.engine.error],
         )
         assert self.run("timeline", "clip.mp4", code=2).stderr == (

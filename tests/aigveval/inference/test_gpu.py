@@ -7,23 +7,23 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
+from aigveval.assessment import SCORE_FIELDS
+from aigveval.data.manifest import make_clip
+from aigveval.features.export import FeatureFolder, extract_features
 from aigveval.inference.assessor import Assessor, load
 from aigveval.inference.engine import VlmEngine
 from aigveval.model.config import AIGVEvalConfig
-from aigveval.data.manifest import make_clip
-from aigveval.features.export import FeatureFolder, extract_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.precision import choose_dtype, find_device
 from aigveval.presets import read_catalogue
-from aigveval.assessment import SCORE_FIELDS
 from aigveval.train import fit
 from encoders import create_encoder
-from tests.media import write_video
 
 from ..engines import tiny_assessor
 from ..fit_case import history, run_and_kill
 from ..tiny_llm import make_encoders
 from ..tiny_vlm import make_vlm_model
+from tests.media import write_video
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")
@@ -48,7 +48,8 @@ def furthest(some, others):
     """The largest difference between two lists of rows, in points of the scale."""
     pairs = [
         (getattr(one, name), getattr(other, name))
-        for one, other in zip(some, others, strict=True) for name in SCORE_FIELDS
+        for one, other in zip(some, others, strict=True)
+        for name in SCORE_FIELDS
     ]
     assert all((a is None) == (b is None) for a, b in pairs)
     return max(abs(a.score - b.score) for a, b in pairs if a is not None)
@@ -84,7 +85,9 @@ def test_explanations_and_contributions(items, dtype):
     assert [row.error for row in first] == [None] * len(items)
     for one, other in zip(first, again):  # sampled attempts included
         assert (one.explanation, one.problems, one.contributions) == (
-            other.explanation, other.problems, other.contributions
+            other.explanation,
+            other.problems,
+            other.contributions,
         )
         assert one.problems and one.contributions.technical is not None
 
@@ -137,7 +140,12 @@ def test_the_papers_networks_give_the_same_tokens(name):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_run_of_fit(fit_config, items, bf16):
     config = replace(
-        fit_config, device="auto", bf16=bf16, epochs=2, ema=0.9, gradient_checkpointing=bf16,
+        fit_config,
+        device="auto",
+        bf16=bf16,
+        epochs=2,
+        ema=0.9,
+        gradient_checkpointing=bf16,
         encoders=["technical_sharp", "motion_mixed", "semantic_matching"],
         train_encoders=["motion_mixed"],
     )
@@ -169,18 +177,31 @@ def test_a_run_goes_on_with_its_average(fit_config, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["align_epochs", "learn"])
 def test_projectors_learn_first(fit_config, name):
     config = replace(
-        fit_config, device="auto", epochs=1, max_steps=2,
+        fit_config,
+        device="auto",
+        epochs=1,
+        max_steps=2,
         **({"align_epochs": 2} if name == "align_epochs" else {"learn": "distill"}),
     )
     assert fit.main(config).steps == 2
 
 
-@pytest.mark.parametrize("name, options", [
-    ("motion_slowfast", {"num_frames": 8, "size": 64}),
-    ("technical_fastvqa", {
-        "variant": "kinetics", "num_frames": 8, "segments": 8, "time_steps": 1, "embed_dim": 12,
-    }),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("motion_slowfast", {"num_frames": 8, "size": 64}),
+        (
+            "technical_fastvqa",
+            {
+                "variant": "kinetics",
+                "num_frames": 8,
+                "segments": 8,
+                "time_steps": 1,
+                "embed_dim": 12,
+            },
+        ),
+    ],
+)
 def test_convolutions_have_all_bits_of_float32(name, options):
     """With TF32, which PyTorch allows by default, tokens would differ in the third digit."""
     allowed = torch.backends.cudnn.conv.fp32_precision

@@ -9,18 +9,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from aigveval.inference import assessor as assess
-from aigveval.inference import timeline as module
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
+from aigveval.inference import assessor as assess
+from aigveval.inference import timeline as module
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.timeline import make_timeline, window_spans
 from aigveval.reports.plots import plot_timeline
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames, requests_of
-from tests import media
 
 from ..engines import fake_load, tiny_assessor
 from ..tiny_llm import make_encoders
+from tests import media
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,12 @@ def by_hand(path, spans):
         inside = np.flatnonzero((times > start + 1e-6) & (times < end - 1e-6))
         first = np.flatnonzero(times <= start + 1e-6)[-1]
         own = np.unique(np.append(inside, first))
-        views.append({
-            name: e.preprocess(frames.pixels[own[e.frame_indices(len(own), 0.0)]])
-            for name, e in encoders.items()
-        })
+        views.append(
+            {
+                name: e.preprocess(frames.pixels[own[e.frame_indices(len(own), 0.0)]])
+                for name, e in encoders.items()
+            }
+        )
     return tiny_assessor().engine.score_views(views, ["a dog"] * len(views))
 
 
@@ -97,7 +99,11 @@ def test_a_window_is_scored_as_a_clip_of_its_own(videos, monkeypatch, name, batc
     monkeypatch.setattr(module, "_BATCH", batch)
     done = []
     found = make_timeline(
-        tiny_assessor(), videos[name], prompt="a dog", window_seconds=0.5, step_seconds=0.2,
+        tiny_assessor(),
+        videos[name],
+        prompt="a dog",
+        window_seconds=0.5,
+        step_seconds=0.2,
         on_window=lambda *numbers: done.append(numbers),
     )
     spans = [(window.start_seconds, window.end_seconds) for window in found.windows]
@@ -121,8 +127,15 @@ def test_short_clip_without_prompt(videos):
 
 def test_memory_is_bounded():
     def size(width, height):
-        info = VideoInfo(path="x", num_frames=500, fps=25, width=width, height=height,
-                         duration_seconds=20, backend="av")
+        info = VideoInfo(
+            path="x",
+            num_frames=500,
+            fps=25,
+            width=width,
+            height=height,
+            duration_seconds=20,
+            backend="av",
+        )
         return module._batch_size(requests_of(make_encoders()), info)
 
     assert size(320, 240) == module._BATCH and size(7680, 4320) == 1
@@ -174,11 +187,13 @@ def run(*arguments, code=0):
 
 def test_command(folder):
     result = run("v/even.mp4", "--window", "1", "--step", "0.5")
-    assert sorted(os.listdir()) == [
-        "even.timeline.csv", "even.timeline.png", "text.mp4", "v"]
+    assert sorted(os.listdir()) == ["even.timeline.csv", "even.timeline.png", "text.mp4", "v"]
     lines = [line.split() for line in result.stdout.splitlines()]
     assert [line[:3] for line in lines if line[1:2] == ["-"]] == [
-        ["0.00", "-", "1.00"], ["0.50", "-", "1.50"], ["1.00", "-", "2.00"]]
+        ["0.00", "-", "1.00"],
+        ["0.50", "-", "1.50"],
+        ["1.00", "-", "2.00"],
+    ]
     assert any(line[:2] == ["all", "│"] for line in lines)
     assert "the plot is even.timeline.png, the scores are even.timeline.csv" in result.stdout
     assert run("v/even.mp4", "-q", "--plot", "a.svg", "--csv", "b.csv").output == ""
@@ -189,13 +204,22 @@ def test_command(folder):
     ("arguments", "code", "message"),
     [
         (["gone.mp4"], 1, "gone.mp4: no such file"),
-        (["https://x.org/a.mp4"], 1, "https://x.org/a.mp4: a URL, and files are needed: download "
-         "it and give its path"),
-        (["text.mp4"], 1, "text.mp4: not a readable video (Invalid data found when processing "
-         "input)"),
+        (
+            ["https://x.org/a.mp4"],
+            1,
+            "https://x.org/a.mp4: a URL, and files are needed: download it and give its path",
+        ),
+        (
+            ["text.mp4"],
+            1,
+            "text.mp4: not a readable video (Invalid data found when processing input)",
+        ),
         (["v/even.mp4", "--step", "3"], 2, "--step (3) must be above 0 and at most --window (2)"),
-        (["v/even.mp4", "--window", "0"], 2,
-         "--step (0.5) must be above 0 and at most --window (0)"),
+        (
+            ["v/even.mp4", "--window", "0"],
+            2,
+            "--step (0.5) must be above 0 and at most --window (0)",
+        ),
         (["v/even.mp4", "--plot", "a.gif"], 2, "a.gif: a plot is one of .png, .svg, .pdf"),
         (["v/even.mp4", "--csv", "a.txt"], 2, "a.txt: the file of scores is one of .csv"),
         (["v/even.mp4", "--plot", "no/a.png"], 2, "no/a.png: cannot be written, see the folder no"),

@@ -5,15 +5,15 @@ import json
 
 import pytest
 
-from aigveval.reports.html.scores import write_report
 from aigveval.assessment import Assessment
-from aigveval.reports.results import ResultsFile, read_results, take_earlier
 from aigveval.cli.console import print_results, print_windows
 from aigveval.inference.timeline import make_timeline
-from tests import media
+from aigveval.reports.html.scores import write_report
+from aigveval.reports.results import ResultsFile, read_results, take_earlier
 
 from ..engines import tiny_assessor
 from ..test_assessment import SUFFIXES, failed, scored
+from tests import media
 
 FIELDS = "interlaced: deinterlaced"
 ROWS = [
@@ -85,7 +85,7 @@ class TestFiles:
                 rows = list(csv.reader(file))
             place = rows[0].index("warnings")
             with open(path, "w", encoding="utf-8-sig", newline="") as file:
-                csv.writer(file).writerows(row[:place] + row[place + 1:] for row in rows)
+                csv.writer(file).writerows(row[:place] + row[place + 1 :] for row in rows)
         else:
             import pyarrow.parquet as parquet
 

@@ -43,13 +43,19 @@ def test_load_from_a_folder(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("load", [load_llm, load_tokenizer])
-@pytest.mark.parametrize("name, message", [
-    ("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct: the LLM is not on this machine, "
-     "and the Hugging Face Hub doesn't give it ("),
-    ("gpt", "gpt: the LLM is not on this machine, and the Hugging Face Hub doesn't give it ("),
-    ("/no/such/folder", "/no/such/folder: no such folder of an LLM"),
-    (".", ".: cannot be loaded as a causal LM ("),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "Qwen/Qwen2.5-1.5B-Instruct",
+            "Qwen/Qwen2.5-1.5B-Instruct: the LLM is not on this machine, "
+            "and the Hugging Face Hub doesn't give it (",
+        ),
+        ("gpt", "gpt: the LLM is not on this machine, and the Hugging Face Hub doesn't give it ("),
+        ("/no/such/folder", "/no/such/folder: no such folder of an LLM"),
+        (".", ".: cannot be loaded as a causal LM ("),
+    ],
+)
 def test_an_llm_that_is_missing_is_one_line(load, name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError) as caught:
@@ -152,7 +158,7 @@ def test_embedded_llm_answers(embedded):
         chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     out = model.generate(**inputs, max_new_tokens=20, do_sample=False)
-    answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1]:])
+    answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :])
     assert answer == "The capital of France is Paris.<|im_end|>"
 
 

@@ -13,7 +13,12 @@ from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 
 from ..tiny_llm import (
-    make_batch, make_config, make_encoders, make_llm, make_model, make_tokenizer,
+    make_batch,
+    make_config,
+    make_encoders,
+    make_llm,
+    make_model,
+    make_tokenizer,
 )
 
 PROMPTS = ["a cat on a roof in the rain", None, "dog", "two boats, one sun"]

@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from aigveval.model.config import AIGVEvalConfig
+from aigveval.model.defect_detector import DefectDetector, certainty
 from aigveval.model.generation import answer_heads
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.defect_detector import DefectDetector, certainty
 from aigveval.train import detector_fit as fitting
 from prompts import parse, without_detections
 
 from ..tiny_llm import make_batch, make_llm, make_model
 
 NAMES = ["blur", "shake", "prompt_mismatch"]
-ENTRIES = [{"dim": 6, "num_tokens": 8, "time_steps": 8}, {"dim": 5, "num_tokens": 3,
-                                                          "time_steps": 1}]
+ENTRIES = [
+    {"dim": 6, "num_tokens": 8, "time_steps": 8},
+    {"dim": 5, "num_tokens": 3, "time_steps": 1},
+]
 SOURCES = 24
 
 
@@ -50,8 +52,12 @@ def make_rows(detector):
             shares.append(share)
             groups.append(source)
     return fitting.Rows(
-        clips=torch.cat(clips), steps=torch.cat(steps), severity=torch.stack(severity),
-        shares=torch.stack(shares), weight=torch.ones(len(groups)), groups=torch.tensor(groups),
+        clips=torch.cat(clips),
+        steps=torch.cat(steps),
+        severity=torch.stack(severity),
+        shares=torch.stack(shares),
+        weight=torch.ones(len(groups)),
+        groups=torch.tensor(groups),
     )
 
 
@@ -120,14 +126,13 @@ def test_certainty_is_against_none_and_against_the_likeliest():
 
 def test_fitting_leaves_slight_damage_out(detector):
     rows = make_rows(detector)
-    kept = fitting.Rows(**{
-        **vars(rows), "weight": torch.where(rows.severity[:, 0] > 0, 0.0, 1.0)
-    })
+    kept = fitting.Rows(**{**vars(rows), "weight": torch.where(rows.severity[:, 0] > 0, 0.0, 1.0)})
     other = DefectDetector(ENTRIES, NAMES).requires_grad_(False)
     fitting.fit(other, kept)
     assert found(detector, defect="blur")[0].certainty >= 5
-    assert all(sign.defect.name != "blur" or sign.certainty < 5
-               for sign in found(other, defect="blur"))
+    assert all(
+        sign.defect.name != "blur" or sign.certainty < 5 for sign in found(other, defect="blur")
+    )
 
 
 @pytest.fixture
@@ -175,9 +180,7 @@ def test_scores_dont_depend_on_the_head(telling):
     model, processor = telling
     batch = make_batch(processor, model.config, ["a cat"])
     plain, _ = make_model()
-    plain.load_state_dict(
-        {k: v for k, v in model.state_dict().items() if ".detector." not in k}
-    )
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if ".detector." not in k})
     assert torch.equal(plain.score(**batch).scores, model.score(**batch).scores)
 
 

@@ -61,7 +61,10 @@ def make_writer(made, batch, given=None):
     model, processor = made
     output = model.score(**batch, use_cache=True)
     return AnswerWriter(
-        model, processor.tokenizer, batch=batch, cache=cache_of(output),
+        model,
+        processor.tokenizer,
+        batch=batch,
+        cache=cache_of(output),
         heads=heads() if given is None else given,
     )
 
@@ -100,10 +103,15 @@ def test_generate_gives_what_a_plain_loop_gives(model, batch, use_cache, name):
     ids = batch["input_ids"][0][batch["attention_mask"][0].bool()].tolist()
     features = batch["features"][:1]
     found = model.generate(
-        torch.tensor([ids]), max_new_tokens=NEW, do_sample=False, use_cache=use_cache,
-        eos_token_id=None, pad_token_id=0, **{name: features},
+        torch.tensor([ids]),
+        max_new_tokens=NEW,
+        do_sample=False,
+        use_cache=use_cache,
+        eos_token_id=None,
+        pad_token_id=0,
+        **{name: features},
     )
-    assert found[0, len(ids):].tolist() == slow_greedy(model, ids, features[0], NEW)
+    assert found[0, len(ids) :].tolist() == slow_greedy(model, ids, features[0], NEW)
 
 
 def test_generate_with_padding_on_the_left(model, batch):
@@ -115,8 +123,12 @@ def test_generate_with_padding_on_the_left(model, batch):
         for name in ("input_ids", "attention_mask")
     }
     found = model.generate(
-        **rolled, pixel_values=batch["features"], max_new_tokens=NEW, do_sample=False,
-        eos_token_id=None, pad_token_id=0,
+        **rolled,
+        pixel_values=batch["features"],
+        max_new_tokens=NEW,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
     )
     for row, length in enumerate(lengths[:4]):
         ids = batch["input_ids"][row, :length].tolist()
@@ -135,8 +147,12 @@ def test_features_go_in_once(model, batch, monkeypatch):
     forward.__signature__ = inspect.signature(real)
     monkeypatch.setattr(AIGVEvalModel, "forward", forward)
     model.generate(
-        batch["input_ids"][:1], features=batch["features"][:1], max_new_tokens=4, do_sample=False,
-        eos_token_id=None, pad_token_id=0,
+        batch["input_ids"][:1],
+        features=batch["features"][:1],
+        max_new_tokens=4,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
     )
     assert calls == [(batch["input_ids"].shape[1], True)] + [(1, False)] * 3
 
@@ -163,7 +179,9 @@ def test_a_cache_without_mask_and_positions(model, batch):
     assert row["attention_mask"].all()
     whole = model.score(**row, logits_to_keep=3).logits
     first = model(
-        input_ids=row["input_ids"][:, :-3], features=row["features"], use_cache=True,
+        input_ids=row["input_ids"][:, :-3],
+        features=row["features"],
+        use_cache=True,
         logits_to_keep=1,
     )
     rest = model(input_ids=row["input_ids"][:, -3:], past_key_values=cache_of(first))
@@ -189,7 +207,7 @@ def full_rows(made, batch, given):
     model, processor = made
     first = len(processor.tokenizer("Technical quality:", add_special_tokens=False).input_ids)
     for row, head in enumerate(given):
-        question = batch["input_ids"][row, :batch["slot_positions"][row, 0] + 1 - first].tolist()
+        question = batch["input_ids"][row, : batch["slot_positions"][row, 0] + 1 - first].tolist()
         yield question + processor.tokenizer(head, add_special_tokens=False).input_ids
 
 
@@ -229,8 +247,8 @@ def test_alone_as_in_a_batch_and_again(made, batch):
     assert writer.write([5, 2], max_new_tokens=NEW) == [together[5], together[2]]
     assert writer.write(range(8), max_new_tokens=NEW) == together  # the cache is as it was
     for row in range(3):
-        alone = {name: value[row:row + 1] for name, value in batch.items()}
-        writer = make_writer(made, alone, heads()[row:row + 1])
+        alone = {name: value[row : row + 1] for name, value in batch.items()}
+        writer = make_writer(made, alone, heads()[row : row + 1])
         assert writer.write([0], max_new_tokens=NEW) == [together[row]]
     assert writer.write([]) == [] and writer.write([], seed=1) == []
 

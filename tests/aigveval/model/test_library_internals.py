@@ -13,15 +13,26 @@ from torch import nn
 from transformers import DynamicCache, TrainingArguments
 
 from aigveval.model import library_internals
+from aigveval.model.base import AIGVEvalOutput
 from aigveval.model.library_internals import (
-    CACHE, add_reference, cache_argument, cache_of, can_go_on, checkpointing_option, is_lora,
-    library, repeated, rows_of, shortened, use_one_gpu, without_lora,
+    CACHE,
+    add_reference,
+    cache_argument,
+    cache_of,
+    can_go_on,
+    checkpointing_option,
+    is_lora,
+    library,
+    repeated,
+    rows_of,
+    shortened,
+    use_one_gpu,
+    without_lora,
 )
 from aigveval.model.prefix_cache import PrefixCache
-from aigveval.model.base import AIGVEvalOutput
 
-from .test_generation import NEW, PROMPTS, make_writer
 from ..tiny_llm import make_batch, make_llm, make_model
+from .test_generation import NEW, PROMPTS, make_writer
 
 TRANSFORMERS = f"transformers {transformers.__version__}"
 
@@ -110,8 +121,10 @@ def test_copies_of_a_cache(cache, count):
 def test_scores_without_the_quick_copy_or_any(made, batch, monkeypatch):
     model = made[0]
     lengths = []
-    model.model.register_forward_pre_hook(lambda _, args, kwargs: lengths.append(
-        (args[0] if args else kwargs["input_ids"]).shape[1]), with_kwargs=True)
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: lengths.append((args[0] if args else kwargs["input_ids"]).shape[1]),
+        with_kwargs=True,
+    )
     with torch.inference_mode():
         quick = PrefixCache(model)(**batch).scores
         monkeypatch.setattr(library_internals, "_copied", lambda cache, count: None)
@@ -258,8 +271,13 @@ def test_rows_come_in_our_order_whatever_the_trainer_asks(fit_config, tmp_path, 
 def test_trl_has_what_grpo_needs_of_it():
     trl = pytest.importorskip("trl")
     source = inspect.getsource(trl.GRPOTrainer)
-    needed = ("self.ref_model", "self.beta", "self.temperature", "rollout_func",
-              "current_gradient_accumulation_steps")
+    needed = (
+        "self.ref_model",
+        "self.beta",
+        "self.temperature",
+        "rollout_func",
+        "current_gradient_accumulation_steps",
+    )
     missing = [name for name in needed if name not in source]
     missing += [] if hasattr(trl.GRPOTrainer, "_send_telemetry") else ["_send_telemetry"]
     assert not missing, f"trl {trl.__version__}"
@@ -273,6 +291,7 @@ def test_a_trl_that_takes_no_reference_says_so():
 
 def test_messages_say_that_a_version_is_untested(monkeypatch):
     assert library("transformers").startswith(TRANSFORMERS)
-    monkeypatch.setattr(library_internals, "newer_than_tested",
-                        lambda: ["transformers 6.1 (tested up to 5.24)"])
+    monkeypatch.setattr(
+        library_internals, "newer_than_tested", lambda: ["transformers 6.1 (tested up to 5.24)"]
+    )
     assert library("transformers") == "transformers 6.1 (tested up to 5.24)"

@@ -121,7 +121,7 @@ def test_every_encoder_and_the_prompt_count(model, made, batch):
     start = 0
     for k, d in model.config.feature_shapes:
         changed = batch["features"].clone()
-        changed[:, start:start + k, :d] += 1
+        changed[:, start : start + k, :d] += 1
         assert not torch.allclose(model.score(**{**batch, "features": changed})[0], plain)
         start += k
     other = {**batch, **made[1].encode_prompts(["sea", "ice", "fog", "sun"])}
@@ -132,7 +132,7 @@ def test_width_beyond_an_encoders_own_is_not_read(model, batch):
     padded = batch["features"].clone()
     start = 0
     for k, d in model.config.feature_shapes:
-        padded[:, start:start + k, d:] = 99.0
+        padded[:, start : start + k, d:] = 99.0
         start += k
     assert torch.equal(model.score(**{**batch, "features": padded})[0], model.score(**batch)[0])
 
@@ -178,7 +178,7 @@ def test_encode_equals_join_of_cached_tokens_and_rows_are_independent():
     tokens = {name: e.encode(views[name]) for name, e in make_encoders().items()}
     assert torch.equal(model.join(tokens, text), features)
     for row in range(3):
-        alone = model.encode({name: v[row:row + 1] for name, v in views.items()}, [text[row]])
+        alone = model.encode({name: v[row : row + 1] for name, v in views.items()}, [text[row]])
         torch.testing.assert_close(alone[0], features[row])
     without = model.encode(views)
     assert not torch.allclose(without[0], features[0])
@@ -193,9 +193,7 @@ def test_tokens_that_are_not_what_the_spec_says():
     tokens = {"look": torch.rand(2, 3, 7), "flow": torch.rand(2, 4, 6), "crisp": torch.rand(2, 2)}
     with pytest.raises(ValueError) as error:
         model.join(tokens)
-    assert str(error.value) == (
-        "encoder flow gave tokens of shape (4, 6), its spec says (4, 5)"
-    )
+    assert str(error.value) == ("encoder flow gave tokens of shape (4, 6), its spec says (4, 5)")
 
 
 def test_encoders_are_frozen_whatever_the_mode():

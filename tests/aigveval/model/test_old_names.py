@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from aigveval.model.config import AIGVEvalConfig
+from aigveval.model.config import AIGVEvalConfig, new_options
 from aigveval.model.modeling import AIGVEvalModel
-from aigveval.model.config import new_options
+
 from tests.aigveval.tiny_llm import make_batch, make_llm, make_model
 
 OLD_OPTIONS = {"score_hints": "impressions", "detector": "signs"}
 OLD_WEIGHTS = {
-    ".score_head.": ".told.", "model.detector.presence.": "model.signs.whether.",
+    ".score_head.": ".told.",
+    "model.detector.presence.": "model.signs.whether.",
     "model.detector.severity.": "model.signs.degree.",
     "model.detector.timing.": "model.signs.when.",
 }
@@ -41,8 +42,11 @@ def saved(tmp_path):
     """A model, and a folder that has it under the old names."""
     model, processor = make_model(detector=["blur", "shake"])
     with torch.no_grad():
-        for linear in (model.model.detector.presence, model.model.detector.severity,
-                       model.model.detector.timing):
+        for linear in (
+            model.model.detector.presence,
+            model.model.detector.severity,
+            model.model.detector.timing,
+        ):
             torch.nn.init.normal_(linear.weight)
     model.save_pretrained(tmp_path / "old")
     with_old_names(tmp_path / "old")
@@ -62,9 +66,7 @@ def test_a_model_with_old_names_scores_the_same_and_is_saved_with_the_new(saved,
     weights = load_file(tmp_path / "new" / "model.safetensors")
     assert weights.keys() == loaded.trained_keys()
     old = load_file(folder / "model.safetensors")
-    assert torch.equal(
-        weights["model.detector.timing.weight"], old["model.signs.when.weight"]
-    )
+    assert torch.equal(weights["model.detector.timing.weight"], old["model.signs.when.weight"])
 
 
 def test_a_config_with_old_names(saved):
@@ -93,10 +95,14 @@ def test_options_of_fit_with_old_names_and_values(caplog):
     old = {"impressions": False, "signs": True, "learn": "reading", "epochs": 2}
     with caplog.at_level(logging.WARNING):
         assert new_options(old, warn=True) == {
-            "score_hints": False, "detector": True, "learn": "distill", "epochs": 2
+            "score_hints": False,
+            "detector": True,
+            "learn": "distill",
+            "epochs": 2,
         }
     assert [record.getMessage() for record in caplog.records] == [
-        "impressions is now called score_hints", "signs is now called detector",
+        "impressions is now called score_hints",
+        "signs is now called detector",
         "learn: reading is now called learn: distill",
     ]
     assert new_options({"impressions": False, "score_hints": True}) == {"score_hints": True}

@@ -8,22 +8,22 @@ import torch
 from transformers import AutoConfig
 from typer.testing import CliRunner
 
-from aigveval.inference import assessor as assess
-from aigveval.model import precision
-from aigveval.inference.assessor import load, row_name
-from aigveval.errors import ModelError
-from aigveval.model.checkpoint import open_checkpoint
+from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
+from aigveval.errors import ModelError
+from aigveval.inference import assessor as assess
+from aigveval.inference.assessor import load, row_name
+from aigveval.model import precision
+from aigveval.model.checkpoint import open_checkpoint
 from aigveval.model.precision import choose_dtype, count, has_bfloat16, label
 from aigveval.presets import read_catalogue
-from aigveval.assessment import SCORE_FIELDS
 from aigveval.reports.results import read_results
 from aigveval.train import fit, trainer
 from aigveval.train.config import FitError
-from tests.media import write_video
 
 from ..engines import tiny_assessor
 from ..tiny_llm import make_llm
+from tests.media import write_video
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LLMS = {
@@ -101,8 +101,10 @@ def test_scores_in_bfloat16_are_near(clips):
     assert {b.dtype for b in model.encoders.buffers()} == {torch.float32}
     moved = [
         abs(getattr(a, name).score - getattr(b, name).score)
-        for a, b in zip(exact.score_many((clip, "a dog") for clip in clips),
-                        near.score_many((clip, "a dog") for clip in clips))
+        for a, b in zip(
+            exact.score_many((clip, "a dog") for clip in clips),
+            near.score_many((clip, "a dog") for clip in clips),
+        )
         for name in SCORE_FIELDS
     ]
     assert 0 < max(moved) < 5e-2

@@ -10,9 +10,9 @@ from aigveval.model.library_internals import cache_of
 from aigveval.model.prefix_cache import PrefixCache
 from encoders.onednn import OneDnnLinear, has_onednn
 
-from .test_generation import NEW, PROMPTS, heads, make_writer
-from .test_backbones import FAMILIES, QWEN_LIKE
 from ..tiny_llm import make_batch, make_encoders, make_llm, make_model, make_tokenizer
+from .test_backbones import FAMILIES, QWEN_LIKE
+from .test_generation import NEW, PROMPTS, heads, make_writer
 
 OTHERS = {
     # narrower than the beginning of the question
@@ -25,10 +25,16 @@ OTHERS = {
     "qwen3_next": (
         Qwen3NextConfig,
         {
-            **QWEN_LIKE, "layer_types": ["linear_attention", "full_attention"], "num_experts": 2,
-            "num_experts_per_tok": 1, "moe_intermediate_size": 16,
-            "shared_expert_intermediate_size": 16, "linear_num_value_heads": 2,
-            "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+            **QWEN_LIKE,
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+            "linear_num_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
         },
         "q_proj",
     ),
@@ -73,9 +79,15 @@ def both(model, batch, **options):
 def test_scores_of_any_causal_llm(family):
     config_class, options, target = {**FAMILIES, **OTHERS}[family]
     torch.manual_seed(0)
-    llm = AutoModelForCausalLM.from_config(config_class(
-        vocab_size=len(make_tokenizer()), pad_token_id=0, bos_token_id=1, eos_token_id=2, **options
-    ))
+    llm = AutoModelForCausalLM.from_config(
+        config_class(
+            vocab_size=len(make_tokenizer()),
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            **options,
+        )
+    )
     model, processor = make_model(llm=llm, lora={"target_modules": [target], "dropout": 0.0})
     batch = make_batch(processor, model.config, ["a cat on a roof in the rain", None])
     run = PrefixCache(model)
@@ -116,7 +128,9 @@ def test_alone_as_in_a_batch(made, batch):
     with torch.inference_mode():
         together = run(**batch).level_logits
         for row in range(len(PROMPTS)):
-            alone = run(**{name: value[row:row + 1] for name, value in batch.items()}).level_logits
+            alone = run(
+                **{name: value[row : row + 1] for name, value in batch.items()}
+            ).level_logits
             torch.testing.assert_close(alone[0], together[row], atol=2e-5, rtol=2e-5)
 
 
@@ -131,7 +145,9 @@ def test_rows_that_begin_in_different_ways(made, batch, lengths):
     other["input_ids"][3, 0] += 1
     start = start_of(model, batch)
     at_once = {
-        **batch, "input_ids": ids[:, start:], "attention_mask": mask[:, start:],
+        **batch,
+        "input_ids": ids[:, start:],
+        "attention_mask": mask[:, start:],
         "slot_positions": batch["slot_positions"] - start,
     }
     for rows, length in ((padded, width + 1), (other, width), (at_once, width - start)):
@@ -208,8 +224,10 @@ def test_a_model_is_saved_as_before(tmp_path):
     processor._encoders = make_encoders()
     ModelEngine(model, processor, device=torch.device("cpu"))
     model.save_pretrained(tmp_path / "after", merge=True)
-    names = sorted(path.relative_to(tmp_path / "before")
-                   for path in (tmp_path / "before").rglob("*.safetensors"))
+    names = sorted(
+        path.relative_to(tmp_path / "before")
+        for path in (tmp_path / "before").rglob("*.safetensors")
+    )
     assert len(names) == 5  # what is trained, the LLM, three encoders
     for name in names:
         assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()

@@ -104,7 +104,7 @@ def test_hostile_prompt_adds_no_special_token(processor, config, prompt):
     batch = processor.encode_prompts([prompt])
     assert counts(batch) == counts(processor.encode_prompts(["a cat"]))
     assert (batch["input_ids"] == processor.feature_token_id).sum() == config.num_features + 4
-    ending = processor.tokenizer.decode(batch["input_ids"][0, batch["slot_positions"][0, 0] - 5:])
+    ending = processor.tokenizer.decode(batch["input_ids"][0, batch["slot_positions"][0, 0] - 5 :])
     assert ending.endswith("\nMotion quality:\nText-video alignment:\nOverall quality:")
     assert batch["input_ids"].shape[1] < 1300  # however long the prompt
 

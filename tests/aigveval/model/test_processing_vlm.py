@@ -5,7 +5,8 @@ import torch
 
 from encoders import VideoError
 from prompts import ANSWER, SLOT
-from tests.aigveval.tiny_vlm import FRAMES, make_vlm_model, make_vlm
+
+from tests.aigveval.tiny_vlm import FRAMES, make_vlm, make_vlm_model
 from tests.media import write_video
 
 PROMPTS = ["a dog runs on the beach", None, "two cats"]
@@ -94,8 +95,10 @@ def test_level_logits_are_those_of_the_whole_model(vlm_model, clips):
     with torch.no_grad():
         kinds = processor.inner.create_mm_token_type_ids(batch["input_ids"].tolist())
         own = model.vlm(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-            mm_token_type_ids=torch.tensor(kinds), **batch["visuals"][0],
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            mm_token_type_ids=torch.tensor(kinds),
+            **batch["visuals"][0],
         ).logits
     wanted = own[0, batch["slot_positions"][0]][:, model.config.level_token_ids]
     torch.testing.assert_close(model.score(**batch).level_logits[0], wanted, atol=1e-4, rtol=1e-4)

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from aigveval.model.projector import (
-    FeatureProjector, bounded, mix_levels, pack_features, unpack_features,
+    FeatureProjector,
+    bounded,
+    mix_levels,
+    pack_features,
+    unpack_features,
 )
 from prompts import SCORES, level_distribution
 
@@ -78,10 +82,12 @@ def test_a_probe_adds_exactly_what_it_says():
 def test_the_mix_of_level_words():
     levels = torch.eye(5)
     mixed = mix_levels(torch.tensor([[-7.0, 1.5, 2.25], [4.5, 4.0, 99.0]]), levels)
-    expected = torch.tensor([
-        [[1, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [0, 0.75, 0.25, 0, 0]],
-        [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]],
-    ])
+    expected = torch.tensor(
+        [
+            [[1, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [0, 0.75, 0.25, 0, 0]],
+            [[0, 0, 0, 0.5, 0.5], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]],
+        ]
+    )
     torch.testing.assert_close(mixed, expected)
     middle = torch.tensor(3.0, requires_grad=True)  # where new projectors begin
     mix_levels(middle, levels)[3].backward()
@@ -116,16 +122,22 @@ def test_what_stands_in_the_placeholders(batch):
         score_hints = model.model.score_hints(features)
         difference = shown[:, :9] - plain.model.project(features)
         levels = model.get_input_embeddings().weight[model.config.level_token_ids]
-        outputs = [project(part) for project, part in zip(
-            model.model.projectors.values(), unpack_features(features, model.config.feature_shapes)
-        )]
+        outputs = [
+            project(part)
+            for project, part in zip(
+                model.model.projectors.values(),
+                unpack_features(features, model.config.feature_shapes),
+            )
+        ]
     assert shown.shape == (len(features), 9 + len(SCORES), 32)
     assert score_hints.std() > 0.1
     torch.testing.assert_close(shown[:, 9:], mix_levels(score_hints, levels))
     column = SCORES.index("motion")  # tokens 3 to 6 are those of `flow`
     torch.testing.assert_close(
-        difference[:, 3:7], mix_levels(3 + outputs[1][1][..., column], levels),
-        atol=1e-5, rtol=1e-4,
+        difference[:, 3:7],
+        mix_levels(3 + outputs[1][1][..., column], levels),
+        atol=1e-5,
+        rtol=1e-4,
     )
     expected = 3 + sum(told.mean(1) for _, told in outputs)
     torch.testing.assert_close(score_hints, expected)

@@ -7,17 +7,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
 from aigveval.inference.engine import ModelEngine
-from aigveval.cli.app import app
 from aigveval.model.config import AIGVEvalConfig, unscored_dimensions
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from prompts import DIMENSIONS
-from tests import media
 
 from ..tiny_llm import make_encoders, make_llm, make_tokenizer
+from tests import media
 
 SUBSETS = [part for size in (1, 2, 3) for part in combinations(DIMENSIONS, size)]
 LINES = {"semantic": "Key frames:", "motion": "Motion:", "technical": "Technical:"}
@@ -25,9 +25,7 @@ LINES = {"semantic": "Key frames:", "motion": "Motion:", "technical": "Technical
 
 def make(dimensions):
     encoders = {n: e for n, e in make_encoders().items() if e.spec.dimension in dimensions}
-    config = AIGVEvalConfig.from_encoders(
-        list(encoders.values()), llm="tiny", projector_hidden=16
-    )
+    config = AIGVEvalConfig.from_encoders(list(encoders.values()), llm="tiny", projector_hidden=16)
     processor = AIGVEvalProcessor.from_config(config, tokenizer=make_tokenizer())
     processor._encoders = encoders
     return AIGVEvalModel(config, llm=make_llm()).eval(), processor

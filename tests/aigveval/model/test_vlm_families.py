@@ -3,7 +3,11 @@
 import pytest
 import torch
 from transformers import (
-    CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaProcessor,
 )
 
@@ -11,6 +15,7 @@ from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from aigveval.model.modeling_vlm import VlmConfig, VlmModel
 from aigveval.model.processing_vlm import VlmProcessor
+
 from tests.aigveval.tiny_llm import make_tokenizer
 from tests.media import write_video
 
@@ -29,18 +34,32 @@ def llava():
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<image>"]})
     inner = LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer, patch_size=16, vision_feature_select_strategy="default", chat_template=TEMPLATE,
-        image_token="<image>", num_additional_image_tokens=1,
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
+        image_token="<image>",
+        num_additional_image_tokens=1,
     )
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-             "num_attention_heads": 4, "initializer_range": 0.3}
-    vlm = LlavaForConditionalGeneration(LlavaConfig(
-        vision_config=CLIPVisionConfig(image_size=32, patch_size=16, **sizes),
-        text_config=LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, **sizes),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_select_strategy="default", vision_feature_layer=-1,
-    )).eval()
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "initializer_range": 0.3,
+    }
+    vlm = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(image_size=32, patch_size=16, **sizes),
+            text_config=LlamaConfig(
+                vocab_size=len(tokenizer), max_position_embeddings=1024, **sizes
+            ),
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            vision_feature_select_strategy="default",
+            vision_feature_layer=-1,
+        )
+    ).eval()
     config = VlmConfig(vlm="llava", num_slow=2, num_fast=3)
     processor = VlmProcessor.from_config(config, inner=inner)
     return VlmModel(config, vlm=vlm).eval(), processor
@@ -62,9 +81,7 @@ def test_it_scores_and_writes_with_fast_frames_as_pictures(llava, tmp_path):
     output = model.score(**batch, use_cache=True)
     assert output.scores[0].isfinite().all() and output.scores[1].isnan().sum() == 1
     alone = model.score(**processor(videos=clips[1:], prompts=[None]))
-    torch.testing.assert_close(
-        output.level_logits[1], alone.level_logits[0], atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(output.level_logits[1], alone.level_logits[0], atol=1e-4, rtol=1e-4)
     heads = ["Overall quality: fair\n"] * 2
     texts = {}
     for use_cache in (True, False):

@@ -5,16 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers import BertConfig, BertModel
-from transformers import BlipVisionConfig, BlipVisionModel, LlamaConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BertConfig,
+    BertModel,
+    BlipVisionConfig,
+    BlipVisionModel,
+    LlamaConfig,
+)
 from typer.testing import CliRunner
 
-from aigveval.model.checkpoint import CHECKPOINTS, open_checkpoint
-from aigveval.errors import ModelError
 from aigveval.cli.app import app
-from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
+from aigveval.errors import ModelError
+from aigveval.model.checkpoint import CHECKPOINTS, open_checkpoint
 from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, VlmConfig
+from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
 from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.registry import dimension_of
@@ -62,7 +69,7 @@ def test_a_preset_has_an_llm_and_an_encoder_of_each_dimension(name):
 
 
 def test_qsave_is_a_vision_language_model_alone():
-    part, = parts_of("qsave")
+    (part,) = parts_of("qsave")
     assert (part.role, part.name) == ("VLM", DEFAULT_VLM)
     assert read_preset("qsave")["vlm"] == part.name
     assert read_preset("qsave")["frames"] == FRAMES == VlmConfig().frames
@@ -79,8 +86,10 @@ def test_every_part_of_the_catalogue_is_in_a_preset():
 def test_lite_is_what_the_shipped_checkpoint_is_made_of():
     saved = json.loads((CHECKPOINTS / "lite" / "config.json").read_text())
     preset = read_preset("lite")
-    given = [entry if isinstance(entry, dict) else {"name": entry, "options": {}}
-             for entry in preset["encoders"]]
+    given = [
+        entry if isinstance(entry, dict) else {"name": entry, "options": {}}
+        for entry in preset["encoders"]
+    ]
     assert [entry["name"] for entry in given] == [entry["name"] for entry in saved["encoders"]]
     for ours, theirs in zip(given, saved["encoders"]):
         assert ours["options"].items() <= theirs["options"].items()
@@ -131,16 +140,23 @@ def test_parameters_size_and_memory_of_a_vision_language_model(name):
 
 def test_parameters_of_the_embedded_llm():
     with torch.device("meta"):
-        llm = AutoModelForCausalLM.from_config(LlamaConfig(
-            hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-            num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True,
-        ))
+        llm = AutoModelForCausalLM.from_config(
+            LlamaConfig(
+                hidden_size=576,
+                intermediate_size=1536,
+                num_hidden_layers=30,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                vocab_size=49152,
+                tie_word_embeddings=True,
+            )
+        )
     assert LLMS["smollm2-135m-instruct"]["parameters"] == count(llm)
 
 
-@pytest.mark.parametrize("key", [
-    key for key in ENCODERS if key.startswith(("motion_slowfast", "technical_fastvqa"))
-])
+@pytest.mark.parametrize(
+    "key", [key for key in ENCODERS if key.startswith(("motion_slowfast", "technical_fastvqa"))]
+)
 def test_parameters_of_a_checkpoint(key):
     name, options = options_of(key)
     encoder = create_encoder(name, weights=RANDOM, **options)
@@ -153,10 +169,15 @@ def test_parameters_of_clip_and_blip():
     with torch.device("meta"):
         config = get_model_config("ViT-L-14-quickgelu")
         clip = CLIP(**config)
-        blip = BlipVisionModel(BlipVisionConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
-            num_attention_heads=16, image_size=224,
-        ))
+        blip = BlipVisionModel(
+            BlipVisionConfig(
+                hidden_size=1024,
+                intermediate_size=4096,
+                num_hidden_layers=24,
+                num_attention_heads=16,
+                image_size=224,
+            )
+        )
     facts = ENCODERS["semantic_clip"]
     assert facts["parameters"] == count(clip) - 1  # the temperature is not used
     assert facts["download_mb"] == round(4 * count(clip) / 1e6)
@@ -169,9 +190,14 @@ def test_parameters_of_the_lite_encoders():
 
     with torch.device("meta"):
         pictures = timm.create_model("tf_efficientnet_lite0")
-        texts = BertModel(BertConfig(
-            hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=12,
-        ))
+        texts = BertModel(
+            BertConfig(
+                hidden_size=384,
+                intermediate_size=1536,
+                num_hidden_layers=6,
+                num_attention_heads=12,
+            )
+        )
     assert ENCODERS["semantic_lite"]["parameters"] == count(pictures) + count(texts)
 
 
@@ -195,9 +221,13 @@ def test_memory_holds_at_least_the_weights(name):
         assert memory["train_gb"] <= 24
 
 
-@pytest.mark.parametrize("command", [
-    ["features", "v.mp4", "--encoder", "slowfast", "--out", "out"], ["fit", "fit.yaml"],
-])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["features", "v.mp4", "--encoder", "slowfast", "--out", "out"],
+        ["fit", "fit.yaml"],
+    ],
+)
 def test_a_missing_checkpoint_is_one_line_on_the_command_line(command, empty_home, monkeypatch):
     monkeypatch.chdir(empty_home)
     Path("rated.jsonl").write_text('{"video": "v.mp4", "motion": 3}')
@@ -241,7 +271,8 @@ def test_the_command_says_what_is_missing_and_where_it_goes(empty_home):
     keys = ["semantic_blip", "motion_slowfast", "technical_fastvqa:kinetics"]
     assert missing == [
         f"missing: download {ENCODERS[key]['file']} ({ENCODERS[key]['licence']}) from "
-        f"{ENCODERS[key]['url']} and put it into {folder}" for key in keys
+        f"{ENCODERS[key]['url']} and put it into {folder}"
+        for key in keys
     ]
     assert lines[-1].endswith("preset: aigveval")
     folder.mkdir(parents=True)

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from aigveval.inference import assessor as assess
-from aigveval.inference.assessor import Assessor
+from aigveval.assessment import Assessment, Score
 from aigveval.cli.app import app
 from aigveval.evaluation import evaluate
 from aigveval.evaluation.figures import Sampling
+from aigveval.evaluation.leaderboard import rank
 from aigveval.evaluation.ratings import RatedClip
+from aigveval.inference import assessor as assess
+from aigveval.inference.assessor import Assessor
 from aigveval.reports.html import evaluation, figures, page, ranking, scores
 from aigveval.reports.html.page import HEIGHT_PX, make_strip
-from aigveval.evaluation.leaderboard import rank
-from aigveval.assessment import Assessment, Score
 
 from ..engines import TextEngine
 
 VIDEOS = Path(__file__).parents[3] / "examples" / "videos"
-HOSTILE = "<script>alert(1)</script> $x^2$ & \"quoted\" 猫"
+HOSTILE = '<script>alert(1)</script> $x^2$ & "quoted" 猫'
 # names of vocabularies in the plots' metadata; nothing is loaded from there
 FOREIGN = ("http://www.w3.org/", "http://purl.org/", "http://creativecommons.org/")
 
@@ -66,10 +66,14 @@ def rated(tmp_path, monkeypatch):
     rows, predicted = [], []
     for i, rating in enumerate(ratings):
         video = str(VIDEOS / "scene_clean.mp4") if i == 0 else f"{i}.mp4"
-        rows.append({
-            "video": video, "prompt": f"{HOSTILE} {i // 4}", "generator": f"{HOSTILE}{i % 2}",
-            "overall": float(rating),
-        })
+        rows.append(
+            {
+                "video": video,
+                "prompt": f"{HOSTILE} {i // 4}",
+                "generator": f"{HOSTILE}{i % 2}",
+                "overall": float(rating),
+            }
+        )
         score = float(np.clip(rating + random.normal(0, 0.5), 1, 5))
         predicted.append({"video": video, "overall": {"score": score, "std": 0.7}})
     Path("m.json").write_text(json.dumps(rows))
@@ -105,7 +109,8 @@ def test_report_of_scores(tmp_path):
         return Assessment(video=video, model="lite", version="0", seconds=1.0, **(made | more))
 
     rows = [
-        row(str(VIDEOS / "scene_clean.mp4"), 4.0, prompt=HOSTILE), row("a/1.mp4", 2.0),
+        row(str(VIDEOS / "scene_clean.mp4"), 4.0, prompt=HOSTILE),
+        row("a/1.mp4", 2.0),
         row("b/2.mp4", 3.0),
         row("c/bad.mp4", 1.0, overall=None, technical=None, error="not a video <b>"),
     ]
@@ -121,8 +126,11 @@ def test_report_of_scores(tmp_path):
 
 def test_option_of_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assess, "load", lambda model, *, device, dtype, **options: Assessor(
-        TextEngine(), name=model, **options))
+    monkeypatch.setattr(
+        assess,
+        "load",
+        lambda model, *, device, dtype, **options: Assessor(TextEngine(), name=model, **options),
+    )
     Path("v").mkdir()
     for name in "23":
         Path(f"v/{name}.mp4").write_text(name)
@@ -143,10 +151,14 @@ def test_report_of_a_leaderboard(tmp_path):
     random = np.random.default_rng(0)
     entries = [
         RatedClip(
-            row=i, video=f"{name}/{i}.mp4", path=Path(f"{name}/{i}.mp4"), generator=name,
+            row=i,
+            video=f"{name}/{i}.mp4",
+            path=Path(f"{name}/{i}.mp4"),
+            generator=name,
             scores={"overall": float(np.clip(mean + random.normal(0, 0.3), 1, 5))},
         )
-        for name, mean in (("good", 4.0), (HOSTILE, 2.5)) for i in range(12)
+        for name, mean in (("good", 4.0), (HOSTILE, 2.5))
+        for i in range(12)
     ]
     ranking.write_report(tmp_path / "l.html", rank(entries))
     text, reader = _checked(tmp_path / "l.html")

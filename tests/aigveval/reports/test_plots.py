@@ -10,9 +10,9 @@ from aigveval.assessment import SCORE_FIELDS
 from aigveval.inference.timeline import make_timeline
 from aigveval.reports.plots import plot_timeline, write_timeline
 from prompts import Defect
-from tests import media
 
 from ..engines import tiny_assessor
+from tests import media
 
 DEFECTS = (
     Defect(name="blur", severity=3),
@@ -46,7 +46,10 @@ def test_csv(plain, with_defects, tmp_path):
     with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["start_seconds"], row["end_seconds"]) for row in rows] == [
-        ("0.0", "1.0"), ("0.5", "1.5"), ("1.0", "2.0")]
+        ("0.0", "1.0"),
+        ("0.5", "1.5"),
+        ("1.0", "2.0"),
+    ]
     for row, window in zip(rows, plain.windows):
         for name in SCORE_FIELDS:
             assert float(row[name]) == window.scores[name].score
@@ -55,7 +58,9 @@ def test_csv(plain, with_defects, tmp_path):
     write_timeline(with_defects, tmp_path / "b.csv")
     with open(tmp_path / "b.csv", encoding="utf-8", newline="") as file:
         assert [row["defects"] for row in csv.DictReader(file)] == [
-            "blur 3; freeze 4 0.5-0.8", "blur 3; freeze 4 0.5-0.8", "blur 3; scene cut 2 1.5-1.5",
+            "blur 3; freeze 4 0.5-0.8",
+            "blur 3; freeze 4 0.5-0.8",
+            "blur 3; scene cut 2 1.5-1.5",
         ]
 
 

@@ -18,7 +18,7 @@ DEFECTS = (
     Defect(name="low_resolution", severity=4),
     Defect(name="freeze", severity=2, start_seconds=0.6, end_seconds=1.4),
 )
-TEXT = {"technical": "sharp, \"crisp\"; fine.", "motion": "steady.", "semantic": "c'est ça."}
+TEXT = {"technical": 'sharp, "crisp"; fine.', "motion": "steady.", "semantic": "c'est ça."}
 
 
 def explained(video="e.mp4", **fields) -> Assessment:
@@ -29,10 +29,18 @@ def explained(video="e.mp4", **fields) -> Assessment:
 ROWS = [
     explained("all.mp4"),
     explained("none.mp4", defects=()),
-    explained("unread.mp4", explanation={}, defects=None,
-              problems=("unexpected_line: a, b", "no_answer: c: d")),
-    explained("one dimension.mp4", prompt=None, explanation={"motion": "shaky."},
-              contributions=Contributions(baseline=1.0, residue=0.0, motion=2.25)),
+    explained(
+        "unread.mp4",
+        explanation={},
+        defects=None,
+        problems=("unexpected_line: a, b", "no_answer: c: d"),
+    ),
+    explained(
+        "one dimension.mp4",
+        prompt=None,
+        explanation={"motion": "shaky."},
+        contributions=Contributions(baseline=1.0, residue=0.0, motion=2.25),
+    ),
     explained("numbers.mp4", explanation=None, defects=None, problems=None),
     scored("plain.mp4"),
     failed(),
@@ -41,26 +49,48 @@ ROWS = [
 
 class TestRow:
     def test_extras(self):
-        assert [row.extras for row in ROWS] == [
-            ["explanation", "contributions"]] * 4 + [["contributions"], [], []]
+        assert [row.extras for row in ROWS] == [["explanation", "contributions"]] * 4 + [
+            ["contributions"],
+            [],
+            [],
+        ]
 
     def test_keys_are_there_only_with_something_in_them(self):
         plain = list(scored().to_dict())
         assert list(ROWS[0].to_dict()) == [
-            *plain, "explanation", "defects", "problems", "contributions"]
+            *plain,
+            "explanation",
+            "defects",
+            "problems",
+            "contributions",
+        ]
         assert list(ROWS[4].to_dict()) == [*plain, "contributions"]
         assert list(failed().to_dict()) == plain
 
     def test_documented_form(self):
         row = ROWS[0].to_dict()
         assert row["defects"] == [
-            {"name": "low_resolution", "dimension": "technical", "severity": 4,
-             "start_seconds": None, "end_seconds": None},
-            {"name": "freeze", "dimension": "motion", "severity": 2,
-             "start_seconds": 0.6, "end_seconds": 1.4},
+            {
+                "name": "low_resolution",
+                "dimension": "technical",
+                "severity": 4,
+                "start_seconds": None,
+                "end_seconds": None,
+            },
+            {
+                "name": "freeze",
+                "dimension": "motion",
+                "severity": 2,
+                "start_seconds": 0.6,
+                "end_seconds": 1.4,
+            },
         ]
         assert row["contributions"] == {
-            "technical": 0.4, "motion": -0.25, "semantic": 0.05, "sum": 0.2, "residue": -0.05,
+            "technical": 0.4,
+            "motion": -0.25,
+            "semantic": 0.05,
+            "sum": 0.2,
+            "residue": -0.05,
             "baseline": 3.1,
         }
 
@@ -146,7 +176,9 @@ def test_cells_of_csv(tmp_path):
     assert (first["contribution_sum"], first["contribution_baseline"]) == ("0.2", "3.1")
     assert second["defects"] == "none"
     assert third["defects"] == "" and third["problems"].splitlines() == [
-        "unexpected_line: a, b", "no_answer: c: d"]
+        "unexpected_line: a, b",
+        "no_answer: c: d",
+    ]
 
 
 def test_tables_of_parquet(tmp_path):

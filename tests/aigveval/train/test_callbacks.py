@@ -97,8 +97,14 @@ def test_time_saves_and_epochs_save_by_themselves(fit_config, monkeypatch):
 
 @pytest.mark.parametrize(
     "values, patience, ended",
-    [([], 1, False), ([0.5], 1, False), ([0.5, 0.5], 1, True), ([0.5, 0.6], 1, False),
-     ([0.5, 0.6, 0.1, 0.6], 3, False), ([0.5, 0.6, 0.1, 0.6], 2, True)],
+    [
+        ([], 1, False),
+        ([0.5], 1, False),
+        ([0.5, 0.5], 1, True),
+        ([0.5, 0.6], 1, False),
+        ([0.5, 0.6, 0.1, 0.6], 3, False),
+        ([0.5, 0.6, 0.1, 0.6], 2, True),
+    ],
 )
 def test_early_stop_counts_since_the_first_best(values, patience, ended):
     history = [entry for v in values for entry in ({"loss": 1.0}, {"eval_srocc": v})]
@@ -158,8 +164,10 @@ def test_the_averaged_weights_are_validated_and_kept_beside_the_others(fit_confi
     raw = fit.main(replace(config, ema=None, output_dir=config.output_dir + "-raw"))
     assert not same(result, raw)
     # training itself is the same with and without
-    left, right = ([e["loss"] for e in history(o) if "loss" in e]
-                   for o in (config.output_dir, config.output_dir + "-raw"))
+    left, right = (
+        [e["loss"] for e in history(o) if "loss" in e]
+        for o in (config.output_dir, config.output_dir + "-raw")
+    )
     assert left == right
     last = Path(config.output_dir) / "checkpoint-12"
     assert load_file(last / AVERAGE).keys() <= load_file(last / "model.safetensors").keys()

@@ -36,9 +36,11 @@ def test_it_learns_and_its_model_loads(fit_config, fit_data):
     for name in ("technical", "motion", "semantic"):
         assert result.metrics[f"valid_plcc_{name}"] > 0.9
     assert "valid_srocc_overall" not in result.metrics  # nobody rated it
-    assert result.metrics["srocc"] == pytest.approx(np.mean(
-        [result.metrics[f"valid_srocc_{name}"] for name in ("technical", "motion", "semantic")]
-    ))
+    assert result.metrics["srocc"] == pytest.approx(
+        np.mean(
+            [result.metrics[f"valid_srocc_{name}"] for name in ("technical", "motion", "semantic")]
+        )
+    )
 
     # what was measured is what the saved folder gives, from the cache and from the video files
     rows = read_training_manifest(fit_data / "valid.jsonl")
@@ -133,7 +135,9 @@ def test_scores_on_another_scale_train_the_same(fit_config, fit_data, tmp_path):
         rows.append(json.dumps(row | {"video": str(fit_data / row["video"])}) + "\n")
     (tmp_path / "percent.jsonl").write_text("".join(rows))
     percent = replace(
-        config, train=[str(tmp_path / "percent.jsonl")], scale="0:100",
+        config,
+        train=[str(tmp_path / "percent.jsonl")],
+        scale="0:100",
         output_dir=config.output_dir + "-percent",
     )
     fit.main(percent)
@@ -153,9 +157,16 @@ def test_another_run_in_the_same_folder_is_refused(fit_config):
 def test_a_trained_model_can_be_the_base(fit_config, tmp_path):
     first = fit.main(replace(fit_config, epochs=1))
     fresh = FitConfig(
-        train=fit_config.train, output_dir=str(tmp_path / "more"), cache_dir=fit_config.cache_dir,
-        base=str(first.model), epochs=1, batch_size=6, learning_rate=1e-12,
-        lora_learning_rate=0.0, weight_decay=0.0, device="cpu",
+        train=fit_config.train,
+        output_dir=str(tmp_path / "more"),
+        cache_dir=fit_config.cache_dir,
+        base=str(first.model),
+        epochs=1,
+        batch_size=6,
+        learning_rate=1e-12,
+        lora_learning_rate=0.0,
+        weight_decay=0.0,
+        device="cpu",
     )
     second = fit.main(fresh)  # without validation, and nearly without learning
     assert second.metrics == {}
@@ -251,7 +262,7 @@ def test_groups_stay_together():
     pairs = {}
     for group_size in (1, 6):
         order = [i for _, i in EpochSampler(groups, batch_size=16, group_size=group_size)]
-        batches = [order[i: i + 16] for i in range(0, len(order), 16)]
+        batches = [order[i : i + 16] for i in range(0, len(order), 16)]
         pairs[group_size] = sum(
             groups[a] == groups[b] for batch in batches for a in batch for b in batch if a < b
         )
@@ -260,8 +271,16 @@ def test_groups_stay_together():
 
 def test_the_manifest_forms_agree(tmp_path):
     rows = [
-        {"video": "a.mp4", "prompt": " a dog ", "technical": 2.5, "motion": None, "group": "x",
-         "semantic": 4, "weight": 0.5, "notes": "ignored"},
+        {
+            "video": "a.mp4",
+            "prompt": " a dog ",
+            "technical": 2.5,
+            "motion": None,
+            "group": "x",
+            "semantic": 4,
+            "weight": 0.5,
+            "notes": "ignored",
+        },
         {"video": "/b.mp4", "prompt": "", "overall": 3},
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")

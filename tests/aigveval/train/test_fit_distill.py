@@ -23,7 +23,11 @@ from ..fit_case import run_and_kill
 @pytest.fixture
 def distilling(fit_config):
     return replace(
-        fit_config, learn="distill", align_epochs=5, valid=[], feature_noise=0.0,
+        fit_config,
+        learn="distill",
+        align_epochs=5,
+        valid=[],
+        feature_noise=0.0,
         lora={"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
         loss={"level": 1.0, "plcc": 0.5},
     )
@@ -87,10 +91,14 @@ def test_projectors_stay_and_a_stopped_run_goes_on(distilling, tmp_path, monkeyp
     "options, message",
     [
         ({"fsdp": True}, "learn: distill can't be combined with fsdp; use DDP (fsdp: false)"),
-        ({"train_encoders": ["motion_mixed"], "align_epochs": 0},
-         "learn: distill trains the LoRA alone, no train_encoders"),
-        ({"score_hints": False},
-         "align_epochs and learn: distill need score_hints, and the model has none"),
+        (
+            {"train_encoders": ["motion_mixed"], "align_epochs": 0},
+            "learn: distill trains the LoRA alone, no train_encoders",
+        ),
+        (
+            {"score_hints": False},
+            "align_epochs and learn: distill need score_hints, and the model has none",
+        ),
         ({"lora": None}, "learn: distill trains the LoRA, and the model has none"),
     ],
 )

@@ -14,9 +14,9 @@ from aigveval.presets import list_presets, read_preset
 from aigveval.train.config import FitError
 from aigveval.train.stages import read_fit_config
 from encoders import registry
-from tests import media
 
 from ..tiny_llm import MeanColour, make_llm, make_tokenizer
+from tests import media
 
 SHAPES = {"technical_mean": (2, 3), "motion_mean": (3, 4), "semantic_mean": (2, 5)}
 SCORES = ("technical", "motion", "semantic", "overall")
@@ -33,6 +33,7 @@ def one_thread():
 @pytest.fixture
 def work(monkeypatch, tmp_path):
     """Encoders from outside, an LLM in a folder, six rated videos and a config that uses them."""
+
     def maker(name, k, d):
         return lambda reads_text=False: MeanColour(
             name=name, dimension=name.partition("_")[0], num_tokens=k, dim=d, reads_text=reads_text
@@ -51,9 +52,17 @@ def work(monkeypatch, tmp_path):
         rows.append({"video": f"{number}.mp4", "prompt": f"prompt {number}", **scores})
     Path("rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
-        "train": ["rated.jsonl"], "valid": ["rated.jsonl"], "output_dir": "run",
-        "cache_dir": "cache", "llm": "llm", "encoders": list(SHAPES), "projector_hidden": 8,
-        "max_steps": 2, "batch_size": 3, "device": "cpu", "mismatch_probability": 0.5,
+        "train": ["rated.jsonl"],
+        "valid": ["rated.jsonl"],
+        "output_dir": "run",
+        "cache_dir": "cache",
+        "llm": "llm",
+        "encoders": list(SHAPES),
+        "projector_hidden": 8,
+        "max_steps": 2,
+        "batch_size": 3,
+        "device": "cpu",
+        "mismatch_probability": 0.5,
     }
     Path("fit.yaml").write_text(yaml.safe_dump(config))
     return config
@@ -66,11 +75,14 @@ def run(*arguments, code=0):
     return result
 
 
-@pytest.mark.parametrize("choices, expected", [
-    ((), ["semantic_mean", "motion_mean", "technical_mean"]),
-    (("motion=other", "semantic=none"), ["motion_other", "technical_mean"]),
-    (("motion=none", "technical=none"), ["semantic_mean"]),
-])
+@pytest.mark.parametrize(
+    "choices, expected",
+    [
+        ((), ["semantic_mean", "motion_mean", "technical_mean"]),
+        (("motion=other", "semantic=none"), ["motion_other", "technical_mean"]),
+        (("motion=none", "technical=none"), ["semantic_mean"]),
+    ],
+)
 def test_a_subset_is_trained_and_scores_what_it_looks_at(work, choices, expected):
     options = [argument for text in choices for argument in ("--encoder", text)]
     said = run("fit", "fit.yaml", *options).stderr
@@ -91,16 +103,22 @@ def test_a_subset_is_trained_and_scores_what_it_looks_at(work, choices, expected
 
 def test_options_reach_the_encoders(work):
     run("fit", "fit.yaml", "--encoder", "semantic=mean:reads_text=true")
-    (entry,) = [e for e in AIGVEvalConfig.from_pretrained("run/model").encoders
-                if e["dimension"] == "semantic"]
+    (entry,) = [
+        e
+        for e in AIGVEvalConfig.from_pretrained("run/model").encoders
+        if e["dimension"] == "semantic"
+    ]
     assert entry["options"] == {"reads_text": True}
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--encoder", "motion=men"], "no encoder named 'men'; did you mean motion_mean?"),
-    (["--encoder", "motion_mean:reads=1"], "encoder motion_mean: "),
-    ([f"--encoder={name}=none" for name in SCORES[:3]], "encoders must name at least one"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--encoder", "motion=men"], "no encoder named 'men'; did you mean motion_mean?"),
+        (["--encoder", "motion_mean:reads=1"], "encoder motion_mean: "),
+        ([f"--encoder={name}=none" for name in SCORES[:3]], "encoders must name at least one"),
+    ],
+)
 def test_a_wrong_choice_is_one_line(work, options, message):
     said = run("fit", "fit.yaml", *options, code=2).stderr
     assert said.startswith(f"error: {message}") and len(said.splitlines()) == 1
@@ -118,9 +136,11 @@ def test_rows_that_rate_only_what_is_not_looked_at_are_left_out(work):
 
 
 def config_file(**options):
-    Path("preset.yaml").write_text(yaml.safe_dump(
-        {"train": "rated.jsonl", "output_dir": "run", "cache_dir": "cache", **options}
-    ))
+    Path("preset.yaml").write_text(
+        yaml.safe_dump(
+            {"train": "rated.jsonl", "output_dir": "run", "cache_dir": "cache", **options}
+        )
+    )
     return "preset.yaml"
 
 
@@ -150,6 +170,15 @@ def test_an_unknown_preset_is_one_line(work, name):
 
 def test_a_preset_is_trained_with_other_parts(work):
     """Its own LLM and encoders need downloads; the rest of it is what trains here."""
-    run("fit", config_file(preset="aigveval", max_steps=1, llm="llm", encoders=["motion_mean"],
-                           projector_hidden=8, device="cpu"))
+    run(
+        "fit",
+        config_file(
+            preset="aigveval",
+            max_steps=1,
+            llm="llm",
+            encoders=["motion_mean"],
+            projector_hidden=8,
+            device="cpu",
+        ),
+    )
     assert AIGVEvalConfig.from_pretrained("run/model").lora["r"] == 8

@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from aigveval.model.checkpoint import open_checkpoint
 from aigveval.cli.app import app
-from aigveval.model.config import AIGVEvalConfig
-from aigveval.model.config import rename_weights
+from aigveval.model.checkpoint import open_checkpoint
+from aigveval.model.config import AIGVEvalConfig, rename_weights
 
 VIDEOS = Path(__file__).parents[3] / "examples" / "videos"
 

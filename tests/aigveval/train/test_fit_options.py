@@ -30,7 +30,8 @@ def test_kinds_of_lora_are_trained_and_loaded(fit_config, kind, targets):
     layers = {name.split(".")[-4] for name in saved if "lora_A" in name}
     assert layers == (
         {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-        if targets == "all-linear" else {"q_proj", "o_proj"}
+        if targets == "all-linear"
+        else {"q_proj", "o_proj"}
     )
     assert len(magnitudes) == (2 * len(layers) if kind == "use_dora" else 0)
     model = AIGVEvalModel.from_pretrained(result.model)
@@ -78,9 +79,9 @@ def test_without_score_hints_the_score_heads_are_left_alone(fit_config):
 def test_checkpointed_gradients_are_the_same(fit_config):
     config = replace(fit_config, epochs=1, lora={**fit_config.lora, "dropout": 0.0})
     first = fit.main(config)
-    second = fit.main(replace(
-        config, gradient_checkpointing=True, output_dir=config.output_dir + "-less"
-    ))
+    second = fit.main(
+        replace(config, gradient_checkpointing=True, output_dir=config.output_dir + "-less")
+    )
     left, right = (load_file(r.model / "model.safetensors") for r in (first, second))
     for name, value in left.items():
         assert torch.allclose(value, right[name], atol=1e-6), name
@@ -186,10 +187,14 @@ def test_arguments_of_the_trainer_have_their_own_names(fit_config):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"lr_schedular_type": "linear"}, "unknown argument of trainer 'lr_schedular_type'; did "
-         "you mean 'lr_scheduler_type'?"),
-        ({"num_train_epochs": 3},
-         "trainer: num_train_epochs follows from the other options; leave it out"),
+        (
+            {"lr_schedular_type": "linear"},
+            "unknown argument of trainer 'lr_schedular_type'; did you mean 'lr_scheduler_type'?",
+        ),
+        (
+            {"num_train_epochs": 3},
+            "trainer: num_train_epochs follows from the other options; leave it out",
+        ),
         ({"optim": "sgd"}, "trainer: optim follows from the other options; leave it out"),
         ({"lr_scheduler_type": "steep"}, "steep"),
     ],
@@ -205,12 +210,16 @@ def test_wrong_arguments_of_the_trainer_are_one_line(fit_config, options, messag
     [
         ({"ema": 1.0}, "ema must lie in (0, 1), got 1.0"),
         ({"pair_tie": 1.0}, "pair_tie must be above 1, got 1.0"),
-        ({"scale": "5:1"},
-         "scale: a scale is LOW:HIGH with LOW below HIGH, such as 0:100, got '5:1'"),
+        (
+            {"scale": "5:1"},
+            "scale: a scale is LOW:HIGH with LOW below HIGH, such as 0:100, got '5:1'",
+        ),
         ({"ema": 0.9, "fsdp": True}, "ema can't be combined with fsdp; use DDP (fsdp: false)"),
         ({"fsdp_config": {"version": 2}}, "fsdp_config needs fsdp: true"),
-        ({"train_encoders": ["motion_mixed"], "align_epochs": 1},
-         "align_epochs needs cached tokens, which train_encoders have none of"),
+        (
+            {"train_encoders": ["motion_mixed"], "align_epochs": 1},
+            "align_epochs needs cached tokens, which train_encoders have none of",
+        ),
         ({"save_minutes": 0.0}, "save_minutes must be above 0, got 0.0"),
     ],
 )

@@ -10,14 +10,21 @@ import torch
 from scipy.stats import spearmanr
 from transformers import EvalPrediction
 
-from aigveval.features.cache import FeatureCache, extract
 from aigveval.data.preference_pairs import PreferencePair, read_pairs
+from aigveval.features.cache import FeatureCache, extract
 from aigveval.model.projector import pack_features
 from aigveval.train import fit, losses
-from aigveval.train.dataset import (
-    PADDING, PAIR, PREFERENCES, ROW, WEIGHT, Collator, EpochSampler, QualityDataset,
-)
 from aigveval.train.config import FitError
+from aigveval.train.dataset import (
+    PADDING,
+    PAIR,
+    PREFERENCES,
+    ROW,
+    WEIGHT,
+    Collator,
+    EpochSampler,
+    QualityDataset,
+)
 from aigveval.train.predict import predict
 from aigveval.train.rows import Part, read_training_manifest
 from aigveval.train.validation import ValidationMetrics, metric_lines
@@ -78,9 +85,7 @@ def test_a_pair_is_two_neighbours_and_the_rest_is_left_alone():
     numbers = torch.tensor([-1, 7, 7, 3, 3, 9])  # 9 has lost its other side
     preferences = torch.full((6, 4), math.nan)
     preferences[1:3, 0], preferences[3:5, 2], preferences[5, 1] = 1.0, -1.0, 1.0
-    found = losses.preference_loss(
-        logits, numbers, preferences, torch.ones(6), scale=2.0, tie=5.0
-    )
+    found = losses.preference_loss(logits, numbers, preferences, torch.ones(6), scale=2.0, tie=5.0)
     scores = losses.score_levels(logits)[0]
     parts = [
         losses.pair_loss(scores[1, 0], scores[2, 0], torch.tensor(1.0)),
@@ -158,7 +163,7 @@ def test_pairs_stay_side_by_side_in_every_batch(singles):
         assert len(order) == len(sampler) == 6 * math.ceil(len(groups) / 6)
         assert sorted(i for i in order if i != PADDING) == list(range(len(groups)))
         for start in range(0, len(order), 6):
-            batch = order[start: start + 6]
+            batch = order[start : start + 6]
             for place, index in enumerate(batch):
                 if index >= singles and (index - singles) % 2 == 0:
                     assert batch[place + 1] == index + 1
@@ -191,8 +196,10 @@ def pair(a, b, *preferences) -> PreferencePair:
 
 def test_accuracy_is_the_share_of_preferred_videos_that_score_higher():
     pairs = [
-        pair("x", "y", "A", None, None, "A"), pair("y", "z", "B", None, None, "same"),
-        pair("x", "z", "B", None, None, "A"), pair("z", "w", "A", "same", None, None),
+        pair("x", "y", "A", None, None, "A"),
+        pair("y", "z", "B", None, None, "same"),
+        pair("x", "z", "B", None, None, "A"),
+        pair("z", "w", "A", "same", None, None),
     ]
     part = Part(path="", name="p", pairs=pairs)
     clips = part.clips
@@ -205,9 +212,13 @@ def test_accuracy_is_the_share_of_preferred_videos_that_score_higher():
     scores = [[value[clip.video]] * 4 for clip in clips]
     found = metrics(prediction(scores, range(4)))
     # x > y right, y < z right, x < z wrong, z > w right; overall x > y and x > z
-    assert found == pytest.approx({
-        "accuracy": (0.75 + 1.0) / 2, "p_accuracy_technical": 0.75, "p_accuracy_overall": 1.0,
-    })
+    assert found == pytest.approx(
+        {
+            "accuracy": (0.75 + 1.0) / 2,
+            "p_accuracy_technical": 0.75,
+            "p_accuracy_overall": 1.0,
+        }
+    )
     assert metric_lines(found, ["p"]) == ["  p  accuracy  technical 0.750   overall 1.000"]
     flat = metrics(prediction([[3.0] * 4] * 4, range(4)))
     assert flat["p_accuracy_technical"] == 0.5
@@ -218,9 +229,11 @@ def test_accuracy_is_the_share_of_preferred_videos_that_score_higher():
 
 
 def test_what_nobody_looks_at_is_not_asked_for():
-    part = Part(path="", name="p", pairs=[
-        pair("x", "y", "A", None, "A", None), pair("x", "y", "B", None, None, None)
-    ])
+    part = Part(
+        path="",
+        name="p",
+        pairs=[pair("x", "y", "A", None, "A", None), pair("x", "y", "B", None, None, None)],
+    )
     left = part.usable(dict.fromkeys("xy", ""), unscored=["technical"])
     assert left.pairs == [pair("x", "y", None, None, "A", None)]
 
@@ -232,9 +245,17 @@ def test_a_model_learns_from_pairs_alone(fit_config, fit_data, capfd):
     """The brighter clip was preferred: accuracy on the pairs, and order of clips never rated."""
     pairs = str(fit_data / "pairs.jsonl")
     config = replace(
-        fit_config, train=[pairs], valid=[pairs], batch_size=10, epochs=14,
-        feature_noise=0.0, loss={"pair": 1.0}, lora_learning_rate=1e-2, mismatch_probability=0.1,
-        prompt_dropout=0.0, save_steps=None,
+        fit_config,
+        train=[pairs],
+        valid=[pairs],
+        batch_size=10,
+        epochs=14,
+        feature_noise=0.0,
+        loss={"pair": 1.0},
+        lora_learning_rate=1e-2,
+        mismatch_probability=0.1,
+        prompt_dropout=0.0,
+        save_steps=None,
     )
     result = fit.main(config)
     assert result.metrics["pairs_accuracy_technical"] > 0.9
@@ -256,7 +277,9 @@ def test_pairs_alone_can_choose_the_best_model(fit_config, fit_data, capfd):
     )
     result = fit.main(config)
     assert set(result.metrics) == {
-        "accuracy", "pairs_accuracy_technical", "pairs_accuracy_semantic"
+        "accuracy",
+        "pairs_accuracy_technical",
+        "pairs_accuracy_semantic",
     }
     assert "Best mean accuracy" in capfd.readouterr().err
 
@@ -264,10 +287,14 @@ def test_pairs_alone_can_choose_the_best_model(fit_config, fit_data, capfd):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"loss": {"plcc": 1.0}},
-         "there are preference pairs, but the loss has no weight for pair"),
-        ({"align_epochs": 1},
-         "align_epochs needs rated clips, and there are preference pairs alone"),
+        (
+            {"loss": {"plcc": 1.0}},
+            "there are preference pairs, but the loss has no weight for pair",
+        ),
+        (
+            {"align_epochs": 1},
+            "align_epochs needs rated clips, and there are preference pairs alone",
+        ),
         ({"batch_size": 5}, "batch_size must be even with preference pairs, got 5"),
         ({"group_batches": True}, "group_batches can't be combined with preference pairs"),
     ],

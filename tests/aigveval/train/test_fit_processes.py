@@ -36,10 +36,23 @@ def environment() -> dict[str, str]:
 
 def launch(config) -> subprocess.Popen:
     """`aigveval fit` by torchrun in two processes; errors of a run show in its output."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               "--nproc-per-node", "2", "tests/aigveval/fit_case.py", "fit", saved(config)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "tests/aigveval/fit_case.py",
+        "fit",
+        saved(config),
+    ]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE,
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
 
@@ -49,7 +62,11 @@ def ranks():
     """A process that forks the two of each training; all of them start as if nothing had run."""
     command = [sys.executable, "-m", "tests.aigveval.ranks"]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment(), text=True, stdin=subprocess.PIPE,
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
         yield process
@@ -79,8 +96,11 @@ def assert_alike(one, two, *, within: float = 2e-5) -> None:
     """The same losses, validation and weights, but for the rounding of other batches."""
     assert losses(one.output_dir) == pytest.approx(losses(two.output_dir), abs=within)
     validations = [
-        [{k: v for k, v in entry.items() if "_srocc_" in k or "_plcc_" in k or k == "step"}
-         for entry in history(config.output_dir) if "eval_loss" in entry]
+        [
+            {k: v for k, v in entry.items() if "_srocc_" in k or "_plcc_" in k or k == "step"}
+            for entry in history(config.output_dir)
+            if "eval_loss" in entry
+        ]
         for config in (one, two)
     ]
     for left, right in zip(*validations, strict=True):
@@ -102,8 +122,13 @@ def whole(fit_config, fit_data, tmp_path):
     rows = [row.replace("videos/", f"{fit_data}/videos/") for row in rows]
     (tmp_path / "rated.jsonl").write_text("\n".join(rows))
     return replace(
-        fit_config, train=[str(tmp_path / "rated.jsonl")], epochs=3, feature_noise=0.0,
-        save_steps=None, lora={**fit_config.lora, "dropout": 0.0}, group_batches=True,
+        fit_config,
+        train=[str(tmp_path / "rated.jsonl")],
+        epochs=3,
+        feature_noise=0.0,
+        save_steps=None,
+        lora={**fit_config.lora, "dropout": 0.0},
+        group_batches=True,
         align_epochs=5,
         loss={"level": 0.5, "plcc": 1.0, "rank": 0.3, "group_rank": 0.5},
     )
@@ -122,8 +147,14 @@ def test_two_processes_train_what_one_does(whole, run, tmp_path):
 @pytest.mark.slow
 def test_pairs_accumulation_and_average_too(whole, run, fit_data, tmp_path):
     config = replace(
-        whole, train=[*whole.train, str(fit_data / "pairs.jsonl")], batch_size=12, grad_accum=2,
-        group_batches=False, loss={"plcc": 1.0, "rank": 0.3, "pair": 1.0}, ema=0.9, epochs=2,
+        whole,
+        train=[*whole.train, str(fit_data / "pairs.jsonl")],
+        batch_size=12,
+        grad_accum=2,
+        group_batches=False,
+        loss={"plcc": 1.0, "rank": 0.3, "pair": 1.0},
+        ema=0.9,
+        epochs=2,
     )
     fit.main(config)
     half = replace(config, batch_size=6, output_dir=str(tmp_path / "half"))
@@ -159,7 +190,10 @@ def test_two_processes_stop_together_and_go_on(whole, tmp_path):
 def test_sharded_over_two_processes(whole, run, tmp_path):
     fit.main(whole)
     config = replace(
-        whole, batch_size=3, output_dir=str(tmp_path / "sharded"), fsdp=True,
+        whole,
+        batch_size=3,
+        output_dir=str(tmp_path / "sharded"),
+        fsdp=True,
         fsdp_config={"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]},
     )
     run(config)

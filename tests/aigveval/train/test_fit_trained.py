@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from aigveval.inference.assessor import load
 from aigveval.features.cache import FeatureCache, extract
+from aigveval.inference.assessor import load
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.train import fit
 from aigveval.train.build import build_model
-from aigveval.train.rows import read_training_manifest
-from aigveval.train.dataset import QualityDataset
 from aigveval.train.config import FitError
+from aigveval.train.dataset import QualityDataset
 from aigveval.train.predict import predict
+from aigveval.train.rows import read_training_manifest
 from encoders.video import read_views
 
 from ..fit_case import REGISTERED, history, losses, run_and_kill
@@ -28,10 +28,18 @@ from ..fit_case import REGISTERED, history, losses, run_and_kill
 PAPER = [
     {"name": "semantic_blip", "options": {"weights": "random", "num_frames": 2}},
     {"name": "motion_slowfast", "options": {"weights": "random", "num_frames": 8, "size": 32}},
-    {"name": "technical_fastvqa", "options": {
-        "weights": "random", "variant": "kinetics", "num_frames": 4, "segments": 4,
-        "time_steps": 1, "embed_dim": 12, "drop_path": 0.1,
-    }},
+    {
+        "name": "technical_fastvqa",
+        "options": {
+            "weights": "random",
+            "variant": "kinetics",
+            "num_frames": 4,
+            "segments": 4,
+            "time_steps": 1,
+            "embed_dim": 12,
+            "drop_path": 0.1,
+        },
+    },
 ]
 TRAINED = ["motion_slowfast", "technical_fastvqa"]
 
@@ -40,8 +48,12 @@ TRAINED = ["motion_slowfast", "technical_fastvqa"]
 def mixed(fit_config):
     """Two of three toy encoders from the cache; the third has a layer and a batch norm to train."""
     return replace(
-        fit_config, encoders=["technical_sharp", "motion_mixed", "semantic_matching"],
-        train_encoders=["mixed"], encoder_learning_rate=1e-2, workers=2, epochs=3,
+        fit_config,
+        encoders=["technical_sharp", "motion_mixed", "semantic_matching"],
+        train_encoders=["mixed"],
+        encoder_learning_rate=1e-2,
+        workers=2,
+        epochs=3,
     )
 
 
@@ -65,15 +77,37 @@ class Gradients(TrainerCallback):
 def test_the_papers_configuration_trains_as_a_whole(fit_config, monkeypatch, tmp_path):
     rows = read_training_manifest(fit_config.train[0])[::4]
     manifest = tmp_path / "six.jsonl"
-    manifest.write_text("".join(json.dumps({
-        "video": row.video, "prompt": row.prompt, "technical": row.scores[0], "semantic": 3.0,
-        "overall": row.scores[0],
-    }) + "\n" for row in rows))
+    manifest.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "video": row.video,
+                    "prompt": row.prompt,
+                    "technical": row.scores[0],
+                    "semantic": 3.0,
+                    "overall": row.scores[0],
+                }
+            )
+            + "\n"
+            for row in rows
+        )
+    )
     config = replace(
-        fit_config, train=[str(manifest)], valid=[], encoders=PAPER, train_encoders=TRAINED,
-        epochs=8, batch_size=6, encoder_learning_rate=1e-3, learning_rate=3e-3, feature_noise=0.0,
-        mismatch_probability=0.0, prompt_dropout=0.0, loss={"level": 1.0, "plcc": 1.0, "rank": 0.3},
-        save_steps=None, warmup=0.0,
+        fit_config,
+        train=[str(manifest)],
+        valid=[],
+        encoders=PAPER,
+        train_encoders=TRAINED,
+        epochs=8,
+        batch_size=6,
+        encoder_learning_rate=1e-3,
+        learning_rate=3e-3,
+        feature_noise=0.0,
+        mismatch_probability=0.0,
+        prompt_dropout=0.0,
+        loss={"level": 1.0, "plcc": 1.0, "rank": 0.3},
+        save_steps=None,
+        warmup=0.0,
     )
     gradients = Gradients()
     made = fit.QualityTrainer.__init__
@@ -92,8 +126,10 @@ def test_the_papers_configuration_trains_as_a_whole(fit_config, monkeypatch, tmp
     assert not gradients.frozen & gradients.largest.keys()
     assert all(value > 0 for value in gradients.largest.values())
     kinds = {
-        "Swin": "encoders.technical_fastvqa.", "SlowFast": "encoders.motion_slowfast.",
-        "projectors": "model.projectors.", "LoRA": "lora_",
+        "Swin": "encoders.technical_fastvqa.",
+        "SlowFast": "encoders.motion_slowfast.",
+        "projectors": "model.projectors.",
+        "LoRA": "lora_",
     }
     for kind, part in kinds.items():
         names = [name for name in gradients.largest if part in name]
@@ -193,11 +229,21 @@ def test_resumed_equals_uninterrupted(mixed, tmp_path, monkeypatch):
 def test_training_goes_on_from_trained_encoders(mixed, fit_config, tmp_path):
     first = fit.main(replace(mixed, epochs=1))
     more = replace(
-        fit_config, base=str(first.model), output_dir=str(tmp_path / "more"), epochs=1,
-        llm="smollm2-135m-instruct", encoders=["semantic_lite", "motion_flow", "technical_lite"],
-        projector_hidden=512, lora={"r": 8, "alpha": 16, "dropout": 0.05,
-                                    "target_modules": ["q_proj", "v_proj"],
-                                    "use_dora": False, "use_rslora": False},
+        fit_config,
+        base=str(first.model),
+        output_dir=str(tmp_path / "more"),
+        epochs=1,
+        llm="smollm2-135m-instruct",
+        encoders=["semantic_lite", "motion_flow", "technical_lite"],
+        projector_hidden=512,
+        lora={
+            "r": 8,
+            "alpha": 16,
+            "dropout": 0.05,
+            "target_modules": ["q_proj", "v_proj"],
+            "use_dora": False,
+            "use_rslora": False,
+        },
     )
     frozen = build_model(more)
     assert frozen.trained == [] and list(frozen.model.encoders) == ["motion_mixed"]
@@ -206,11 +252,18 @@ def test_training_goes_on_from_trained_encoders(mixed, fit_config, tmp_path):
     for name in left:
         if name.startswith("encoders."):
             assert torch.equal(left[name], right[name])
-    third = fit.main(replace(more, train_encoders=["motion_mixed"], encoder_learning_rate=1e-2,
-                             output_dir=str(tmp_path / "third")))
+    third = fit.main(
+        replace(
+            more,
+            train_encoders=["motion_mixed"],
+            encoder_learning_rate=1e-2,
+            output_dir=str(tmp_path / "third"),
+        )
+    )
     moved = load_file(third.model / "model.safetensors")
-    assert not torch.equal(moved["encoders.motion_mixed.mix.weight"],
-                           left["encoders.motion_mixed.mix.weight"])
+    assert not torch.equal(
+        moved["encoders.motion_mixed.mix.weight"], left["encoders.motion_mixed.mix.weight"]
+    )
 
 
 def test_fragments_change_from_epoch_to_epoch_but_not_in_validation(fit_data):
@@ -243,8 +296,9 @@ def test_a_video_that_breaks_meanwhile_counts_for_nothing(mixed, fit_data, tmp_p
     said = capfd.readouterr().err
     assert f"left out of the training: {broken}" in said
     assert result.steps == 3  # 16 rows know the motion, and the broken one
-    assert all(np.isfinite(entry["loss"]) for entry in history(config.output_dir)
-               if "loss" in entry)
+    assert all(
+        np.isfinite(entry["loss"]) for entry in history(config.output_dir) if "loss" in entry
+    )
 
 
 def test_an_encoder_that_is_not_there_cannot_be_trained(mixed):

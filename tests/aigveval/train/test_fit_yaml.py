@@ -65,11 +65,21 @@ def path(tmp_path, monkeypatch):
 
 
 def test_changes_replace_what_the_file_says(path):
-    config = read_fit_config(path, changes=[
-        "learning_rate=2e-4", "lora.r=16", "loss.rank=0.5", "valid=[b.csv, c.csv]", "ema = 0.999",
-        "encoders=[motion_flow, {name: technical_lite, options: {num_frames: 4}}]",
-        "max_steps=null", "fsdp_config.version=2", "fsdp=true", "ema=null",
-    ])
+    config = read_fit_config(
+        path,
+        changes=[
+            "learning_rate=2e-4",
+            "lora.r=16",
+            "loss.rank=0.5",
+            "valid=[b.csv, c.csv]",
+            "ema = 0.999",
+            "encoders=[motion_flow, {name: technical_lite, options: {num_frames: 4}}]",
+            "max_steps=null",
+            "fsdp_config.version=2",
+            "fsdp=true",
+            "ema=null",
+        ],
+    )
     assert config.learning_rate == 2e-4 and config.lora == {"r": 16}
     assert config.loss["rank"] == 0.5 and config.loss["plcc"] == 1.0
     assert config.valid == [str(path.parent / "b.csv"), str(path.parent / "c.csv")]
@@ -114,8 +124,12 @@ def test_hub_ids_are_told_from_files(path):
     changes = ["train=[me/data, me/there, me/rows.csv, ./x/y]", "llm=Qwen/Qwen2.5-0.5B-Instruct"]
     config = read_fit_config(path, changes=changes)
     folder = str(path.parent)
-    assert config.train == ["me/data", f"{folder}/me/there", f"{folder}/me/rows.csv",
-                            f"{folder}/x/y"]
+    assert config.train == [
+        "me/data",
+        f"{folder}/me/there",
+        f"{folder}/me/rows.csv",
+        f"{folder}/x/y",
+    ]
     assert config.llm == "Qwen/Qwen2.5-0.5B-Instruct"
     url = "https://example.com/rows.csv"
     (found,) = read_fit_config(path, changes=[f"train=[{url}]"]).train
@@ -126,9 +140,16 @@ def test_hub_ids_are_told_from_files(path):
     )
 
 
-@pytest.mark.parametrize("text, low, high", [
-    ("0:100", 0, 100), ("1:10", 1, 10), ("'1:4'", 1, 4), ("1:4.5", 1, 4.5), ("-1:1", -1, 1),
-])
+@pytest.mark.parametrize(
+    "text, low, high",
+    [
+        ("0:100", 0, 100),
+        ("1:10", 1, 10),
+        ("'1:4'", 1, 4),
+        ("1:4.5", 1, 4.5),
+        ("-1:1", -1, 1),
+    ],
+)
 def test_a_scale_is_written_as_on_the_command_line(path, text, low, high):
     """YAML 1.1 would read 1:10 as 70, sixty being its base."""
     for config in (
@@ -178,8 +199,16 @@ def files() -> list[Path]:
 
 def test_every_public_data_set_has_a_file():
     assert {path.stem for path in files()} == {
-        "ntire2025", "t2vqa_db", "t2veval", "fetv", "videofeedback", "aigvqa_db", "gaia",
-        "videogen_rewardbench", "vbench", "q_save",
+        "ntire2025",
+        "t2vqa_db",
+        "t2veval",
+        "fetv",
+        "videofeedback",
+        "aigvqa_db",
+        "gaia",
+        "videogen_rewardbench",
+        "vbench",
+        "q_save",
     }
 
 
@@ -199,7 +228,8 @@ def test_the_files_are_sound(path):
     commands = re.findall(r"aigveval data convert (\S+)", text)
     assert commands and set(commands) <= set(list_adapters())
     made = set(re.findall(r"--out (\S+\.jsonl)", text)) | {
-        f"{folder}/{name}.jsonl" for folder in re.findall(r"--out (\S+)", text)
+        f"{folder}/{name}.jsonl"
+        for folder in re.findall(r"--out (\S+)", text)
         for name in ("train", "valid", "test")
     }
     for manifest in [*config.train, *config.valid]:
@@ -213,7 +243,8 @@ def test_options_may_have_their_old_names(tmp_path, caplog):
     config = read_fit_config(file, changes=["impressions=true"])
     assert config.score_hints is True and config.learn == "distill"
     assert caplog.messages == [
-        "impressions is now called score_hints", "learn: reading is now called learn: distill",
+        "impressions is now called score_hints",
+        "learn: reading is now called learn: distill",
         "impressions is now called score_hints",
     ]
     caplog.clear()

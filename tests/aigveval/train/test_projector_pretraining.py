@@ -13,6 +13,7 @@ from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator
 from aigveval.train.projector_pretraining import pretrain_projectors
 from prompts import SCORES
+
 from tests.aigveval.tiny_llm import make_model
 
 
@@ -20,12 +21,19 @@ def new_model():
     """As it is before training: its features tell nothing."""
     model, processor = make_model(projector_hidden=64)
     for name, old in model.model.projectors.items():
-        tokens, dim = next((e["num_tokens"], e["dim"]) for e in model.config.encoders
-                           if e["name"] == name)
+        tokens, dim = next(
+            (e["num_tokens"], e["dim"]) for e in model.config.encoders if e["name"] == name
+        )
         torch.manual_seed(dim)
         model.model.projectors[name] = FeatureProjector(
-            tokens, dim, old.position.shape[1], hidden=64, embedding_rms=0.3, clip=10.0,
-            dropout=0.0, noise=0.0,
+            tokens,
+            dim,
+            old.position.shape[1],
+            hidden=64,
+            embedding_rms=0.3,
+            clip=10.0,
+            dropout=0.0,
+            noise=0.0,
         )
     return model, processor
 
@@ -35,8 +43,10 @@ class Rows(torch.utils.data.Dataset):
 
     def __init__(self, model, count):
         random = torch.Generator().manual_seed(3)
-        self.tokens = [torch.randn(count, e["num_tokens"], e["dim"], generator=random)
-                       for e in model.config.encoders]
+        self.tokens = [
+            torch.randn(count, e["num_tokens"], e["dim"], generator=random)
+            for e in model.config.encoders
+        ]
         means = torch.stack([part.mean(1)[:, 0] for part in self.tokens], 1)
         self.scores = 3 + torch.cat([means, means.mean(1, keepdim=True)], 1)
         self.scores[::3, 1] = torch.nan
@@ -47,8 +57,14 @@ class Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, key):
         _, number = key
-        return {"tokens": [part[number] for part in self.tokens], "prompt": None, "weight": 1.0,
-                "scores": self.scores[number].tolist(), "group": self.groups[number], "source": 0}
+        return {
+            "tokens": [part[number] for part in self.tokens],
+            "prompt": None,
+            "weight": 1.0,
+            "scores": self.scores[number].tolist(),
+            "group": self.groups[number],
+            "source": 0,
+        }
 
 
 def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
@@ -57,8 +73,11 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
     collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     learning = (".up.weight", ".up.bias", ".score_head.weight", ".score_head.bias")
-    frozen = {name: value.clone() for name, value in model.state_dict().items()
-              if not name.endswith(learning)}
+    frozen = {
+        name: value.clone()
+        for name, value in model.state_dict().items()
+        if not name.endswith(learning)
+    }
     quiet = Console(quiet=True)
     first = pretrain_projectors(model.model, rows, collate, replace(config, align_epochs=1), quiet)
     last = pretrain_projectors(model.model, rows, collate, config, quiet)

@@ -7,8 +7,16 @@ import pytest
 
 from aigveval.train import rewards as module
 from aigveval.train.rewards import (
-    NAMES, consistency_reward, defect_f1, format_reward, length_reward, rewards, smooth_reward,
-    table_reward, time_iou, trl_rewards,
+    NAMES,
+    consistency_reward,
+    defect_f1,
+    format_reward,
+    length_reward,
+    rewards,
+    smooth_reward,
+    table_reward,
+    time_iou,
+    trl_rewards,
 )
 from prompts import Defect, parse, render
 from prompts.rubric import SCORES
@@ -46,10 +54,18 @@ def test_bad_text_has_no_reward():
     assert told == dict.fromkeys(NAMES, 0.0) | {"length": 1.0}
 
 
-@pytest.mark.parametrize("errors, reward", [
-    ((0, 0, 0), 1.0), ((1, 0, 0), 0.7), ((1, 1, 0), 0.4), ((1, 1, 1), 0.1), ((-1, 1, -1), 0.1),
-    ((2, 0, 0), 0.0), ((0, 0, -2), 0.0),
-])
+@pytest.mark.parametrize(
+    "errors, reward",
+    [
+        ((0, 0, 0), 1.0),
+        ((1, 0, 0), 0.7),
+        ((1, 1, 0), 0.4),
+        ((1, 1, 1), 0.1),
+        ((-1, 1, -1), 0.1),
+        ((2, 0, 0), 0.0),
+        ((0, 0, -2), 0.0),
+    ],
+)
 def test_the_table_of_videoscore2(errors, reward):
     labels = dict.fromkeys(("technical", "motion", "semantic"), 3.0)
     scores = {name: 3.0 + error for name, error in zip(labels, errors)}
@@ -110,8 +126,12 @@ def test_as_trl_calls_them():
         [{"role": "assistant", "content": [{"type": "text", "text": "no"}]}],
     ]
     columns = {
-        "prompts": ["?"] * 2, "completion_ids": [[1], [2]], "answer": [TEXT] * 2,
-        "clip_length": [2.0, 2.0], "given": [explanation[0]] * 2, "trainer_state": None,
+        "prompts": ["?"] * 2,
+        "completion_ids": [[1], [2]],
+        "answer": [TEXT] * 2,
+        "clip_length": [2.0, 2.0],
+        "given": [explanation[0]] * 2,
+        "trainer_state": None,
         "video": ["a", "b"],
     }
     for function in functions:

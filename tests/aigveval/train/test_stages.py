@@ -12,11 +12,11 @@ import yaml
 from safetensors.torch import load_file
 
 from aigveval.data.cot import write_cot
-from aigveval.model.projector import pack_features
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.projector import pack_features
 from aigveval.train import fit
-from aigveval.train.answer_targets import FromLabels, FromDetections
+from aigveval.train.answer_targets import FromDetections, FromLabels
 from aigveval.train.answers import AnswerCollator, read_answers, with_answers
 from aigveval.train.config import FitError
 from aigveval.train.dataset import QualityDataset
@@ -55,9 +55,16 @@ def room(tmp_path_factory, fit_data):
         del common[name]
     stages = [
         {"stage": "sft"},
-        {"stage": "grpo", "max_steps": 3, "batch_size": 4, "grad_accum": 2, "grpo": GRPO,
-         "lora_learning_rate": 1e-3, "learning_rate": 1e-3,
-         "valid": [str(fit_data / "labels.jsonl")]},
+        {
+            "stage": "grpo",
+            "max_steps": 3,
+            "batch_size": 4,
+            "grad_accum": 2,
+            "grpo": GRPO,
+            "lora_learning_rate": 1e-3,
+            "learning_rate": 1e-3,
+            "valid": [str(fit_data / "labels.jsonl")],
+        },
         {"stage": "sft2", "epochs": 1, "batch_size": 3, "best_threshold": 0.0, "best_mix": 0.5},
     ]
     (folder / "stages.yaml").write_text(yaml.safe_dump({**common, "stages": stages}))
@@ -73,8 +80,10 @@ def trained(result) -> dict[str, torch.Tensor]:
 
 
 def load(result):
-    return (AIGVEvalModel.from_pretrained(result.model),
-            AIGVEvalProcessor.from_pretrained(result.model))
+    return (
+        AIGVEvalModel.from_pretrained(result.model),
+        AIGVEvalProcessor.from_pretrained(result.model),
+    )
 
 
 def test_sft_learns_scores_and_answers(room):
@@ -108,11 +117,14 @@ def test_only_projectors_and_lora_get_gradients(room):
 def make_batch(model, processor, answers):
     """Questions with answers, and features like those of the training."""
     torch.manual_seed(0)
-    features = pack_features([
-        part.mean + part.std * torch.randn(len(answers), count, dim)
-        for part, (count, dim) in zip(
-            model.model.projectors.values(), model.config.feature_shapes)
-    ])
+    features = pack_features(
+        [
+            part.mean + part.std * torch.randn(len(answers), count, dim)
+            for part, (count, dim) in zip(
+                model.model.projectors.values(), model.config.feature_shapes
+            )
+        ]
+    )
     questions = processor.encode_prompts(["a scene"] * len(answers))
     return with_answers({**questions, "features": features}, processor.tokenizer, answers)
 
@@ -130,7 +142,7 @@ def test_the_loss_is_on_what_the_model_writes(room):
         told = [token for token in targets.tolist() if token != IGNORED]
         assert processor.tokenizer.decode(told) == rest + "</s>"
         shown = ids[mask.bool()].tolist()
-        assert shown[-len(told):] == told
+        assert shown[-len(told) :] == told
         assert processor.tokenizer.decode(shown).endswith(answer + "</s>")
         slots = processor.encode_prompts(["a scene"])["slot_positions"][0]
         assert shown[: slots[0] + 1] == questions[: slots[0] + 1].tolist()  # up to the first slot
@@ -140,8 +152,12 @@ def test_the_loss_is_on_what_the_model_writes(room):
         logits_to_keep=batch["targets"].shape[1] + 1,
     ).logits
     logps = logits[:, :-1].log_softmax(-1)
-    told = [(i, j, token) for i, row in enumerate(batch["targets"].tolist())
-            for j, token in enumerate(row) if token != IGNORED]
+    told = [
+        (i, j, token)
+        for i, row in enumerate(batch["targets"].tolist())
+        for j, token in enumerate(row)
+        if token != IGNORED
+    ]
     by_hand = -sum(logps[i, j, token].item() for i, j, token in told) / len(told)
     assert answer_loss(logits, batch["targets"]).item() == pytest.approx(by_hand, abs=1e-4)
     nothing = torch.full_like(batch["targets"], IGNORED)
@@ -219,9 +235,17 @@ def test_grpo_makes_likelier_what_is_rewarded(room, tmp_path, monkeypatch):
 
     monkeypatch.setattr(grpo, "trl_rewards", lambda names: [format])
     config = replace(
-        room["configs"][1], output_dir=str(tmp_path), max_steps=24, batch_size=32, grad_accum=1,
+        room["configs"][1],
+        output_dir=str(tmp_path),
+        max_steps=24,
+        batch_size=32,
+        grad_accum=1,
         grpo={**GRPO, "group": 16, "beta": 0.0, "max_new_tokens": 12, "rewards": {"format": 1}},
-        lora_learning_rate=1e-2, learning_rate=1e-2, score_weight=0.0, valid=[], warmup=0.0,
+        lora_learning_rate=1e-2,
+        learning_rate=1e-2,
+        score_weight=0.0,
+        valid=[],
+        warmup=0.0,
     )
     fit.main(config)
     rewards = [entry["reward"] for entry in history(tmp_path) if "reward" in entry]
@@ -240,7 +264,9 @@ def test_the_likelihood_that_grpo_moves_is_that_of_the_sampling(room, tmp_path, 
         rows = inputs["pixel_values"][:, 0].tolist()
         features = self.evidence.batch(rows, device=input_ids.device)["features"]
         logits = self.model.score(
-            input_ids=input_ids, attention_mask=attention_mask, features=features,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            features=features,
             logits_to_keep=count + 1,
         ).logits
         logps = logits[:, :-1].log_softmax(-1).gather(-1, input_ids[:, -count:, None])[..., 0]
@@ -249,10 +275,16 @@ def test_the_likelihood_that_grpo_moves_is_that_of_the_sampling(room, tmp_path, 
         return found
 
     monkeypatch.setattr(grpo.GroupTrainer, "_get_per_token_logps_and_entropies", compare)
-    fit.main(replace(
-        room["configs"][1], output_dir=str(tmp_path), max_steps=1, grad_accum=1, batch_size=8,
-        valid=[],
-    ))
+    fit.main(
+        replace(
+            room["configs"][1],
+            output_dir=str(tmp_path),
+            max_steps=1,
+            grad_accum=1,
+            batch_size=8,
+            valid=[],
+        )
+    )
     assert sorted(is_reference for is_reference, _ in compared) == [False, True]
     assert max(difference for _, difference in compared) < 1e-4
 
@@ -263,8 +295,9 @@ def test_sft2_learns_the_best_answers_beside_the_first_data(room):
     finished = [item for item in completions(room) if item.finished]
     if not finished:
         pytest.skip("no sampled answer was finished")
-    parts = fit.add_best(config, fit.read_answer_parts(config, config.train), fit.Console(
-        quiet=True))
+    parts = fit.add_best(
+        config, fit.read_answer_parts(config, config.train), fit.Console(quiet=True)
+    )
     best = parts[-1].rows
     assert sum(map(len, parts[:-1])) == min(len(CLIPS), round(0.5 * len(best)))
     assert {row.answers[0] for row in best} <= {item.text for item in finished}
@@ -273,8 +306,13 @@ def test_sft2_learns_the_best_answers_beside_the_first_data(room):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_resumed_equals_uninterrupted(room, tmp_path, monkeypatch, number):
-    whole = replace(room["configs"][number], max_steps=3, save_steps=1, valid=[],
-                    output_dir=str(tmp_path / "whole"))
+    whole = replace(
+        room["configs"][number],
+        max_steps=3,
+        save_steps=1,
+        valid=[],
+        output_dir=str(tmp_path / "whole"),
+    )
     expected = fit.main(whole)
     cut = replace(whole, output_dir=str(tmp_path / "cut"))
     run_and_kill(cut, monkeypatch, step=3, callback="SaveCallback")
@@ -311,8 +349,14 @@ def test_an_epoch_shows_another_wording_and_none_beside_a_wrong_prompt(fit_data,
     cache, encoders = FeatureCache(fit_data / "cache"), [make() for make in ENCODERS.values()]
     digests = extract([row.video for row in rows], encoders, cache, progress=False).digests
     dataset = QualityDataset(
-        [rows], digests, encoders, cache, answers=True, mismatch_probability=0.5,
-        prompt_dropout=0.2, seed=1,
+        [rows],
+        digests,
+        encoders,
+        cache,
+        answers=True,
+        mismatch_probability=0.5,
+        prompt_dropout=0.2,
+        seed=1,
     )
     shown = {True: 0, False: 0}
     for epoch in range(20):
@@ -338,8 +382,9 @@ def test_wrong_runs_end_with_one_line(room, tmp_path):
     plain.write_text(json.dumps({"video": str(clip), "technical": 2.0}))
     with pytest.raises(FitError, match="no row has an answer to learn: stage grpo needs files of"):
         fit.main(replace(grpo, train=[str(plain)], output_dir=str(tmp_path / "a")))
-    silent = replace(room["configs"][0], stage="regression", epochs=1,
-                     output_dir=str(tmp_path / "silent"))
+    silent = replace(
+        room["configs"][0], stage="regression", epochs=1, output_dir=str(tmp_path / "silent")
+    )
     base = str(fit.main(silent).model)
     with pytest.raises(FitError, match="doesn't write answers; stage sft teaches it, before grpo"):
         fit.main(replace(grpo, base=base, output_dir=str(tmp_path / "b")))
@@ -350,20 +395,31 @@ def test_wrong_runs_end_with_one_line(room, tmp_path):
 
 
 def test_sft_fits_the_detector_and_the_model_reads_its_detections(room, tmp_path):
-    result = fit.main(make_stage(
-        room["data"], room["llm"], tmp_path / "run", detector=True, epochs=2, learn="distill",
-        answer_variants=2,
-    ))
+    result = fit.main(
+        make_stage(
+            room["data"],
+            room["llm"],
+            tmp_path / "run",
+            detector=True,
+            epochs=2,
+            learn="distill",
+            answer_variants=2,
+        )
+    )
     model, processor = load(result)
     assert model.config.detector == ["underexposure", "shake"]
-    assert all(linear.weight.any() for linear in (model.model.detector.presence,
-                                                  model.model.detector.severity))
+    assert all(
+        linear.weight.any()
+        for linear in (model.model.detector.presence, model.model.detector.severity)
+    )
     answers = [row.answers[0] for row in read_answers(room["data"] / "labels.jsonl")]
     told = make_batch(model, processor, answers)
     lines = ["Signs: 8 shake 2 4.0-8.0\n"] * len(answers)
     with_detections = with_answers(
         {**processor.encode_prompts(["a scene"] * len(answers)), "features": told["features"]},
-        processor.tokenizer, answers, lines,
+        processor.tokenizer,
+        answers,
+        lines,
     )
     text = processor.tokenizer.decode(with_detections["input_ids"][0])
     assert "Overall quality: fair\nSigns: 8 shake 2 4.0-8.0\nTechnical:" in text
@@ -376,9 +432,11 @@ def test_the_detector_needs_undamaged_clips(room, tmp_path):
     damaged.write_text("".join(line + "\n" for line in lines if '"name"' in line))
     message = "detector needs some clips whose answer says that there are no"
     with pytest.raises(FitError, match=message):
-        fit.main(make_stage(
-            room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], detector=True
-        ))
+        fit.main(
+            make_stage(
+                room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], detector=True
+            )
+        )
 
 
 def test_learning_to_read_makes_the_answer_of_what_is_told():
@@ -388,8 +446,9 @@ def test_learning_to_read_makes_the_answer_of_what_is_told():
     answers, lines = tell({}, [known, {"answer": "Scores: 2.0 4.0 - 3.0"}] * 50)
     told, words = 0, {word for choices in DEGREES["adv"] for word in choices}
     for number, (text, line) in enumerate(zip(answers, lines)):
-        answer = parse(text, expected_scores=SCORES if number % 2 == 0 else SCORES[:2],
-                       duration_seconds=10)
+        answer = parse(
+            text, expected_scores=SCORES if number % 2 == 0 else SCORES[:2], duration_seconds=10
+        )
         kinds = answer.problem_counts()
         assert not set(kinds) - {"missing_line"}, (text, kinds)
         numbers, *groups = line.removeprefix("Signs: ").strip().split("; ")
