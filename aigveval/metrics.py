@@ -397,7 +397,7 @@ def sampled_logistic4(
     twice = np.tile(times, (2, 1))
 
     def curve(at: Floats, t: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Position on the curve, its regression on y, what is left of y, and the squares of that."""
+        """Position on the curve, its regression on y, the rest of y, and the squares of that."""
         s = expit(at[:, :1] + at[:, 1:] * z)
         flat = _minus_mean(s, t)
         left = _minus_mean(y, t)

@@ -145,7 +145,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    convolution = torch.backends.cudnn.conv
+    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     kept = convolution.fp32_precision
     convolution.fp32_precision = "ieee"
     try:

@@ -53,7 +53,7 @@ _PUSH_OPTIONS = (
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):  # type: ignore[misc]
+class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:

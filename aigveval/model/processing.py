@@ -320,8 +320,8 @@ class AIGVEvalProcessor(QuestionProcessor):
 
     def _render(self, placeholders: Mapping[str, str], prompt: str | None) -> str:
         messages = build_messages(
-            placeholders,
-            prompt,  # type: ignore[arg-type]
+            placeholders,  # type: ignore[arg-type]
+            prompt,
             score_hint=FEATURE_TOKEN if self.score_hints else None,
         )
         if self.chat_template is None:

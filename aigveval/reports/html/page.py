@@ -132,7 +132,7 @@ def make_strip(path: Path) -> Strip:
 def add_strips(
     rows: Sequence[ClipRow], *, first: Sequence[ClipRow] = (), progress: Progress | None = None
 ) -> None:
-    """Gives strips to the rows in `first`, then to the others from the top until there are enough."""
+    """Gives strips to the rows in `first`, then to others from the top until there are enough."""
     paths = list(dict.fromkeys(row.path for row in (*first, *rows)))[:MOST_STRIPS]
     strips = {}
     with ThreadPoolExecutor(2) as pool:
