@@ -126,8 +126,8 @@ def _parts(evaluation: Evaluation) -> list[Table]:
             title="Inside and between groups",
             header=["", *evaluation.scores],
             rows=rows,
-            note="Inside generators or prompts: mean over those with three clips or more; pairs are "
-            "of one prompt. Generators' means: one point per generator, the model level.",
+            note="Inside generators or prompts: mean over those with three clips or more; pairs "
+            "are of one prompt. Generators' means: one point per generator, the model level.",
         )
     ]
 
