@@ -30,7 +30,7 @@ class TechnicalColour(Encoder):
         return repeat_to(torch.cat([std, mean, colour], dim=1), 8)
 
     def encode(self, view):  # a network would be here
-        return view
+        return view.clone()
 
 
 register_encoder("technical_colour", TechnicalColour)

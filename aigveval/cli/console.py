@@ -103,8 +103,10 @@ def silence_libraries() -> None:
     ):
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
-    for name in ("transformers", "huggingface_hub", "timm", "libav", "torch"):
+    for name in ("transformers", "huggingface_hub", "timm", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Older torchvisions have PyAV log FFmpeg's errors, which the rows say in our own words.
+    logging.getLogger("libav").setLevel(logging.CRITICAL)
     transformers_logging = sys.modules.get("transformers.utils.logging")
     if transformers_logging is not None:
         transformers_logging.set_verbosity_error()  # it read its variable when it was imported

@@ -108,7 +108,7 @@ def score(
     batch_size: Annotated[
         int,
         typer.Option(
-            min=1, help="Videos computed together; moves scores by < 1e-4 (in bfloat16 3e-3)."
+            min=1, help="Videos computed together; moves scores by < 1e-4 (more in bfloat16)."
         ),
     ] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,

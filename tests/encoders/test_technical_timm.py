@@ -9,6 +9,9 @@ from encoders.checkpoints import RANDOM
 from encoders.fragments import sample_fragments
 from encoders.testing import check_encoder
 
+# Older versions of timm don't say it.
+LICENCE = timm.get_pretrained_cfg("test_vit.r160_in1k").license or "unknown"
+
 
 def make(model="test_vit", **options):
     return create_encoder(
@@ -127,7 +130,7 @@ def test_real_weights_by_path_give_their_networks_features(make_encoder, tmp_pat
         (
             {"weights": "/gone.pth"},
             WeightsError,
-            "/gone.pth: no such checkpoint; download model.safetensors (apache-2.0) from "
+            f"/gone.pth: no such checkpoint; download model.safetensors ({LICENCE}) from "
             "https://huggingface.co/timm/test_vit.r160_in1k and give the path where you keep it",
         ),
         (

@@ -118,6 +118,6 @@ def test_shown_on_the_terminal_and_in_the_report(tmp_path, capsys, videos):
     assert all(warning in shown for warning in ROWS[0].warnings)
     print_windows(make_timeline(tiny_assessor(), videos[0], window_seconds=0.5))
     assert FIELDS in capsys.readouterr().out
-    write_report(tmp_path / "s.html", [scored("<i>", warnings=("<b>",)), *ROWS], quiet=True)
+    write_report(tmp_path / "s.html", [scored("<i>", warnings=("<b>",)), *ROWS])
     text = (tmp_path / "s.html").read_text()
     assert all(f">{warning}</div>" in text for warning in (*ROWS[0].warnings, "&lt;b&gt;"))
