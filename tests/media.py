@@ -75,10 +75,56 @@ def write_video(
         pictures: Frames in place of the scene's: as stored, or arrays of RGB or RGBA.
         colours: Attributes of the encoder, such as `color_trc`.
     """
+    if pictures is None:
+        pictures = (scene(i, width=width, height=height, seed=seed) for i in range(num_frames))
+    pictures = list(pictures)
+
+    def encode() -> Path:
+        return _encode(
+            path,
+            pictures,
+            size=(width, height),
+            fps=fps,
+            codec=codec,
+            pix_fmt=pix_fmt,
+            gop=gop,
+            rotation=rotation,
+            times=times,
+            faststart=faststart,
+            options=options,
+            pixel_ratio=pixel_ratio,
+            metadata=metadata,
+            colours=colours,
+        )
+
+    try:
+        return encode()
+    except av.error.PatchWelcomeError:
+        # Once in some thousand times PyAV 18.1 can't write what its own libx265 has made.
+        return encode()
+
+
+def _encode(
+    path: Path,
+    pictures: Sequence[np.ndarray | av.VideoFrame],
+    *,
+    size: tuple[int, int],
+    fps: int,
+    codec: str,
+    pix_fmt: str,
+    gop: int,
+    rotation: int,
+    times: Sequence[int] | None,
+    faststart: bool,
+    options: dict[str, str] | None,
+    pixel_ratio: Fraction | None,
+    metadata: dict[str, str] | None,
+    colours: dict[str, int] | None,
+) -> Path:
     flags = {"movflags": "faststart"} if faststart else {}
     with av.open(str(path), "w", options=flags) as container:
         stream = container.add_stream(codec, rate=fps)
-        stored = (height, width) if rotation % 180 else (width, height)
+        stored = size[::-1] if rotation % 180 else size
         stream.width, stream.height, stream.pix_fmt = *stored, pix_fmt
         stream.codec_context.gop_size = gop
         stream.codec_context.thread_count = 1
@@ -93,8 +139,6 @@ def write_video(
         stream.options = {**quality, **(options or {})}
         if rotation:
             stream.set_display_rotation(rotation)
-        if pictures is None:
-            pictures = (scene(i, width=width, height=height, seed=seed) for i in range(num_frames))
         for index, picture in enumerate(pictures):
             if isinstance(picture, av.VideoFrame):
                 frame = picture
