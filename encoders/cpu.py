@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 # A thread that waits for the others spins for 3 ms by default. On a busy machine one of them has
 # lost its CPU to another process, which the spinning of the rest keeps it from getting back. To
-# sleep at once costs 12 % on a machine of one's own; 700 turns, some microseconds, cost neither
+# sleep at once costs 12 % on a machine of one's own; 800 turns, some microseconds, cost neither
 # (examples/benchmarks/busy.py).
-_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "700"}
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "800"}
 # What says how threads wait, of GNU's OpenMP and of LLVM's and Intel's.
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 _COUNT = "OMP_NUM_THREADS"

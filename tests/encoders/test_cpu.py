@@ -14,7 +14,7 @@ from encoders.cpu import available_cpus, configure_openmp, cpu_quota
 
 ROOT = Path(__file__).parents[2]
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-CHOSEN = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "700"}  # where nobody has chosen anything
+CHOSEN = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "800"}  # where nobody has chosen anything
 NAMES = (*CHOICES, "OMP_NUM_THREADS")
 V2 = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "33 31 0:30 {top} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
