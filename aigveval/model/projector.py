@@ -166,12 +166,14 @@ class CameraLikeness(nn.Module):
 
     A linear map of the clip's mean standardised tokens, 0 on average over generated clips of 2023
     and 1 over camera-made ones. From `threshold` on, `gain` times the rest is added to the score
-    hints: what tells camera-made clips from those says nothing of the order among those.
+    hints, but of no more than `reach`: what tells the two apart says nothing of the order inside
+    of either.
     """
 
     weight: Tensor
     bias: Tensor
     threshold: Tensor
+    reach: Tensor
     gain: Tensor
 
     def __init__(self, width: int) -> None:
@@ -179,13 +181,15 @@ class CameraLikeness(nn.Module):
         self.register_buffer("weight", torch.zeros(width))
         self.register_buffer("bias", torch.zeros(()))
         self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("reach", torch.zeros(()))
         self.register_buffer("gain", torch.zeros(len(SCORES)))
 
     def forward(self, standardised: Sequence[Tensor]) -> Tensor:
         """Each encoder's standardised tokens (b, k, d_i) to points (b, 4)."""
         means = torch.cat([tokens.mean(1) for tokens in standardised], dim=1)
         likeness = means @ self.weight + self.bias
-        return (likeness - self.threshold).clamp_min(0)[:, None] * self.gain
+        beyond = (likeness - self.threshold).clamp_min(0).minimum(self.reach)
+        return beyond[:, None] * self.gain
 
 
 class AIGVEvalBackbone(nn.Module):

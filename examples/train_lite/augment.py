@@ -29,7 +29,7 @@ MOST_FRAMES, MOST_SECONDS = 240, 5
 def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     request = FrameRequest(indices=lambda n, fps: np.arange(min(n, MOST_FRAMES)), stream="slow")
-    lines = []
+    lines: list[dict[str, str]] = []
     for clip in manifests.read_originals(data):
         info, found = read_frames(clip.path, {"all": request})
         frames = found["all"].pixels.permute(0, 2, 3, 1).numpy()

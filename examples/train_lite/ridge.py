@@ -55,7 +55,7 @@ OVERALL_SHARE = {"technical": 0.3, "motion": 0.3, "semantic": 0.1}
 # What tells camera-made clips from generated ones of 2023.
 LIKENESS = ({LOCAL_FLOW: 1.0, FLOW: 1.0, FRAGMENT_STAGES: 0.5}, 0.05)
 REAL_WEIGHT = 2.0  # of a camera-made clip beside a generated one
-THRESHOLD, GAIN = 0.35, (4.0, 4.0, 0.0, 4.0)
+THRESHOLD, REACH, GAIN = 0.35, 0.2, (6.0, 6.0, 0.0, 6.0)
 OLD = ("Text2Video-Zero", "ZeroScope")  # of 2023, among the unrated clips
 
 
@@ -79,7 +79,7 @@ class LinearMap:
         """(n, 4) from encoder to (n, d)."""
         found: Array = self.bias + sum(tokens[name] @ w.T for name, w in self.weights.items())
         likeness = sum(tokens[name] @ w for name, w in self.likeness.items()) + self.likeness_bias
-        return found + np.maximum(likeness - THRESHOLD, 0)[:, None] * np.array(GAIN)
+        return found + np.clip(likeness - THRESHOLD, 0, REACH)[:, None] * np.array(GAIN)
 
 
 def fitted(clips: Sequence[Clip], tokens: Mapping[str, Array]) -> LinearMap:
@@ -194,6 +194,7 @@ def set_likeness(backbone: AIGVEvalBackbone, linear: LinearMap) -> None:
     likeness.weight.copy_(torch.from_numpy(weight))
     likeness.bias.fill_(linear.likeness_bias)
     likeness.threshold.fill_(THRESHOLD)
+    likeness.reach.fill_(REACH)
     likeness.gain.copy_(torch.tensor(GAIN))
 
 
