@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 LEVEL = 0.8  # of the intervals
 NEAREST = 3
+FOLDS = 5  # of prompts left out
 # Percentiles of familiarity: from the first on a clip counts as known, under the second as unknown.
 KNOWN, UNKNOWN = 25.0, 2.0
 
@@ -57,24 +58,30 @@ class Calibration(nn.Module):
 
         Args:
             tokens: (n, d) of the rated clips, as of `clip_vectors`.
-            groups: n prompts. A clip isn't compared with those of its own.
+            groups: n prompts, two at least.
         """
-        rank = len(self.components)
+        names = sorted(set(groups))
+        part = torch.tensor([names.index(group) % FOLDS for group in groups])
+        distances = torch.zeros(len(tokens))
+        for number in part.unique():
+            out = part == number
+            self._set_components(tokens[~out])
+            distances[out] = self._distance(tokens[out], self._reduced(tokens[~out]))
+        self.distances.copy_(distances.sort().values)
+        self._set_components(tokens)
+        self.clips.copy_(self._reduced(tokens))
+
+    def _set_components(self, tokens: Tensor) -> None:
         self.center.copy_(tokens.mean(0))
         _, spread, axes = torch.linalg.svd(tokens - self.center, full_matrices=False)
+        rank = len(self.components)
         scale = spread[:rank] / max(1, len(tokens) - 1) ** 0.5
         self.components.copy_(axes[:rank] / scale.clamp_min(1e-6)[:, None])
-        self.clips.copy_(self._reduced(tokens))
-        same = torch.tensor([[a == b for b in groups] for a in groups])
-        apart = _distances(self.clips, self.clips).masked_fill(same, float("inf"))
-        nearest = apart.sort(dim=1).values[:, :NEAREST]
-        self.distances.copy_(nearest.mean(1).sort().values)
 
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Clips' vectors (b, d) to familiarity (b,) in 0-100, and half widths (b, scores)."""
-        nearest = _distances(self._reduced(tokens.float()), self.clips).sort(dim=1).values
-        distance = nearest[:, :NEAREST].mean(1)
+        distance = self._distance(tokens.float(), self.clips)
         farther = (self.distances[None] > distance[:, None]).float().mean(1)
         familiarity = 100 * farther
         share = ((familiarity - UNKNOWN) / (KNOWN - UNKNOWN)).clamp(0, 1)[:, None]
@@ -83,10 +90,13 @@ class Calibration(nn.Module):
     def _reduced(self, tokens: Tensor) -> Tensor:
         return (tokens - self.center) @ self.components.T
 
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # Not by matrix products, whose rounding depends on how many there are.
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    def _distance(self, tokens: Tensor, clips: Tensor) -> Tensor:
+        """Of (b, d) from the nearest of reduced clips (n, r), (b,)."""
+        # Not by matrix products, whose rounding depends on how many there are.
+        apart = torch.cdist(
+            self._reduced(tokens), clips, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return apart.sort(dim=1).values[:, :NEAREST].mean(1)
 
 
 def clip_vectors(standardised: Sequence[Tensor]) -> Tensor:
