@@ -13,6 +13,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def measure(data: Path, work: Path) -> dict[str, Any]:
     fold = manifests.fold_of(data, [clip.group for clip in clips])
     figures: dict[str, Any] = {
         "ratings": ratings(data, work, clips, fold, cache),
+        "own prompt above another's": json.loads(
+            (work / "out_of_fold.json").read_text(encoding="utf-8")
+        )["own prompt above another's"],
         "camera": camera(work, clips, fold, cache),
         "years": years(work, clips, cache),
         "trust": trust(work, clips, fold, cache),
@@ -98,12 +102,38 @@ def ratings(
                 found["one rater"] = figures_of(own, truth[:, column], generators, prompts)
             result[dataset][name] = found
         if dataset == "fetv_dev":
+            own = mismatches(
+                work, members, [f"fold{fold[n]}" for n in chosen], predicted["prompts out"], cache
+            )
             saved = {
+                "own prompt above another's": own,
                 "video": [clip.name for clip in members],
                 "ours": predicted["prompts out"].round(4).tolist(),
             }
             (work / "out_of_fold.json").write_text(json.dumps(saved) + "\n", encoding="utf-8")
     return result
+
+
+def mismatches(
+    work: Path, clips: Sequence[Clip], names: Sequence[str], own: Array, cache: FeatureCache
+) -> list[float]:
+    """Share of pairs of a clip and another left-out prompt with the own one's semantic above."""
+    column = SCORES.index("semantic")
+    pairs = [
+        (n, replace(clip, prompt=prompt))
+        for n, clip in enumerate(clips)
+        for prompt in sorted(
+            {str(c.prompt) for c, name in zip(clips, names) if name == names[n]}
+            - {str(clip.prompt)}
+        )
+    ]
+    scores = scores_by(work, [clip for _, clip in pairs], [names[n] for n, _ in pairs], cache)
+    return share(
+        [
+            (clips[n].group, float(np.sign(own[n, column] - score) / 2 + 0.5))
+            for (n, _), score in zip(pairs, scores[:, column])
+        ]
+    )
 
 
 def camera(
@@ -262,11 +292,13 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
         f"| data set | score | predictor | {' | '.join(NAMES)} |",
         "|---|---|---|---|---|---|---|",
     ]
+    own = figures["own prompt above another's"]
     for dataset, scores in figures["ratings"].items():
         for score, kinds in scores.items():
             for kind, found in kinds.items():
                 cells = " | ".join(cell(value) for value in found.values())
                 lines.append(f"| {dataset} | {score} | {kind} | {cells} |")
+    lines += ["", f"Semantic score with its own prompt above that with another clip's: {cell(own)}"]
     lines += ["", "| camera above generated | prompts out | set out |", "|---|---|---|"]
     for score, kinds in figures["camera"].items():
         lines.append(f"| {score} | {' | '.join(cell(value) for value in kinds.values())} |")

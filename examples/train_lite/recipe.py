@@ -67,7 +67,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_RATED = (4,)
 ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
-CLIP_WEIGHT = 2.0  # of a clip or a copy beside a ladder row
+CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
 LEFT_OUT = ("fetv_dev", "chivileva_dev", "modern")
 RANK = 16  # of the familiarity
 COMMON: dict[str, Any] = {
@@ -91,7 +91,7 @@ BASE: dict[str, Any] = {
     "threads": 2,
     "save_steps": 20,
 }
-RATED: dict[str, Any] = {"align_epochs": 2}
+RATED: dict[str, Any] = {"align_epochs": 8, "feature_noise": 0.4}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
@@ -263,7 +263,7 @@ def rated_model(
     """The base model with new projectors, aligned on clips and on the ladder in `folder`."""
     if (output / "config.json").exists():
         return
-    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **RATED, **COMMON)
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **COMMON | RATED)
     processor = AIGVEvalProcessor.from_pretrained(base)
     model = AIGVEvalModel.from_pretrained(
         base, config=AIGVEvalConfig.from_pretrained(base, feature_noise=config.feature_noise)
