@@ -159,10 +159,12 @@ def score(
             explain=explain,
             contributions=contributions,
         )
+        failed = sum(row.error is not None for row in done.rows)
         if done.rows and not quiet:
             print_results(done.rows)
             print_explanations(done.rows)
-            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}")
+            without = f", {failed} of them without scores" if failed else ""
+            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}{without}")
         print_errors(done.rows)
         stop_if_interrupted(done, out, shown_option="--resume")
         if report is not None:
@@ -172,7 +174,7 @@ def score(
                 write_report(report, done.rows, progress=advance)
             if not quiet:
                 typer.echo(f"the report is {report}")
-        raise typer.Exit(int(any(row.error is not None for row in done.rows)))
+        raise typer.Exit(int(failed > 0))
 
 
 @dataclass(frozen=True)
