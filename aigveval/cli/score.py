@@ -28,7 +28,7 @@ from .console import (
     step_progress,
     video_progress,
 )
-from .options import COLUMN_NAMES, SCALE
+from .options import COLUMN_NAMES, SCALE, BatchSize, Device, Dtype, Inputs, Prompt, Quiet, Report
 
 if TYPE_CHECKING:
     from ..data.manifest import Clip
@@ -80,13 +80,8 @@ through for a reason other than the videos, and then they get no rows.
 
 
 def score(
-    inputs: Annotated[
-        Optional[list[str]],
-        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
-    ] = None,
-    prompt: Annotated[
-        Optional[str], typer.Option(help="Text that all the videos were generated from.")
-    ] = None,
+    inputs: Inputs = None,
+    prompt: Prompt = None,
     prompts: Annotated[
         Optional[Path],
         typer.Option(
@@ -105,39 +100,22 @@ def score(
             "`.parquet`. Earlier results of other videos there are kept under another name.",
         ),
     ] = Path("results.jsonl"),
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Videos computed together; moves scores by < 1e-4 (more in bfloat16)."
-        ),
-    ] = 8,
+    batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
-    dtype: Annotated[
-        DtypeName,
-        typer.Option(
-            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
-            "that has it, else float32."
-        ),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
     ] = False,
-    report: Annotated[
-        Optional[Path],
-        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
-    ] = None,
+    report: Report = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Add explanation, defects and contributions.")
     ] = False,
     contributions: Annotated[
         bool, typer.Option("--contributions", help="Add contributions alone; works with any model.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
