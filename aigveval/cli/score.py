@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -39,7 +40,9 @@ SCORE_HELP = f"""\
 Scores videos.
 
 INPUTS are video files, folders (searched with all folders inside), patterns such as
-`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos.
+`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos. A folder of
+numbered pictures (`0001.png`, `0002.png`, ...), or a pattern of them such as `'frames/*.png'`, is
+one video; `--fps` gives its frame rate.
 
 `--prompts` takes
 
@@ -93,6 +96,10 @@ def score(
             metavar="FILE|names",
             help="Prompts of the videos, from a file or from the videos' names; see above.",
         ),
+    ] = None,
+    fps: Annotated[
+        Optional[float],
+        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
@@ -149,6 +156,7 @@ def score(
             inputs or [],
             prompt=prompt,
             prompts=prompts,
+            fps=fps,
             model=model,
             batch_size=batch_size,
             workers=workers,
@@ -197,6 +205,7 @@ def score_into(
     dtype: DtypeName,
     resume: bool,
     quiet: bool,
+    fps: float | None = None,
     explain: bool = False,
     contributions: bool = False,
 ) -> Scored:
@@ -206,6 +215,8 @@ def score_into(
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"--fps must be above 0, got {fps:g}")
     found = collect(inputs, prompt=prompt, prompts=prompts)
     from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
 
@@ -237,7 +248,7 @@ def score_into(
         return stack.enter_context(ResultsFile(out, keep=keep))
 
     with contextlib.ExitStack() as stack:
-        new, results, interrupted = _score_all(assessor, todo, open_results, quiet=quiet)
+        new, results, interrupted = _score_all(assessor, todo, open_results, fps=fps, quiet=quiet)
         scored = iter(new)
         maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
         rows = [row for row in maybe if row is not None]
@@ -257,13 +268,18 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
 
 
 def _score_all(
-    assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
+    assessor: Assessor,
+    clips: list[Clip],
+    open_results: Callable[[], ResultsFile],
+    *,
+    fps: float | None,
+    quiet: bool,
 ) -> tuple[list[Assessment], ResultsFile | None, bool]:
     """Scores the clips into a file that is opened for the first row, so that a run without any
     leaves earlier results alone; and says whether the user stopped it."""
     rows: list[Assessment] = []
     results: ResultsFile | None = None
-    scored = assessor.score_many(clips)
+    scored = assessor.score_many(clips, fps=fps)
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
         task = progress.add_task("scoring", total=len(clips))
         try:
