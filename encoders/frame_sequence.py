@@ -176,7 +176,9 @@ def is_frames(value: object) -> bool:
 
 
 def is_one_clip(value: Any) -> bool:
-    """Whether a value can only be the frames of a single clip."""
+    """Whether a value can only be a single clip, its frames or its path."""
+    if isinstance(value, (str, os.PathLike)):
+        return True
     if isinstance(value, (list, tuple)) and value:
         first = value[0]
         return isinstance(first, Image.Image) or (_is_array(first) and len(first.shape) == 3)

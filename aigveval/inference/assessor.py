@@ -357,7 +357,7 @@ def _clips(
     """
     batch = clips_of(items)
     if batch is None and is_one_clip(items):
-        raise ValueError("expected several clips, got the frames of one; `score` takes one")
+        raise ValueError("expected several clips, got a single one; `score` takes one")
     several: Any = items if batch is None else batch
     if isinstance(prompts, str) or prompts is None:
         pairs: Iterable[tuple[Item, str | None]] = ((item, prompts) for item in several)
