@@ -1,6 +1,11 @@
-"""What the help of several commands says: what scores mean, and what columns may be called."""
+"""What several commands share: what scores mean, what columns may be called, options' checks."""
+
+from __future__ import annotations
+
+import math
 
 from ..data.columns import ALIASES
+from ..errors import InputError
 
 SCALE = """\
 Scores are on the scale of mean opinion scores: 1 bad, 2 poor, 3 fair, 4 good, 5 excellent. Each is
@@ -20,3 +25,13 @@ COLUMN_NAMES = " ".join(
     f"Instead of `{name}` a column may be called {', '.join(f'`{other}`' for other in others)}."
     for name, others in ALIASES.items()
 )
+
+
+def check_fps(fps: float | None) -> None:
+    """Fails where `--fps` is no frame rate.
+
+    Raises:
+        InputError: when it is not above 0.
+    """
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"--fps must be above 0, got {fps:g}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from .console import (
     step_progress,
     video_progress,
 )
-from .options import COLUMN_NAMES, SCALE
+from .options import COLUMN_NAMES, SCALE, check_fps
 
 if TYPE_CHECKING:
     from ..data.manifest import Clip
@@ -50,7 +49,8 @@ one video; `--fps` gives its frame rate.
   `{{path: {{"prompt": ...}}}}`; paths are relative to it. {COLUMN_NAMES}
 - a list of prompts without videos, such as VBench's `VBench_full_info.json`, for videos named
   `PROMPT-N.mp4` in the folders of INPUTS;
-- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`.
+- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`;
+- `folders`: each video has the prompt that its folder is named after, `PROMPT/N.mp4`.
 
 {SCALE}
 Examples:
@@ -93,8 +93,8 @@ def score(
     prompts: Annotated[
         Optional[Path],
         typer.Option(
-            metavar="FILE|names",
-            help="Prompts of the videos, from a file or from the videos' names; see above.",
+            metavar="FILE|names|folders",
+            help="Prompts of the videos, from a file or from names; see above.",
         ),
     ] = None,
     fps: Annotated[
@@ -215,8 +215,7 @@ def score_into(
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
-    if fps is not None and not 0 < fps < math.inf:
-        raise InputError(f"--fps must be above 0, got {fps:g}")
+    check_fps(fps)
     found = collect(inputs, prompt=prompt, prompts=prompts)
     from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
 

@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
 )
 _NUMBERED_PICTURE = re.compile(r"\d\.(png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
-BY_NAME = "names"  # in place of a file of prompts
+BY_NAME, BY_FOLDER = "names", "folders"  # in place of a file of prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,14 @@ def collect(
         inputs: Files, folders (searched whole), patterns and manifests. None at all: the videos
             that `prompts` names.
         prompt: Prompt of every video that has none of its own.
-        prompts: One of three.
+        prompts: One of four.
             A manifest with the prompts. A video that it names several times is assessed as often.
             A missing file that it names becomes a clip too, if a folder or a pattern is among the
             inputs.
             A table of prompts that names no videos, as `VBench_full_info.json`. A video has the
             prompt that its file is named after; see `NamedPrompts`.
             `names`: a video has the prompt that its file is named after, whatever it is.
+            `folders`: that its folder is named after.
 
     Raises:
         InputError: When there is no video at all, or a manifest cannot be read.
@@ -110,6 +111,8 @@ def _read_prompts(
         return [], None
     if os.fspath(prompts) == BY_NAME and not is_saved_dataset(prompts):
         return [], prompt_of_name
+    if os.fspath(prompts) == BY_FOLDER and not is_saved_dataset(prompts):
+        return [], lambda path: prompt_of_name(path.absolute().parent)
     listed = read_prompt_list(prompts)
     if listed is not None:
         return [], NamedPrompts(listed).of

@@ -17,6 +17,7 @@ from aigveval.inference import reward as module
 from aigveval.inference.reward import VideoReward
 
 from ..engines import tiny_assessor
+from ..tiny_llm import make_llm, make_tokenizer
 from tests import media
 
 VIDEOS = torch.stack(
@@ -166,6 +167,37 @@ class TestTrl:
         assert asked == ["x", "y", "z"] and found == pytest.approx(expected.tolist(), abs=1e-4)
         assert all(isinstance(value, float) for value in found)
         assert function.__name__ == reward.__name__ == "video_reward"
+
+    def test_a_training(self, reward, tmp_path):
+        """The trainer itself, with a tiny model as the writer."""
+        trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+        sizes = []
+
+        def render(texts):
+            sizes.append(len(texts))
+            return torch.rand(len(texts), 4, 3, 32, 32)
+
+        config = trl.GRPOConfig(
+            str(tmp_path),
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=4,
+            max_steps=2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+        )
+        trainer = trl.GRPOTrainer(
+            model=make_llm(),
+            processing_class=make_tokenizer(),
+            reward_funcs=reward.as_trl(render),
+            args=config,
+            train_dataset=datasets.Dataset.from_dict({"prompt": PROMPTS}),
+        )
+        trainer.train()
+        logged = [e["rewards/video_reward/mean"] for e in trainer.state.log_history[:2]]
+        assert sizes == [4, 4] and all(1 <= value <= 5 for value in logged)
 
     def test_conversations_and_a_column(self, reward, expected):
         asked = []
