@@ -19,16 +19,20 @@ from typing import Any
 
 import manifests
 import numpy as np
+import ridge
 import torch
 from agreement import NAMES, cell, figures_of, rater_columns, share
 from manifests import Clip
 from numpy.typing import NDArray
 
-from aigveval.features.cache import FeatureCache
+from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, srocc
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.projector import pack_features
+from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.predict import predict
+from aigveval.train.rows import TrainingRow
 from prompts.rubric import DIMENSIONS, SCORES
 
 Array = NDArray[np.float64]
@@ -57,15 +61,39 @@ def measure(data: Path, work: Path) -> dict[str, Any]:
 
 
 def scores_by(
-    work: Path, clips: Sequence[Clip], names: Sequence[str], cache: FeatureCache
+    work: Path,
+    clips: Sequence[Clip],
+    names: Sequence[str],
+    cache: FeatureCache,
+    *,
+    llm: bool = True,
 ) -> Array:
-    """Scores (n, 4) of each clip by the run of that name."""
+    """Scores (n, 4) of each clip by the run of that name, or its score hints without the LLM."""
     scores = np.full((len(clips), len(SCORES)), np.nan)
     for name in sorted(set(names)):
         chosen = [n for n, other in enumerate(names) if other == name]
         rows = [clips[n].row() for n in chosen]
-        scores[chosen] = predict(work / "runs" / name / "model", rows, cache)
+        score = predict if llm else predicted_scores
+        scores[chosen] = score(work / "runs" / name / "model", rows, cache)
     return scores
+
+
+@torch.inference_mode()
+def predicted_scores(
+    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
+) -> NDArray[np.float32]:
+    """Scores (n, 4) as the score heads of a model's projectors predict them."""
+    processor = AIGVEvalProcessor.from_pretrained(folder)
+    model = AIGVEvalModel.from_pretrained(folder)
+    encoders = list(processor.encoders.values())
+    digests = extract(sorted({row.video for row in rows}), encoders, cache, workers=2).digests
+    dataset = QualityDataset([rows], digests, encoders, cache)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    found = []
+    for start in range(0, len(rows), 64):
+        items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
+        found.append(model.model.score_hints(collate.features(items)[0]))
+    return torch.cat(found).numpy()
 
 
 # ---- ratings ------------------------------------------------------------------------------------
@@ -84,8 +112,10 @@ def ratings(
         ]
         members = [clips[n] for n in chosen]
         truth = np.array([clip.scores for clip in members])
+        left_out = [f"fold{fold[n]}" for n in chosen]
         predicted = {
-            "prompts out": scores_by(work, members, [f"fold{fold[n]}" for n in chosen], cache),
+            "prompts out": scores_by(work, members, left_out, cache),
+            "prompts out, without the LLM": scores_by(work, members, left_out, cache, llm=False),
             "set out": scores_by(work, members, [f"without_{dataset}"] * len(chosen), cache),
         }
         generators = np.array([clip.generator for clip in members])
@@ -102,9 +132,7 @@ def ratings(
                 found["one rater"] = figures_of(own, truth[:, column], generators, prompts)
             result[dataset][name] = found
         if dataset == "fetv_dev":
-            own = mismatches(
-                work, members, [f"fold{fold[n]}" for n in chosen], predicted["prompts out"], cache
-            )
+            own = mismatches(work, members, left_out, predicted["prompts out"], cache)
             saved = {
                 "own prompt above another's": own,
                 "video": [clip.name for clip in members],
@@ -234,8 +262,6 @@ def trust(
 @torch.inference_mode()
 def trusted(folder: Path, clips: Sequence[Clip], cache: FeatureCache) -> tuple[Array, Array]:
     """Familiarity (n,) and half widths (n, 4) of clips by a model."""
-    import ridge
-
     model = AIGVEvalModel.from_pretrained(folder).model
     encoders = list(AIGVEvalProcessor.from_pretrained(folder).encoders.values())
     vectors = ridge.clip_means([clip.row() for clip in clips], model, encoders, cache)

@@ -36,7 +36,7 @@ import ridge
 import torch
 from augment import main as augment
 from manifests import Clip
-from measure import measure, scores_by
+from measure import measure, predicted_scores, scores_by
 from numpy.typing import NDArray
 from rich.console import Console
 from split import split_clips
@@ -53,7 +53,6 @@ from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
 from aigveval.train.projector_pretraining import pretrain_projectors
-from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
 
@@ -199,24 +198,6 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
             )
         base = output / "model"
     return base
-
-
-@torch.inference_mode()
-def predicted_scores(
-    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
-) -> NDArray[np.float32]:
-    """Scores (n, 4) as the score heads of a model's projectors predict them."""
-    processor = AIGVEvalProcessor.from_pretrained(folder)
-    model = AIGVEvalModel.from_pretrained(folder)
-    encoders = list(processor.encoders.values())
-    digests = extract(sorted({row.video for row in rows}), encoders, cache, workers=2).digests
-    dataset = QualityDataset([rows], digests, encoders, cache)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    found = []
-    for start in range(0, len(rows), 64):
-        items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
-        found.append(model.model.score_hints(collate.features(items)[0]))
-    return torch.cat(found).numpy()
 
 
 def render(data: Path, work: Path, *, stages: bool) -> None:
