@@ -132,9 +132,9 @@ def ratings(
                 found["one rater"] = figures_of(own, truth[:, column], generators, prompts)
             result[dataset][name] = found
         if dataset == "fetv_dev":
-            own = mismatches(work, members, left_out, predicted["prompts out"], cache)
+            share_of_own = mismatches(work, members, left_out, predicted["prompts out"], cache)
             saved = {
-                "own prompt above another's": own,
+                "own prompt above another's": share_of_own,
                 "video": [clip.name for clip in members],
                 "ours": predicted["prompts out"].round(4).tolist(),
             }
