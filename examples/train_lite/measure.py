@@ -38,6 +38,7 @@ from prompts.rubric import DIMENSIONS, SCORES
 Array = NDArray[np.float64]
 CHECKED = {"fetv_dev": SCORES, "chivileva_dev": ("overall",)}
 ONE_SIZE = ("small", "up")
+_KNOWN: dict[tuple[str, str, str | None, bool], Any] = {}  # scores, asked for more than once
 
 
 def measure(data: Path, work: Path) -> dict[str, Any]:
@@ -69,13 +70,18 @@ def scores_by(
     llm: bool = True,
 ) -> Array:
     """Scores (n, 4) of each clip by the run of that name, or its score hints without the LLM."""
-    scores = np.full((len(clips), len(SCORES)), np.nan)
+    keys = [
+        (str(work / "runs" / name / "model"), str(clip.path), clip.prompt, llm)
+        for clip, name in zip(clips, names)
+    ]
     for name in sorted(set(names)):
-        chosen = [n for n, other in enumerate(names) if other == name]
-        rows = [clips[n].row() for n in chosen]
-        score = predict if llm else predicted_scores
-        scores[chosen] = score(work / "runs" / name / "model", rows, cache)
-    return scores
+        missing = [n for n, key in enumerate(keys) if names[n] == name and key not in _KNOWN]
+        if missing:
+            rows = [clips[n].row() for n in missing]
+            score = predict if llm else predicted_scores
+            found = score(work / "runs" / name / "model", rows, cache)
+            _KNOWN.update(zip((keys[n] for n in missing), found))
+    return np.array([_KNOWN[key] for key in keys], float)
 
 
 @torch.inference_mode()
