@@ -55,7 +55,7 @@ OVERALL_SHARE = {"technical": 0.3, "motion": 0.3, "semantic": 0.1}
 # What tells camera-made clips from generated ones of 2023.
 LIKENESS = ({LOCAL_FLOW: 1.0, FLOW: 1.0, FRAGMENT_STAGES: 0.5}, 0.05)
 REAL_WEIGHT = 2.0  # of a camera-made clip beside a generated one
-THRESHOLD, REACH, GAIN = 0.35, 0.2, (6.0, 6.0, 0.0, 6.0)
+THRESHOLD, REACH, GAIN = 0.35, 0.2, (5.0, 5.0, 0.0, 5.0)
 OLD = ("Text2Video-Zero", "ZeroScope")  # of 2023, among the unrated clips
 
 
