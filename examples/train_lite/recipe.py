@@ -91,7 +91,7 @@ BASE: dict[str, Any] = {
     "threads": 2,
     "save_steps": 20,
 }
-RATED: dict[str, Any] = {"align_epochs": 6, "feature_noise": 0.4}
+RATED: dict[str, Any] = {"align_epochs": 6, "feature_noise": 0.4, "mismatch_probability": 0.1}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
