@@ -1,11 +1,13 @@
-"""What several commands share: options, what scores mean, and what columns may be called."""
+"""What several commands share: options, their checks, what scores mean, what columns are called."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from ..data.columns import ALIASES
+from ..errors import InputError
 from ..model.precision import DtypeName
 
 SCALE = """\
@@ -62,3 +64,13 @@ Inputs = Annotated[
     Optional[list[str]],
     typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
 ]
+
+
+def check_fps(fps: Optional[float]) -> None:
+    """Fails where `--fps` is no frame rate.
+
+    Raises:
+        InputError: when it is not above 0.
+    """
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"--fps must be above 0, got {fps:g}")

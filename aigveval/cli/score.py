@@ -28,7 +28,18 @@ from .console import (
     step_progress,
     video_progress,
 )
-from .options import COLUMN_NAMES, SCALE, BatchSize, Device, Dtype, Inputs, Prompt, Quiet, Report
+from .options import (
+    COLUMN_NAMES,
+    SCALE,
+    BatchSize,
+    Device,
+    Dtype,
+    Inputs,
+    Prompt,
+    Quiet,
+    Report,
+    check_fps,
+)
 
 if TYPE_CHECKING:
     from ..data.manifest import Clip
@@ -39,7 +50,9 @@ SCORE_HELP = f"""\
 Scores videos.
 
 INPUTS are video files, folders (searched with all folders inside), patterns such as
-`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos.
+`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos. A folder of
+numbered pictures (`0001.png`, `0002.png`, ...), or a pattern of them such as `'frames/*.png'`, is
+one video; `--fps` gives its frame rate.
 
 `--prompts` takes
 
@@ -47,7 +60,8 @@ INPUTS are video files, folders (searched with all folders inside), patterns suc
   `{{path: {{"prompt": ...}}}}`; paths are relative to it. {COLUMN_NAMES}
 - a list of prompts without videos, such as VBench's `VBench_full_info.json`, for videos named
   `PROMPT-N.mp4` in the folders of INPUTS;
-- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`.
+- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`;
+- `folders`: each video has the prompt that its folder is named after, `PROMPT/N.mp4`.
 
 {SCALE}
 Examples:
@@ -85,9 +99,13 @@ def score(
     prompts: Annotated[
         Optional[Path],
         typer.Option(
-            metavar="FILE|names",
-            help="Prompts of the videos, from a file or from the videos' names; see above.",
+            metavar="FILE|names|folders",
+            help="Prompts of the videos, from a file or from names; see above.",
         ),
+    ] = None,
+    fps: Annotated[
+        Optional[float],
+        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
@@ -127,6 +145,7 @@ def score(
             inputs or [],
             prompt=prompt,
             prompts=prompts,
+            fps=fps,
             model=model,
             batch_size=batch_size,
             workers=workers,
@@ -177,6 +196,7 @@ def score_into(
     dtype: DtypeName,
     resume: bool,
     quiet: bool,
+    fps: float | None = None,
     explain: bool = False,
     contributions: bool = False,
 ) -> Scored:
@@ -186,6 +206,7 @@ def score_into(
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
+    check_fps(fps)
     found = collect(inputs, prompt=prompt, prompts=prompts)
     from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
 
@@ -217,7 +238,7 @@ def score_into(
         return stack.enter_context(ResultsFile(out, keep=keep))
 
     with contextlib.ExitStack() as stack:
-        new, results, interrupted = _score_all(assessor, todo, open_results, quiet=quiet)
+        new, results, interrupted = _score_all(assessor, todo, open_results, fps=fps, quiet=quiet)
         scored = iter(new)
         maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
         rows = [row for row in maybe if row is not None]
@@ -237,13 +258,18 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
 
 
 def _score_all(
-    assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
+    assessor: Assessor,
+    clips: list[Clip],
+    open_results: Callable[[], ResultsFile],
+    *,
+    fps: float | None,
+    quiet: bool,
 ) -> tuple[list[Assessment], ResultsFile | None, bool]:
     """Scores the clips into a file that is opened for the first row, so that a run without any
     leaves earlier results alone; and says whether the user stopped it."""
     rows: list[Assessment] = []
     results: ResultsFile | None = None
-    scored = assessor.score_many(clips)
+    scored = assessor.score_many(clips, fps=fps)
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
         task = progress.add_task("scoring", total=len(clips))
         try:

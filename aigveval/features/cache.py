@@ -26,6 +26,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from encoders.base import Encoder, full_float32
+from encoders.frame_sequence import frame_files
 from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
@@ -59,9 +60,13 @@ class FeatureCache:
     def digest(self, path: str | os.PathLike[str]) -> str:
         """SHA-256 of the file, remembered here for the path while size and mtime stay equal.
 
+        That of a folder or a pattern of frames is made of those of its pictures, in their order.
+
         Raises:
             OSError: The file can't be read.
         """
+        if files := frame_files(os.fspath(path)):
+            return hashlib.sha256("".join(map(self.digest, files)).encode()).hexdigest()
         stat = os.stat(path)
         key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
         if key not in self._digests:
@@ -170,7 +175,7 @@ def extract(
     report, first_note = ExtractReport(), len(cache.notes)
 
     def prepare(path: str) -> _OfFile | Done[_OfFile]:
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) and not frame_files(path):
             raise VideoError(path, "not a file" if os.path.exists(path) else why_missing(path))
         digest = cache.digest(path)
         missing = {str(i): e for i, e in enumerate(encoders) if cache.get(digest, e) is None}

@@ -129,7 +129,12 @@ class TestScore:
 
     def test_help_tells_of_prompts(self):
         text = " ".join(run("--help").stdout.replace("│", " ").split())
-        for told in ("FILE|names", "VBench_full_info.json", "video_path, file_path", "prompt_en"):
+        for told in (
+            "FILE|names|folders",
+            "VBench_full_info.json",
+            "video_path, file_path",
+            "prompt_en",
+        ):
             assert told in text
 
     def test_quiet(self, engine):
