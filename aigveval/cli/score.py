@@ -28,7 +28,18 @@ from .console import (
     step_progress,
     video_progress,
 )
-from .options import COLUMN_NAMES, SCALE, check_fps
+from .options import (
+    COLUMN_NAMES,
+    SCALE,
+    BatchSize,
+    Device,
+    Dtype,
+    Inputs,
+    Prompt,
+    Quiet,
+    Report,
+    check_fps,
+)
 
 if TYPE_CHECKING:
     from ..reports.results import ResultsFile
@@ -81,13 +92,8 @@ through for a reason other than the videos, and then they get no rows.
 
 
 def score(
-    inputs: Annotated[
-        Optional[list[str]],
-        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
-    ] = None,
-    prompt: Annotated[
-        Optional[str], typer.Option(help="Text that all the videos were generated from.")
-    ] = None,
+    inputs: Inputs = None,
+    prompt: Prompt = None,
     prompts: Annotated[
         Optional[Path],
         typer.Option(
@@ -110,24 +116,10 @@ def score(
             "`.parquet`. Earlier results of other videos there are kept under another name.",
         ),
     ] = Path("results.jsonl"),
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Videos computed together; moves scores by < 1e-4 (more in bfloat16)."
-        ),
-    ] = 8,
+    batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
-    dtype: Annotated[
-        DtypeName,
-        typer.Option(
-            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
-            "that has it, else float32."
-        ),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     devices: Annotated[
         Optional[str],
         typer.Option(
@@ -140,17 +132,14 @@ def score(
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
     ] = False,
-    report: Annotated[
-        Optional[Path],
-        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
-    ] = None,
+    report: Report = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Add explanation, defects and contributions.")
     ] = False,
     contributions: Annotated[
         bool, typer.Option("--contributions", help="Add contributions alone; works with any model.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -174,10 +163,12 @@ def score(
             explain=explain,
             contributions=contributions,
         )
+        failed = sum(row.error is not None for row in done.rows)
         if done.rows and not quiet:
             print_results(done.rows)
             print_explanations(done.rows)
-            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}")
+            without = f", {failed} of them without scores" if failed else ""
+            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}{without}")
         print_errors(done.rows)
         stop_if_interrupted(done, out, shown_option="--resume")
         if report is not None:
@@ -187,7 +178,7 @@ def score(
                 write_report(report, done.rows, progress=advance)
             if not quiet:
                 typer.echo(f"the report is {report}")
-        raise typer.Exit(int(any(row.error is not None for row in done.rows)))
+        raise typer.Exit(int(failed > 0))
 
 
 @dataclass(frozen=True)

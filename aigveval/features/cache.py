@@ -30,7 +30,7 @@ from encoders.frame_sequence import frame_files
 from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
-from ..batching import Done, run_batches
+from ..batching import Done, run_batches, stop_at_our_fault
 from ..data.readers import why_missing
 from ..errors import reason_of
 from ..files import replaced
@@ -39,7 +39,8 @@ from ..files import replaced
 _OfFile = tuple[str, dict[str, Tensor]]
 
 # Part of every entry; raise it when the layout or the reading of frames changes the tokens.
-_FORMAT = "1"
+_FORMAT = "2"  # 1: transparent, HDR, interlaced and cut videos were read otherwise
+_EARLIER_FORMATS = ("1",)  # missing without a note, as there may be thousands
 
 
 class FeatureCache:
@@ -87,7 +88,10 @@ class FeatureCache:
             data = path.read_bytes()  # a mapped file would crash the process if it were cut short
             tokens = from_bytes(data)["tokens"]
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            problem = _problem(header.get("__metadata__", {}), tokens, _identity(digest, encoder))
+            metadata = header.get("__metadata__", {})
+            if metadata.get("format") in _EARLIER_FORMATS:
+                return None
+            problem = _problem(metadata, tokens, _identity(digest, encoder))
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, LookupError, ValueError) as error:
@@ -163,6 +167,7 @@ def extract(
 
     Raises:
         OSError: The cache can't be written.
+        AssessmentError: No video can be encoded, and none is to blame.
     """
     for encoder in encoders:
         encoder.eval().to(device)
@@ -202,7 +207,7 @@ def extract(
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("Encoding videos", total=len(unique), failed="")
         with closing(outcomes):
-            for outcome in outcomes:
+            for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
                 error = outcome.error
                 if outcome.result is not None:
                     digest, tokens = outcome.result

@@ -67,7 +67,12 @@ def write_report(
 
 def _clip(row: Assessment) -> ClipRow:
     cells = {
-        name: ScoreCell(value=score.score, std=score.std, sort=score.score)
+        name: ScoreCell(
+            value=score.score,
+            std=score.std,
+            interval=None if score.low is None else (score.low, score.high),
+            sort=score.score,
+        )
         for name in SCORE_FIELDS
         if (score := getattr(row, name))
     }
@@ -76,5 +81,5 @@ def _clip(row: Assessment) -> ClipRow:
         path=Path(row.video),
         prompt=row.prompt,
         cells=cells,
-        warnings=row.warnings,
+        warnings=row.notes,
     )
