@@ -23,6 +23,7 @@ from ..versions import __version__
 if TYPE_CHECKING:
     from ..model.checkpoint import Checkpoint
     from .engine import Engine, PreparedClip
+    from .observe import Observed
 
 Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
 
@@ -35,8 +36,8 @@ class Assessor:
         name: goes into the field `model` of every assessment.
         batch_size: default of `score_many`.
         workers: default of `score_many`.
-        explain: fill in the fields `explanation`, `defects`, `problems` and, where the model
-            supports these, `contributions`.
+        explain: fill in the fields `explanation`, `defects`, `problems`, `evidence`, `advice` and,
+            where the model supports these, `contributions`.
         contributions: fill in `contributions`.
 
     Raises:
@@ -129,20 +130,37 @@ class Assessor:
             why = None if outcome.error is None else reason_of(outcome.error)
             yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
-    def _prepare(self, clip: Clip) -> PreparedClip:
+    def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
         problem = clip.problem or check_exists(clip).problem
         if problem:
             raise VideoError(clip.video, problem)
-        return self.engine.prepare(clip.path)
+        prepared = self.engine.prepare(clip.path)
+        if not self.explain:
+            return prepared, None
+        from .observe import observe
 
-    def _compute(self, batch: Sequence[tuple[Clip, PreparedClip]]) -> Sequence[Scores | Exception]:
-        clips, prepared = zip(*batch)
-        return self.engine.score(
-            prepared,
+        return prepared, observe(clip.path)
+
+    def _compute(
+        self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
+    ) -> Sequence[Scores | Exception]:
+        clips, found = zip(*batch)
+        rows = self.engine.score(
+            [prepared for prepared, _ in found],
             [clip.prompt for clip in clips],
             explain=self.explain,
             contributions=self.contributions,
         )
+        if not self.explain:
+            return rows
+        from .facts import explained
+
+        return [
+            row
+            if isinstance(row, Exception)
+            else explained(row, observed, clip.prompt, words=self.engine.words)
+            for row, clip, (_, observed) in zip(rows, clips, found)
+        ]
 
     def _assessment(
         self, clip: Clip, seconds: float, *, scores: Scores | None = None, error: str | None = None
@@ -183,7 +201,8 @@ def load(
             `model` of each row has a type that isn't float32: `NAME (bfloat16)`.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
-        explain: fill in the fields `explanation`, `defects`, `problems` and `contributions`.
+        explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,
+            `evidence` and `advice`. The detector behind `evidence` is fetched when first needed.
         contributions: fill in `contributions` alone, which any model can.
 
     Raises:
