@@ -32,6 +32,7 @@ KINDS: Mapping[str, tuple[Dimension, str]] = MappingProxyType(
         "calmest": ("motion", "as `speed`"),
         "flicker": ("motion", "change of brightness's change between samples, 0-100"),
         "shake": ("motion", "hundredths of the short side from one sample to the next"),
+        "duration": ("technical", "seconds"),
         "sharpness": ("technical", "contrast of fine detail where it is highest, in gray levels"),
         "sharpest": ("technical", "as `sharpness`"),
         "softest": ("technical", "as `sharpness`"),
@@ -58,6 +59,7 @@ class Fact:
         percentile: Share of reference clips, 0-100, that have a lower value.
         confidence: Of the detector, 0-1.
         start_seconds, end_seconds: When; both None for the whole clip.
+        at_seconds: When the frame is shown that `box` lies in; both or neither are given.
         box: Where: left, top, right, bottom, each as a share of the frame's width or height.
 
     Raises:
@@ -73,6 +75,7 @@ class Fact:
     confidence: float | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    at_seconds: float | None = None
     box: Box | None = None
 
     def __post_init__(self) -> None:
@@ -83,11 +86,13 @@ class Fact:
             if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise ValueError(f"{name} must be words or None, got {text!r}")
         limits = {"percentile": 100.0, "confidence": 1.0}
-        for name in ("value", "expected", *limits, "start_seconds", "end_seconds"):
+        for name in ("value", "expected", *limits, "start_seconds", "end_seconds", "at_seconds"):
             _check(name, getattr(self, name), limits.get(name, math.inf))
         start, end = self.start_seconds, self.end_seconds
         if (start is None) != (end is None) or (start is not None and start > (end or 0)):
             raise ValueError(f"start_seconds and end_seconds must be a range, got {start}..{end}")
+        if (self.box is None) != (self.at_seconds is None):
+            raise ValueError("box and at_seconds must be both given or both None")
         if self.box is not None:
             if len(self.box) != 4:
                 raise ValueError(f"box must have four edges, got {self.box}")
