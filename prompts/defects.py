@@ -407,7 +407,7 @@ _KINDS = (
         name="identity_drift",
         dimension="motion",
         description="a thing doesn't stay the same thing",
-        cues=r"identity (is|does)|another kind|not the same thing|becomes?",
+        cues=r"identity (of|does)|another kind|not the same thing|becomes?",
         train=(
             "the identity of a thing is {adv} unstable",
             "a thing becomes another kind of thing",

@@ -139,13 +139,14 @@ _BEYOND = (
     "dress coat saree armor ring necklace jar beaker test_tube glass pancake honey noodle bread "
     "egg cheese tomato strawberry coffee tea soup snowman pumpkin origami swing jump_rope "
     "hoverboard stroller wheelchair fence door window mirror carpet "
-    # not what the words alone would say
-    "toy_car cable_car race_track toy_boat toy_ship toy_train dragon_kite car_park train_station "
-    "bus_stop bus_station coffee_table spray_can book_shelf bookshelf bird_view bird_eye_view "
-    "person_view first_person third_person first_person_view point_of_view apple_tree orange_tree "
-    "iron_man spider_man bat_man super_man sandwich_board table_tennis football_field "
-    "football_stadium basketball_court baseball_field soccer_field horse_race sea_horse "
-    "man_made action_figure pool_table cat_walk hot_pot"
+    # things that the words alone would take for others
+    "toy_car cable_car toy_boat toy_ship toy_train dragon_kite coffee_table spray_can bookshelf "
+    "iron_man spider_man apple_tree orange_tree sea_horse action_figure pool_table hot_pot"
+).split()
+_NOTHING = (  # words that name no thing together
+    "bird_view bird_eye_view person_view first_person third_person first_person_view race_track "
+    "car_park train_station bus_stop bus_station table_tennis football_field football_stadium "
+    "basketball_court baseball_field soccer_field horse_race man_made cat_walk sandwich_board"
 ).split()
 # Of pictures that aren't meant to look like photographs: a detector can't be trusted there.
 _STYLED = re.compile(
@@ -159,6 +160,10 @@ _ACTION = re.compile(
     r"\b(run|runs|running|danc\w+|jump\w*|fight\w*|gallop\w*|chas(e|es|ing)|rac(es|ing)|explod\w*|"
     r"spin\w*|skateboard\w*|surfing|skiing|snowboarding|flies|flying|sprint\w*|kick\w*|swing\w*|"
     r"throw\w*|falls|falling|crash\w*|pour(s|ing)|swims|swimming|walks|walking|rides|riding)\b"
+)
+_COLOURED = re.compile(
+    r"\b(violet|purple|neon|cyberpunk|sunset|sunrise|golden|sepia|monochrome|colou?r\w*|vibrant|"
+    r"psyche?de?l\w*|infrared|aurora|red|blue|green|orange|yellow|pink|teal|underwater|night)\b"
 )
 _CUTS = re.compile(
     r"\b(cuts? to|montage|shots|scenes|sequences?|then the camera|transition\w*|split.screen|"
@@ -200,7 +205,9 @@ def asked_things(prompt: str) -> list[Asked]:
         doubtful = name is not None and name.endswith("+")
         name = name and name.rstrip("+")
         following = words[number + 1 : number + 2]
-        standing = not doubtful or (led and (not following or following[0] in _AFTER))
+        standing = name != "-" and (
+            not doubtful or (led and (not following or following[0] in _AFTER))
+        )
         if phrase and standing and _ends(following) and "like" not in words[number - 2 : number]:
             noun, plural = " ".join(phrase), _is_plural(phrase, name)
             if plural and not exact or count is not None and count > 1 and not plural:
@@ -236,6 +243,11 @@ def asks_for_action(prompt: str) -> str | None:
 def asks_for_cuts(prompt: str) -> bool:
     """Whether a prompt asks for more than one shot."""
     return bool(_CUTS.search(prompt.lower()))
+
+
+def asks_for_colours(prompt: str) -> bool:
+    """Whether a prompt asks for light or colours that tint a whole picture."""
+    return bool(_COLOURED.search(prompt.lower()))
 
 
 def plural_of(noun: str) -> str:
@@ -278,9 +290,10 @@ def _regular(noun: str) -> str:
 
 
 def _table() -> dict[tuple[str, ...], str]:
-    """Words of a thing to its class's name, with `+` where it is doubtful; empty beyond them."""
+    """Words to a class; `+` where it is in doubt, empty beyond them, `-` for no thing at all."""
     table: dict[tuple[str, ...], str] = {}
-    for name, nouns in [("", " ".join(_BEYOND)), *_WORDS.items()]:
+    named = [("-", " ".join(_NOTHING)), ("", " ".join(_BEYOND)), *_WORDS.items()]
+    for name, nouns in named:
         for noun in nouns.split():
             doubtful = "+" * noun.endswith("+")
             words = tuple(noun.rstrip("+").split("_"))

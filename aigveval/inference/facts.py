@@ -23,6 +23,7 @@ from prompts.objects import (
     Asked,
     asked_things,
     asks_for_action,
+    asks_for_colours,
     asks_for_cuts,
     is_dim,
     is_styled,
@@ -725,8 +726,20 @@ _HARDLY_MOVES = 4  # percentile of speed
 
 # A model's detector is fooled by content that it didn't learn from: what it names has to agree
 # with what can be measured, as percentiles of reference clips.
-_AT_LEAST: Mapping[str, tuple[str, float]] = {}
-_AT_MOST: Mapping[str, tuple[str, float]] = {}
+_AT_LEAST = {
+    "noise": ("grain", 80.0),
+    "overexposure": ("whites", 95.0),
+    "underexposure": ("blacks", 75.0),
+    "colour_cast": ("cast", 80.0),
+    "shake": ("shake", 85.0),
+    "flicker": ("flicker", 90.0),
+}
+_AT_MOST = {
+    "blur": ("sharpness", 15.0),
+    "low_resolution": ("sharpness", 15.0),
+    "near_static": ("speed", 5.0),
+}
+_GRAVEST = 5  # severity of a mismatch that is believed though nothing that was asked for is known
 
 
 def agrees(defect: Defect, facts: Sequence[Fact], prompt: str | None) -> bool:
@@ -741,8 +754,11 @@ def agrees(defect: Defect, facts: Sequence[Fact], prompt: str | None) -> bool:
         return "freeze" in kinds
     if defect.name == "scene_cut":
         return "cut" in kinds and not asks_for_cuts(prompt or "")
+    if defect.name == "colour_cast":
+        return not asks_for_colours(prompt or "")
     if defect.dimension == "semantic":
-        return "asked_seen" not in kinds
+        lacking = "asked_not_seen" in kinds or defect.severity >= _GRAVEST
+        return lacking and "asked_seen" not in kinds
     return True
 
 
