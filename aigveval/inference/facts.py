@@ -779,13 +779,10 @@ def explained(
     defects = tuple(row.get("defects") or ())
     if not words:
         scored = [name for name in DIMENSIONS if row.get(name) and (name != "semantic" or prompt)]
-        defects = tuple(defect for defect in defects if agrees(defect, facts, prompt))
-        names = {defect.name for defect in defects}
-        defects += tuple(
-            defect
-            for defect in defects_of(facts, prompt=prompt)
-            if defect.dimension in scored and defect.name not in names
-        )
+        ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scored]
+        names = {defect.name for defect in ours}
+        theirs = [d for d in defects if d.name not in names and agrees(d, facts, prompt)]
+        defects = (*ours, *theirs)
         moved = row.get("contributions")
         costs = moved.to_dict() if moved is not None else None
         fields["defects"] = defects

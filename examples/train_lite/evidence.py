@@ -1,6 +1,7 @@
 """How often the defects that rules on facts name are right: composites whose truth is known.
 
     python examples/train_lite/evidence.py SOURCES... --out figures.json [--half 0|1] [--seed 0]
+    python examples/train_lite/evidence.py SOURCES... --reference
 
 SOURCES are folders of clips with a `manifest.csv` (columns `video` and `prompt`). Things that the
 detector is sure of are cut out of clips (GrabCut) and pasted into others, where nothing of their
@@ -8,6 +9,8 @@ kind is seen; there they stay (nothing is wrong), leave the frame, vanish, appea
 thing, or are doubled. Prompts name what is pasted, or exchange its noun or number. Half of the
 sources, by a hash of the clip's name, is for choosing thresholds (0), the other for figures (1).
 Prints a table: per defect how often it was made, found, and named where it wasn't made.
+
+With `--reference` it prints the quantiles that `aigveval.inference.facts.REFERENCE` holds.
 """
 
 import argparse
@@ -24,8 +27,8 @@ import cv2
 import numpy as np
 import torch
 
-from aigveval.inference.facts import ALIKE, FOUND_WELL, defects_of, facts_of
-from aigveval.inference.observe import NUM_FAST, NUM_SLOW, Observed, measure
+from aigveval.inference.facts import ALIKE, FOUND_WELL, REFERENCE, defects_of, facts_of
+from aigveval.inference.observe import NUM_FAST, NUM_SLOW, Observed, measure, observe
 from encoders.detection import Thing, detect
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, VideoError, read_frames
@@ -214,6 +217,18 @@ def make(kind: str, source: Source, cutouts: list[Cutout], dice: random.Random) 
     return paste(source, layers), prompt
 
 
+def print_reference(folders: list[Path]) -> None:
+    """Quantiles of what is measured of the clips of folders."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for path in sorted(p for folder in folders for p in folder.iterdir() if p.suffix == ".mp4"):
+        for fact in facts_of(observe(path)):
+            if fact.kind in REFERENCE and fact.value is not None:
+                values[fact.kind].append(fact.value)
+    for kind, found in values.items():
+        points = np.quantile(found, np.linspace(0, 1, 21)).round(3)
+        print(f'"{kind}": ({", ".join(f"{point:g}" for point in points)}),')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sources", nargs="+", type=Path)
@@ -221,7 +236,11 @@ def main() -> None:
     parser.add_argument("--half", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--each", type=int, default=40, help="composites of each kind, at most")
+    parser.add_argument("--reference", action="store_true")
     given = parser.parse_args()
+    if given.reference:
+        print_reference(given.sources)
+        return
     sources = read_sources(given.sources, given.half)
     cutouts = cutouts_of(sources)
     kinds = Counter(name for name, _ in cutouts)
@@ -245,6 +264,7 @@ def main() -> None:
             right[kind] += kind in found
             for name in found - {kind}:
                 wrong[name].append(f"{kind}: {source.name}: {prompt}")
+        print(f"{kind}: {made[kind]} made, {right[kind]} named", flush=True)
     table = {
         name: {"made": made[name], "found": right[name], "wrong": len(wrong[name])}
         for name in (*MADE, *(n for n in wrong if n not in MADE))
