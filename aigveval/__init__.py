@@ -17,15 +17,17 @@ from .versions import __version__
 if TYPE_CHECKING:
     from .assessment import Assessment, Score
     from .inference.assessor import Assessor, load
+    from .inference.reward import VideoReward
 
 configure_openmp()
 
-__all__ = ["Assessment", "Assessor", "Score", "load", "__version__"]
+__all__ = ["Assessment", "Assessor", "Score", "VideoReward", "load", "__version__"]
 
 _HOME_OF = {
     "Assessment": "assessment",
     "Score": "assessment",
     "Assessor": "inference.assessor",
+    "VideoReward": "inference.reward",
     "load": "inference.assessor",
 }
 

@@ -1,7 +1,8 @@
 """The results for a video: `Score`, `Assessment` and `Timeline`, validated when they are built.
 
 A row is the same everywhere: `video, prompt, overall, technical, motion, semantic, model, version,
-seconds, error, warnings`, each score as `{"score", "std"}` or null. A run that explains adds
+seconds, error, warnings`, each score as `{"score", "std"}` or null. A calibrated model, such as
+`lite`, adds `low` and `high` to each score and `familiarity` to each row. A run that explains adds
 `explanation`, `defects`, `problems`, `contributions`, `evidence` and `advice` to the rows that it
 could. Files of rows: see `aigveval.reports.results`.
 """
@@ -20,6 +21,7 @@ from prompts.rubric import MAX_SCORE, MIN_SCORE
 from .errors import one_line
 
 LARGEST_STD = (MAX_SCORE - MIN_SCORE) / 2  # half of the mass at each end of the scale
+UNFAMILIAR = 5.0  # percentile of familiarity under which people are told
 SCORE_FIELDS = ("overall", *DIMENSIONS)  # in the order in which rows and tables show them
 EXPLANATION_FIELDS = ("explanation", "defects", "problems")
 EVIDENCE_FIELDS = ("evidence", "advice")
@@ -37,7 +39,11 @@ class Score:
 
     Args:
         score: expectation, 1 (bad) to 5 (excellent).
-        std: standard deviation of the distribution over the five levels, 0 to 2.
+        std: standard deviation of the distribution over the five levels, 0 to 2: how much the
+            model wavers between levels.
+        low, high: ends of the interval that holds what people would say of four clips in five,
+            as measured on clips that the model had not learnt from; None for a model that was
+            not calibrated.
 
     Raises:
         ValueError: when a number is not finite or out of its range.
@@ -45,10 +51,21 @@ class Score:
 
     score: float
     std: float
+    low: float | None = None
+    high: float | None = None
 
     def __post_init__(self) -> None:
         _check_range("score", self.score, MIN_SCORE, MAX_SCORE)
         _check_range("std", self.std, 0.0, LARGEST_STD)
+        if self.low is not None and self.high is not None:
+            _check_range("low", self.low, MIN_SCORE, self.score)
+            _check_range("high", self.high, self.score, MAX_SCORE)
+        elif self.low is not None or self.high is not None:
+            raise ValueError("low and high must be both given or both None")
+
+    def to_dict(self) -> dict[str, float]:
+        """Gives the numbers that there are, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +127,9 @@ class Assessment:
         error: why the video could not be assessed, one line; None when it could.
         warnings: what was done to show it as a player does, or is wrong with it, one line each,
             such as `interlaced: deinterlaced`; none as a rule.
+        familiarity: percentile, 0 to 100: of the clips with new prompts that the model was
+            calibrated on, how many are less like those it learnt from. Under 5 the scores may be
+            off by more than usual, and their intervals are wider. None without a calibration.
         explanation: reasoning per dimension, as far as the model gave one that can be read; None
             when it was not asked, as the next two.
         defects: what is wrong with the video; None also when the model's list cannot be read.
@@ -141,9 +161,12 @@ class Assessment:
     contributions: Contributions | None = None
     evidence: tuple[Fact, ...] | None = None
     advice: tuple[str, ...] | None = None
+    familiarity: float | None = None
 
     def __post_init__(self) -> None:
         _check_range("seconds", self.seconds, 0.0, math.inf)
+        if self.familiarity is not None:
+            _check_range("familiarity", self.familiarity, 0.0, 100.0)
         if (self.explanation is None) != (self.problems is None):
             raise ValueError("explanation and problems must be both given or both None")
         if (self.evidence is None) != (self.advice is None):
@@ -164,17 +187,27 @@ class Assessment:
             _check_line("error", self.error)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for people: the warnings, and whether the clip is unlike what the model knows."""
+        if self.familiarity is None or self.familiarity >= UNFAMILIAR:
+            return self.warnings
+        line = f"unlike the clips that the model learnt from (familiarity {self.familiarity:.0f})"
+        return (*self.warnings, line)
+
+    @property
     def extras(self) -> list[str]:
-        """Which of `explanation`, `contributions` and `evidence` the row has."""
-        names = ("explanation", "contributions", "evidence")
+        """Which of `explanation`, `contributions`, `evidence` and `familiarity` the row has."""
+        names = ("explanation", "contributions", "evidence", "familiarity")
         return [name for name in names if getattr(self, name) is not None]
 
     def to_dict(self) -> dict[str, Any]:
         """Gives the row, with nested scores and the extras that there are; for `json.dumps`."""
         row = {name: getattr(self, name) for name in ROW_FIELDS}
         for name in SCORE_FIELDS:
-            row[name] = row[name] and asdict(row[name])
+            row[name] = row[name] and row[name].to_dict()
         row["warnings"] = list(self.warnings)
+        if self.familiarity is not None:
+            row["familiarity"] = self.familiarity
         if self.explanation is not None:
             row["explanation"] = dict(self.explanation)
             defects = self.defects
@@ -201,10 +234,12 @@ class Assessment:
             values |= _extras_of(row)
             for name in SCORE_FIELDS:
                 if values[name] is not None:
-                    values[name] = Score(score=values[name]["score"], std=values[name]["std"])
+                    given = values[name]
+                    ends = {end: given.get(end) for end in ("low", "high")}
+                    values[name] = Score(score=given["score"], std=given["std"], **ends)
         except KeyError as error:
             raise ValueError(f"no {error.args[0]!r} in the row") from None
-        except TypeError:
+        except (AttributeError, TypeError):
             raise ValueError('a score must be {"score", "std"} or null') from None
         warnings = row.get("warnings")  # rows of earlier versions have none
         if not isinstance(warnings, (list, tuple, type(None))):
@@ -249,7 +284,7 @@ class Timeline:
 ROW_FIELDS = tuple(
     field.name
     for field in fields(Assessment)
-    if field.name not in (*EXPLANATION_FIELDS, "contributions", *EVIDENCE_FIELDS)
+    if field.name not in (*EXPLANATION_FIELDS, "contributions", *EVIDENCE_FIELDS, "familiarity")
 )
 
 
@@ -260,7 +295,7 @@ def defect_to_dict(defect: Defect) -> dict[str, Any]:
 
 def _extras_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The extras of a row of `to_dict`, where Parquet has null for what is absent."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"familiarity": row.get("familiarity")}
     try:
         if (explanation := row.get("explanation")) is not None:
             found["explanation"] = {n: str(t) for n, t in explanation.items() if t is not None}

@@ -68,7 +68,8 @@ def reason_of(error: BaseException | None) -> str:
     Of an `encoders.VideoError`, whose file the row names anyway, the reason alone is said.
     """
     reason = getattr(error, "reason", None)
-    if type(error).__name__ == "VideoError" and isinstance(reason, str):
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "VideoError" in kinds and isinstance(reason, str):
         return one_line(reason) or "cannot be read"
     if error is None:
         return "unknown"

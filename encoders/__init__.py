@@ -17,6 +17,7 @@ from .cpu import configure_openmp
 if TYPE_CHECKING:
     from .base import Encoder, EncoderSpec
     from .fastvqa import FASTVQA
+    from .frame_sequence import FrameSequence
     from .registry import EncoderError, create_encoder, list_encoders, register_encoder
     from .video import FrameRequest, VideoError, VideoInfo, read_frames, read_video
     from .weights import WeightsError
@@ -26,6 +27,7 @@ configure_openmp()  # has no effect once torch is loaded
 _HOMES = {
     "base": ("Encoder", "EncoderSpec"),
     "fastvqa": ("FASTVQA",),
+    "frame_sequence": ("FrameSequence",),
     "registry": ("EncoderError", "create_encoder", "list_encoders", "register_encoder"),
     "video": ("FrameRequest", "VideoError", "VideoInfo", "read_frames", "read_video"),
     "weights": ("WeightsError",),
@@ -38,6 +40,7 @@ __all__ = [
     "EncoderError",
     "EncoderSpec",
     "FrameRequest",
+    "FrameSequence",
     "VideoError",
     "VideoInfo",
     "WeightsError",

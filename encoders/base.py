@@ -94,6 +94,9 @@ class Encoder(nn.Module):
     # Says which weights are loaded, such as a SHA-256; part of the fingerprint.
     weights_id: str = ""
 
+    def __init__(self) -> None:  # a subclass without options needs no constructor
+        super().__init__()
+
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
         """The frames this encoder wants, as int64, ascending, unique, at least one.
 

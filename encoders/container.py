@@ -31,7 +31,7 @@ from .packets import (
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
-_DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpeg assumes
+DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpeg assumes
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 NO_FILE = "a URL, and files are needed: download it and give its path"
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
@@ -134,7 +134,7 @@ def inspect(path: str) -> VideoIndex:
             warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
         if joins:
             warnings.append("time stamps jump: frames in the order of the file")
-        rate = float(stream.average_rate or stream.guessed_rate or 0) or _DEFAULT_FPS
+        rate = float(stream.average_rate or stream.guessed_rate or 0) or DEFAULT_FPS
         unit = float(stream.time_base)
         order, pts = display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
@@ -265,7 +265,7 @@ def _objection_to(look: Look) -> str | None:
 
 def _animated_webp(durations: list[float]) -> VideoIndex:
     ends = np.cumsum(durations)
-    rate = len(durations) / ends[-1] if ends[-1] else _DEFAULT_FPS
+    rate = len(durations) / ends[-1] if ends[-1] else DEFAULT_FPS
     times = np.append(0.0, ends[:-1]) if ends[-1] else np.arange(len(durations)) / rate
     return VideoIndex(
         times=times,

@@ -1,5 +1,7 @@
 """A video file in, RGB frames with their times out; `VideoError` for everything else.
 
+Frames in memory and folders of numbered pictures come in too: see `encoders.frame_sequence`.
+
 The file is looked at once with PyAV, without decoding: that gives every frame's time, the
 keyframes, and whether the stream is one that decord reads correctly. Then one pass decodes
 the union of the wanted frames, with decord, or with PyAV where decord fails. On sound files
@@ -48,11 +50,13 @@ from torch import Tensor
 from .base import Encoder, Stream
 from .container import VideoError, VideoIndex, inspect, missing_part
 from .decoding import Backend, Recount, Sink, decode
+from .frame_sequence import FrameSequence
 from .sampling import uniform
 
 __all__ = [
     "Backend",
     "FrameRequest",
+    "FrameSequence",
     "Frames",
     "VideoClip",
     "VideoError",
@@ -60,8 +64,11 @@ __all__ = [
     "read_frames",
     "read_video",
     "read_views",
+    "index_of",
     "requests_of",
 ]
+
+Source = str | os.PathLike[str] | FrameSequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +76,13 @@ class VideoInfo:
     """What is known of a video.
 
     Attributes:
-        path: The file, as it was asked for.
+        path: The file, as it was asked for; the name of frames in memory.
         num_frames: Displayed frames, at least 1.
         fps: Mean frame rate in frames per second, above 0.
         width: Displayed width in pixels, before any resizing.
         height: Displayed height in pixels.
         duration_seconds: From the first frame's start to the last one's end.
-        backend: Which library decoded the frames.
+        backend: Which library decoded the frames; `memory` for those that needed none.
         warnings: What was done to show it, or what is wrong with it, such as `interlaced:
             deinterlaced`; short, of one line each.
     """
@@ -86,7 +93,7 @@ class VideoInfo:
     width: int
     height: int
     duration_seconds: float
-    backend: Literal["decord", "av", "pillow"]
+    backend: Literal["decord", "av", "pillow", "memory"]
     warnings: tuple[str, ...] = ()
 
 
@@ -132,7 +139,7 @@ class VideoClip:
 
 
 def read_video(
-    path: str | os.PathLike[str],
+    path: Source,
     *,
     encoder: Encoder | None = None,
     num_slow: int = 8,
@@ -146,7 +153,7 @@ def read_video(
     A clip with fewer frames than asked for gives all that it has.
 
     Args:
-        path: A local file.
+        path: As of `read_frames`.
         encoder: Its stream holds the frames that it asks for, whatever the count below says.
         num_slow: Frames of the slow stream, evenly spread.
         num_fast: Frames of the fast stream, likewise.
@@ -173,7 +180,7 @@ def read_video(
 
 
 def read_frames(
-    path: str | os.PathLike[str],
+    path: Source,
     requests: Mapping[str, FrameRequest],
     *,
     slow_max_side_px: int = 1920,
@@ -185,7 +192,8 @@ def read_frames(
     Memory is bounded by the wanted frames, whatever the length of the video.
 
     Args:
-        path: A local file; links are followed.
+        path: A local file; links are followed. Or a folder of numbered pictures, a pattern of them
+            such as `frames/*.png`, or frames in memory.
         requests: Name to wanted frames, at least one. Equal requests share one tensor.
         slow_max_side_px: The longest side of slow frames is at most this.
         fast_short_side_px: The shortest side of fast frames is at most this.
@@ -208,15 +216,19 @@ def read_frames(
             raise ValueError(f"{name} must be at least 1, got {px}")
     if not requests:
         raise ValueError("requests must name at least one request")
-    name = os.fsdecode(path)
-    index = _guard(name, inspect, name)
+    if not isinstance(path, FrameSequence):
+        path = FrameSequence.open(path) or os.fsdecode(path)
+    name, index = str(path), index_of(path)
     while True:
         wanted = {key: _indices(key, request, index) for key, request in requests.items()}
         sink = Sink(name, slow_max_side_px, fast_short_side_px)
         for key, request in requests.items():
             sink.want(request.stream, wanted[key])
         try:
-            used = _guard(name, decode, name, index, sink, backend)
+            if isinstance(path, FrameSequence):
+                used = _guard(name, path.decode, sink)
+            else:
+                used = _guard(name, decode, name, index, sink, backend)
             break
         except Recount as recount:  # decoding showed that the packets were not all frames
             index = replace(index, times=index.times[: recount.num_frames])
@@ -241,6 +253,18 @@ def read_frames(
     }
 
 
+def index_of(path: Source) -> VideoIndex:
+    """The times of a video's frames, and what else decides how to read it.
+
+    Raises:
+        VideoError: The file can't be read as a video.
+    """
+    if isinstance(path, FrameSequence):
+        return path.index
+    name = os.fsdecode(path)
+    return _guard(name, inspect, name)
+
+
 def requests_of(encoders: Mapping[str, Encoder]) -> dict[str, FrameRequest]:
     """The frames that each encoder wants, for `read_frames`."""
     return {
@@ -250,12 +274,12 @@ def requests_of(encoders: Mapping[str, Encoder]) -> dict[str, FrameRequest]:
 
 
 def read_views(
-    path: str | os.PathLike[str], encoders: Mapping[str, Encoder], *, seed: int = 0
+    path: Source, encoders: Mapping[str, Encoder], *, seed: int = 0
 ) -> dict[str, Tensor]:
     """Each encoder's view of a video, without batch axis, under the encoder's key.
 
     Args:
-        path: Video file.
+        path: As of `read_frames`.
         encoders: At least one.
         seed: Seed of random crops; the same seed gives the same views.
 

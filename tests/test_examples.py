@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from aigveval.inference import reward
 from encoders import create_encoder, registry
 from encoders.testing import check_encoder
 from encoders.video import read_views
 
 from tests import media
+from tests.aigveval.engines import fake_load
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ENTRY_POINT = "[aigveval.encoders]\ntechnical_colour = own_encoder:TechnicalColour\n"
@@ -116,3 +118,16 @@ def test_an_installed_package_brings_its_encoder_to_the_command_line(tmp_path, c
         "other",
         code=2,
     )  # not installed
+
+
+def test_best_of_eight(monkeypatch, capsys):
+    """With a tiny model; the clips are those of the example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import best_of_n
+
+    monkeypatch.setattr(reward, "load", fake_load())
+    best = best_of_n.main("a red car")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8 and lines[0].startswith(f"clip {best} (")
+    scores = [float(line.partition("): ")[2].partition(",")[0]) for line in lines]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1

@@ -81,9 +81,10 @@ def run(folder, name, expression):
 
 @pytest.mark.slow
 def test_score(folder):
-    shown = "[table.to_dict('index'), str(clean)]"
-    (scores, found), pictures = run(folder, "01_score.ipynb", shown)
+    shown = "[table.to_dict('index'), str(clean), best]"
+    (scores, found, best), pictures = run(folder, "01_score.ipynb", shown)
     assert len(scores) == 7 and pictures == 2 and found == "videos/scene_clean.mp4"
+    assert best == "scene_clean"
     assert scores["scene_blocking"]["technical"] < scores["scene_clean"]["technical"]
     assert scores["scene_freeze"]["motion"] < scores["scene_clean"]["motion"]
     with open(folder / "out/score/results.csv", newline="", encoding="utf-8") as file:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ..versions import __version__
+from .best import BEST_HELP, best
+from .compare import COMPARE_HELP, compare
 from .console import INTERRUPTED, one_line_errors
 from .cot import COT_HELP, cot
 from .data import data
@@ -54,6 +56,8 @@ def _app(
 
 
 app.command(help=SCORE_HELP, no_args_is_help=True)(score)
+app.command(help=BEST_HELP, no_args_is_help=True)(best)
+app.command(help=COMPARE_HELP, no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(ladder)
 app.command(help=FIT_HELP, no_args_is_help=True)(fit)
 app.command(help=FEATURES_HELP, no_args_is_help=True)(features)

@@ -184,7 +184,7 @@ def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, i
 
 def print_results(rows: Sequence[Assessment]) -> None:
     """Prints scores as a table on standard output, with their means, long lists cut short."""
-    table = Table(caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent; ± spread", show_edge=False)
+    table = Table(caption=_caption(rows), show_edge=False)
     table.add_column("video", overflow="fold")
     for name in SCORE_FIELDS:
         table.add_column(name, justify="right", no_wrap=True)
@@ -203,8 +203,8 @@ def print_results(rows: Sequence[Assessment]) -> None:
 
 def _name(row: Assessment) -> Text:
     name = Text(row.video)
-    for warning in row.warnings:
-        name.append(f"\n  {warning}", style="yellow")
+    for note in row.notes:
+        name.append(f"\n  {note}", style="yellow")
     return name
 
 
@@ -216,17 +216,32 @@ def _cell(row: Assessment, name: str) -> Text:
 
 
 def _shown(score: Score | None) -> Text:
-    return Text(f"{score.score:.2f} ±{score.std:.2f}") if score else Text("-", style="dim")
+    if score is None:
+        return Text("-", style="dim")
+    if score.low is not None and score.high is not None:
+        return Text(f"{score.score:.2f} [{score.low:.1f}, {score.high:.1f}]")
+    return Text(f"{score.score:.2f} ±{score.std:.2f}")
+
+
+def _caption(rows: Sequence[Assessment]) -> str:
+    intervals = any(row.overall and row.overall.low is not None for row in rows)
+    what = "[80 % interval]" if intervals else "± spread"
+    return f"1 bad, 2 poor, 3 fair, 4 good, 5 excellent; {what}"
 
 
 def _mean(rows: Sequence[Assessment], name: str) -> Text:
     scores = [score.score for row in rows if (score := getattr(row, name))]
-    return Text(f"{fmean(scores):.2f}      ") if scores else Text("-", style="dim")
+    return Text(f"{fmean(scores):.2f}") if scores else Text("-", style="dim")
+
+
+def percent(chance: float) -> str:
+    """A chance 0..1 for people, which is never certain."""
+    return "<1 %" if chance < 0.01 else ">99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
 
 
 def print_windows(timeline: Timeline) -> None:
     """Prints the scores of a timeline's windows, long lists cut short, and of the whole clip."""
-    table = Table(caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent; ± spread", show_edge=False)
+    table = Table(caption=_caption([timeline.clip]), show_edge=False)
     table.add_column("seconds", no_wrap=True)
     for name in SCORE_FIELDS:
         table.add_column(name, justify="right", no_wrap=True)

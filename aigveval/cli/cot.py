@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .console import one_line_errors, say, video_progress
+from .options import Quiet
 
 COT_HELP = """Turns labels into texts from which a model learns to explain its scores.
 
@@ -71,7 +72,7 @@ def cot(
         typer.Option(min=1.0, max=5.0, help="Of a ladder's undamaged clips, if it has no scores."),
     ] = 4.25,
     seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         from ..data.cot import write_cot

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from .console import one_line_errors, say, silence_libraries
-from .options import COLUMN_NAMES
+from .options import COLUMN_NAMES, Quiet
 
 if TYPE_CHECKING:
     from ..data.check import Overlap
@@ -83,7 +83,6 @@ data = typer.Typer(help=DATA_HELP, no_args_is_help=True, rich_markup_mode="markd
 _Scale = Annotated[
     Optional[str], typer.Option(metavar="LOW:HIGH", help="Scale of the scores, such as `0:100`.")
 ]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")]
 
 
 @data.command(help=CHECK_HELP, no_args_is_help=True)
@@ -104,7 +103,7 @@ def check(
         Optional[Path], typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read files.")] = 2,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -178,7 +177,7 @@ def convert(
             help="Take the mean of the dimensions as overall score of a data set that has none.",
         ),
     ] = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -233,7 +232,7 @@ def split(
         Optional[Literal["jsonl", "csv", "json", "parquet"]],
         typer.Option("--format", help="Format of the parts, by default that of MANIFEST."),
     ] = None,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()

@@ -15,6 +15,7 @@ from .console import (
     silence_libraries,
     step_progress,
 )
+from .options import Quiet, Report, Tables
 
 EVALUATE_HELP = """\
 Measures how well predicted scores agree with human ones.
@@ -100,18 +101,9 @@ def evaluate(
     details: Annotated[
         bool, typer.Option("--details", help="Also a table with every prompt.")
     ] = False,
-    out: Annotated[
-        Optional[list[Path]],
-        typer.Option(
-            metavar="FILE",
-            help="Writes the tables: `.json` (everything), `.md`, `.tex` or `.txt`; repeatable.",
-        ),
-    ] = None,
-    report: Annotated[
-        Optional[Path],
-        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    out: Tables = None,
+    report: Report = None,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()

@@ -20,6 +20,7 @@ from .console import (
     silence_libraries,
     video_progress,
 )
+from .options import Device, Inputs, Prompt, Quiet
 
 if TYPE_CHECKING:
     from ..features.export import FeatureRow
@@ -59,16 +60,11 @@ def features(
         list[str], typer.Option(metavar="NAME", help="Encoder, see above; may be repeated.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; made if missing.")],
-    inputs: Annotated[
-        Optional[list[str]],
-        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
-    ] = None,
+    inputs: Inputs = None,
     token_format: Annotated[
         TokenFormat, typer.Option("--format", help="Files of the tokens.")
     ] = TokenFormat.safetensors,
-    prompt: Annotated[
-        Optional[str], typer.Option(help="Text that all the videos were generated from.")
-    ] = None,
+    prompt: Prompt = None,
     prompts: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Prompts, as for `aigveval score`.")
     ] = None,
@@ -76,14 +72,11 @@ def features(
         int, typer.Option(min=1, help="Videos computed together; above 1 only a GPU gains by it.")
     ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
+    device: Device = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what DIR already has and encode the others.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from .console import one_line_errors, say, silence_libraries
+from .options import Quiet
 
 
 def ladder(
@@ -36,7 +37,7 @@ def ladder(
     max_seconds: Annotated[
         float, typer.Option(min=0.1, help="Longer clips are cut to their middle.")
     ] = 5.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Damages clean videos in known ways: for training, and to test a model.
 

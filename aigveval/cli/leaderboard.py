@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ..model.precision import DtypeName
 from .console import (
     native_stderr_silenced,
     one_line_errors,
@@ -18,6 +17,7 @@ from .console import (
     silence_libraries,
     step_progress,
 )
+from .options import BatchSize, Device, Dtype, ModelName, Quiet, Report, Tables
 
 if TYPE_CHECKING:
     from ..evaluation.ratings import RatedClip
@@ -58,39 +58,24 @@ def leaderboard(
         Optional[Path],
         typer.Option(metavar="FILE", help="Prompts of the videos, as in `aigveval score`."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
-    ] = "lite",
+    model: ModelName = "lite",
     results: Annotated[
         Path,
         typer.Option(
             metavar="FILE", help="Where scores of a folder go. What it has already is kept."
         ),
     ] = Path("leaderboard.jsonl"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos computed together.")] = 8,
+    batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
-    device: Annotated[
-        Optional[str], typer.Option(help="`cpu`, `cuda`, `cuda:1`.", show_default="a GPU if any")
-    ] = None,
-    dtype: Annotated[
-        DtypeName, typer.Option(help="Number type of the LLM, as in `aigveval score`.")
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     draws: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples; 0 for no intervals and no groups.")
     ] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    out: Annotated[
-        Optional[list[Path]],
-        typer.Option(
-            metavar="FILE",
-            help="Writes the table: `.json` (everything), `.md`, `.tex` or `.txt`; repeatable.",
-        ),
-    ] = None,
-    report: Annotated[
-        Optional[Path],
-        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    out: Tables = None,
+    report: Report = None,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()

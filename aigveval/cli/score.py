@@ -28,7 +28,18 @@ from .console import (
     step_progress,
     video_progress,
 )
-from .options import COLUMN_NAMES, SCALE
+from .options import (
+    COLUMN_NAMES,
+    SCALE,
+    BatchSize,
+    Device,
+    Dtype,
+    Inputs,
+    Prompt,
+    Quiet,
+    Report,
+    check_fps,
+)
 
 if TYPE_CHECKING:
     from ..data.manifest import Clip
@@ -39,7 +50,9 @@ SCORE_HELP = f"""\
 Scores videos.
 
 INPUTS are video files, folders (searched with all folders inside), patterns such as
-`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos.
+`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos. A folder of
+numbered pictures (`0001.png`, `0002.png`, ...), or a pattern of them such as `'frames/*.png'`, is
+one video; `--fps` gives its frame rate.
 
 `--prompts` takes
 
@@ -47,7 +60,8 @@ INPUTS are video files, folders (searched with all folders inside), patterns suc
   `{{path: {{"prompt": ...}}}}`; paths are relative to it. {COLUMN_NAMES}
 - a list of prompts without videos, such as VBench's `VBench_full_info.json`, for videos named
   `PROMPT-N.mp4` in the folders of INPUTS;
-- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`.
+- `names`: each video has the prompt that its file is named after, `PROMPT-N.mp4`;
+- `folders`: each video has the prompt that its folder is named after, `PROMPT/N.mp4`.
 
 {SCALE}
 Examples:
@@ -80,19 +94,18 @@ through for a reason other than the videos, and then they get no rows.
 
 
 def score(
-    inputs: Annotated[
-        Optional[list[str]],
-        typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
-    ] = None,
-    prompt: Annotated[
-        Optional[str], typer.Option(help="Text that all the videos were generated from.")
-    ] = None,
+    inputs: Inputs = None,
+    prompt: Prompt = None,
     prompts: Annotated[
         Optional[Path],
         typer.Option(
-            metavar="FILE|names",
-            help="Prompts of the videos, from a file or from the videos' names; see above.",
+            metavar="FILE|names|folders",
+            help="Prompts of the videos, from a file or from names; see above.",
         ),
+    ] = None,
+    fps: Annotated[
+        Optional[float],
+        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
@@ -105,39 +118,22 @@ def score(
             "`.parquet`. Earlier results of other videos there are kept under another name.",
         ),
     ] = Path("results.jsonl"),
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Videos computed together; moves scores by < 1e-4 (more in bfloat16)."
-        ),
-    ] = 8,
+    batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
-    dtype: Annotated[
-        DtypeName,
-        typer.Option(
-            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
-            "that has it, else float32."
-        ),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
     ] = False,
-    report: Annotated[
-        Optional[Path],
-        typer.Option(metavar="FILE", help="Writes an HTML page with plots and clips."),
-    ] = None,
+    report: Report = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Add explanation, defects and contributions.")
     ] = False,
     contributions: Annotated[
         bool, typer.Option("--contributions", help="Add contributions alone; works with any model.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()
@@ -149,6 +145,7 @@ def score(
             inputs or [],
             prompt=prompt,
             prompts=prompts,
+            fps=fps,
             model=model,
             batch_size=batch_size,
             workers=workers,
@@ -159,10 +156,12 @@ def score(
             explain=explain,
             contributions=contributions,
         )
+        failed = sum(row.error is not None for row in done.rows)
         if done.rows and not quiet:
             print_results(done.rows)
             print_explanations(done.rows)
-            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}")
+            without = f", {failed} of them without scores" if failed else ""
+            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}{without}")
         print_errors(done.rows)
         stop_if_interrupted(done, out, shown_option="--resume")
         if report is not None:
@@ -172,7 +171,7 @@ def score(
                 write_report(report, done.rows, progress=advance)
             if not quiet:
                 typer.echo(f"the report is {report}")
-        raise typer.Exit(int(any(row.error is not None for row in done.rows)))
+        raise typer.Exit(int(failed > 0))
 
 
 @dataclass(frozen=True)
@@ -197,6 +196,7 @@ def score_into(
     dtype: DtypeName,
     resume: bool,
     quiet: bool,
+    fps: float | None = None,
     explain: bool = False,
     contributions: bool = False,
 ) -> Scored:
@@ -206,6 +206,7 @@ def score_into(
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
+    check_fps(fps)
     found = collect(inputs, prompt=prompt, prompts=prompts)
     from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
 
@@ -237,7 +238,7 @@ def score_into(
         return stack.enter_context(ResultsFile(out, keep=keep))
 
     with contextlib.ExitStack() as stack:
-        new, results, interrupted = _score_all(assessor, todo, open_results, quiet=quiet)
+        new, results, interrupted = _score_all(assessor, todo, open_results, fps=fps, quiet=quiet)
         scored = iter(new)
         maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
         rows = [row for row in maybe if row is not None]
@@ -257,13 +258,18 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
 
 
 def _score_all(
-    assessor: Assessor, clips: list[Clip], open_results: Callable[[], ResultsFile], *, quiet: bool
+    assessor: Assessor,
+    clips: list[Clip],
+    open_results: Callable[[], ResultsFile],
+    *,
+    fps: float | None,
+    quiet: bool,
 ) -> tuple[list[Assessment], ResultsFile | None, bool]:
     """Scores the clips into a file that is opened for the first row, so that a run without any
     leaves earlier results alone; and says whether the user stopped it."""
     rows: list[Assessment] = []
     results: ResultsFile | None = None
-    scored = assessor.score_many(clips)
+    scored = assessor.score_many(clips, fps=fps)
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
         task = progress.add_task("scoring", total=len(clips))
         try:

@@ -9,7 +9,6 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import InputError
-from ..model.precision import DtypeName
 from .console import (
     native_stderr_silenced,
     one_line_errors,
@@ -17,7 +16,7 @@ from .console import (
     silence_libraries,
     video_progress,
 )
-from .options import SCALE
+from .options import SCALE, Device, Dtype, ModelName, Quiet
 
 TIMELINE_HELP = f"""\
 Scores a video along its time.
@@ -47,9 +46,7 @@ def timeline(
     step: Annotated[
         float, typer.Option(metavar="SECONDS", help="From a window's start to the next one's.")
     ] = 0.5,
-    model: Annotated[
-        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
-    ] = "lite",
+    model: ModelName = "lite",
     plot: Annotated[
         Optional[Path],
         typer.Option(
@@ -64,18 +61,9 @@ def timeline(
             metavar="FILE", help="Scores: `.csv`. By default `VIDEO.timeline.csv` likewise."
         ),
     ] = None,
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
-    dtype: Annotated[
-        DtypeName,
-        typer.Option(
-            help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU "
-            "that has it, else float32."
-        ),
-    ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    quiet: Quiet = False,
 ) -> None:
     with one_line_errors():
         silence_libraries()

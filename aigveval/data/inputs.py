@@ -24,7 +24,8 @@ from .readers import MANIFEST_SUFFIXES, is_saved_dataset, url_of
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
 )
-BY_NAME = "names"  # in place of a file of prompts
+_NUMBERED_PICTURE = re.compile(r"\d\.(png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
+BY_NAME, BY_FOLDER = "names", "folders"  # in place of a file of prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +44,22 @@ def collect(
 ) -> Collection:
     """Finds the videos behind the inputs and their prompts.
 
+    The numbered pictures of a folder, or of a pattern such as `frames/*.png`, are one video.
+
     An input that is missing stays in the list with its problem, so it fails as a row of its own.
 
     Args:
         inputs: Files, folders (searched whole), patterns and manifests. None at all: the videos
             that `prompts` names.
         prompt: Prompt of every video that has none of its own.
-        prompts: One of three.
+        prompts: One of four.
             A manifest with the prompts. A video that it names several times is assessed as often.
             A missing file that it names becomes a clip too, if a folder or a pattern is among the
             inputs.
             A table of prompts that names no videos, as `VBench_full_info.json`. A video has the
             prompt that its file is named after; see `NamedPrompts`.
             `names`: a video has the prompt that its file is named after, whatever it is.
+            `folders`: that its folder is named after.
 
     Raises:
         InputError: When there is no video at all, or a manifest cannot be read.
@@ -107,6 +111,8 @@ def _read_prompts(
         return [], None
     if os.fspath(prompts) == BY_NAME and not is_saved_dataset(prompts):
         return [], prompt_of_name
+    if os.fspath(prompts) == BY_FOLDER and not is_saved_dataset(prompts):
+        return [], lambda path: prompt_of_name(path.absolute().parent)
     listed = read_prompt_list(prompts)
     if listed is not None:
         return [], NamedPrompts(listed).of
@@ -131,8 +137,15 @@ def _find(source: Path) -> tuple[list[Clip], bool]:
     clips: list[Clip] = []
     suffix = Path(pattern).suffix
     any_kind = suffix != "" and not glob.has_magic(suffix)  # *.bin asks for just that
-    seen = set()
-    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
+    seen, taken = set(), set[Path]()
+    matches = sorted(glob.glob(pattern, recursive=True))
+    sequences = _sequences(matches, Path(pattern).name) if any_kind else {}
+    for match in map(Path, matches):
+        if clip := sequences.pop(match.parent, None):
+            clips.append(clip)
+            taken.add(match.parent)
+        if match.parent in taken:
+            continue
         place = (os.path.realpath(match.parent), match.name)  # once, though links may form a cycle
         if place in seen:
             continue
@@ -144,8 +157,36 @@ def _find(source: Path) -> tuple[list[Clip], bool]:
     return clips, True
 
 
+def _sequences(files: Sequence[str], name: str) -> dict[Path, Clip]:
+    """Gives the folders in which a pattern's matches are the frames of one video, as its clip."""
+    if not any(map(_NUMBERED_PICTURE.search, files)):
+        return {}
+    by_folder = defaultdict(list)
+    for file in files:
+        by_folder[Path(file).parent].append(file)
+    from encoders.frame_sequence import in_order  # brings PyAV along
+
+    return {
+        folder: make_clip(folder / name) for folder, found in by_folder.items() if in_order(found)
+    }
+
+
+def _is_sequence(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder holds the numbered pictures of one video, and no video."""
+    if not any(map(_NUMBERED_PICTURE.search, names)) or any(
+        os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES for name in names
+    ):
+        return False
+    from encoders.frame_sequence import frame_files
+
+    return frame_files(os.fspath(folder), names) is not None
+
+
 def _walk(folder: Path) -> Iterator[Clip]:
-    """Gives the videos in a folder and through links, each folder once; no hidden names."""
+    """Gives the videos in a folder and through links, each folder once; no hidden names.
+
+    A folder of numbered pictures is itself a video.
+    """
     seen: set[str] = set()
     pending = [folder]
     while pending:
@@ -159,6 +200,8 @@ def _walk(folder: Path) -> Iterator[Clip]:
         except OSError as error:
             yield replace(make_clip(here), problem=f"folder cannot be read: {error.strerror}")
             continue
+        if _is_sequence(here, names):
+            yield make_clip(here)
         for path in (here / name for name in names if not name.startswith(".")):
             if os.path.isdir(path):
                 pending.append(path)

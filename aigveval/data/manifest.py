@@ -20,6 +20,7 @@ Only `video` must be there. `video` and `prompt` may have another name (`path`, 
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
@@ -47,16 +48,20 @@ class Clip:
     """One video to assess, which becomes one row of the results.
 
     Attributes:
-        path: File to open.
+        path: File to open; or a folder or a pattern of numbered pictures.
         video: The path as text for people and files; always valid Unicode.
         prompt: Text the video was generated from; None when unknown.
         problem: Why it cannot be assessed, when that is known before opening it.
+        frames: In place of the path, frames in memory, as `encoders.FrameSequence` takes them.
+        fps: Frame rate of frames or pictures; None where unknown. A file has its own.
     """
 
     path: Path
     video: str
     prompt: str | None = None
     problem: str | None = None
+    frames: Any = field(default=None, compare=False, repr=False)
+    fps: float | None = None
 
 
 def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
@@ -77,7 +82,8 @@ def check_exists(clip: Clip) -> Clip:
             return replace(clip, problem=f"broken link to {as_text(os.readlink(clip.path))}")
         clip.path.stat()
     except FileNotFoundError:
-        return replace(clip, problem=why_missing(clip.path))
+        if not glob.glob(os.fspath(clip.path)):  # else a pattern of pictures
+            return replace(clip, problem=why_missing(clip.path))
     except OSError as error:
         return replace(clip, problem=one_line(error.strerror or error))
     return clip

@@ -26,10 +26,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from encoders.base import Encoder, full_float32
+from encoders.frame_sequence import frame_files
 from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
-from ..batching import Done, run_batches
+from ..batching import Done, run_batches, stop_at_our_fault
 from ..data.readers import why_missing
 from ..errors import reason_of
 from ..files import replaced
@@ -38,7 +39,8 @@ from ..files import replaced
 _OfFile = tuple[str, dict[str, Tensor]]
 
 # Part of every entry; raise it when the layout or the reading of frames changes the tokens.
-_FORMAT = "1"
+_FORMAT = "2"  # 1: transparent, HDR, interlaced and cut videos were read otherwise
+_EARLIER_FORMATS = ("1",)  # missing without a note, as there may be thousands
 
 
 class FeatureCache:
@@ -58,9 +60,13 @@ class FeatureCache:
     def digest(self, path: str | os.PathLike[str]) -> str:
         """SHA-256 of the file, remembered here for the path while size and mtime stay equal.
 
+        That of a folder or a pattern of frames is made of those of its pictures, in their order.
+
         Raises:
             OSError: The file can't be read.
         """
+        if files := frame_files(os.fspath(path)):
+            return hashlib.sha256("".join(map(self.digest, files)).encode()).hexdigest()
         stat = os.stat(path)
         key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
         if key not in self._digests:
@@ -82,7 +88,10 @@ class FeatureCache:
             data = path.read_bytes()  # a mapped file would crash the process if it were cut short
             tokens = from_bytes(data)["tokens"]
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            problem = _problem(header.get("__metadata__", {}), tokens, _identity(digest, encoder))
+            metadata = header.get("__metadata__", {})
+            if metadata.get("format") in _EARLIER_FORMATS:
+                return None
+            problem = _problem(metadata, tokens, _identity(digest, encoder))
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, LookupError, ValueError) as error:
@@ -158,6 +167,7 @@ def extract(
 
     Raises:
         OSError: The cache can't be written.
+        AssessmentError: No video can be encoded, and none is to blame.
     """
     for encoder in encoders:
         encoder.eval().to(device)
@@ -165,7 +175,7 @@ def extract(
     report, first_note = ExtractReport(), len(cache.notes)
 
     def prepare(path: str) -> _OfFile | Done[_OfFile]:
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) and not frame_files(path):
             raise VideoError(path, "not a file" if os.path.exists(path) else why_missing(path))
         digest = cache.digest(path)
         missing = {str(i): e for i, e in enumerate(encoders) if cache.get(digest, e) is None}
@@ -197,7 +207,7 @@ def extract(
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("Encoding videos", total=len(unique), failed="")
         with closing(outcomes):
-            for outcome in outcomes:
+            for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
                 error = outcome.error
                 if outcome.result is not None:
                     digest, tokens = outcome.result

@@ -1,4 +1,7 @@
-"""From a path and a prompt to an assessment: `load("lite").score("clip.mp4", prompt="...")`."""
+"""From a video and a prompt to an assessment: `load("lite").score("clip.mp4", prompt="...")`.
+
+A video is a file, a folder or a pattern of numbered pictures, or frames in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_frames, is_one_clip
 from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
@@ -25,7 +31,8 @@ if TYPE_CHECKING:
     from .engine import Engine, PreparedClip
     from .observe import Observed
 
-Item = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | None] | Mapping[str, Any] | Clip
+# A path, frames in memory, either of them in a pair with its prompt, a mapping, or a clip.
+Item = Any
 
 
 class Assessor:
@@ -76,20 +83,27 @@ class Assessor:
         """See `load`."""
         return load(model, **options)
 
-    def score(self, video: str | os.PathLike[str], prompt: str | None = None) -> Assessment:
+    def score(
+        self, video: Any, prompt: str | None = None, *, fps: float | None = None
+    ) -> Assessment:
         """Assesses one video.
 
         Args:
-            video: path of the file.
+            video: path of a file, or of a folder or a pattern of numbered pictures; or frames in
+                memory, as `encoders.FrameSequence` takes them: RGB (t, h, w, 3) or (t, 3, h, w),
+                uint8 or floats in 0..1, NumPy or PyTorch, or a list of pictures. A batch of one
+                clip will do, and so will what a pipeline of diffusers returns for one prompt.
             prompt: text it was generated from. Without one the semantic score is None, and the
                 overall score judges what can be seen.
+            fps: frames per second of frames or pictures; by default 25. A file has its own.
 
         Raises:
-            VideoError: when the file cannot be assessed; the message names it and the reason.
+            VideoError: when the video cannot be assessed; the message names it and the reason.
+                For frames of another shape, type or range it is a `ValueError` too.
             AssessmentError: when something else failed, see `score_many`.
         """
         start = time.perf_counter()
-        clip = make_clip(video, prompt)
+        clip = one_clip(video, prompt, fps=fps)
         try:
             scores = self._compute([(clip, self._prepare(clip))])[0]
             if isinstance(scores, Exception):
@@ -101,26 +115,37 @@ class Assessor:
         return self._assessment(clip, time.perf_counter() - start, scores=scores)
 
     def score_many(
-        self, items: Iterable[Item], *, batch_size: int | None = None, workers: int | None = None
+        self,
+        items: Iterable[Item],
+        *,
+        prompts: str | Sequence[str | None] | None = None,
+        fps: float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
     ) -> Generator[Assessment, None, None]:
         """Assesses many videos, yielding as it goes, in the order of the items.
 
         A video that cannot be assessed yields an assessment with `error` set and no scores.
 
         Args:
-            items: paths, pairs (path, prompt), or mappings with `video` and maybe `prompt`, or with
-                another name of these; see `data.columns`.
+            items: videos as `score` takes them, pairs (video, prompt), or mappings with `video` and
+                maybe `prompt` and `fps`, or with another name of these; see `data.columns`. A batch
+                of frames (b, t, h, w, 3) or (b, t, 3, h, w), and what a pipeline of diffusers
+                returns, are b videos; they are called `frames[0]`, `frames[1]`, ...
+            prompts: of the items that have none of their own: one for each, or one for all.
+            fps: as of `score`.
             batch_size: videos that go through the model together; does not change the scores.
             workers: threads that decode and preprocess meanwhile.
 
         Raises:
             TypeError: when an item is none of these.
+            ValueError: when the items are a single clip, or there are more or fewer prompts.
             AssessmentError: when each video of the first batch, of the first four at least, fails
                 by another error than `VideoError`: they get no rows. One alone is a row.
         """
         size = self.batch_size if batch_size is None else batch_size
         outcomes = run_batches(
-            map(as_clip, items),
+            _clips(items, prompts, fps),
             prepare=self._prepare,
             compute=self._compute,
             batch_size=size,
@@ -131,15 +156,13 @@ class Assessor:
             yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
-        problem = clip.problem or check_exists(clip).problem
-        if problem:
-            raise VideoError(clip.video, problem)
-        prepared = self.engine.prepare(clip.path)
+        source = source_of_clip(clip)
+        prepared = self.engine.prepare(source)
         if not self.explain:
             return prepared, None
         from .observe import observe
 
-        return prepared, observe(clip.path)
+        return prepared, observe(source)
 
     def _compute(
         self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
@@ -264,24 +287,105 @@ def _dtype_of(checkpoint: Checkpoint, dtype: DtypeName, device: torch.device) ->
     return choose_dtype(dtype, config, device)
 
 
-def as_clip(item: Item) -> Clip:
+def as_clip(
+    item: Item, *, name: str = "frames", prompt: str | None = None, fps: float | None = None
+) -> Clip:
     """Turns an item of `score_many` into a clip.
+
+    Args:
+        item: one of the accepted kinds.
+        name: of frames in memory.
+        prompt: where the item has none.
+        fps: where the item has none.
 
     Raises:
         TypeError: when it is none of the accepted kinds.
     """
+    video: Any = None
     if isinstance(item, Clip):
-        return item
+        return replace(item, prompt=item.prompt or prompt, fps=item.fps or fps)
     if isinstance(item, (str, os.PathLike)):
-        return make_clip(item)
-    if isinstance(item, Mapping):
+        video = item
+    elif isinstance(item, Mapping):
         try:
             named = in_our_names(item)
         except ValueError as error:
             raise TypeError(f"an item has {error}") from None
-        if "video" in named:
-            return make_clip(named["video"], named.get("prompt"))
-    if isinstance(item, (tuple, list)) and len(item) == 2:
-        return make_clip(*item)
-    kinds = "a path, a pair (path, prompt) or a mapping with 'video'"
+        video, prompt = named.get("video"), named.get("prompt") or prompt
+        fps = fps if named.get("fps") is None else named["fps"]
+    elif _is_pair(item):
+        video, prompt = item[0], item[1] or prompt
+    elif is_frames(item):
+        video = item
+    if isinstance(video, (str, os.PathLike)):
+        return replace(make_clip(video, prompt), fps=fps)
+    if is_frames(video):
+        name = video.name if isinstance(video, FrameSequence) else name
+        return replace(make_clip(name, prompt), frames=video, fps=fps)
+    kinds = "a path, a pair (video, prompt), a mapping with 'video' or frames"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
+
+
+def _is_pair(item: Any) -> bool:
+    return (
+        isinstance(item, (tuple, list))
+        and len(item) == 2
+        and (item[1] is None or isinstance(item[1], str))
+    )
+
+
+def one_clip(video: Any, prompt: str | None = None, *, fps: float | None = None) -> Clip:
+    """The clip that `Assessor.score` is given, maybe in a batch of one.
+
+    Raises:
+        FramesError: when there are several.
+        TypeError: when it is nothing that can be scored.
+    """
+    clips = clips_of(video)
+    if clips is not None:
+        if len(clips) != 1:
+            found = f"expected one clip, got a batch of {len(clips)}; score_many takes batches"
+            raise FramesError("frames", found)
+        video = clips[0]
+    return as_clip((video, prompt), fps=fps)
+
+
+def source_of_clip(clip: Clip) -> Path | FrameSequence:
+    """What an engine prepares.
+
+    Raises:
+        VideoError: when there is no such file, or the frames are no video.
+    """
+    fps: dict[str, Any] = {} if clip.fps is None else {"fps": clip.fps}
+    if isinstance(clip.frames, FrameSequence):
+        return replace(clip.frames, **fps)
+    if clip.frames is not None:
+        return FrameSequence(pictures=clip.frames, name=clip.video, **fps)
+    problem = clip.problem or check_exists(clip).problem
+    if problem:
+        raise VideoError(clip.video, problem)
+    return FrameSequence.open(clip.path, clip.fps) or clip.path
+
+
+def _clips(
+    items: Iterable[Item], prompts: str | Sequence[str | None] | None, fps: float | None
+) -> Iterator[Clip]:
+    """The clips of `score_many`.
+
+    Raises:
+        ValueError: when the items are a single clip, or there are more or fewer prompts.
+    """
+    batch = clips_of(items)
+    if batch is None and is_one_clip(items):
+        raise ValueError("expected several clips, got a single one; `score` takes one")
+    several: Any = items if batch is None else batch
+    if isinstance(prompts, str) or prompts is None:
+        pairs: Iterable[tuple[Item, str | None]] = ((item, prompts) for item in several)
+    else:
+        if hasattr(several, "__len__") and len(several) != len(prompts):
+            raise ValueError(f"there are {len(prompts)} prompts for {len(several)} clips")
+        pairs = zip(several, prompts, strict=True)
+    return (
+        as_clip(item, name=f"frames[{number}]", prompt=prompt, fps=fps)
+        for number, (item, prompt) in enumerate(pairs)
+    )

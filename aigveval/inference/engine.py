@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from encoders.onednn import use_onednn
-from encoders.video import FrameRequest, Frames, VideoError, read_frames, requests_of
+from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
 from ..model.base import name_scores
@@ -63,14 +62,14 @@ class Engine(Protocol):
     def supports_contributions(self) -> bool:
         """Whether the model's evidence is split by dimension."""
 
-    def prepare(self, path: Path) -> PreparedClip:
-        """Decodes and preprocesses one video; called in threads.
+    def prepare(self, path: Source) -> PreparedClip:
+        """Decodes and preprocesses one video, a file or frames; called in threads.
 
         Raises:
             VideoError: when the file is not a video that can be read.
         """
 
-    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
         """Frames of a clip, under the names of `requests`, as the model takes them.
 
         Args:
@@ -151,13 +150,13 @@ class ModelEngine:
     def requests(self) -> Mapping[str, FrameRequest]:
         return requests_of(self.processor.encoders)
 
-    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
         return {
             name: encoder.preprocess(frames[name].pixels)
             for name, encoder in self.processor.encoders.items()
         }
 
-    def prepare(self, path: Path) -> PreparedClip:
+    def prepare(self, path: Source) -> PreparedClip:
         info, frames = read_frames(path, self.requests, **self.sizes)
         views = self.view(frames, path)
         return PreparedClip(
@@ -219,7 +218,7 @@ class VlmEngine(ModelEngine):
     def requests(self) -> Mapping[str, FrameRequest]:
         return self.processor.requests
 
-    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
         return self.processor.encode_frames(frames, name=str(path), start_seconds=start_seconds)
 
     @torch.inference_mode()
@@ -239,10 +238,10 @@ class NoEngine:
     sizes: Mapping[str, Any] = {}
     explains = words = supports_contributions = True
 
-    def prepare(self, path: Path) -> PreparedClip:
+    def prepare(self, path: Source) -> PreparedClip:
         raise VideoError(str(path), "not opened, as no model is loaded")
 
-    def view(self, frames: Mapping[str, Frames], path: Path, start_seconds: float = 0.0) -> Views:
+    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
         return {}
 
     def score_views(

@@ -6,7 +6,6 @@ sharpness; 48 small ones for what moves. Nothing is learnt here, and nothing is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from encoders.detection import Thing, detect, overlap
 from encoders.flow_statistics import new_flow
 from encoders.resizing import with_short_side
 from encoders.sampling import uniform
-from encoders.video import FrameRequest, Frames, read_frames
+from encoders.video import FrameRequest, Frames, Source, read_frames
 from encoders.weights import WeightsError
 
 NUM_SLOW, NUM_FAST = 8, 48
@@ -82,8 +81,8 @@ class Observed:
         return not any(start < cut <= end for cut in self.cuts)
 
 
-def observe(path: str | os.PathLike[str]) -> Observed:
-    """Measures a video.
+def observe(path: Source) -> Observed:
+    """Measures a video: a file, a folder of pictures, or frames in memory.
 
     Raises:
         VideoError: when the file cannot be read as a video.

@@ -10,19 +10,18 @@ clip. `aigveval.reports.plots` draws a timeline.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from encoders.container import inspect
-from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames
+from encoders.video import FrameRequest, FrameSequence, VideoError, VideoInfo, index_of, read_frames
 
 from ..assessment import Timeline, Window
 from ..batching import run_batches
 from ..errors import our_fault
-from .assessor import Assessor
+from .assessor import Assessor, one_clip, source_of_clip
 from .engine import Engine, Views
 
 WINDOW_SECONDS = 2.0
@@ -60,9 +59,10 @@ def window_spans(
 
 def make_timeline(
     assessor: Assessor,
-    video: str | os.PathLike[str],
+    video: Any,
     *,
     prompt: str | None = None,
+    fps: float | None = None,
     window_seconds: float = WINDOW_SECONDS,
     step_seconds: float = STEP_SECONDS,
     on_window: Callable[[int, int], None] | None = None,
@@ -72,7 +72,7 @@ def make_timeline(
     Args:
         assessor: as `aigveval.load` gives it. If its model explains, the whole clip is explained,
             whatever the assessor was loaded for.
-        video: path of the file.
+        video, fps: as of `Assessor.score`.
         prompt: text it was generated from.
         window_seconds: length of a window.
         step_seconds: from the start of a window to that of the next.
@@ -86,7 +86,7 @@ def make_timeline(
     engine = assessor.engine
     if engine.explains and not (assessor.explain or assessor.contributions):
         assessor = Assessor(engine, name=assessor.name, explain=True)
-    path = Path(video)
+    path = source_of_clip(one_clip(video, prompt, fps=fps))
     info, times = _times(path)
     spans = window_spans(
         info.duration_seconds, window_seconds=window_seconds, step_seconds=step_seconds
@@ -100,16 +100,16 @@ def make_timeline(
     return Timeline(duration_seconds=info.duration_seconds, windows=windows, clip=clip)
 
 
-def _times(path: Path) -> tuple[VideoInfo, np.ndarray]:
+def _times(path: Path | FrameSequence) -> tuple[VideoInfo, np.ndarray]:
     """What is known of the video, and the time of each frame in seconds."""
     first = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="fast")
     info, _ = read_frames(path, {"first": first})
-    return info, inspect(os.fspath(path)).times[: info.num_frames]
+    return info, index_of(path).times[: info.num_frames]
 
 
 def _score(
     engine: Engine,
-    path: Path,
+    path: Path | FrameSequence,
     prompt: str | None,
     spans: Sequence[tuple[float, float]],
     info: VideoInfo,
@@ -132,11 +132,11 @@ def _score(
             assert outcome.error is not None
             if isinstance(outcome.error, VideoError):
                 raise outcome.error
-            what = f"{os.fspath(path)} could not be assessed"
+            what = f"{path} could not be assessed"
             raise our_fault(outcome.error, what) from outcome.error
         for (start, end), scores in zip(outcome.item, outcome.result):
             if isinstance(scores, Exception):
-                what = f"{os.fspath(path)} could not be assessed from {start:g} to {end:g} s"
+                what = f"{path} could not be assessed from {start:g} to {end:g} s"
                 raise our_fault(scores, what) from scores
             known = dict(scores) | ({} if prompt else {"semantic": None})
             yield Window(start_seconds=start, end_seconds=end, scores=known)
@@ -161,7 +161,10 @@ def _frames(times: np.ndarray, start: float, end: float) -> tuple[int, int]:
 
 
 def _views(
-    path: Path, engine: Engine, spans: Sequence[tuple[float, float]], times: np.ndarray
+    path: Path | FrameSequence,
+    engine: Engine,
+    spans: Sequence[tuple[float, float]],
+    times: np.ndarray,
 ) -> list[Views]:
     """Each stretch as a clip of its own, out of one decoding pass."""
 

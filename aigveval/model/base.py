@@ -5,7 +5,7 @@ Axis legend: b batch, s sequence, h width of the LLM, v its vocabulary.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ class AIGVEvalOutput(CausalLMOutputWithPast):
         level_logits: (b, 4, 5), worst level first, float32.
         scores: (b, 4) on the 1-5 MOS scale; NaN where `slot_mask` is false.
         stds: (b, 4) standard deviation of the level distribution; NaN likewise.
+        familiarity: (b,) percentile 0-100 of how near a clip's evidence is to what the model
+            learnt from; None without a calibration, as the next.
+        half_widths: (b, 4) of the 80 % intervals, in points.
         logits: (b, s, v) of the next token, float32, at the positions that were asked for.
         last_hidden_state: (b, s, h) if it was asked for.
     """
@@ -72,6 +75,8 @@ class AIGVEvalOutput(CausalLMOutputWithPast):
     level_logits: Tensor | None = None
     scores: Tensor | None = None
     stds: Tensor | None = None
+    familiarity: Tensor | None = None
+    half_widths: Tensor | None = None
     last_hidden_state: Tensor | None = None
 
 
@@ -103,11 +108,12 @@ class ScorerModel(PreTrainedModel):
     def trained_keys(self) -> set[str]:
         """Keys of the state dict that training changes, and that are saved.
 
-        Projectors (with their statistics), the defect detector, the LoRA, and trained encoders as
-        far as they are in the model.
+        Projectors (with their statistics) and what stands beside them, the LoRA, and trained
+        encoders as far as they are in the model.
         """
         own = [f"{ENCODER_PREFIX}{name}." for name in self.config.trained_encoders]
-        prefixes = ("model.projectors.", "model.detector.", *own)
+        parts = ("projectors", "detector", "calibration", "likeness")
+        prefixes = (*(f"model.{part}." for part in parts), *own)
         return {
             key
             for key in self.state_dict()
@@ -251,7 +257,11 @@ def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exceptio
     """
     assert output.scores is not None and output.stds is not None
     rows = zip(output.scores.tolist(), output.stds.tolist(), known.tolist())
-    return [_named(*row) for row in rows]
+    found = [_named(*row) for row in rows]
+    if output.familiarity is None or output.half_widths is None:
+        return found
+    trust = zip(found, output.familiarity.tolist(), output.half_widths.tolist())
+    return [row if isinstance(row, Exception) else _with_trust(row, *rest) for row, *rest in trust]
 
 
 def _named(
@@ -265,6 +275,15 @@ def _named(
         }
     except ValueError as error:
         return error
+
+
+def _with_trust(scores: Scores, familiarity: float, half_widths: Sequence[float]) -> Scores:
+    """Scores with intervals, as far as these lie on the scale."""
+    for name, half in zip(SCORES, half_widths):
+        if (score := scores[name]) is not None and math.isfinite(half):
+            low, high = max(MIN_SCORE, score.score - half), min(MAX_SCORE, score.score + half)
+            scores[name] = replace(score, low=round(low, 5), high=round(high, 5))
+    return scores | {"familiarity": round(familiarity, 1)}
 
 
 def _listed(keys: Iterable[str], *, most: int = 10) -> str:

@@ -188,7 +188,7 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):
             use_cache=use_cache,
             **cache_argument(self.model.language_model, cache),
         )
-        return self._output(
+        output = self._output(
             found,
             slot_positions=slot_positions,
             slot_mask=slot_mask,
@@ -196,6 +196,10 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):
             use_cache=use_cache,
             output_last_hidden_state=output_last_hidden_state,
         )
+        if slot_positions is not None and features is not None and not self.training:
+            if (trust := self.model.trusted(features)) is not None:
+                output.familiarity, output.half_widths = trust
+        return output
 
     def _with_tokens(
         self, features: Tensor, views: Mapping[str, Tensor], text: Sequence[str | None] | None

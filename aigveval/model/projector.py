@@ -18,6 +18,7 @@ from encoders.base import Encoder, join_rows
 from prompts import SCORES, clean
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
+from .calibration import Calibration, clip_vectors
 from .config import AIGVEvalConfig
 from .defect_detector import DefectDetector
 
@@ -160,6 +161,37 @@ class FeatureProjector(nn.Module):
         return self.down(hidden) + self.position, offsets
 
 
+class CameraLikeness(nn.Module):
+    """How far a clip's evidence is like that of camera-made clips, and what that adds to scores.
+
+    A linear map of the clip's mean standardised tokens, 0 on average over generated clips of 2023
+    and 1 over camera-made ones. From `threshold` on, `gain` times the rest is added to the score
+    hints, but of no more than `reach`: what tells the two apart says nothing of the order inside
+    of either.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    threshold: Tensor
+    reach: Tensor
+    gain: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(width))
+        self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("reach", torch.zeros(()))
+        self.register_buffer("gain", torch.zeros(len(SCORES)))
+
+    def forward(self, standardised: Sequence[Tensor]) -> Tensor:
+        """Each encoder's standardised tokens (b, k, d_i) to points (b, 4)."""
+        means = torch.cat([tokens.mean(1) for tokens in standardised], dim=1)
+        likeness = means @ self.weight + self.bias
+        beyond = (likeness - self.threshold).clamp_min(0).minimum(self.reach)
+        return beyond[:, None] * self.gain
+
+
 class AIGVEvalBackbone(nn.Module):
     """Projectors and language model: token ids and features to the last hidden state.
 
@@ -198,6 +230,12 @@ class AIGVEvalBackbone(nn.Module):
         self.detector: DefectDetector | None = None
         if config.detector:
             self.add_detector(config.detector)
+        self.likeness: CameraLikeness | None = None
+        if config.likeness:
+            self.add_likeness()
+        self.calibration: Calibration | None = None
+        if config.calibration:
+            self.add_calibration(**config.calibration)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -235,6 +273,7 @@ class AIGVEvalBackbone(nn.Module):
     def project(self, features: Tensor) -> Tensor:
         """Features (b, K, D) to what stands in the placeholders, (b, K, h) or (b, K + 4, h)."""
         outputs = self._outputs(features)
+        hints = self._score_hints(features, outputs)
         if not self.config.score_hints:
             return torch.cat([embeddings for embeddings, _ in outputs], dim=1)
         ids = torch.tensor(self.config.level_token_ids, device=features.device)
@@ -243,11 +282,17 @@ class AIGVEvalBackbone(nn.Module):
             embeddings + mix_levels(MIDDLE + offsets[..., SCORES.index(entry["dimension"])], levels)
             for (embeddings, offsets), entry in zip(outputs, self.config.encoders)
         ]
-        return torch.cat([*shown, mix_levels(_score_hints(outputs), levels)], dim=1)
+        return torch.cat([*shown, mix_levels(hints, levels)], dim=1)
 
     def score_hints(self, features: Tensor) -> Tensor:
         """Features (b, K, D) to the score hints (b, 4), unbounded."""
-        return _score_hints(self._outputs(features))
+        return self._score_hints(features, self._outputs(features))
+
+    def _score_hints(self, features: Tensor, outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        hints = MIDDLE + torch.stack([offsets.mean(1) for _, offsets in outputs]).sum(0)
+        if self.likeness is not None:
+            hints = hints + self.likeness(self.standardised(features))
+        return hints
 
     def add_detector(self, names: Sequence[str]) -> None:
         """Add a new, untrained detector of these defects."""
@@ -255,6 +300,30 @@ class AIGVEvalBackbone(nn.Module):
         self.detector = DefectDetector(self.config.encoders, names)
         # No gradients: see `train.detector_fit`.
         self.detector.requires_grad_(False).eval().to(self.language_model.device)
+
+    def add_likeness(self) -> CameraLikeness:
+        """Add a likeness that adds nothing yet."""
+        self.config.likeness = True
+        self.likeness = CameraLikeness(sum(d for _, d in self.config.feature_shapes))
+        return self.likeness.to(self.language_model.device)
+
+    def add_calibration(self, *, rank: int, clips: int) -> Calibration:
+        """Add statistics for intervals and familiarity, to be set by `Calibration.fit`."""
+        self.config.calibration = {"rank": rank, "clips": clips}
+        width = sum(d for _, d in self.config.feature_shapes)
+        self.calibration = Calibration(width=width, rank=rank, clips=clips, scores=len(SCORES))
+        self.calibration.to(self.language_model.device)
+        return self.calibration
+
+    def remove_calibration(self) -> None:
+        """Have no intervals: what was measured doesn't hold for a model that is trained on."""
+        self.config.calibration = self.calibration = None
+
+    def trusted(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Features (b, K, D) to familiarity (b,) and half widths (b, 4); None where unknown."""
+        if self.calibration is None:
+            return None
+        return self.calibration(clip_vectors(self.standardised(features)))
 
     def standardised(self, features: Tensor) -> list[Tensor]:
         """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""
@@ -265,7 +334,3 @@ class AIGVEvalBackbone(nn.Module):
     def _outputs(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         parts = unpack_features(features, self.config.feature_shapes)
         return [project(part) for project, part in zip(self.projectors.values(), parts)]
-
-
-def _score_hints(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    return MIDDLE + torch.stack([offsets.mean(1) for _, offsets in outputs]).sum(0)

@@ -1,8 +1,9 @@
 """Files of assessments: JSON Lines, CSV and Parquet, chosen by suffix.
 
 JSON Lines and Parquet nest a score as `{"score", "std"}`; CSV, which cannot nest, has the columns
-`technical` and `technical_std`, and so on, and `warnings`, one a line. Where any row has an
-explanation, CSV also has `explanation_technical` and so on, `defects` as in an answer (`blur 3;
+`technical` and `technical_std`, and so on, and `warnings`, one a line. Where any row has a
+familiarity, CSV also has that, `technical_low` and `technical_high`, and so on; where any has an
+explanation, `explanation_technical` and so on, `defects` as in an answer (`blur 3;
 freeze 2 0.6-1.4`, or `none`) and `problems`, one a line; where any has contributions,
 `contribution_technical` and so on; where any has evidence, `evidence` as a JSON list of facts and
 `advice`, one a line.
@@ -53,6 +54,10 @@ _EXTRAS = {
     "explanation": (*(f"explanation_{name}" for name in DIMENSIONS), "defects", "problems"),
     "contributions": tuple(f"contribution_{name}" for name in CONTRIBUTION_FIELDS),
     "evidence": EVIDENCE_FIELDS,
+    "familiarity": (
+        "familiarity",
+        *(f"{name}_{end}" for name in SCORE_FIELDS for end in ("low", "high")),
+    ),
 }
 _NONE = "none"  # no defect, no problem; an empty cell is an unknown
 
@@ -314,16 +319,17 @@ def take_earlier(
         rows = read_results(path)
     except ResultsError as error:
         raise ResultsError(f"{error}; choose another file for the results") from None
-    planned = set(planned)
+    planned, extras = set(planned), set(extras)
     if resume:
         done = {
             row.key(): row
             for row in rows
-            if row.error is None and row.key() in planned and set(extras) <= set(row.extras)
+            if row.error is None and row.key() in planned and extras <= set(row.extras)
         }
         others = [row for row in rows if row.key() not in planned]
         return Earlier(done=done, others=others)
-    if all(row.key() in planned and set(row.extras) <= set(extras) for row in rows):
+    extras.add("familiarity")  # not the run's choice, but the model's
+    if all(row.key() in planned and set(row.extras) <= extras for row in rows):
         note = f"{path}: earlier results replaced" if rows else None
         return Earlier(done={}, others=[], note=note)
     number = 1
@@ -355,6 +361,9 @@ def to_flat(row: Assessment) -> dict[str, Any]:
     for name in SCORE_FIELDS:
         score = flat[name] or {"score": None, "std": None}
         flat[name], flat[f"{name}_std"] = score["score"], score["std"]
+        flat |= {f"{name}_{end}": score[end] for end in ("low", "high") if end in score}
+    if row.familiarity is not None:
+        flat["familiarity"] = row.familiarity
     flat["warnings"] = "\n".join(row.warnings)
     if row.explanation is not None:
         flat |= {f"explanation_{name}": text for name, text in row.explanation.items()}
@@ -382,6 +391,10 @@ def from_flat(cells: Mapping[str, str]) -> Assessment:
     for name in SCORE_FIELDS:
         score, std = cells[name], cells[f"{name}_std"]
         nested[name] = {"score": float(score), "std": float(std)} if score else None
+        if low := cells.get(f"{name}_low"):
+            nested[name] |= {"low": float(low), "high": float(cells[f"{name}_high"])}
+    if familiarity := cells.get("familiarity"):
+        nested["familiarity"] = float(familiarity)
     if problems := cells.get("problems"):  # never empty where there is an explanation
         nested["explanation"] = {n: cells[f"explanation_{n}"] or None for n in DIMENSIONS}
         nested["problems"] = [] if problems == _NONE else problems.split("\n")
@@ -403,7 +416,8 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
     import pyarrow
 
     number, text, whole = pyarrow.float64(), pyarrow.string(), pyarrow.int64()
-    score = pyarrow.struct([("score", number), ("std", number)])
+    ends = [("low", number), ("high", number)] if "familiarity" in extras else []
+    score = pyarrow.struct([("score", number), ("std", number), *ends])
     kinds = {"name": text, "dimension": text, "severity": whole}
     defect = pyarrow.struct([(name, kinds.get(name, number)) for name in DEFECT_FIELDS])
     texts = ("kind", "dimension", "name", "other")
@@ -414,6 +428,7 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
     types = {
         **{name: score for name in SCORE_FIELDS},
         "seconds": number,
+        "familiarity": number,
         "warnings": pyarrow.list_(text),
         "explanation": pyarrow.struct([(name, text) for name in DIMENSIONS]),
         "defects": pyarrow.list_(defect),
@@ -426,4 +441,5 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
     names += EXPLANATION_FIELDS if "explanation" in extras else ()
     names += ["contributions"] if "contributions" in extras else ()
     names += EVIDENCE_FIELDS if "evidence" in extras else ()
+    names += ["familiarity"] if "familiarity" in extras else ()
     return pyarrow.schema([(name, types.get(name, text)) for name in names])

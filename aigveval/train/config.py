@@ -327,6 +327,8 @@ class FitConfig:
     encode_batch_size: int = 1
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _with_text_for_paths(value))
         # the old name from Python; `stages` translates those in files
         object.__setattr__(self, "learn", new_options({"learn": self.learn}, warn=True)["learn"])
         _require(self, _POSITIVE, lambda v: v > 0, "be above 0")
@@ -437,6 +439,15 @@ class FitConfig:
                 if getattr(self, name):
                     raise FitError(f"{name} can't be combined with stage grpo")
             options.groups_per_step(self)
+
+
+def _with_text_for_paths(value: Any) -> Any:
+    """What is stored as JSON and YAML holds no `Path`."""
+    if isinstance(value, list | tuple):
+        return [_with_text_for_paths(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _with_text_for_paths(one) for key, one in value.items()}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _require(options: Any, names: str, right: Callable[[Any], bool], must: str) -> None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import distributed as dist
 from transformers import (
@@ -38,7 +40,7 @@ from .answers import AnswerCollator, read_answer_parts
 from .build import Built, build_model, set_stats
 from .callbacks import ProgressCallback, SaveCallback, print_best, print_metrics
 from .config import FitConfig, FitError
-from .dataset import QualityDataset
+from .dataset import ROW, QualityDataset
 from .detector_fit import fit_detector, names_in
 from .predict import score_rows
 from .projector_pretraining import pretrain_projectors
@@ -54,7 +56,7 @@ from .resume import (
 )
 from .rows import Part, check_parts, read_parts
 from .trainer import QualityTrainer, loss_terms, tensorboard, training_arguments
-from .validation import ValidationMetrics
+from .validation import ValidationMetrics, gain_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         return _run_grpo(config, ready, console)
     model, processor, arguments = ready.built.model, ready.built.processor, ready.arguments
     metrics, checkpoint = ready.metrics, ready.checkpoint
+    before = _base_scores(config, ready, output)
     if checkpoint is None:
         _fit_heads(config, ready, console)
     collate = ready.collate
@@ -241,8 +244,43 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     trainer.save_trained(output / "model")
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
+        if before is not None and (line := _gain(config, ready, before)):
+            console.print(line, highlight=False)
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
     return _result(config, ready, best, steps=trainer.state.global_step, console=console)
+
+
+def _base_scores(config: FitConfig, ready: _Prepared, output: Path) -> NDArray[np.float32] | None:
+    """The base's scores (n, 4) of the validation clips, kept for a run that is resumed."""
+    wanted = config.base and config.valid and config.stage == "regression"
+    if not wanted or not _is_first(ready.arguments) or ready.built.is_vlm:
+        return None
+    path = output / "base_scores.npy"
+    if ready.checkpoint is not None:
+        return np.load(path) if path.exists() else None
+    scores = _scores(config, ready)
+    np.save(path, scores)
+    return scores
+
+
+def _gain(config: FitConfig, ready: _Prepared, before: NDArray[np.float32]) -> str | None:
+    return gain_line(before, _scores(config, ready), ready.valid_set, name=str(config.base))
+
+
+def _scores(config: FitConfig, ready: _Prepared) -> NDArray[np.float32]:
+    """Scores (n, 4) of the validation clips, in the order of the data set."""
+    device = ready.arguments.device
+    ready.built.model.to(device)  # type: ignore[arg-type]
+    scores, labels = score_rows(
+        ready.built.model,
+        ready.valid_set,
+        ready.collate,
+        batch_size=config.eval_batch_size,
+        device=device,
+    )
+    found = np.full_like(scores, np.nan)
+    found[labels[:, ROW].astype(int)] = scores
+    return found
 
 
 def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:

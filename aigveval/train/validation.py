@@ -103,6 +103,50 @@ class ValidationMetrics:
         return {"accuracy": float((right > 0).mean() + 0.5 * (right == 0).mean())}
 
 
+def gain_line(
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    dataset: QualityDataset,
+    *,
+    name: str,
+    draws: int = 1000,
+) -> str | None:
+    """One line: is a model better than the one that it started from, on the validation clips?
+
+    Args:
+        before, after: Scores (n, 4) of the data set's rows.
+        dataset: Of the validation clips; prompts are resampled whole for the interval.
+        name: Of the model before.
+        draws: Bootstrap samples.
+
+    Returns:
+        None where no score has four known, differing ratings.
+    """
+    targets = np.array([row.scores for row in dataset.rows]).reshape(-1, len(SCORES))
+    known = ~np.isnan(targets) & ~np.isnan(before) & ~np.isnan(after)
+    column = int(known.sum(0).argmax()) if not known[:, -1].any() else len(SCORES) - 1
+    rows = np.flatnonzero(known[:, column])
+    y, old, new = targets[rows, column], before[rows, column], after[rows, column]
+    if len(rows) < 4 or np.ptp(y) == 0:
+        return None
+
+    def gain(old: Any, new: Any, y: Any) -> float:
+        return metrics.srocc(new, y) - metrics.srocc(old, y)
+
+    groups = [str(dataset.rows[n].group or dataset.rows[n].prompt or n) for n in rows]
+    try:
+        found = gain(old, new, y)
+        low, high = metrics.bootstrap_interval(gain, old, new, y, groups=groups, n=draws)
+    except ValueError:  # one of them gives all clips the same score
+        return None
+    verdict = "better" if low > 0 else "worse" if high < 0 else "not certain to differ"
+    return (
+        f"{SCORES[column]} against {name} on {len(rows)} validation clips: SROCC "
+        f"{metrics.srocc(new, y):.2f} instead of {metrics.srocc(old, y):.2f}, difference "
+        f"{found:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}"
+    )
+
+
 def metric_lines(found: Mapping[str, float], parts: Sequence[str]) -> list[str]:
     """One line per manifest with SROCC / PLCC, or the accuracy, of each score that it rates."""
     width = max((len(part) for part in parts), default=0)

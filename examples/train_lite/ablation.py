@@ -89,8 +89,9 @@ def as_markdown(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main(data: Path, *, cache: Path, out: Path, draws: int) -> None:
-    rows, _ = manifests.read_rated(data / "fetv_dev")
-    fold, features = manifests.fold_of(rows), FeatureCache(cache)
+    rows, _ = manifests.read_rated(data)
+    fold = manifests.fold_of(data, [row.group for row in rows])
+    features = FeatureCache(cache)
     generators = np.array([row.generator for row in rows])
     prompts = np.array([row.group for row in rows])
     known = {

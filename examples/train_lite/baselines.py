@@ -161,8 +161,9 @@ def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:
 
 
 def main(data: Path, *, cache: Path, predictions: Path | None, out: Path, draws: int) -> None:
-    rows, names = manifests.read_rated(data / "fetv_dev")
-    fold, features = manifests.fold_of(rows), FeatureCache(cache)
+    rows, names = manifests.read_rated(data)
+    fold = manifests.fold_of(data, [row.group for row in rows])
+    features = FeatureCache(cache)
     generators = np.array([row.generator for row in rows])
     prompts = np.array([row.group for row in rows])
     parts = [pooled(rows, [name], features, **options) for name, options in ENCODERS.items()]

@@ -1,8 +1,10 @@
-"""Training manifests of the recipe: ladder rows with scores, rated clips, and folds by prompt."""
+"""Training manifests of the recipe: ladder rows with scores, clips of data sets, and folds."""
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +15,100 @@ from prompts.consistency import highest_severity
 from prompts.rubric import DIMENSIONS, SCORES
 
 FOLDS = 5
+DATASETS = ("fetv_dev", "chivileva_dev", "modern", "clips")
 CLEAN_SCORE = 4.25  # of an undamaged clip, while no ratings are used
 CLEAN_TIMES = 10  # a clean clip among the answers: one in six has no defect
 FULL_DROP = 3.75  # what the ladder's manifest takes off at severity 5
 
 
-def read_rated(folder: Path) -> tuple[list[TrainingRow], list[str]]:
-    """The generated clips of `fetv_dev` with their ratings, and their file names."""
-    rows, names = [], []
-    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
-        for record in csv.DictReader(file):
-            if record["real"] == "True":
-                continue  # watermark and frame size give the real clips away
-            scores = tuple(float(record[name]) for name in SCORES)
-            rows.append(
-                TrainingRow(
-                    video=str(folder / record["video"]),
-                    prompt=record["prompt"],
-                    scores=scores,
-                    group=record["video"][:3],
-                    generator=record["generator"],
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip of one of the data sets, or a copy of one.
+
+    Attributes:
+        path, name: Of the file; a copy has its original's name.
+        dataset: `fetv_dev`, `chivileva_dev`, `modern` or `clips`.
+        kind: `native`, or what kind of copy: see augment.py.
+        real: Camera-made.
+        scores: By `SCORES`, NaN where nobody was asked.
+    """
+
+    path: Path
+    name: str
+    dataset: str
+    prompt: str | None
+    generator: str
+    real: bool
+    scores: tuple[float, ...]
+    kind: str = "native"
+
+    @property
+    def rated(self) -> bool:
+        return not all(map(math.isnan, self.scores))
+
+    @property
+    def group(self) -> str:
+        """The prompt; one of each data set."""
+        return f"{self.dataset}: {self.prompt}"
+
+    def row(self, scores: Sequence[float] | None = None) -> TrainingRow:
+        """As a training row, with other scores if any are given."""
+        return TrainingRow(
+            video=str(self.path),
+            prompt=self.prompt,
+            scores=tuple(self.scores if scores is None else scores),
+            group=self.group,
+            generator=self.generator,
+        )
+
+
+def read_originals(data: Path) -> list[Clip]:
+    """All clips of the four data sets that can be read."""
+    found = []
+    for dataset in DATASETS:
+        with open(data / dataset / "manifest.csv", newline="", encoding="utf-8") as file:
+            for record in csv.DictReader(file):
+                scores = tuple(float(record.get(name) or "nan") for name in SCORES)
+                found.append(
+                    Clip(
+                        path=data / dataset / record["video"],
+                        name=record["video"],
+                        dataset=dataset,
+                        prompt=record["prompt"] or None,
+                        generator=record["generator"],
+                        real=record.get("real") == "True" or "camera" in record["generator"],
+                        scores=scores,
+                    )
                 )
-            )
-            names.append(record["video"])
-    return rows, names
+    return found
 
 
-def fold_of(rows: Sequence[TrainingRow]) -> np.ndarray:
-    """Number of the fold of each row, (n,): all clips of a prompt are in one fold."""
-    prompts = sorted({str(row.group) for row in rows})
+def read_clips(data: Path, copies: Path) -> list[Clip]:
+    """The originals, and the copies that augment.py made of them."""
+    originals = {(clip.dataset, clip.name): clip for clip in read_originals(data)}
+    made = [
+        replace(
+            originals[line["dataset"], line["name"]],
+            path=copies / line["video"],
+            kind=line["kind"],
+        )
+        for line in read_jsonl(copies / "manifest.jsonl")
+    ]
+    return [*originals.values(), *made]
+
+
+def read_rated(data: Path) -> tuple[list[TrainingRow], list[str]]:
+    """The generated clips of `fetv_dev` with their ratings, and their file names."""
+    clips = [clip for clip in read_originals(data) if clip.dataset == "fetv_dev" and not clip.real]
+    return [clip.row() for clip in clips], [clip.name for clip in clips]
+
+
+def fold_of(data: Path, groups: Sequence[str | None]) -> np.ndarray:
+    """Number of the fold of each group, (n,): -1 for those that aren't of rated clips."""
+    prompts = sorted({clip.group for clip in read_originals(data) if clip.rated})
     order = np.random.default_rng(0).permutation(len(prompts))
     fold = {prompts[n]: position % FOLDS for position, n in enumerate(order)}
-    return np.array([fold[str(row.group)] for row in rows])
-
-
-def read_copies(folder: Path, originals: set[str], weight: float) -> list[TrainingRow]:
-    """The copies that augment.py made of some rated clips."""
-    records = read_jsonl(folder / "manifest.jsonl")
-    return [
-        TrainingRow(
-            video=str(folder / record["video"]),
-            prompt=record["prompt"],
-            scores=tuple(record[name] for name in SCORES),
-            group=record["group"],
-            generator=record["generator"],
-            weight=weight,
-        )
-        for record in records
-        if record["original"] in originals
-    ]
+    return np.array([fold.get(str(group), -1) for group in groups])
 
 
 def read_ladder(

@@ -1,15 +1,18 @@
-"""Figures of the shipped checkpoint: ratings by cross-validation, the ladder on left-out sources.
+"""Figures of the shipped checkpoint, on clips that were left out.
 
     python examples/train_lite/measure.py DATA WORK
 
 Needs what recipe.py made; writes WORK/figures.json and prints it as Markdown tables. Intervals are
 95 % bootstrap intervals over prompts (ratings) or sources (ladder).
+
+    prompts out   five models, each without the ratings of a fifth of the prompts
+    set out       models without any clip of the data set
 """
 
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,25 +20,39 @@ from typing import Any
 import manifests
 import numpy as np
 import ridge
+import torch
 from agreement import NAMES, cell, figures_of, rater_columns, share
+from manifests import Clip
 from numpy.typing import NDArray
 
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, srocc
 from aigveval.model.modeling import AIGVEvalModel
+from aigveval.model.processing import AIGVEvalProcessor
+from aigveval.model.projector import pack_features
+from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.predict import predict
 from aigveval.train.rows import TrainingRow
-from encoders import create_encoder
 from prompts.rubric import DIMENSIONS, SCORES
 
 Array = NDArray[np.float64]
+CHECKED = {"fetv_dev": SCORES, "chivileva_dev": ("overall",)}
+ONE_SIZE = ("small", "up")
 
 
 def measure(data: Path, work: Path) -> dict[str, Any]:
     """All figures, as written to figures.json."""
     cache = FeatureCache(work / "cache")
-    figures = {
-        "ratings": ratings(data, work, cache),
+    clips = manifests.read_clips(data, work / "copies")
+    fold = manifests.fold_of(data, [clip.group for clip in clips])
+    figures: dict[str, Any] = {
+        "ratings": ratings(data, work, clips, fold, cache),
+        "own prompt above another's": json.loads(
+            (work / "out_of_fold.json").read_text(encoding="utf-8")
+        )["own prompt above another's"],
+        "camera": camera(work, clips, fold, cache),
+        "years": years(work, clips, cache),
+        "trust": trust(work, clips, fold, cache),
         "ladder": ladder(work, cache),
     }
     (work / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -43,95 +60,214 @@ def measure(data: Path, work: Path) -> dict[str, Any]:
     return figures
 
 
+def scores_by(
+    work: Path,
+    clips: Sequence[Clip],
+    names: Sequence[str],
+    cache: FeatureCache,
+    *,
+    llm: bool = True,
+) -> Array:
+    """Scores (n, 4) of each clip by the run of that name, or its score hints without the LLM."""
+    scores = np.full((len(clips), len(SCORES)), np.nan)
+    for name in sorted(set(names)):
+        chosen = [n for n, other in enumerate(names) if other == name]
+        rows = [clips[n].row() for n in chosen]
+        score = predict if llm else predicted_scores
+        scores[chosen] = score(work / "runs" / name / "model", rows, cache)
+    return scores
+
+
+@torch.inference_mode()
+def predicted_scores(
+    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
+) -> NDArray[np.float32]:
+    """Scores (n, 4) as the score heads of a model's projectors predict them."""
+    processor = AIGVEvalProcessor.from_pretrained(folder)
+    model = AIGVEvalModel.from_pretrained(folder)
+    encoders = list(processor.encoders.values())
+    digests = extract(sorted({row.video for row in rows}), encoders, cache, workers=2).digests
+    dataset = QualityDataset([rows], digests, encoders, cache)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    found = []
+    for start in range(0, len(rows), 64):
+        items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
+        found.append(model.model.score_hints(collate.features(items)[0]))
+    return torch.cat(found).numpy()
+
+
 # ---- ratings ------------------------------------------------------------------------------------
 
 
-def ratings(data: Path, work: Path, cache: FeatureCache) -> dict[str, Any]:
-    """Out-of-fold predictions of ours, of ridge, and of the generator's mean, against ratings."""
-    rows, names = manifests.read_rated(data / "fetv_dev")
-    fold = manifests.fold_of(rows)
-    targets = np.array([row.scores for row in rows])
-    model = work / "runs/shipped/model"
-    entries = AIGVEvalModel.config_class.from_pretrained(model).encoders
-    encoders = [create_encoder(entry["name"], **entry["options"]) for entry in entries]
-    extract([row.video for row in rows], encoders, cache)
-    tokens = ridge.mean_tokens(rows, AIGVEvalModel.from_pretrained(model).model, encoders, cache)
-    generators = np.array([row.generator for row in rows])
-    copies = manifests.read_copies(work / "augmented", set(names), 1.0)
-    per_copy = len(copies) // len(rows)
-
-    ours, linear, mean = (np.full_like(targets, np.nan) for _ in range(3))
-    resized = np.full_like(targets, np.nan)
-    wins: list[tuple[str, float]] = []
-    for number in range(manifests.FOLDS):
-        test = np.flatnonzero(fold == number)
-        left_in = fold != number
-        folder = work / "runs" / f"fold{number}/model"
-        ours[test] = predict(folder, [rows[n] for n in test], cache)
-        # The first copy of each clip: another size, crop and quality, the same content.
-        resized[test] = predict(folder, [copies[n * per_copy] for n in test], cache)
-        wins += mismatches(folder, [rows[n] for n in test], ours[test], cache)
-        function = ridge.fitted(ridge.subset(tokens, left_in), targets[left_in, :3])
-        linear[test, :3] = function(ridge.subset(tokens, test))
-        for n in test:
-            same = left_in & (generators == generators[n])
-            mean[n] = targets[same].mean(0)
-    linear[:, 3] = linear[:, :3].mean(1)
-
-    prompts = np.array([str(row.group) for row in rows])
+def ratings(
+    data: Path, work: Path, clips: Sequence[Clip], fold: NDArray[np.int_], cache: FeatureCache
+) -> dict[str, Any]:
+    """Data set -> score -> predictor -> figures, against ratings of generated clips."""
     result: dict[str, Any] = {}
-    predictions = {
-        "ours": ours,
-        "ours, resized copies": resized,
-        "ridge": linear,
-        "generator mean": mean,
-    }
-    for name, values in predictions.items():
-        result[name] = {
-            score: figures_of(values[:, n], targets[:, n], generators, prompts)
-            for n, score in enumerate(SCORES)
+    for dataset, names in CHECKED.items():
+        chosen = [
+            n
+            for n, clip in enumerate(clips)
+            if clip.dataset == dataset and clip.rated and not clip.real and clip.kind == "native"
+        ]
+        members = [clips[n] for n in chosen]
+        truth = np.array([clip.scores for clip in members])
+        left_out = [f"fold{fold[n]}" for n in chosen]
+        predicted = {
+            "prompts out": scores_by(work, members, left_out, cache),
+            "prompts out, without the LLM": scores_by(work, members, left_out, cache, llm=False),
+            "set out": scores_by(work, members, [f"without_{dataset}"] * len(chosen), cache),
         }
-    result["one rater"] = raters(data, names, targets, generators, prompts)
-    result["own prompt above another's"] = share(wins)
-    saved = {
-        "video": names,
-        "fold": fold.tolist(),
-        "ours": ours.round(4).tolist(),
-        "ridge": linear.round(4).tolist(),
-        "human": targets.tolist(),
-    }
-    (work / "out_of_fold.json").write_text(json.dumps(saved) + "\n", encoding="utf-8")
+        generators = np.array([clip.generator for clip in members])
+        prompts = np.array([clip.group for clip in members])
+        result[dataset] = {}
+        for name in names:
+            column = SCORES.index(name)
+            found = {
+                kind: figures_of(values[:, column], truth[:, column], generators, prompts)
+                for kind, values in predicted.items()
+            }
+            if name in DIMENSIONS:
+                own = rater_columns(data / dataset, [clip.name for clip in members], name)
+                found["one rater"] = figures_of(own, truth[:, column], generators, prompts)
+            result[dataset][name] = found
+        if dataset == "fetv_dev":
+            share_of_own = mismatches(work, members, left_out, predicted["prompts out"], cache)
+            saved = {
+                "own prompt above another's": share_of_own,
+                "video": [clip.name for clip in members],
+                "ours": predicted["prompts out"].round(4).tolist(),
+            }
+            (work / "out_of_fold.json").write_text(json.dumps(saved) + "\n", encoding="utf-8")
     return result
 
 
-def raters(
-    data: Path, names: Sequence[str], targets: Array, generators: Array, prompts: Array
-) -> dict[str, Any]:
-    """Each human rater against the mean of the other two, averaged over the raters."""
-    found = {
-        name: figures_of(
-            rater_columns(data / "fetv_dev", names, name), targets[:, n], generators, prompts
-        )
-        for n, name in enumerate(DIMENSIONS)
-    }
-    return {name: {k: v and v[:1] for k, v in values.items()} for name, values in found.items()}
-
-
 def mismatches(
-    folder: Path, rows: Sequence[TrainingRow], own: Array, cache: FeatureCache
-) -> list[tuple[str, float]]:
-    """For each clip and each other prompt: 1 where its own prompt scores higher, 0 where lower."""
+    work: Path, clips: Sequence[Clip], names: Sequence[str], own: Array, cache: FeatureCache
+) -> list[float]:
+    """Share of pairs of a clip and another left-out prompt with the own one's semantic above."""
     column = SCORES.index("semantic")
-    others = [
-        (n, replace(row, prompt=prompt))
-        for n, row in enumerate(rows)
-        for prompt in sorted({str(r.prompt) for r in rows} - {str(row.prompt)})
+    pairs = [
+        (n, replace(clip, prompt=prompt))
+        for n, clip in enumerate(clips)
+        for prompt in sorted(
+            {str(c.prompt) for c, name in zip(clips, names) if name == names[n]}
+            - {str(clip.prompt)}
+        )
     ]
-    scores = predict(folder, [row for _, row in others], cache)[:, column]
-    return [
-        (str(row.group), float(np.sign(own[n, column] - score) / 2 + 0.5))
-        for (n, row), score in zip(others, scores)
+    scores = scores_by(work, [clip for _, clip in pairs], [names[n] for n, _ in pairs], cache)
+    return share(
+        [
+            (clips[n].group, float(np.sign(own[n, column] - score) / 2 + 0.5))
+            for (n, _), score in zip(pairs, scores[:, column])
+        ]
+    )
+
+
+def camera(
+    work: Path, clips: Sequence[Clip], fold: NDArray[np.int_], cache: FeatureCache
+) -> dict[str, Any]:
+    """Share of pairs of one prompt, at one size and frame rate, with the camera's clip above.
+
+    By models that have seen the camera-made clips of other prompts, and by one that has seen none
+    of this data set.
+    """
+    chosen = [
+        n for n, clip in enumerate(clips) if clip.dataset == "fetv_dev" and clip.kind in ONE_SIZE
     ]
+    members = [clips[n] for n in chosen]
+    result: dict[str, Any] = {}
+    for kind, names in (
+        ("prompts out", [f"fold{fold[n]}" for n in chosen]),
+        ("set out", ["without_fetv_dev"] * len(chosen)),
+    ):
+        scores = scores_by(work, members, names, cache)
+        for name in SCORES:
+            column = scores[:, SCORES.index(name)]
+            wins = [
+                (one.group, float(np.sign(column[a] - column[b]) / 2 + 0.5))
+                for a, one in enumerate(members)
+                for b, other in enumerate(members)
+                if one.real and not other.real
+                if (one.kind, one.group) == (other.kind, other.group)
+            ]
+            result.setdefault(name, {})[kind] = share(wins)
+    return result
+
+
+def years(work: Path, clips: Sequence[Clip], cache: FeatureCache) -> dict[str, dict[str, float]]:
+    """Mean scores of some sources, by the shipped model and by one without `modern`."""
+    sources = {
+        "camera (modern)": lambda c: c.dataset == "modern" and c.real,
+        "Veo 3": lambda c: c.dataset == "modern" and c.generator == "Veo 3",
+        "others of modern": lambda c: (
+            c.dataset == "modern" and not c.real and c.generator != "Veo 3"
+        ),
+        "Text2Video-Zero (clips)": lambda c: (
+            c.dataset == "clips" and c.generator.startswith("Text2Video-Zero")
+        ),
+        "ZeroScope (clips)": lambda c: c.dataset == "clips" and c.generator.startswith("ZeroScope"),
+    }
+    result: dict[str, dict[str, float]] = {}
+    for label, belongs in sources.items():
+        members = [c for c in clips if c.kind == "native" and belongs(c)]
+        result[label] = {}
+        for run in ("shipped", "without_modern"):
+            mean = scores_by(work, members, [run] * len(members), cache).mean(0)
+            result[label] |= {f"{run}: {name}": round(float(v), 2) for name, v in zip(SCORES, mean)}
+    return result
+
+
+def trust(
+    work: Path, clips: Sequence[Clip], fold: NDArray[np.int_], cache: FeatureCache
+) -> dict[str, Any]:
+    """Familiarity by data set of a model without Chivileva's, and coverage of the intervals."""
+    natives = [n for n, clip in enumerate(clips) if clip.kind == "native"]
+    rated = [n for n in natives if clips[n].rated and not clips[n].real]
+    result: dict[str, Any] = {"familiarity": {}, "coverage": {}}
+    run = "without_chivileva_dev"
+    for dataset in manifests.DATASETS:
+        members = [clips[n] for n in natives if clips[n].dataset == dataset]
+        familiarity, widths = trusted(work / "runs" / run / "model", members, cache)
+        result["familiarity"][dataset] = {
+            "median": round(float(np.median(familiarity)), 1),
+            "half width of overall": round(float(widths[:, SCORES.index("overall")].mean()), 2),
+        }
+    members = [clips[n] for n in rated]
+    truth = np.array([clip.scores for clip in members])
+    for kind, names in (
+        ("prompts out", [f"fold{fold[n]}" for n in rated]),
+        ("set out", [f"without_{clip.dataset}" for clip in members]),
+    ):
+        scores = scores_by(work, members, names, cache)
+        widths = np.zeros_like(scores)
+        familiarity = np.zeros(len(scores))
+        for name in set(names):
+            own = [n for n, other in enumerate(names) if other == name]
+            familiarity[own], widths[own] = trusted(
+                work / "runs" / name / "model", [members[n] for n in own], cache
+            )
+        errors = np.abs(scores - truth)
+        inside = np.where(np.isnan(truth), np.nan, errors <= widths)
+        result["coverage"][kind] = {
+            name: round(float(np.nanmean(inside[:, n])), 3) for n, name in enumerate(SCORES)
+        }
+        overall = errors[:, SCORES.index("overall")]
+        result["coverage"][kind]["familiarity against error, SROCC"] = round(
+            float(srocc(familiarity, overall)), 2
+        )
+    return result
+
+
+@torch.inference_mode()
+def trusted(folder: Path, clips: Sequence[Clip], cache: FeatureCache) -> tuple[Array, Array]:
+    """Familiarity (n,) and half widths (n, 4) of clips by a model."""
+    model = AIGVEvalModel.from_pretrained(folder).model
+    encoders = list(AIGVEvalProcessor.from_pretrained(folder).encoders.values())
+    vectors = ridge.clip_means([clip.row() for clip in clips], model, encoders, cache)
+    assert model.calibration is not None
+    familiarity, widths = model.calibration(vectors)
+    return familiarity.numpy(), widths.numpy()
 
 
 # ---- ladder -------------------------------------------------------------------------------------
@@ -176,20 +312,29 @@ def ladder(work: Path, cache: FeatureCache) -> dict[str, Any]:
 # ---- tables -------------------------------------------------------------------------------------
 
 
-def as_markdown(figures: dict[str, Any]) -> str:
+def as_markdown(figures: Mapping[str, Any]) -> str:
     """The figures as the tables of the model card."""
-    lines = [f"| score | predictor | {' | '.join(NAMES)} |", "|---|---|---|---|---|---|"]
-    kinds = [k for k, v in figures["ratings"].items() if isinstance(v, dict)]
-    for score in SCORES:
-        for kind in kinds:
-            if score not in figures["ratings"][kind]:
-                continue
-            cells = [cell(value) for value in figures["ratings"][kind][score].values()]
-            lines.append(f"| {score} | {kind} | {' | '.join(cells)} |")
-    own = cell(figures["ratings"]["own prompt above another's"])
+    lines = [
+        f"| data set | score | predictor | {' | '.join(NAMES)} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    own = figures["own prompt above another's"]
+    for dataset, scores in figures["ratings"].items():
+        for score, kinds in scores.items():
+            for kind, found in kinds.items():
+                cells = " | ".join(cell(value) for value in found.values())
+                lines.append(f"| {dataset} | {score} | {kind} | {cells} |")
+    lines += ["", f"Semantic score with its own prompt above that with another clip's: {cell(own)}"]
+    lines += ["", "| camera above generated | prompts out | set out |", "|---|---|---|"]
+    for score, kinds in figures["camera"].items():
+        lines.append(f"| {score} | {' | '.join(cell(value) for value in kinds.values())} |")
+    for title in ("years", "familiarity", "coverage"):
+        table = figures[title] if title == "years" else figures["trust"][title]
+        columns = list(next(iter(table.values())))
+        lines += ["", f"| {title} | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+        for label, row in table.items():
+            lines.append(f"| {label} | {' | '.join(str(row[name]) for name in columns)} |")
     lines += [
-        "",
-        f"Semantic score with its own prompt above that with another clip's: {own}",
         "",
         "| type | dimension | SROCC(severity, score) | sources | drop at the worst severity: "
         "technical | motion | semantic |",

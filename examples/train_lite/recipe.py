@@ -1,22 +1,27 @@
 """Make the shipped checkpoint `lite`, and measure it.
 
-    python examples/train_lite/recipe.py DATA WORK
+    python examples/train_lite/recipe.py DATA WORK [--explaining MODEL]
 
-DATA holds `clips` (generated clips with prompts, for the ladder) and `fetv_dev` (rated clips).
-Every step leaves its result in WORK and is skipped when that is there; a killed training goes on
-where it stopped. The steps:
+DATA holds `fetv_dev` and `chivileva_dev` (rated clips), `modern` and `clips` (others). Every step
+leaves its result in WORK and is skipped when that is there; a killed training goes on where it
+stopped. The steps:
 
-1. ladder: damaged versions of the clips; the sources left out of training at all severities. And of
-   the rated clips, at one severity: more undamaged clips for the detector.
-2. augment: copies of the rated clips at other sizes and qualities.
+1. ladder: damaged versions of `clips`; the sources left out of training at all severities. And of
+   FETV's clips, at one severity: more undamaged clips for the detector.
+2. copies: of all clips, at other sizes, frame rates and qualities.
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
    still without any rating. It goes on distilling the score hints; the projectors stay as they are.
-5. shipped: the projectors begin anew from a ridge regression on all ratings and are aligned on
-   ratings and ladder together (the ladder's clean clips labelled by the same regression). The LoRA
-   stays as it is. This is what ships.
-6. folds: step 5 five times with the ratings of four fifths of the prompts, for measuring.
-7. measure: figures.json. See measure.py; attribution.py measures what is said.
+5. shipped: the projectors begin anew from a ridge regression on all ratings (ridge.py) and are
+   aligned to what it says of the clips and to what damage takes off that. Ratings come in by the
+   regression alone. The LoRA stays as it is. This is what ships.
+6. left out: step 5 without the ratings of a fifth of the prompts, five times, and without a whole
+   data set, two times; and without `modern`.
+7. calibration: intervals and familiarity, from the errors of step 6.
+8. measure: figures.json. See measure.py; attribution.py measures what is said.
+
+`--explaining` takes the result of steps 3 and 4, which is two hours' work, from another model, such
+as the checkpoint that is there already: step 5 changes neither its LoRA nor its detector.
 """
 
 import argparse
@@ -30,13 +35,16 @@ import numpy as np
 import ridge
 import torch
 from augment import main as augment
-from measure import measure
+from manifests import Clip
+from measure import measure, predicted_scores, scores_by
 from numpy.typing import NDArray
 from rich.console import Console
 from split import split_clips
+from torch import Tensor
 
 from aigveval.distortion.ladder import make_ladder
 from aigveval.features.cache import FeatureCache, extract
+from aigveval.model.calibration import half_width
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
@@ -45,9 +53,10 @@ from aigveval.train.config import FitConfig
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
 from aigveval.train.projector_pretraining import pretrain_projectors
-from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 from prompts.rubric import DIMENSIONS
+
+Array = NDArray[np.float64]
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "semantic_lite": {},
@@ -57,8 +66,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
 SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_RATED = (4,)
 ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
-COPY_WEIGHT = 0.5
-RATED_WEIGHT = 30.0  # of a rated clip beside a ladder row
+CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
+LEFT_OUT = ("fetv_dev", "chivileva_dev", "modern")
+RANK = 16  # of the familiarity
 COMMON: dict[str, Any] = {
     "group_batches": True,
     "rank_min_difference": 0.2,
@@ -80,7 +90,7 @@ BASE: dict[str, Any] = {
     "threads": 2,
     "save_steps": 20,
 }
-RATED: dict[str, Any] = {"align_epochs": 2}
+RATED: dict[str, Any] = {"align_epochs": 8, "feature_noise": 0.4}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
@@ -99,25 +109,67 @@ EXPLAINING: dict[str, Any] = {
 }
 
 
-def main(data: Path, work: Path) -> None:
+def main(data: Path, work: Path, explaining: Path | None) -> None:
     cache = FeatureCache(work / "cache")
     encoders = [create_encoder(name, **options) for name, options in ENCODERS.items()]
-    render(data, work)
-    if not (work / "augmented/manifest.jsonl").exists():
-        augment(data / "fetv_dev", work / "augmented")
-
-    ladder, _ = manifests.read_ladder(work / "ladder/train")
-    manifests.write_manifest(work / "base.jsonl", ladder)
-    base = base_model(work)
-    rated, names = manifests.read_rated(data / "fetv_dev")
-    extract([row.video for row in rated], encoders, cache, workers=2)
-    fold = manifests.fold_of(rated)
-    explaining = explaining_model(base, work, cache)
-    for number in [None, *range(manifests.FOLDS)]:
-        name = "shipped" if number is None else f"fold{number}"
-        human = human_rows(rated, names, work, fold != number)
-        rated_model(work / "runs" / name / "model", explaining, human, work / "ladder/train", cache)
+    render(data, work, stages=explaining is None)
+    if not (work / "copies/manifest.jsonl").exists():
+        augment(data, work / "copies")
+    clips = manifests.read_clips(data, work / "copies")
+    extract([clip.path for clip in clips], encoders, cache, workers=2)
+    if explaining is None:
+        ladder, _ = manifests.read_ladder(work / "ladder/train")
+        manifests.write_manifest(work / "base.jsonl", ladder)
+        explaining = explaining_model(base_model(work), work, cache)
+    for name, keep in runs(data, clips).items():
+        chosen = [clip for clip, kept in zip(clips, keep) if kept]
+        rated_model(
+            work / "runs" / name / "model", explaining, chosen, work / "ladder/train", cache
+        )
+    calibrate(work, data, clips, cache)
     measure(data, work)
+
+
+def runs(data: Path, clips: Sequence[Clip]) -> dict[str, NDArray[np.bool_]]:
+    """Name to which clips are trained on, (n,)."""
+    fold = manifests.fold_of(data, [clip.group for clip in clips])
+    datasets = np.array([clip.dataset for clip in clips])
+    found = {"shipped": np.ones(len(clips), bool)}
+    found |= {f"fold{number}": fold != number for number in range(manifests.FOLDS)}
+    return found | {f"without_{name}": datasets != name for name in LEFT_OUT}
+
+
+def calibrate(work: Path, data: Path, clips: Sequence[Clip], cache: FeatureCache) -> None:
+    """Gives each model of `runs` a calibration, from the errors of those that left clips out."""
+    rated = [clip for clip in clips if clip.rated and not clip.real and clip.kind == "native"]
+    known, unknown = errors(work, data, rated, cache)
+    for name, keep in runs(data, rated).items():
+        folder = work / "runs" / name / "model"
+        model = AIGVEvalModel.from_pretrained(folder)
+        processor = AIGVEvalProcessor.from_pretrained(folder)
+        encoders = list(processor.encoders.values())
+        chosen = [clip for clip, kept in zip(rated, keep) if kept]
+        vectors = ridge.clip_means([clip.row() for clip in chosen], model.model, encoders, cache)
+        calibration = model.model.add_calibration(rank=RANK, clips=len(chosen))
+        calibration.fit(vectors, [clip.group for clip in chosen])
+        calibration.known.copy_(half_width(known))
+        calibration.unknown.copy_(half_width(unknown))
+        model.save_pretrained(folder)
+
+
+def errors(
+    work: Path, data: Path, rated: Sequence[Clip], cache: FeatureCache
+) -> tuple[Tensor, Tensor]:
+    """Absolute errors (n, 4) with the prompt left out, and with the whole data set left out."""
+    truth = np.array([clip.scores for clip in rated])
+    found = []
+    for names in (
+        [f"fold{n}" for n in manifests.fold_of(data, [clip.group for clip in rated])],
+        [f"without_{clip.dataset}" for clip in rated],
+    ):
+        predicted = scores_by(work, rated, names, cache)
+        found.append(torch.from_numpy(np.abs(predicted - truth)).float())
+    return found[0], found[1]
 
 
 def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
@@ -148,35 +200,8 @@ def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:
     return base
 
 
-@torch.inference_mode()
-def predicted_scores(
-    folder: Path, rows: Sequence[TrainingRow], cache: FeatureCache
-) -> NDArray[np.float32]:
-    """Scores (n, 4) as the score heads of a model's projectors predict them."""
-    processor = AIGVEvalProcessor.from_pretrained(folder)
-    model = AIGVEvalModel.from_pretrained(folder)
-    encoders = list(processor.encoders.values())
-    digests = extract(sorted({row.video for row in rows}), encoders, cache, workers=2).digests
-    dataset = QualityDataset([rows], digests, encoders, cache)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    found = []
-    for start in range(0, len(rows), 64):
-        items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
-        found.append(model.model.score_hints(collate.features(items)[0]))
-    return torch.cat(found).numpy()
-
-
-def human_rows(
-    rated: Sequence[TrainingRow], names: Sequence[str], work: Path, keep: NDArray[np.bool_]
-) -> list[TrainingRow]:
-    """The rated clips where `keep` is true, and their copies."""
-    originals = {name for name, chosen in zip(names, keep) if chosen}
-    human = [row for row, chosen in zip(rated, keep) if chosen]
-    return human + manifests.read_copies(work / "augmented", originals, COPY_WEIGHT)
-
-
-def render(data: Path, work: Path) -> None:
-    """The three ladders, where they aren't there yet."""
+def render(data: Path, work: Path, *, stages: bool) -> None:
+    """The ladders, where they aren't there yet; the third is for step 4."""
     clips, rated = data / "clips", data / "fetv_dev"
     train, held_out = split_clips(clips)
     for part, folder, names, severities in (
@@ -184,6 +209,8 @@ def render(data: Path, work: Path) -> None:
         ("heldout", clips, held_out, range(1, 6)),
         ("rated", rated, sorted(path.name for path in rated.glob("*.mp4")), SEVERITIES_RATED),
     ):
+        if part == "rated" and not stages:
+            continue
         if not (work / "ladder" / part / "manifest.jsonl").exists():
             make_ladder(
                 [folder / name for name in names],
@@ -212,36 +239,36 @@ def base_model(work: Path) -> Path:
 
 
 def rated_model(
-    output: Path, base: Path, human: Sequence[TrainingRow], folder: Path, cache: FeatureCache
+    output: Path, base: Path, clips: Sequence[Clip], folder: Path, cache: FeatureCache
 ) -> None:
-    """The base model with new projectors, aligned on ratings and the ladder in `folder`."""
+    """The base model with new projectors, aligned on clips and on the ladder in `folder`."""
     if (output / "config.json").exists():
         return
-    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **RATED, **COMMON)
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **COMMON | RATED)
     processor = AIGVEvalProcessor.from_pretrained(base)
     model = AIGVEvalModel.from_pretrained(
         base, config=AIGVEvalConfig.from_pretrained(base, feature_noise=config.feature_noise)
     )
+    model.model.remove_calibration()
     encoders = list(processor.encoders.values())
-    tokens = ridge.mean_tokens(human, model.model, encoders, cache)
-    targets = np.array([row.scores[: len(DIMENSIONS)] for row in human])
-    ladder, records = manifests.read_ladder(folder)
-    damage = ridge.mean_tokens(ladder, model.model, encoders, cache)
-    linear = ridge.fitted(
-        tokens, targets, np.array([row.weight for row in human]), ridge.falls(damage, records)
-    )
-    weights, bias = linear.with_overall()
+    tokens = ridge.mean_tokens([clip.row() for clip in clips], model.model, encoders, cache)
+    linear = ridge.fitted(clips, tokens)
     torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
         projector.reset_parameters()
-        projector.set_probe(weights[name], (bias - MIDDLE) / len(weights))
+        weights = torch.from_numpy(linear.weights[name]).float()
+        bias = torch.from_numpy(linear.bias).float()
+        projector.set_probe(weights, (bias - MIDDLE) / len(linear.weights))
+    ridge.set_likeness(model.model, linear)
 
+    ladder, records = manifests.read_ladder(folder)
     clean = manifests.clean_numbers(records)
-    scores = linear(ridge.subset(damage, np.array(list(clean.values()))))
-    labels = dict(zip(clean, np.clip(scores, 1.5, 5.0).tolist()))
-    labelled, _ = manifests.read_ladder(folder, labels)
-    rows = [replace(row, weight=row.weight * RATED_WEIGHT) for row in human]
-    rows += labelled
+    undamaged = [ladder[n] for n in clean.values()]
+    start = linear(ridge.mean_tokens(undamaged, model.model, encoders, cache))
+    labels = dict(zip(clean, np.clip(start[:, : len(DIMENSIONS)], 1.5, 5.0).tolist()))
+    rows, _ = manifests.read_ladder(folder, labels)
+    goals = np.clip(linear(tokens), 1.0, 5.0).tolist()
+    rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(clips, goals)]
     dataset = QualityDataset(
         [rows],
         {row.video: cache.digest(row.video) for row in rows},
@@ -260,5 +287,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--explaining", type=Path, help="model with step 4's LoRA and detector")
     arguments = parser.parse_args()
-    main(arguments.data.resolve(), arguments.work.resolve())
+    main(arguments.data.resolve(), arguments.work.resolve(), arguments.explaining)

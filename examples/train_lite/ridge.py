@@ -1,85 +1,201 @@
-"""Ridge regression on the mean tokens of the `lite` encoders: baseline, teacher and starting point.
+"""The linear start of the projectors: ridge regression on the mean tokens of the `lite` encoders.
 
-With a few dozen rated clips, a linear map on fixed features is hard to beat. It is what our model
-is compared with, on the same folds; it labels the clips that nobody has rated; and since it is
-linear in the tokens, the projectors can start from it.
+With some dozens of rated clips, a linear map of fixed features is hard to beat, and few blocks of
+columns carry over to another data set: how things move, and what the frames show beside what the
+prompt says. What generators of different years differ in is hardly in the ratings, since each data
+set has generators of one year. Camera-made clips are the upper anchor: how they move tells them
+from generated ones, and orders generators by their year without having seen them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import manifests
 import numpy as np
 import torch
+from manifests import Clip
 from numpy.typing import NDArray
 from torch import Tensor
 
 from aigveval.features.cache import FeatureCache
+from aigveval.model.calibration import clip_vectors
 from aigveval.model.projector import AIGVEvalBackbone
 from aigveval.train.dataset import QualityDataset
 from aigveval.train.rows import TrainingRow
 from encoders import Encoder
-from prompts.rubric import DIMENSIONS, Dimension
+from prompts.rubric import SCORES
 
 Array = NDArray[np.float64]
 
-ALPHA = 0.3
+# Columns of an encoder's tokens, each block scaled to unit variance and by the root of its width.
 _PLAIN = 2 * (1280 + 512 + 29)
-# Columns of an encoder's tokens.
 FRAMES = ("technical_lite", 0, 1280)
-CHANGE = ("technical_lite", _PLAIN, _PLAIN + 1280)  # of the above over the clip
 STATISTICS = ("technical_lite", 1792, 1821)
 FRAGMENTS = ("technical_lite", 1821, 1821 + 1280)
+CHANGE = ("technical_lite", _PLAIN, _PLAIN + 1280)  # of the frames' features over the clip
+FRAGMENT_STAGES = ("technical_lite", 3101, 3613)
+LOCAL_FLOW = ("motion_flow", 0, 171)
 FLOW = ("motion_flow", 171, 513)  # the part of a token that describes the whole clip
-ALIGNMENT = ("semantic_lite", 3 * 384, 3 * 384 + 6)
-# Blocks with their scale. Chosen among some thirty combinations on the same data, so its figures
-# are slightly optimistic.
-USED = {
-    "technical": {FRAMES: 1.0, CHANGE: 1.0, STATISTICS: 1.0},
-    "motion": {FLOW: 1.0, FRAMES: 1.0},
-    "semantic": {ALIGNMENT: 2.0, FRAGMENTS: 1.0, FLOW: 1.0},
+# Of what the frames show, as a point of text space, with the prompt's.
+PRODUCT = ("semantic_lite", 2 * 384, 3 * 384)
+SIMILARITY = ("semantic_lite", 3 * 384, 3 * 384 + 6)
+# What each score is read from: blocks of columns with their scale, and the penalty. Chosen by
+# leaving a whole data set out (overall), by the order of unrated clips of today's generators
+# (technical), and by leaving whole prompts out (motion, semantic).
+USED: dict[str, tuple[dict[tuple[str, int, int], float], float]] = {
+    "technical": (
+        {FRAMES: 0.7, CHANGE: 0.7, STATISTICS: 0.5, FLOW: 0.7, PRODUCT: 0.7},
+        1.5,
+    ),
+    "motion": ({FLOW: 1.0, PRODUCT: 0.7, FRAMES: 0.5}, 0.3),
+    "semantic": ({SIMILARITY: 3.0, FRAGMENTS: 1.0, FLOW: 0.5}, 1.0),
+    "overall": ({FLOW: 1.0, PRODUCT: 0.7, FRAGMENTS: 0.3}, 0.3),
 }
-
-
-# What a ladder's row weighs beside a rated clip, and how many points of a rating one point of its
-# nominal drop is worth. Chosen likewise, among a dozen. Technical damage doesn't count here: it
-# made ratings worse, and the alignment learns it anyway.
-LADDER_WEIGHT: dict[Dimension, float] = {"motion": 0.01, "semantic": 0.01}
-POINTS_PER_DROP = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Falls:
-    """What damage changes: differences of mean tokens between damaged clips and their clean ones.
-
-    Attributes:
-        tokens: Encoder to (m, d).
-        drops: (m, 3) by `DIMENSIONS`, nominal; NaN where unknown.
-    """
-
-    tokens: dict[str, Array]
-    drops: Array
+# Where a data set was asked for the overall score alone, this share of it counts for each other.
+OVERALL_SHARE = {"technical": 0.3, "motion": 0.3, "semantic": 0.1}
+# What tells camera-made clips from generated ones of 2023.
+LIKENESS = ({LOCAL_FLOW: 1.0, FLOW: 1.0, FRAGMENT_STAGES: 0.5}, 0.05)
+REAL_WEIGHT = 2.0  # of a camera-made clip beside a generated one
+THRESHOLD, REACH, GAIN = 0.35, 0.2, (6.0, 6.0, 0.0, 6.0)
+OLD = ("Text2Video-Zero", "ZeroScope")  # of 2023, among the unrated clips
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearMap:
-    """Scores from mean standardised tokens: encoder to weights (3, d), and bias (3,)."""
+    """Scores from mean standardised tokens.
+
+    Attributes:
+        weights: Encoder to (4, d).
+        bias: (4,).
+        likeness: Encoder to (d,), of `CameraLikeness`.
+        likeness_bias: Of the same.
+    """
 
     weights: dict[str, Array]
     bias: Array
+    likeness: dict[str, Array]
+    likeness_bias: float
 
     def __call__(self, tokens: Mapping[str, Array]) -> Array:
-        """(n, 3) from encoder to (n, d)."""
-        return self.bias + sum(tokens[name] @ w.T for name, w in self.weights.items())
+        """(n, 4) from encoder to (n, d)."""
+        found: Array = self.bias + sum(tokens[name] @ w.T for name, w in self.weights.items())
+        likeness = sum(tokens[name] @ w for name, w in self.likeness.items()) + self.likeness_bias
+        return found + np.clip(likeness - THRESHOLD, 0, REACH)[:, None] * np.array(GAIN)
 
-    def with_overall(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Weights (4, d) and bias (4,) as tensors: the overall score is the mean of the three."""
 
-        def extended(rows: Array) -> Tensor:
-            return torch.from_numpy(np.concatenate([rows, rows.mean(0, keepdims=True)])).float()
+def fitted(clips: Sequence[Clip], tokens: Mapping[str, Array]) -> LinearMap:
+    """Fit on comparisons inside of each data set, so that their scales needn't agree.
 
-        return {name: extended(w) for name, w in self.weights.items()}, extended(self.bias)
+    Args:
+        clips: n clips, rated or not, and copies of them.
+        tokens: Encoder to (n, d).
+    """
+    weights = {name: np.zeros((len(SCORES), t.shape[1])) for name, t in tokens.items()}
+    bias = np.zeros(len(SCORES))
+    scores = np.array([clip.scores for clip in clips])
+    for row, score in enumerate(SCORES):
+        parts = [_comparisons(clips, scores[:, row])]
+        if score != "overall":
+            elsewhere = np.where(
+                np.isnan(scores[:, row]), scores[:, SCORES.index("overall")], np.nan
+            )
+            contrasts, targets, share = _comparisons(clips, elsewhere)
+            parts.append((contrasts, targets, share * OVERALL_SHARE[score]))
+        found = _ridge(clips, tokens, parts, *USED[score])
+        for name, w in found.items():
+            weights[name][row] = w
+        known = [
+            n
+            for n, clip in enumerate(clips)
+            if clip.kind == "native" and not clip.real and not np.isnan(scores[n, row])
+        ]
+        if not known:  # a data set without this score: that of its overall score
+            known = [n for n, clip in enumerate(clips) if clip.kind == "native" and clip.rated]
+            goal = scores[known, SCORES.index("overall")].mean()
+        else:
+            goal = scores[known, row].mean()
+        bias[row] = goal - sum(tokens[name][known] @ w for name, w in found.items()).mean()
+    old = np.array([not c.real and (c.rated or c.generator.startswith(OLD)) for c in clips])
+    likeness = _ridge(clips, tokens, [_anchors(clips, old)], *LIKENESS)
+    start = np.flatnonzero(old & np.array([clip.kind == "native" for clip in clips]))
+    middle = sum(tokens[name][start] @ w for name, w in likeness.items()).mean()
+    return LinearMap(weights=weights, bias=bias, likeness=likeness, likeness_bias=-float(middle))
+
+
+Comparisons = tuple[Array, Array, Array]  # (m, n) over the clips, targets (m,) and weights (m,)
+
+
+def _comparisons(clips: Sequence[Clip], scores: Array) -> Comparisons:
+    """Of each generated clip with its prompt's, and of each prompt with its data set."""
+    contrasts, targets, weights = [], [], []
+    rated = np.array([not clip.real for clip in clips]) & ~np.isnan(scores)
+    datasets = np.array([clip.dataset for clip in clips])
+    groups = np.array([clip.group for clip in clips])
+    for dataset in sorted(set(datasets[rated])):
+        members = rated & (datasets == dataset)
+        kinds = len({clip.kind for clip, member in zip(clips, members) if member})
+        everything = members / members.sum()
+        for group in sorted(set(groups[members])):
+            own = members & (groups == group)
+            together = own / own.sum()
+            contrasts.append(together - everything)
+            weights.append(own.sum() / kinds)
+            for n in np.flatnonzero(own):
+                contrasts.append(np.eye(1, len(clips), n)[0] - together)
+                weights.append(1 / kinds)
+    contrasts_ = np.array(contrasts).reshape(-1, len(clips))
+    targets = contrasts_ @ np.nan_to_num(scores)
+    return contrasts_, targets, np.array(weights)
+
+
+def _anchors(clips: Sequence[Clip], old: NDArray[np.bool_]) -> Comparisons:
+    """Of camera-made clips and of generated ones of 2023 with these on average, kind by kind."""
+    kinds = np.array([clip.kind for clip in clips])
+    # Their own frame size and rate would give FETV's away.
+    real = np.array([c.real and (c.kind, c.dataset) != ("native", "fetv_dev") for c in clips])
+    contrasts, targets, weights = [], [], []
+    for kind in sorted(set(kinds[old])):
+        start = old & (kinds == kind)
+        for n in np.flatnonzero((old | real) & (kinds == kind)):
+            contrasts.append(np.eye(1, len(clips), n)[0] - start / start.sum())
+            targets.append(float(real[n]))
+            weights.append((REAL_WEIGHT if real[n] else 1.0) / len(set(kinds)))
+    return np.array(contrasts), np.array(targets), np.array(weights)
+
+
+def _ridge(
+    clips: Sequence[Clip],
+    tokens: Mapping[str, Array],
+    comparisons: Sequence[Comparisons],
+    used: Mapping[tuple[str, int, int], float],
+    alpha: float,
+) -> dict[str, Array]:
+    """Encoder to weights (d,). Columns are scaled to unit variance and by their block's width."""
+    native = [n for n, clip in enumerate(clips) if clip.kind == "native"]
+    scaled, factors = [], []
+    for (name, start, stop), scale in used.items():
+        part = tokens[name][:, start:stop]
+        factors.append(scale / np.sqrt(stop - start) / (part[native].std(0) + 1e-3))
+        scaled.append(part * factors[-1])
+    contrasts, targets, weights = (np.concatenate(part) for part in zip(*comparisons))
+    design = contrasts @ np.hstack(scaled)
+    penalty = alpha * np.diag(1 / np.maximum(weights, 1e-9))
+    found = design.T @ np.linalg.solve(design @ design.T + penalty, targets)
+    result = {name: np.zeros(values.shape[1]) for name, values in tokens.items()}
+    for (name, start, stop), factor in zip(used, factors):
+        result[name][start:stop] += found[: stop - start] * factor
+        found = found[stop - start :]
+    return result
+
+
+def set_likeness(backbone: AIGVEvalBackbone, linear: LinearMap) -> None:
+    """Have a model add what the map's likeness adds."""
+    likeness = backbone.add_likeness()
+    weight = np.concatenate([linear.likeness[name] for name in backbone.projectors])
+    likeness.weight.copy_(torch.from_numpy(weight))
+    likeness.bias.fill_(linear.likeness_bias)
+    likeness.threshold.fill_(THRESHOLD)
+    likeness.reach.fill_(REACH)
+    likeness.gain.copy_(torch.tensor(GAIN))
 
 
 def mean_tokens(
@@ -99,64 +215,15 @@ def mean_tokens(
     return {name: torch.stack(values).double().numpy() for name, values in result.items()}
 
 
-def falls(tokens: Mapping[str, Array], records: Sequence[Mapping[str, Any]]) -> Falls:
-    """Of a ladder's mean tokens (n, d) by encoder, and its records."""
-    clean = manifests.clean_numbers(records)
-    start = np.array([clean[r["group"]] for r in records])
-    damaged = np.flatnonzero(start != np.arange(len(records)))
-    drops = [[records[n][f"{name}_drop"] for name in DIMENSIONS] for n in damaged]
-    return Falls(
-        tokens={name: t[damaged] - t[start[damaged]] for name, t in tokens.items()},
-        drops=np.array(drops, float),
-    )
-
-
-def fitted(
-    tokens: Mapping[str, Array],
-    targets: Array,
-    weights: Array | None = None,
-    ladder: Falls | None = None,
-) -> LinearMap:
-    """Fit on all rows, and on what damage changes.
-
-    Each block's columns are scaled to unit variance and then by the block's scale over the root of
-    its width, so that a wide one doesn't drown a narrow one.
-
-    Args:
-        tokens: Encoder to (n, d).
-        targets: (n, 3) by `DIMENSIONS`.
-        weights: (n,) of the rows.
-        ladder: Without it, a ridge on ratings alone reads much damage the wrong way: overexposure
-            raised its technical score, ghosting its motion score.
-    """
-    weights = np.ones(len(targets)) if weights is None else weights
-    maps = {name: np.zeros((len(DIMENSIONS), t.shape[1])) for name, t in tokens.items()}
-    bias = np.zeros(len(DIMENSIONS))
-    for row, dimension in enumerate(DIMENSIONS):
-        used = USED[dimension]
-        scaled, columns, fallen = [], [], []
-        for (name, start, stop), scale in used.items():
-            part = tokens[name][:, start:stop]
-            factors = scale / np.sqrt(stop - start) / (part.std(0) + 1e-3)
-            columns.append((name, start, stop, factors))
-            scaled.append(part * factors)
-            if ladder is not None:
-                fallen.append(ladder.tokens[name][:, start:stop] * factors)
-        x, y = np.hstack(scaled), targets[:, row]
-        mean, middle = np.average(x, 0, weights), np.average(y, weights=weights)
-        design, target, share = x - mean, y - middle, weights
-        if ladder is not None and dimension in LADDER_WEIGHT:
-            known = ~np.isnan(ladder.drops[:, row])
-            design = np.vstack([design, np.hstack(fallen)[known]])
-            target = np.append(target, -POINTS_PER_DROP * ladder.drops[known, row])
-            share = np.append(share, np.full(known.sum(), LADDER_WEIGHT[dimension]))
-        dual = np.linalg.solve(design @ design.T + ALPHA * np.diag(1 / share), target)
-        found = design.T @ dual
-        bias[row] = middle - mean @ found
-        for name, start, stop, factors in columns:
-            maps[name][row, start:stop] = found[: stop - start] * factors
-            found = found[stop - start :]
-    return LinearMap(weights=maps, bias=bias)
+def clip_means(
+    rows: Sequence[TrainingRow],
+    backbone: AIGVEvalBackbone,
+    encoders: Sequence[Encoder],
+    cache: FeatureCache,
+) -> Tensor:
+    """What `calibration.clip_vectors` gives for the rows, (n, d)."""
+    tokens = mean_tokens(rows, backbone, encoders, cache)
+    return clip_vectors([torch.from_numpy(tokens[n]).float()[:, None] for n in backbone.projectors])
 
 
 def subset(tokens: Mapping[str, Array], keep: Array | NDArray[np.bool_]) -> dict[str, Array]:

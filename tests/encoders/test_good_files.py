@@ -19,7 +19,8 @@ class TestEditLists:
     """Files cut without encoding them anew: frames before the cut are stored, but not shown."""
 
     @pytest.fixture(scope="class", params=["libx264", "libx265"])
-    def source(self, request, tmp_path_factory):
+    @classmethod
+    def source(cls, request, tmp_path_factory):
         options = {"libx264": {"bf": "3"}, "libx265": X265}[request.param]
         path = tmp_path_factory.mktemp("source") / "a.mp4"
         return media.write_video(path, codec=request.param, num_frames=48, gop=24, options=options)

@@ -61,6 +61,7 @@ class ScoreCell:
     Args:
         value: the prediction; None where there is none.
         std: its spread, or None.
+        interval: its 80 % interval, or None; drawn in place of the spread.
         human: what people gave, or None.
         low, high: ends of the scale.
         sort: what the column is sorted by.
@@ -68,10 +69,18 @@ class ScoreCell:
 
     value: float | None
     std: float | None = None
+    interval: tuple[float, float] | None = None
     human: float | None = None
     low: float = MIN_SCORE
     high: float = MAX_SCORE
     sort: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Those of the bar: of the interval, or of the spread."""
+        if self.interval or self.value is None or self.std is None:
+            return self.interval
+        return self.value - self.std, self.value + self.std
 
     def percent(self, score: float) -> float:
         """Where a score lies between the ends of the scale, 0 to 100."""

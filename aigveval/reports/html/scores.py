@@ -68,7 +68,12 @@ def write_report(
 
 def _clip(row: Assessment) -> ClipRow:
     cells = {
-        name: ScoreCell(value=score.score, std=score.std, sort=score.score)
+        name: ScoreCell(
+            value=score.score,
+            std=score.std,
+            interval=None if score.low is None else (score.low, score.high),
+            sort=score.score,
+        )
         for name in SCORE_FIELDS
         if (score := getattr(row, name))
     }
@@ -77,7 +82,7 @@ def _clip(row: Assessment) -> ClipRow:
         path=Path(row.video),
         prompt=row.prompt,
         cells=cells,
-        warnings=row.warnings,
+        warnings=row.notes,
         explanation=row.explanation or {},
         advice=row.advice or (),
         evidence=row.evidence or (),

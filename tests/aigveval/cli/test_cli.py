@@ -99,6 +99,8 @@ class TestScore:
             "failed: v/b.mp4: not a video",
             "failed: v/gone.mp4: no such file",
         ]
+        footer = f"{len(ALL) + 1} of {len(ALL) + 1} videos are in results.jsonl, 2 of them without"
+        assert f"{footer} scores" in result.stdout
 
     def test_no_model_is_loaded_where_nothing_can_be_scored(self, engine, monkeypatch):
         monkeypatch.setattr(assess, "load", None)
@@ -127,7 +129,12 @@ class TestScore:
 
     def test_help_tells_of_prompts(self):
         text = " ".join(run("--help").stdout.replace("│", " ").split())
-        for told in ("FILE|names", "VBench_full_info.json", "video_path, file_path", "prompt_en"):
+        for told in (
+            "FILE|names|folders",
+            "VBench_full_info.json",
+            "video_path, file_path",
+            "prompt_en",
+        ):
             assert told in text
 
     def test_quiet(self, engine):

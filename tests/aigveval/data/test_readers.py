@@ -114,7 +114,8 @@ class TestParquet:
 
 class TestDatasets:
     @pytest.fixture(scope="class")
-    def datasets(self):
+    @classmethod
+    def datasets(cls):
         return pytest.importorskip("datasets")
 
     ROWS = {"video": ["a.mp4", "b.mp4"], "prompt": ["a dog", None], "overall": [3.0, 4.5]}

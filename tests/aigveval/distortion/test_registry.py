@@ -164,7 +164,7 @@ def test_every_function_of_damage_is_in_the_table(module, dimension):
         and list(inspect.signature(item).parameters) == ["frames", "strength", "rng", "fps"]
     }
     listed = {name for name, spec in DISTORTIONS.items() if spec.dimension == dimension}
-    assert written == listed and len(written) == 8
+    assert written == listed and len(written) >= 8
 
 
 def test_every_kind_of_damage_is_a_known_defect():

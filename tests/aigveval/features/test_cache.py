@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aigveval.errors import AssessmentError
 from aigveval.features.cache import FeatureCache, extract
 from encoders import video as video_module
 from encoders.base import Encoder, EncoderSpec
@@ -133,7 +134,7 @@ def test_the_key_is_content_and_fingerprint(tmp_path, videos):
         (lambda data: data[: len(data) // 2], "unreadable ("),
         (lambda data: data[:-4] + b"\x00\x00\x00\x01", "checksum differs"),
         (
-            lambda data: data.replace(b'"format":"1"', b'"format":"0"'),
+            lambda data: data.replace(b'"format":"2"', b'"format":"9"'),
             "belongs to another file, encoder or format",
         ),
     ],
@@ -152,6 +153,18 @@ def test_a_damaged_entry_is_computed_again(tmp_path, videos, damage, note):
     assert report.notes[0].startswith(f"{path}: {note}")
     assert report.notes[0].endswith("; computed again")
     assert torch.equal(cache.get(digest, encoder), right)
+
+
+def test_an_entry_of_an_earlier_format_is_computed_again_without_a_note(tmp_path, videos):
+    cache, encoder = FeatureCache(tmp_path / "cache"), MeanColour()
+    digest = extract(videos[:1], [encoder], cache, progress=False).digests[str(videos[0])]
+    path = cache.entry(digest, encoder)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"format":"2"', b'"format":"1"'))
+    assert cache.get(digest, encoder) is None
+    report = extract(videos[:1], [encoder], cache, progress=False)
+    assert report.computed == 1 and not report.notes
+    assert torch.equal(cache.get(digest, encoder), _live(videos[0], encoder))
 
 
 def test_bad_files_become_error_rows(tmp_path, videos):
@@ -197,6 +210,20 @@ def test_a_failing_clip_does_not_take_its_batch_along(tmp_path, videos, nan):
     assert reason in report.errors[str(videos[3])]
     assert set(report.digests) == {str(path) for path in videos[:3]} and report.computed == 3
     assert cache.get(sha256(videos[3]), encoder) is None
+
+
+def test_a_fault_of_ours_ends_the_run_once(tmp_path, videos):
+    class Broken(MeanColour):
+        def encode(self, view):
+            raise TypeError("no such argument")
+
+    bad = tmp_path / "empty.mp4"
+    bad.touch()
+    with pytest.raises(AssessmentError) as error:
+        extract([bad, *videos], [Broken()], FeatureCache(tmp_path / "cache"), progress=False)
+    said = str(error.value)
+    assert said.startswith("none of 4 videos could be encoded; something other than the video is")
+    assert "TypeError: no such argument" in said and "\n" not in said
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, videos, monkeypatch):

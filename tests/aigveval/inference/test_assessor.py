@@ -191,11 +191,13 @@ class TestTinyModel:
     """A real model and processor, real files, random weights."""
 
     @pytest.fixture(scope="class")
-    def tiny(self) -> Assessor:
+    @classmethod
+    def tiny(cls) -> Assessor:
         return tiny_assessor()
 
     @pytest.fixture(scope="class")
-    def items(self, tmp_path_factory) -> list[tuple[Path, str | None]]:
+    @classmethod
+    def items(cls, tmp_path_factory) -> list[tuple[Path, str | None]]:
         folder = tmp_path_factory.mktemp("videos")
         prompts = ["a dog", None, "一只狗", "a cat runs " * 50, "x", "y", None, "z"]
         items = []

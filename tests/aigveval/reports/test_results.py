@@ -3,11 +3,12 @@
 import csv
 import json
 import os
+from dataclasses import replace
 
 import pandas
 import pytest
 
-from aigveval.assessment import Assessment, Contributions
+from aigveval.assessment import SCORE_FIELDS, Assessment, Contributions, Score
 from aigveval.reports.results import ResultsFile, read_results, take_earlier
 from prompts import Defect
 from prompts.facts import Fact
@@ -215,3 +216,62 @@ def test_tables_of_parquet(tmp_path):
     assert table["contributions"][0]["technical"] == 0.4
     assert table["defects"][0][1]["end_seconds"] == 1.4
     assert table["explanation"][3] == {"technical": None, "motion": "shaky.", "semantic": None}
+
+
+def calibrated(video="c.mp4", **fields) -> Assessment:
+    scores = {name: Score(3.25, 0.5, low=2.5, high=4.125) for name in SCORE_FIELDS}
+    return replace(scored(video, familiarity=37.5, **fields), **scores)
+
+
+class TestIntervals:
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_round_trip_beside_rows_without(self, suffix, tmp_path):
+        rows = [scored("plain.mp4"), calibrated(), failed()]
+        with ResultsFile(tmp_path / f"r{suffix}") as file:
+            for row in rows:
+                file.write(row)
+        assert read_results(tmp_path / f"r{suffix}") == rows
+
+    def test_a_row(self):
+        row = calibrated().to_dict()
+        assert row["familiarity"] == 37.5
+        assert row["technical"] == {"score": 3.25, "std": 0.5, "low": 2.5, "high": 4.125}
+
+    def test_columns(self, tmp_path):
+        with ResultsFile(tmp_path / "r.csv") as file:
+            file.write(calibrated())
+        table = pandas.read_csv(tmp_path / "r.csv")
+        assert (table.familiarity[0], table.motion_low[0], table.motion_high[0]) == (
+            37.5,
+            2.5,
+            4.125,
+        )
+
+    def test_a_run_replaces_rows_that_have_them(self, tmp_path):
+        """They come with the model, whatever the run asked for."""
+        path = tmp_path / "r.jsonl"
+        with ResultsFile(path) as file:
+            file.write(calibrated())
+        found = take_earlier(path, [calibrated().key()], resume=False)
+        assert found.note == f"{path}: earlier results replaced"
+
+    @pytest.mark.parametrize(
+        ("ends", "message"),
+        [
+            ({"low": 3.5, "high": 4.0}, "low must be finite and in 1..3.25, got 3.5"),
+            ({"low": 2.0, "high": 3.0}, "high must be finite and in 3.25..5, got 3.0"),
+            ({"low": 2.0}, "low and high must be both given or both None"),
+        ],
+    )
+    def test_ends_that_contradict_the_score(self, ends, message):
+        with pytest.raises(ValueError) as caught:
+            Score(3.25, 0.5, **ends)
+        assert str(caught.value) == message
+
+    def test_people_are_told_of_an_unfamiliar_clip(self):
+        odd = replace(calibrated(), familiarity=1.5, warnings=("interlaced: deinterlaced",))
+        assert calibrated().notes == ()
+        assert odd.notes == (
+            "interlaced: deinterlaced",
+            "unlike the clips that the model learnt from (familiarity 2)",
+        )

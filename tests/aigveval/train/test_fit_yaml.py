@@ -1,5 +1,7 @@
 """The YAML file of a training, changes on the command line, and the examples' files."""
 
+import dataclasses
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 
 from aigveval.cli.app import app
 from aigveval.errors import ManifestError
-from aigveval.train.config import FitError
+from aigveval.train.config import FitConfig, FitError
 from aigveval.train.rows import read_training_manifest
 from aigveval.train.stages import read_fit_config, write_fit_config
 from encoders.registry import dimension_of, resolve_name
@@ -250,3 +252,21 @@ def test_options_may_have_their_old_names(tmp_path, caplog):
     caplog.clear()
     assert replace(config, learn="reading").learn == "distill"  # from Python
     assert caplog.messages == ["learn: reading is now called learn: distill"]
+
+
+def test_paths_from_python_are_kept_as_text(tmp_path):
+    folder = tmp_path / "base"
+    config = FitConfig(
+        train=[tmp_path / "a.jsonl"],
+        base=folder,
+        output_dir=tmp_path / "run",
+        cache_dir=tmp_path / "cache",
+        trainer={"logging_dir": tmp_path},
+    )
+    assert config.base == str(folder) and config.train == [str(tmp_path / "a.jsonl")]
+    path = tmp_path / "fit.yaml"
+    path.write_text(write_fit_config(config))
+    assert read_fit_config(path) == config
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["trainer"] == {
+        "logging_dir": str(tmp_path)
+    }

@@ -1,0 +1,115 @@
+"""`aigveval compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ..assessment import Assessment
+from ..model.precision import DtypeName
+from .best import CHANCES, assess
+from .console import one_line_errors, percent, print_errors, silence_libraries
+from .options import SCALE
+
+if TYPE_CHECKING:
+    from ..inference.choice import Comparison
+
+COMPARE_HELP = f"""\
+Says which of two videos of one prompt is better, how surely, and on which dimension.
+
+A and B are video files, or folders or patterns of numbered pictures.
+
+{CHANCES}
+{SCALE}
+Examples:
+
+- `aigveval compare a.mp4 b.mp4 --prompt "a dog runs on the beach"`
+- `aigveval compare a.mp4 b.mp4 --json`
+
+The exit code is 0 when both videos were scored, 1 when one could not be, 2 when the command could
+not be carried out.
+"""
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A video.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    prompt: Annotated[
+        Optional[str], typer.Option(help="Text that both videos were generated from.")
+    ] = None,
+    fps: Annotated[
+        Optional[float],
+        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
+    ] = "lite",
+    device: Annotated[
+        Optional[str],
+        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
+    ] = None,
+    dtype: Annotated[
+        DtypeName, typer.Option(help="Number type of the LLM, as for `aigveval score`.")
+    ] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the name of the better one alone.")
+    ] = False,
+) -> None:
+    with one_line_errors():
+        silence_libraries()
+        from ..data.manifest import check_exists, make_clip
+
+        clips = [check_exists(make_clip(path, prompt)) for path in (first, second)]
+        rows = assess(clips, model, fps=fps, quiet=quiet or as_json, device=device, dtype=dtype)
+        if any(row.error is not None for row in rows):
+            print_errors(rows)
+            raise typer.Exit(1)
+        from ..inference.choice import compare as compare_rows
+
+        found = compare_rows(*rows)
+        better, chance = _better(rows, found, "overall")
+        if as_json:
+            plain = {"better": better, "chance": round(chance, 4), **asdict(found)}
+            plain["clips"] = [row.to_dict() for row in rows]
+            typer.echo(json.dumps(plain, ensure_ascii=False, indent=2))
+        elif quiet:
+            typer.echo(better)
+        else:
+            _print(rows, found)
+
+
+def _better(rows: Sequence[Assessment], found: Comparison, name: str) -> tuple[str, float]:
+    """The video that is better by a score, and the chance that it is, at least a half."""
+    chance = found.chances[name]
+    return (rows[0].video, chance) if chance >= 0.5 else (rows[1].video, 1 - chance)
+
+
+def _print(rows: Sequence[Assessment], found: Comparison) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_edge=False, caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent")
+    for column in ("score", "A", "B", "A - B", "chance that A is better"):
+        table.add_column(column, justify="left" if column == "score" else "right", no_wrap=True)
+    for name, difference in found.differences.items():
+        scores = [f"{getattr(row, name).score:.2f}" for row in rows]
+        table.add_row(name, *scores, f"{difference:+.2f}", percent(found.chances[name]))
+    Console().print(table)
+    video, chance = _better(rows, found, "overall")
+    said = (
+        f"{video} is better, with a chance of {percent(chance)} by the {found.basis} of the scores"
+    )
+    if found.dimension is not None:
+        other, surest = _better(rows, found, found.dimension)
+        said += (
+            f"; it is surest on {found.dimension}, where {other} is better with {percent(surest)}"
+        )
+    typer.echo(said)

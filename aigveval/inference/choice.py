@@ -1,0 +1,102 @@
+"""Which of several clips is the better one, and how sure that is.
+
+A score is taken as a normal distribution around it, independent of those of other clips. Its
+standard deviation is (high - low) / 2.563 where the score has an 80 % interval, and else its
+spread, the model's belief over the five words. Both are wide: clips of one prompt fail in similar
+ways, so what is said here of their order is cautious.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from prompts import DIMENSIONS
+
+from ..assessment import SCORE_FIELDS, Assessment, Score
+
+Basis = Literal["80 % intervals", "spread"]
+_WIDTH_80 = 2.563  # of the 80 % interval of a normal distribution, in standard deviations
+_LEAST = 1e-3  # points; no score is surer than that
+_STEPS = 1000  # quantiles of a clip's score that are looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two clips beside each other, by the scores that both have.
+
+    Attributes:
+        differences: Score -> that of the first less that of the second, in points.
+        chances: Score -> the chance that the first is better on it, 0 to 1.
+        dimension: The one of technical, motion and semantic on which it is surest which is
+            better; None where they share none.
+        basis: What the chances were computed from.
+    """
+
+    differences: dict[str, float]
+    chances: dict[str, float]
+    dimension: str | None
+    basis: Basis
+
+
+def chances_of_best(scores: Sequence[Score]) -> list[float]:
+    """The chance of each score to belong to the best clip; they add up to 1.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    if not scores:
+        raise ValueError("no scores to choose from")
+    means = np.array([score.score for score in scores])
+    stds = np.array([deviation(score) for score in scores])
+    quantiles = ndtri((np.arange(_STEPS) + 0.5) / _STEPS)
+    chances = []
+    for number, (mean, std) in enumerate(zip(means, stds)):
+        # what the clip may truly be worth, and the chance that all others are below it
+        below = ndtr((mean + std * quantiles[:, None] - means) / stds)
+        chances.append(np.delete(below, number, axis=1).prod(1).mean())
+    return (np.array(chances) / np.sum(chances)).tolist()
+
+
+def compare(first: Assessment, second: Assessment) -> Comparison:
+    """Compares two assessments without an error, of clips of one prompt."""
+    pairs = {
+        name: (one, other)
+        for name in SCORE_FIELDS
+        if (one := getattr(first, name)) and (other := getattr(second, name))
+    }
+    chances = {name: _chance_of_better(*pair) for name, pair in pairs.items()}
+    shared = [name for name in DIMENSIONS if name in chances]
+    return Comparison(
+        differences={name: one.score - other.score for name, (one, other) in pairs.items()},
+        chances=chances,
+        dimension=max(shared, key=lambda name: abs(chances[name] - 0.5), default=None),
+        basis=basis_of([score for pair in pairs.values() for score in pair]),
+    )
+
+
+def deviation(score: Score) -> float:
+    """Standard deviation of a score in points, see the module."""
+    interval = _interval(score)
+    found = score.std if interval is None else (interval[1] - interval[0]) / _WIDTH_80
+    return max(found, _LEAST)
+
+
+def basis_of(scores: Sequence[Score]) -> Basis:
+    """What the deviations of these scores come from."""
+    return "80 % intervals" if all(map(_interval, scores)) else "spread"
+
+
+def _interval(score: Score) -> tuple[float, float] | None:
+    low, high = getattr(score, "low", None), getattr(score, "high", None)
+    return None if low is None or high is None else (low, high)
+
+
+def _chance_of_better(one: Score, other: Score) -> float:
+    spread = math.hypot(deviation(one), deviation(other))
+    return float(ndtr((one.score - other.score) / spread))

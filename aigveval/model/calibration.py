@@ -1,0 +1,118 @@
+"""How far a score can be trusted: an interval for each, and how familiar the clip's evidence is.
+
+Familiarity: the mean tokens of a clip, standardised, are taken to a few principal components of the
+rated clips'. The distance to the nearest of those, as a percentile of the distances that clips of
+new prompts had when their own prompt was left out.
+
+Intervals are split conformal ones (Vovk et al., "Algorithmic Learning in a Random World", 2005):
+their half width is the quantile of the errors on clips that the model hadn't learnt from. There are
+two: of clips whose prompts were left out, and of clips whose whole data set was left out. A clip as
+familiar as the former gets the first, one that no rated clip is like the second, and what lies
+between a mix.
+
+Axis legend: b batch, K tokens of all encoders, D the widest, d all mean tokens of a clip, r
+components, n rated clips.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+LEVEL = 0.8  # of the intervals
+NEAREST = 3
+FOLDS = 5  # of prompts left out
+# Percentiles of familiarity: from the first on a clip counts as known, under the second as unknown.
+KNOWN, UNKNOWN = 25.0, 2.0
+
+
+class Calibration(nn.Module):
+    """Familiarity and half widths, from fixed statistics of the rated clips.
+
+    Args:
+        width: d.
+        rank: r.
+        clips: n.
+        scores: Number of scores.
+    """
+
+    center: Tensor
+    components: Tensor
+    clips: Tensor
+    distances: Tensor
+    known: Tensor
+    unknown: Tensor
+
+    def __init__(self, *, width: int, rank: int, clips: int, scores: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("components", torch.zeros(rank, width))
+        self.register_buffer("clips", torch.zeros(clips, rank))
+        self.register_buffer("distances", torch.zeros(clips))
+        self.register_buffer("known", torch.full((scores,), float("nan")))
+        self.register_buffer("unknown", torch.full((scores,), float("nan")))
+
+    @torch.no_grad()
+    def fit(self, tokens: Tensor, groups: Sequence[str]) -> None:
+        """Sets everything but the half widths.
+
+        Args:
+            tokens: (n, d) of the rated clips, as of `clip_vectors`.
+            groups: n prompts, two at least.
+        """
+        names = sorted(set(groups))
+        part = torch.tensor([names.index(group) % FOLDS for group in groups])
+        distances = torch.zeros(len(tokens))
+        for number in part.unique():
+            out = part == number
+            self._set_components(tokens[~out])
+            distances[out] = self._distance(tokens[out], self._reduced(tokens[~out]))
+        self.distances.copy_(distances.sort().values)
+        self._set_components(tokens)
+        self.clips.copy_(self._reduced(tokens))
+
+    def _set_components(self, tokens: Tensor) -> None:
+        self.center.copy_(tokens.mean(0))
+        _, spread, axes = torch.linalg.svd(tokens - self.center, full_matrices=False)
+        rank = len(self.components)
+        scale = spread[:rank] / max(1, len(tokens) - 1) ** 0.5
+        self.components.copy_(axes[:rank] / scale.clamp_min(1e-6)[:, None])
+
+    @torch.no_grad()
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips' vectors (b, d) to familiarity (b,) in 0-100, and half widths (b, scores)."""
+        distance = self._distance(tokens.float(), self.clips)
+        farther = (self.distances[None] > distance[:, None]).float().mean(1)
+        familiarity = 100 * farther
+        share = ((familiarity - UNKNOWN) / (KNOWN - UNKNOWN)).clamp(0, 1)[:, None]
+        return familiarity, torch.lerp(self.unknown, self.known, share)
+
+    def _reduced(self, tokens: Tensor) -> Tensor:
+        return (tokens - self.center) @ self.components.T
+
+    def _distance(self, tokens: Tensor, clips: Tensor) -> Tensor:
+        """Of (b, d) from the nearest of reduced clips (n, r), (b,)."""
+        # Not by matrix products, whose rounding depends on how many there are.
+        apart = torch.cdist(
+            self._reduced(tokens), clips, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return apart.sort(dim=1).values[:, :NEAREST].mean(1)
+
+
+def clip_vectors(standardised: Sequence[Tensor]) -> Tensor:
+    """Each encoder's standardised tokens (b, k, d_i) to clips' vectors (b, d).
+
+    Means over the tokens; each encoder counts the same, however wide it is.
+    """
+    means = [tokens.float().mean(1) for tokens in standardised]
+    return torch.cat([mean / mean.shape[1] ** 0.5 for mean in means], dim=1)
+
+
+def half_width(errors: Tensor, level: float = LEVEL) -> Tensor:
+    """The conformal quantile of absolute errors (n, scores), NaN left out: (scores,)."""
+    found = []
+    for column in errors.T:
+        kept = column[~column.isnan()].sort().values
+        place = min(len(kept), int(-(-(len(kept) + 1) * level // 1)))  # rounded up
+        found.append(kept[place - 1] if len(kept) else torch.tensor(float("nan")))
+    return torch.stack(found)

@@ -1,0 +1,172 @@
+"""Intervals and familiarity: against numbers worked out by hand, and coverage on drawn errors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from aigveval.model.base import name_scores
+from aigveval.model.calibration import Calibration, clip_vectors, half_width
+from aigveval.model.modeling import AIGVEvalModel
+from prompts.rubric import SCORES
+
+from ..tiny_llm import make_batch, make_llm, make_model
+
+
+def fitted(tokens, groups, *, rank=4):
+    calibration = Calibration(width=tokens.shape[1], rank=rank, clips=len(tokens), scores=4)
+    calibration.fit(tokens, groups)
+    calibration.known.copy_(torch.tensor([0.5, 0.6, 0.7, 0.4]))
+    calibration.unknown.copy_(torch.tensor([1.5, 1.6, 1.7, 1.4]))
+    return calibration
+
+
+def drawn(count, *, seed):
+    """Clips' vectors of width 12, whose few main directions hold most of the variance."""
+    vectors = torch.randn(count, 12, generator=torch.Generator().manual_seed(seed))
+    return vectors * 0.6 ** torch.arange(12)
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return drawn(90, seed=0)
+
+
+class TestFamiliarity:
+    def test_clips_alike_are_familiar_and_others_are_not(self, tokens):
+        calibration = fitted(tokens, [str(n // 3) for n in range(90)])
+        familiar, _ = calibration(tokens.mean(0, keepdim=True))
+        strange, widths = calibration(tokens[:1] + 50)
+        assert familiar > 80 and strange == 0
+        torch.testing.assert_close(widths, calibration.unknown[None])
+
+    def test_a_new_prompts_clips_are_spread_over_all_percentiles(self, tokens):
+        """Their familiarity is a percentile: its mean is 50, as far as chance allows."""
+        fresh = drawn(400, seed=1)
+        found, _ = fitted(tokens, [str(n) for n in range(90)])(fresh)
+        assert 40 < found.mean() < 60 and (found < 25).float().mean() > 0.1
+
+    def test_a_clip_is_not_compared_with_those_of_its_prompt(self):
+        """Twins, of one prompt each: leaving only the clip itself out would give distances of 0."""
+        half = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
+        twins = torch.cat([half, half])
+        calibration = fitted(twins, [str(n % 20) for n in range(40)], rank=3)
+        assert calibration.distances.min() > 0
+
+    def test_intervals_widen_as_familiarity_falls(self, tokens):
+        calibration = fitted(tokens, [str(n) for n in range(90)])
+        direction = calibration.components[0] / calibration.components[0].norm()
+        steps = torch.linspace(5, 60, 30)[:, None] * direction
+        familiarity, widths = calibration(tokens.mean(0) + steps)
+        assert (familiarity.diff() <= 0).all() and (widths.diff(dim=0) >= -1e-6).all()
+        torch.testing.assert_close(calibration(tokens.mean(0)[None])[1][0], calibration.known)
+        torch.testing.assert_close(widths[-1], calibration.unknown)
+
+    def test_the_batch_changes_no_digit(self, tokens):
+        calibration = fitted(tokens, [str(n) for n in range(90)])
+        together = calibration(tokens)
+        for number in (0, 41, 89):
+            alone = calibration(tokens[number : number + 1])
+            assert torch.equal(alone[0][0], together[0][number])
+            assert torch.equal(alone[1][0], together[1][number])
+
+
+def test_each_encoder_counts_the_same_however_wide():
+    narrow, wide = torch.ones(1, 3, 2), torch.ones(1, 5, 200)
+    vector = clip_vectors([narrow, wide])
+    assert vector.shape == (1, 202)
+    torch.testing.assert_close(vector[0, :2].norm(), vector[0, 2:].norm())
+
+
+class TestHalfWidth:
+    def test_the_conformal_quantile(self):
+        """Of nine errors, the eighth covers 80 %: (9 + 1) x 0.8."""
+        errors = torch.arange(1.0, 10.0)[:, None]
+        assert half_width(errors) == 8
+
+    def test_of_too_few_the_largest(self):
+        assert half_width(torch.tensor([[1.0], [3.0], [2.0]])) == 3
+
+    def test_unknown_ones_are_left_out(self):
+        errors = torch.tensor([[1.0, math.nan], [2.0, math.nan], [math.nan, math.nan]])
+        found = half_width(errors)
+        assert found[0] == 2 and found[1].isnan()
+
+    def test_coverage_on_new_errors(self):
+        rng = np.random.default_rng(0)
+        covered = []
+        for _ in range(300):
+            errors = torch.from_numpy(np.abs(rng.normal(size=(40, 1))))
+            covered.append(
+                float(np.mean(np.abs(rng.normal(size=200)) <= float(half_width(errors))))
+            )
+        assert 0.79 <= np.mean(covered) <= 0.83
+
+
+class TestInAModel:
+    def calibrated(self):
+        model, processor = make_model(likeness=True)
+        likeness = model.model.likeness
+        likeness.weight.normal_(generator=torch.Generator().manual_seed(3))
+        likeness.threshold.fill_(0.1)
+        likeness.reach.fill_(0.5)
+        likeness.gain.copy_(torch.tensor([2.0, 1.0, 0.0, 2.0]))
+        calibration = model.model.add_calibration(rank=3, clips=20)
+        clips = torch.randn(20, 23, generator=torch.Generator().manual_seed(4))
+        calibration.fit(clips, [str(n // 2) for n in range(20)])
+        calibration.known.fill_(0.25)
+        calibration.unknown.fill_(1.0)
+        return model, processor
+
+    def test_saved_and_loaded_gives_the_same(self, tmp_path):
+        model, processor = self.calibrated()
+        batch = make_batch(processor, model.config, ["a dog", "a cat"])
+        model.save_pretrained(tmp_path)
+        again = AIGVEvalModel.from_pretrained(tmp_path, llm=make_llm())
+        one, other = model.score(**batch), again.score(**batch)
+        for name in ("scores", "familiarity", "half_widths"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+        assert one.familiarity.shape == (2,) and one.half_widths.shape == (2, 4)
+
+    def test_rows_have_intervals_on_the_scale(self):
+        model, processor = self.calibrated()
+        batch = make_batch(processor, model.config, ["a dog", None])
+        rows = name_scores(model.score(**batch), batch["slot_mask"])
+        for row in rows:
+            assert 0 <= row["familiarity"] <= 100
+            for name in SCORES:
+                if (score := row[name]) is not None:
+                    assert 1 <= score.low <= score.score <= score.high <= 5
+                    assert score.high - score.low <= 2.0 + 1e-4
+        assert rows[1]["semantic"] is None
+
+    def test_a_model_without_has_none(self):
+        model, processor = make_model()
+        batch = make_batch(processor, model.config, ["a dog"])
+        output = model.score(**batch)
+        assert output.familiarity is None and output.half_widths is None
+        assert "familiarity" not in name_scores(output, batch["slot_mask"])[0]
+
+    def test_likeness_lifts_what_lies_beyond_its_threshold_and_no_more_than_its_reach(self):
+        model, processor = self.calibrated()
+        batch = make_batch(processor, model.config, ["a dog"] * 40)
+        backbone = model.model
+        with_lift = backbone.score_hints(batch["features"])
+        likeness, backbone.likeness = backbone.likeness, None
+        lift = with_lift - backbone.score_hints(batch["features"])
+        means = torch.cat([t.mean(1) for t in backbone.standardised(batch["features"])], dim=1)
+        expected = (means @ likeness.weight - 0.1).clamp(0, 0.5)[:, None] * likeness.gain
+        torch.testing.assert_close(lift, expected, atol=1e-5, rtol=0)
+        assert 0 < (expected[:, 0] > 0).sum() < 40 and (expected[:, 0] == 1.0).any()
+
+    def test_a_base_that_is_trained_on_loses_its_intervals(self):
+        model, _ = self.calibrated()
+        model.model.remove_calibration()
+        assert model.config.calibration is None
+        assert not any("calibration" in key for key in model.trained_keys())
+        assert any("likeness" in key for key in model.trained_keys())
+
+    def test_sizes_are_checked(self):
+        with pytest.raises(ValueError, match=r"^calibration must have 'rank' and 'clips', got "):
+            make_model(calibration={"rank": 3})
