@@ -86,7 +86,7 @@ def test_a_thing_that_stays(steady):
         0.25,
         SECONDS,
     )
-    assert seen.box == pytest.approx((0.38, 0.26, 0.62, 0.7), abs=0.06)
+    assert seen.box == pytest.approx((0.42, 0.34, 0.58, 0.62), abs=0.03)
     assert [fact.name for fact in named(facts, "asked_not_judged")] == ["robot"]
     assert names(steady, "a stop sign and a robot") == names(steady) == []
 
