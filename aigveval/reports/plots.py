@@ -87,7 +87,7 @@ def plot_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         parts = figure.subplots(
             len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
         )
-        top = parts[bool(above), 0]
+        top = parts[int(bool(above)), 0]
         _draw_scores(top, timeline)
         parts[0, 0].set_title(Path(timeline.clip.video).name, fontsize=11)
         if frames is not None:
