@@ -1,5 +1,6 @@
 """What all tests share. Set before torch and transformers are imported, so that it holds."""
 
+import gc
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,11 @@ LONG = ("test_notebooks.py", "test_fit_processes.py")
 def pytest_collection_modifyitems(items):
     if BESIDE_OTHERS:
         items.sort(key=lambda item: item.path.name not in LONG)  # keeps the order otherwise
+
+
+def pytest_collection_finish():
+    """What is imported stays: else each training would search all of it for garbage."""
+    gc.freeze()
 
 
 _DEPRECATIONS = Deprecations()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -42,8 +42,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..data.manifest import Clip
-    from ..inference.assessor import Assessor
     from ..reports.results import ResultsFile
 
 SCORE_HELP = f"""\
@@ -122,6 +120,14 @@ def score(
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
     device: Device = None,
     dtype: Dtype = "auto",
+    devices: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="all|LIST",
+            help="In place of `--device`: every GPU, or those of a list such as `cuda:0,cuda:1`; "
+            "each has a process that scores its share.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
@@ -150,6 +156,7 @@ def score(
             batch_size=batch_size,
             workers=workers,
             device=device,
+            devices=devices,
             dtype=dtype,
             resume=resume,
             quiet=quiet,
@@ -196,6 +203,7 @@ def score_into(
     dtype: DtypeName,
     resume: bool,
     quiet: bool,
+    devices: str | None = None,
     fps: float | None = None,
     explain: bool = False,
     contributions: bool = False,
@@ -210,6 +218,14 @@ def score_into(
     found = collect(inputs, prompt=prompt, prompts=prompts)
     from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
 
+    several: list[str] = []
+    if devices is not None:
+        if device is not None:
+            raise InputError("--device and --devices exclude each other")
+        from ..inference.devices import devices_of, score_on_devices
+
+        several = devices_of(devices)
+        device = several[0]
     name = row_name(model, device=device, dtype=dtype)
     keys = [(clip.video, clip.prompt, name, __version__) for clip in found.clips]
     extras = ["explanation", "evidence"] * explain + ["contributions"] * (explain or contributions)
@@ -226,21 +242,25 @@ def score_into(
         "explain": explain,
         "contributions": contributions,
     }
+    new_rows: Generator[tuple[int, Assessment], None, None]
     if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
         from ..inference.engine import NoEngine
 
-        assessor = Assessor(NoEngine(), name=name, **options)
+        new_rows = _numbered(Assessor(NoEngine(), name=name, **options).score_many(todo))
+    elif len(several) > 1:
+        new_rows = score_on_devices(todo, several, model=model, dtype=dtype, fps=fps, **options)
     else:
         assessor = load(model, device=device, dtype=dtype, **options)
+        new_rows = _numbered(assessor.score_many(todo, fps=fps))
 
     def open_results() -> ResultsFile:
         keep = [*earlier.others, *earlier.done.values()]
         return stack.enter_context(ResultsFile(out, keep=keep))
 
     with contextlib.ExitStack() as stack:
-        new, results, interrupted = _score_all(assessor, todo, open_results, fps=fps, quiet=quiet)
-        scored = iter(new)
-        maybe = [earlier.done.get(key) or next(scored, None) for key in keys]
+        new, results, interrupted = _score_all(new_rows, len(todo), open_results, quiet=quiet)
+        numbers = iter(range(len(todo)))
+        maybe = [earlier.done.get(key) or new.get(next(numbers)) for key in keys]
         rows = [row for row in maybe if row is not None]
         if results is not None or not interrupted:
             (results or open_results()).close(rows=earlier.others + rows)
@@ -257,26 +277,31 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
         raise typer.Exit(INTERRUPTED)
 
 
+def _numbered(
+    rows: Generator[Assessment, None, None],
+) -> Generator[tuple[int, Assessment], None, None]:
+    with contextlib.closing(rows):
+        yield from enumerate(rows)
+
+
 def _score_all(
-    assessor: Assessor,
-    clips: list[Clip],
+    scored: Generator[tuple[int, Assessment], None, None],
+    count: int,
     open_results: Callable[[], ResultsFile],
     *,
-    fps: float | None,
     quiet: bool,
-) -> tuple[list[Assessment], ResultsFile | None, bool]:
-    """Scores the clips into a file that is opened for the first row, so that a run without any
-    leaves earlier results alone; and says whether the user stopped it."""
-    rows: list[Assessment] = []
+) -> tuple[dict[int, Assessment], ResultsFile | None, bool]:
+    """Writes rows as they come into a file that is opened for the first one, so that a run without
+    any leaves earlier results alone; gives them by number, and whether the user stopped it."""
+    rows: dict[int, Assessment] = {}
     results: ResultsFile | None = None
-    scored = assessor.score_many(clips, fps=fps)
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
-        task = progress.add_task("scoring", total=len(clips))
+        task = progress.add_task("scoring", total=count)
         try:
-            for row in scored:
+            for number, row in scored:
                 results = results or open_results()
                 results.write(row)
-                rows.append(row)
+                rows[number] = row
                 progress.advance(task)
         except KeyboardInterrupt:
             return rows, results, True

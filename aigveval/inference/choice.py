@@ -93,8 +93,7 @@ def basis_of(scores: Sequence[Score]) -> Basis:
 
 
 def _interval(score: Score) -> tuple[float, float] | None:
-    low, high = getattr(score, "low", None), getattr(score, "high", None)
-    return None if low is None or high is None else (low, high)
+    return None if score.low is None or score.high is None else (score.low, score.high)
 
 
 def _chance_of_better(one: Score, other: Score) -> float:

@@ -1,13 +1,12 @@
 """The chance to be the best of several, and the better of two."""
 
 import math
-from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
 
 from aigveval.assessment import Assessment, Score
-from aigveval.inference.choice import chances_of_best, compare, deviation
+from aigveval.inference.choice import basis_of, chances_of_best, compare, deviation
 
 
 def row(**scores):
@@ -47,9 +46,10 @@ def test_equal_ones_have_equal_chances():
 
 
 def test_an_interval_counts_before_the_spread():
-    Interval = make_dataclass("Interval", ["score", "std", "low", "high"])
-    assert deviation(Interval(3.0, 0.1, 2.0, 4.563)) == pytest.approx(1.0)
-    assert deviation(Interval(3.0, 0.1, None, None)) == 0.1
+    wide = Score(3.0, 0.1, low=2.0, high=4.563)
+    assert deviation(wide) == pytest.approx(1.0) and deviation(Score(3.0, 0.1)) == 0.1
+    assert basis_of([wide, wide]) == "80 % intervals"
+    assert basis_of([wide, Score(3.0, 0.1)]) == "spread"  # not of all, and so not said
 
 
 def test_the_dimension_that_is_surest():

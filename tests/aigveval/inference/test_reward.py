@@ -135,18 +135,18 @@ def test_many_threads_at_once(reward, expected):
             torch.testing.assert_close(found, expected[order], atol=1e-4, rtol=0)
 
 
-def test_three_hundred_calls_need_no_more_memory_than_fifty(reward):
+def test_two_hundred_calls_need_no_more_memory_than_fifty(reward):
     """New pixels and new prompts in every call, as in a training."""
     process = pytest.importorskip("psutil").Process()
     generator = torch.Generator().manual_seed(0)
     used, threads = [], []
-    for number in range(300):
+    for number in range(200):
         videos = torch.randint(0, 256, (1, 4, 3, 256, 256), dtype=torch.uint8, generator=generator)
         reward(videos, [f"a dog {number}"])
-        if number in (49, 299):
+        if number in (49, 199):
             used.append(process.memory_info().rss)
             threads.append(threading.active_count())
-    assert used[1] - used[0] < 20 * 2**20  # the clips have 197 MB
+    assert used[1] - used[0] < 20 * 2**20  # these clips have 118 MB
     assert threads[1] <= threads[0] + reward.assessor.workers
 
 

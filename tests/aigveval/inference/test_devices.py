@@ -1,0 +1,84 @@
+"""Several devices, one process each."""
+
+import multiprocessing
+import os
+import re
+import signal
+
+import pytest
+import torch
+
+from aigveval.data.manifest import make_clip
+from aigveval.errors import AssessmentError, ModelError, UsageError
+from aigveval.inference.devices import _work, devices_of, score_on_devices
+from encoders.weights import WeightsError
+
+from ..engines import tiny_assessor
+from tests import media
+
+NAMES = ["0.mp4", "1.mp4", "2.mp4", "gone.mp4", "4.mp4"]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    for number, name in enumerate(NAMES):
+        if name != "gone.mp4":
+            media.write_video(tmp_path / name, num_frames=4, seed=number)
+    return [make_clip(tmp_path / name, "a dog") for name in NAMES]
+
+
+def make(*, dies=False, error=None, **options):
+    """Gives a process its assessor, or ends it."""
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if error is not None:
+        raise error
+    return tiny_assessor(**options)
+
+
+def test_rows_are_those_of_one_process(clips):
+    numbered = list(score_on_devices(clips, ["cpu", "cpu"], make=make, batch_size=2))
+    assert sorted(number for number, _ in numbered) == list(range(5))
+    found = dict(numbered)
+    for number, other in enumerate(tiny_assessor().score_many(clips)):
+        row = found[number]
+        assert (row.video, row.prompt, row.error) == (other.video, other.prompt, other.error)
+        if other.overall:
+            assert row.overall.score == pytest.approx(other.overall.score, abs=1e-4)
+    assert found[3].error == "no such file"
+
+
+def test_a_process_that_ends(clips):
+    said = "^the process of cpu ended with -9; its clips are not scored$"
+    with pytest.raises(AssessmentError, match=said):
+        list(score_on_devices(clips, ["cpu"], make=make, dies=True))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModelError("no weights"), "^no weights$"),
+        (WeightsError("none here"), "^none here$"),
+        (RuntimeError("x"), "^the process of cpu failed; something other than the video is at .*x"),
+    ],
+)
+def test_what_keeps_a_process_from_scoring_is_said(error, message):
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    options = {"device": "cpu", "error": error}
+    _work(theirs, make, options, [], None, torch.get_num_threads())
+    said = ours.recv()
+    assert isinstance(said, UsageError) and re.match(message, str(said))
+
+
+def test_which_devices(monkeypatch):
+    assert devices_of("cpu, cpu") == ["cpu", "cpu"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices_of("all") == ["cuda:0", "cuda:1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert devices_of("all") == ["cpu"]
+    with pytest.raises(ModelError, match="^no device in ',': give `all` or a list"):
+        devices_of(",")
+    with pytest.raises(ModelError, match="^no device 'toaster' here"):
+        devices_of("cpu,toaster")
+    with pytest.raises(ModelError, match="^devices must be of one kind, got cpu,meta$"):
+        devices_of("cpu,meta")
