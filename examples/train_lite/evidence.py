@@ -226,7 +226,7 @@ def print_reference(folders: list[Path]) -> None:
                 values[fact.kind].append(fact.value)
     for kind, found in values.items():
         points = np.quantile(found, np.linspace(0, 1, 21)).round(3)
-        print(f'"{kind}": ({", ".join(f"{point:g}" for point in points)}),')
+        print(f'"{kind}": "{" ".join(f"{point:g}" for point in points)}",')
 
 
 def main() -> None:
