@@ -5,7 +5,8 @@
     defects = defects_of(facts, prompt="two dogs run on a beach")
 
 A rule names a defect only where the facts leave little doubt: it misses many, and is seldom wrong.
-The thresholds were set on composites of known truth, see `examples/train_lite/evidence.py`.
+The thresholds are chosen by hand, on 228 undamaged clips and on four with the ladder's damage;
+`examples/train_lite/evidence.py` measures the rules on composites of known truth.
 """
 
 from __future__ import annotations
