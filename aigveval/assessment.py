@@ -3,8 +3,8 @@
 A row is the same everywhere: `video, prompt, overall, technical, motion, semantic, model, version,
 seconds, error, warnings`, each score as `{"score", "std"}` or null. A calibrated model, such as
 `lite`, adds `low` and `high` to each score and `familiarity` to each row. A run that explains adds
-`explanation`, `defects`, `problems` and `contributions` to the rows that it could. Files of rows:
-see `aigveval.reports.results`.
+`explanation`, `defects`, `problems`, `contributions`, `evidence` and `advice` to the rows that it
+could. Files of rows: see `aigveval.reports.results`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from prompts import DIMENSIONS, Defect
+from prompts.facts import Fact
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .errors import one_line
@@ -23,6 +24,7 @@ LARGEST_STD = (MAX_SCORE - MIN_SCORE) / 2  # half of the mass at each end of the
 UNFAMILIAR = 5.0  # percentile of familiarity under which people are told
 SCORE_FIELDS = ("overall", *DIMENSIONS)  # in the order in which rows and tables show them
 EXPLANATION_FIELDS = ("explanation", "defects", "problems")
+EVIDENCE_FIELDS = ("evidence", "advice")
 DEFECT_FIELDS = ("name", "dimension", "severity", "start_seconds", "end_seconds")
 CONTRIBUTION_FIELDS = (*DIMENSIONS, "sum", "residue", "baseline")
 
@@ -134,6 +136,9 @@ class Assessment:
         problems: what is wrong with the model's answer, each `kind: text`, see
             `prompts.answer.ProblemKind`. Parts that cannot be read are left out of the answer.
         contributions: None when they were not asked for.
+        evidence: the facts that the explanation rests on: what was seen and measured, when and
+            where; None when it was not asked for, as the next one.
+        advice: what to try about the defects that a fact stands behind, one line each.
 
     Raises:
         ValueError: when scores and error contradict each other, or a field is out of range.
@@ -154,6 +159,8 @@ class Assessment:
     defects: tuple[Defect, ...] | None = None
     problems: tuple[str, ...] | None = None
     contributions: Contributions | None = None
+    evidence: tuple[Fact, ...] | None = None
+    advice: tuple[str, ...] | None = None
     familiarity: float | None = None
 
     def __post_init__(self) -> None:
@@ -162,6 +169,10 @@ class Assessment:
             _check_range("familiarity", self.familiarity, 0.0, 100.0)
         if (self.explanation is None) != (self.problems is None):
             raise ValueError("explanation and problems must be both given or both None")
+        if (self.evidence is None) != (self.advice is None):
+            raise ValueError("evidence and advice must be both given or both None")
+        for line in self.advice or ():
+            _check_line("advice", line)
         if unknown := set(self.explanation or ()) - set(DIMENSIONS):
             raise ValueError(f"an explanation is about {DIMENSIONS}, got {sorted(unknown)}")
         for warning in self.warnings:
@@ -185,8 +196,8 @@ class Assessment:
 
     @property
     def extras(self) -> list[str]:
-        """Which of `explanation`, `contributions` and `familiarity` the row has."""
-        names = ("explanation", "contributions", "familiarity")
+        """Which of `explanation`, `contributions`, `evidence` and `familiarity` the row has."""
+        names = ("explanation", "contributions", "evidence", "familiarity")
         return [name for name in names if getattr(self, name) is not None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,6 +215,9 @@ class Assessment:
             row["problems"] = list(self.problems or ())
         if self.contributions is not None:
             row["contributions"] = self.contributions.to_dict()
+        if self.evidence is not None:
+            row["evidence"] = [fact.to_dict() for fact in self.evidence]
+            row["advice"] = list(self.advice or ())
         return row
 
     @classmethod
@@ -270,7 +284,7 @@ class Timeline:
 ROW_FIELDS = tuple(
     field.name
     for field in fields(Assessment)
-    if field.name not in (*EXPLANATION_FIELDS, "contributions", "familiarity")
+    if field.name not in (*EXPLANATION_FIELDS, "contributions", *EVIDENCE_FIELDS, "familiarity")
 )
 
 
@@ -293,6 +307,9 @@ def _extras_of(row: Mapping[str, Any]) -> dict[str, Any]:
             found["contributions"] = Contributions(
                 **{name: value for name, value in numbers.items() if name != "sum"}
             )
+        if (evidence := row.get("evidence")) is not None:
+            found["evidence"] = tuple(map(Fact.from_dict, evidence))
+            found["advice"] = tuple(map(str, row["advice"]))
     except (AttributeError, TypeError) as error:
         raise ValueError(f"an explanation or contributions of another form: {error}") from None
     return found

@@ -28,6 +28,7 @@ ENCODERS = {
     "motion_flow": "motion_flow:MotionFlow",
     "motion_slowfast": "motion_slowfast:MotionSlowFast",
     "semantic_lite": "semantic_lite:SemanticLite",
+    "semantic_objects": "semantic_objects:SemanticObjects",
     "semantic_clip": "semantic_clip:SemanticClip",
     "semantic_blip": "semantic_blip:SemanticBlip",
 }

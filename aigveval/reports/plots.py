@@ -20,6 +20,7 @@ from ..assessment import SCORE_FIELDS, Score, Timeline
 from ..data.check import BINS, Report, bin_edges
 from ..errors import InputError, as_text, one_line
 from ..files import replaced, write_text
+from .strips import Range, boxes_at, colour_of, label_of, ranges_of, read_strip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,31 +66,81 @@ def write_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
 def plot_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     """Draws the scores over time, and below them when each defect is seen; by suffix PNG, SVG, PDF.
 
+    Where the clip's assessment has evidence, its frames stand above, with boxes around what the
+    facts speak of, and more ranges below.
+
     Raises:
         OSError: when the file cannot be written.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    defects = timeline.clip.defects or ()
+    ranges = _ranges(timeline)
+    frames = _frames(timeline)
     # the same file every time
     style: dict[Any, Any] = {"svg.hashsalt": "aigveval", "text.parse_math": False}
     with matplotlib.rc_context(style):
-        below = 0.35 + 0.24 * len(defects) if defects else 0.0
-        figure = Figure(figsize=(9.0, 3.4 + below), layout="constrained")
-        heights = {"height_ratios": [3.4, below]} if defects else {}
+        above = 0.0 if frames is None else _strip_height(frames[0])
+        below = 0.35 + 0.24 * len(ranges) if ranges else 0.0
+        heights = [height for height in (above, 3.4, below) if height]
+        figure = Figure(figsize=(9.0, sum(heights)), layout="constrained")
         parts = figure.subplots(
-            1 + bool(defects), 1, sharex=True, squeeze=False, gridspec_kw=heights
+            len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
         )
-        top = parts[0, 0]
+        top = parts[int(bool(above)), 0]
         _draw_scores(top, timeline)
-        top.set_title(Path(timeline.clip.video).name, fontsize=11)
-        if defects:
-            _draw_defects(top, parts[1, 0], timeline)
+        parts[0, 0].set_title(Path(timeline.clip.video).name, fontsize=11)
+        if frames is not None:
+            _draw_frames(parts[0, 0], timeline, *frames)
+        if ranges:
+            _draw_ranges(top, parts[-1, 0], timeline, ranges)
         parts[-1, 0].set_xlabel("seconds")
         parts[-1, 0].set_xlim(0, timeline.duration_seconds)
         metadata = {"Date": None} if Path(path).suffix.lower() == ".svg" else None
         figure.savefig(path, dpi=150, metadata=metadata)
+
+
+_PLOT_WIDTH = 6.7  # inches that the axes take of a figure's 9, about
+
+
+def _frames(timeline: Timeline) -> tuple[np.ndarray, np.ndarray] | None:
+    """The frames in which things were looked for, and their times; None without evidence."""
+    if not timeline.clip.evidence:
+        return None
+    from encoders.video import VideoError
+
+    try:
+        return read_strip(Path(timeline.clip.video), 8, 144)
+    except VideoError:  # it has gone since
+        return None
+
+
+def _strip_height(frames: np.ndarray) -> float:
+    """Inches of a row of frames that fill the width of the plot."""
+    height, width = frames.shape[1:3]
+    return 0.2 + min(2.5, _PLOT_WIDTH / len(frames) * height / width)
+
+
+def _draw_frames(axes: Axes, timeline: Timeline, frames: np.ndarray, times: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    step = timeline.duration_seconds / len(frames)
+    for number, (frame, time) in enumerate(zip(frames, times)):
+        left = number * step
+        axes.imshow(frame, extent=(left, left + 0.97 * step, 0, 1), aspect="auto")
+        for fact in boxes_at(float(time), timeline.clip.evidence or ()):
+            assert fact.box is not None
+            x0, y0, x1, y1 = fact.box
+            corner = (left + 0.97 * step * x0, 1 - y1)
+            size = (0.97 * step * (x1 - x0), y1 - y0)
+            colour = colour_of(fact)
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.3))
+            note = axes.text(
+                corner[0], 1.02 - y0, _plain(label_of(fact)), fontsize=5, va="top", color="white"
+            )
+            note.set_bbox({"facecolor": colour, "linewidth": 0, "pad": 0.8, "alpha": 0.85})
+    axes.set_ylim(0, 1)
+    axes.set_axis_off()
 
 
 def _draw_scores(axes: Axes, timeline: Timeline) -> None:
@@ -118,19 +169,35 @@ def _draw_scores(axes: Axes, timeline: Timeline) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
-def _draw_defects(top: Axes, axes: Axes, timeline: Timeline) -> None:
-    defects, length = timeline.clip.defects or (), timeline.duration_seconds
-    for row, defect in enumerate(defects):
+def _ranges(timeline: Timeline) -> list[Range]:
+    """The defects and when they are seen, and with evidence what else is known of the time."""
+    known = {range_.label: range_ for range_ in ranges_of(timeline.clip)}
+    length, found = timeline.duration_seconds, []
+    for defect in timeline.clip.defects or ():
         start, end = defect.span(length)
-        width = max(end - start, 0.004 * length)  # a moment can still be seen
-        colour = _COLOURS[defect.dimension]
-        axes.broken_barh([(start, width)], (row - 0.35, 0.7), color=colour, alpha=0.75)
-        if defect.start_seconds is not None:
-            top.axvspan(start, start + width, color=colour, alpha=0.12, linewidth=0)
-    axes.set_yticks(
-        range(len(defects)), [f"{d.name.replace('_', ' ')} {d.severity}" for d in defects]
-    )
-    axes.set_ylim(len(defects) - 0.5, -0.5)
+        name = defect.name.replace("_", " ")
+        known.pop(next((label for label in known if label.split(":")[0] == name), ""), None)
+        found.append(
+            Range(
+                label=f"{name} {defect.severity}",
+                start=start / length,
+                end=max(end / length, start / length + 0.004),  # a moment can still be seen
+                colour=_COLOURS[defect.dimension],
+            )
+        )
+    return found + list(known.values())
+
+
+def _draw_ranges(top: Axes, axes: Axes, timeline: Timeline, ranges: Sequence[Range]) -> None:
+    length, defects = timeline.duration_seconds, timeline.clip.defects or ()
+    for row, one in enumerate(ranges):
+        start, width = one.start * length, (one.end - one.start) * length
+        bar = [(start, width)]
+        axes.broken_barh(bar, (row - 0.35, 0.7), color=one.colour, alpha=0.75)
+        if row < len(defects) and defects[row].start_seconds is not None:
+            top.axvspan(start, start + width, color=one.colour, alpha=0.12, linewidth=0)
+    axes.set_yticks(range(len(ranges)), [_plain(one.label) for one in ranges])
+    axes.set_ylim(len(ranges) - 0.5, -0.5)
     axes.grid(axis="x", color="#e2e8f0")
     axes.set_axisbelow(True)
 

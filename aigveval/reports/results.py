@@ -5,7 +5,8 @@ JSON Lines and Parquet nest a score as `{"score", "std"}`; CSV, which cannot nes
 familiarity, CSV also has that, `technical_low` and `technical_high`, and so on; where any has an
 explanation, `explanation_technical` and so on, `defects` as in an answer (`blur 3;
 freeze 2 0.6-1.4`, or `none`) and `problems`, one a line; where any has contributions,
-`contribution_technical` and so on.
+`contribution_technical` and so on; where any has evidence, `evidence` as a JSON list of facts and
+`advice`, one a line.
 
 Every finished row is on disk at once, so a killed run loses nothing and can be resumed; Parquet,
 which cannot be appended to, keeps its rows beside it in `NAME.parquet.partial.jsonl` until it is
@@ -24,11 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prompts import DIMENSIONS, render_defects
+from prompts.facts import FACT_FIELDS
 from prompts.parsing import read_defects
 
 from ..assessment import (
     CONTRIBUTION_FIELDS,
     DEFECT_FIELDS,
+    EVIDENCE_FIELDS,
     EXPLANATION_FIELDS,
     ROW_FIELDS,
     SCORE_FIELDS,
@@ -50,6 +53,7 @@ _PLAIN = tuple(
 _EXTRAS = {
     "explanation": (*(f"explanation_{name}" for name in DIMENSIONS), "defects", "problems"),
     "contributions": tuple(f"contribution_{name}" for name in CONTRIBUTION_FIELDS),
+    "evidence": EVIDENCE_FIELDS,
     "familiarity": (
         "familiarity",
         *(f"{name}_{end}" for name in SCORE_FIELDS for end in ("low", "high")),
@@ -368,6 +372,9 @@ def to_flat(row: Assessment) -> dict[str, Any]:
     if row.contributions is not None:
         numbers = row.contributions.to_dict()
         flat |= {f"contribution_{name}": value for name, value in numbers.items()}
+    if row.evidence is not None:
+        flat["evidence"] = json.dumps(nested["evidence"], ensure_ascii=False)
+        flat["advice"] = "\n".join(row.advice or ()) or _NONE
     return flat
 
 
@@ -398,6 +405,9 @@ def from_flat(cells: Mapping[str, str]) -> Assessment:
             name: float(value) if (value := cells[f"contribution_{name}"]) else None
             for name in CONTRIBUTION_FIELDS
         }
+    if advice := cells.get("advice"):  # never empty where there is evidence
+        nested["evidence"] = json.loads(cells["evidence"])
+        nested["advice"] = [] if advice == _NONE else advice.split("\n")
     return Assessment.from_dict(nested)
 
 
@@ -410,6 +420,11 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
     score = pyarrow.struct([("score", number), ("std", number), *ends])
     kinds = {"name": text, "dimension": text, "severity": whole}
     defect = pyarrow.struct([(name, kinds.get(name, number)) for name in DEFECT_FIELDS])
+    texts = ("kind", "dimension", "name", "other")
+    fact = pyarrow.struct(
+        [(name, text if name in texts else number) for name in FACT_FIELDS if name != "box"]
+        + [("box", pyarrow.list_(number))]
+    )
     types = {
         **{name: score for name in SCORE_FIELDS},
         "seconds": number,
@@ -419,8 +434,12 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
         "defects": pyarrow.list_(defect),
         "problems": pyarrow.list_(text),
         "contributions": pyarrow.struct([(name, number) for name in CONTRIBUTION_FIELDS]),
+        "evidence": pyarrow.list_(fact),
+        "advice": pyarrow.list_(text),
     }
     names = [*ROW_FIELDS]
     names += EXPLANATION_FIELDS if "explanation" in extras else ()
-    names += [name for name in ("contributions", "familiarity") if name in extras]
+    names += ["contributions"] if "contributions" in extras else ()
+    names += EVIDENCE_FIELDS if "evidence" in extras else ()
+    names += ["familiarity"] if "familiarity" in extras else ()
     return pyarrow.schema([(name, types.get(name, text)) for name in names])

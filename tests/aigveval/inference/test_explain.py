@@ -180,7 +180,7 @@ def test_rows_of_an_explaining_assessor(assessor, videos, writer):
     for row, before in zip(rows, plain, strict=True):
         for name in SCORE_FIELDS:
             assert getattr(row, name) == getattr(before, name)
-        assert before.extras == [] and row.extras == ["explanation", "contributions"]
+        assert before.extras == [] and row.extras == ["explanation", "contributions", "evidence"]
         assert row.problems == () and row.defects == ()
         known = {"technical", "motion"} | ({"semantic"} if row.prompt else set())
         assert set(row.explanation) == known
@@ -346,13 +346,13 @@ def test_resume_computes_what_was_not_explained(folder, monkeypatch, writer, suf
     run("0.mp4", *out)
     run("0.mp4", "1.mp4", "--explain", "--resume", *out)
     assert [row.extras for row in read_results(f"r{suffix}")] == [
-        ["explanation", "contributions"]
+        ["explanation", "contributions", "evidence"]
     ] * 2
     count = len(loaded)
     run("0.mp4", "1.mp4", "--resume", *out)  # nothing to do, and nothing is lost
     run("0.mp4", "1.mp4", "--contributions", "--resume", *out)
     assert [row.extras for row in read_results(f"r{suffix}")] == [
-        ["explanation", "contributions"]
+        ["explanation", "contributions", "evidence"]
     ] * 2
     assert len(loaded) == count
     result = run("0.mp4", "1.mp4", *out)  # this run would not bring explanations back

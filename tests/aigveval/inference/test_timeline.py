@@ -160,7 +160,7 @@ def test_a_model_that_explains(videos, monkeypatch):
     monkeypatch.setattr(ModelEngine, "score", score)
     found = make_timeline(assessor, videos["even"], window_seconds=1)
     assert asked == [1] and found.clip.problems  # the clip as a whole; a random model's noise
-    assert found.clip.extras == ["explanation", "contributions"]
+    assert found.clip.extras == ["explanation", "contributions", "evidence"]
     assert not assessor.explain  # it is as it was
 
 

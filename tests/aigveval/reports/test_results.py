@@ -11,6 +11,7 @@ import pytest
 from aigveval.assessment import SCORE_FIELDS, Assessment, Contributions, Score
 from aigveval.reports.results import ResultsFile, read_results, take_earlier
 from prompts import Defect
+from prompts.facts import Fact
 
 from ..test_assessment import SUFFIXES, failed, scored
 
@@ -20,6 +21,21 @@ DEFECTS = (
     Defect(name="freeze", severity=2, start_seconds=0.6, end_seconds=1.4),
 )
 TEXT = {"technical": 'sharp, "crisp"; fine.', "motion": "steady.", "semantic": "c'est ça."}
+
+FACTS = (
+    Fact(kind="speed", value=0.25, percentile=70),
+    Fact(kind="freeze", value=0.8, start_seconds=0.6, end_seconds=1.4),
+    Fact(
+        kind="changes",
+        name="cat",
+        other="dog",
+        confidence=0.75,
+        start_seconds=1.0,
+        end_seconds=2.0,
+        at_seconds=1.0,
+        box=(0.1, 0.25, 0.5, 1.0),
+    ),
+)
 
 
 def explained(video="e.mp4", **fields) -> Assessment:
@@ -42,6 +58,8 @@ ROWS = [
         explanation={"motion": "shaky."},
         contributions=Contributions(baseline=1.0, residue=0.0, motion=2.25),
     ),
+    explained("facts.mp4", evidence=FACTS, advice=("cut it, at 1 s", "say so")),
+    explained("no facts.mp4", evidence=(), advice=()),
     explained("numbers.mp4", explanation=None, defects=None, problems=None),
     scored("plain.mp4"),
     failed(),
@@ -51,6 +69,8 @@ ROWS = [
 class TestRow:
     def test_extras(self):
         assert [row.extras for row in ROWS] == [["explanation", "contributions"]] * 4 + [
+            ["explanation", "contributions", "evidence"],
+            ["explanation", "contributions", "evidence"],
             ["contributions"],
             [],
             [],
@@ -65,7 +85,8 @@ class TestRow:
             "problems",
             "contributions",
         ]
-        assert list(ROWS[4].to_dict()) == [*plain, "contributions"]
+        assert list(ROWS[4].to_dict())[-3:] == ["contributions", "evidence", "advice"]
+        assert list(ROWS[6].to_dict()) == [*plain, "contributions"]
         assert list(failed().to_dict()) == plain
 
     def test_documented_form(self):
@@ -107,6 +128,9 @@ class TestRow:
             ({"problems": None}, "^an explanation or contributions of another form: "),
             ({"defects": [{"name": "wobble", "severity": 1}]}, "^unknown defect 'wobble'; known: "),
             ({"defects": [{"name": "blur", "severity": 6}]}, "^severity must be an integer 1-5"),
+            ({"evidence": []}, "^no 'advice' in the row$"),
+            ({"evidence": [{"kind": "x"}], "advice": []}, "^kind must be one of seen, "),
+            ({"evidence": [3], "advice": []}, "^an explanation or contributions of another form: "),
             ({"contributions": {"baseline": 3.0}}, "^an explanation or contributions of another"),
             ({"contributions": {"baseline": 9.0, "residue": 0}}, "^baseline must be finite and in"),
         ],
@@ -158,8 +182,10 @@ class TestFiles:
         def done(*extras):
             return len(take_earlier(path, keys, resume=True, extras=extras).done)
 
-        assert (done(), done("contributions"), done("explanation", "contributions")) == (6, 5, 4)
-        anew = take_earlier(path, keys, resume=False, extras=["explanation", "contributions"])
+        assert (done(), done("contributions"), done("explanation", "contributions")) == (8, 7, 6)
+        assert done("evidence") == 2
+        everything = ["explanation", "contributions", "evidence"]
+        anew = take_earlier(path, keys, resume=False, extras=everything)
         assert anew.note == f"{path}: earlier results replaced"
         aside = take_earlier(path, keys, resume=False, extras=["contributions"])
         assert aside.note == f"{path}: earlier results kept as {tmp_path}/r.old-1{suffix}"

@@ -1,0 +1,157 @@
+"""Facts about a clip: what was seen, when, where and how surely; what explanations are built on.
+
+A fact is one thing that was measured, in a form that a person and a program can both check.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from .rubric import Dimension
+
+Box = tuple[float, float, float, float]
+
+# What a fact is about, the dimension that it speaks of, and what `value` is.
+KINDS: Mapping[str, tuple[Dimension, str]] = MappingProxyType(
+    {
+        "seen": ("semantic", "most at once"),
+        "asked_seen": ("semantic", "most at once"),
+        "asked_not_seen": ("semantic", "none"),
+        "asked_not_judged": ("semantic", "none"),
+        "count": ("semantic", "how many are seen, against `expected` of the prompt"),
+        "doubled": ("semantic", "how many are seen, where the prompt asks for one"),
+        "vanishes": ("motion", "none"),
+        "appears": ("motion", "none"),
+        "changes": ("motion", "none"),
+        "cut": ("motion", "none"),
+        "freeze": ("motion", "seconds"),
+        "speed": ("motion", "short sides of the frame a second, of the fastest tenth of it"),
+        "busiest": ("motion", "as `speed`"),
+        "calmest": ("motion", "as `speed`"),
+        "flicker": ("motion", "change of brightness's change between samples, 0-100"),
+        "shake": ("motion", "hundredths of the short side from one sample to the next"),
+        "duration": ("technical", "seconds"),
+        "sharpness": ("technical", "contrast of fine detail where it is highest, in gray levels"),
+        "sharpest": ("technical", "as `sharpness`"),
+        "softest": ("technical", "as `sharpness`"),
+        "grain": ("technical", "contrast of fine detail where it is lowest, in gray levels"),
+        "whites": ("technical", "share of the picture that is burnt out, 0-100"),
+        "blacks": ("technical", "share of the picture that is black, 0-100"),
+        "cast": ("technical", "the strongest colour's mean less the weakest's, 0-100"),
+        "brightness": ("technical", "mean, 0-100"),
+        "contrast": ("technical", "standard deviation of brightness, 0-100"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One thing that was measured in a clip.
+
+    Attributes:
+        kind: One of `KINDS`.
+        name: The thing that it is about: a class of the detector, or the prompt's word.
+        other: Of `changes`, what it becomes.
+        value: What was measured; `KINDS` says in what unit.
+        expected: What the prompt asks for, in the same unit.
+        percentile: Share of reference clips, 0-100, that have a lower value.
+        confidence: Of the detector, 0-1.
+        start_seconds, end_seconds: When; both None for the whole clip.
+        at_seconds: When the frame is shown that `box` lies in; both or neither are given.
+        box: Where: left, top, right, bottom, each as a share of the frame's width or height.
+
+    Raises:
+        ValueError: A field is out of its range; the message names it.
+    """
+
+    kind: str
+    name: str | None = None
+    other: str | None = None
+    value: float | None = None
+    expected: float | None = None
+    percentile: float | None = None
+    confidence: float | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    at_seconds: float | None = None
+    box: Box | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for name in ("name", "other"):
+            text = getattr(self, name)
+            if text is not None and (not isinstance(text, str) or not text.strip()):
+                raise ValueError(f"{name} must be words or None, got {text!r}")
+        limits = {"percentile": 100.0, "confidence": 1.0}
+        for name in ("value", "expected", *limits, "start_seconds", "end_seconds", "at_seconds"):
+            _check(name, getattr(self, name), limits.get(name, math.inf))
+        start, end = self.start_seconds, self.end_seconds
+        if (start is None) != (end is None) or (start is not None and start > (end or 0)):
+            raise ValueError(f"start_seconds and end_seconds must be a range, got {start}..{end}")
+        if (self.box is None) != (self.at_seconds is None):
+            raise ValueError("box and at_seconds must be both given or both None")
+        if self.box is not None:
+            if len(self.box) != 4:
+                raise ValueError(f"box must have four edges, got {self.box}")
+            for edge in self.box:
+                _check("box", edge, 1.0)
+            left, top, right, bottom = self.box
+            if left >= right or top >= bottom:
+                raise ValueError(f"box must be left, top, right, bottom, got {self.box}")
+
+    @property
+    def dimension(self) -> Dimension:
+        """The dimension that it speaks of."""
+        return KINDS[self.kind][0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the fields under `FACT_FIELDS`, for `json.dumps`."""
+        row = {name: getattr(self, name) for name in FACT_FIELDS}
+        return row | {"box": None if self.box is None else list(self.box)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Fact":
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: A field is unknown or out of its range.
+        """
+        values = {name: value for name, value in row.items() if name != "dimension"}
+        try:
+            if values.get("box") is not None:
+                values["box"] = tuple(values["box"])
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"a fact of another form: {error}") from None
+
+
+FACT_FIELDS = ("kind", "dimension", *(f.name for f in fields(Fact) if f.name != "kind"))
+
+
+def where(box: Box) -> str:
+    """A box in words: `on the left`, `in the middle`, `at the top right`."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    across = "left" if x < 0.36 else "right" if x > 0.64 else ""
+    down = "top" if y < 0.3 else "bottom" if y > 0.7 else ""
+    if not across and not down:
+        return "in the middle"
+    if not down:
+        return f"on the {across}"
+    return f"at the {down} {across}".rstrip()
+
+
+def named(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
+    """The facts of some kinds, in their order."""
+    return [fact for fact in facts if fact.kind in kinds]
+
+
+def _check(name: str, value: Any, highest: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or not 0 <= value <= highest:
+        raise ValueError(f"{name} must be finite and in 0..{highest:g}, got {value}")

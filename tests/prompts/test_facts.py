@@ -1,0 +1,152 @@
+"""Facts, and the sentences that are made of them."""
+
+import re
+
+import pytest
+
+from prompts import Defect
+from prompts.facts import FACT_FIELDS, KINDS, Fact, named, where
+from prompts.sentences import advice, behind, sentences
+
+BOX = (0.1, 0.4, 0.3, 0.6)
+SHARP = [
+    Fact(kind="sharpness", value=9.0, percentile=30),
+    Fact(kind="sharpest", value=10.0, percentile=40, start_seconds=0.5, end_seconds=1.0),
+    Fact(kind="softest", value=6.0, percentile=10, start_seconds=2.1, end_seconds=2.9),
+]
+MOVES = [
+    Fact(kind="speed", value=0.1, percentile=48),
+    Fact(kind="busiest", value=0.3, percentile=80, start_seconds=1.0, end_seconds=1.5),
+    Fact(kind="calmest", value=0.1, percentile=48, start_seconds=0.0, end_seconds=0.5),
+]
+GONE = Fact(
+    kind="vanishes",
+    name="dog",
+    confidence=0.91,
+    start_seconds=1.2,
+    end_seconds=1.3,
+    at_seconds=1.0,
+    box=BOX,
+)
+
+
+def test_round_trip():
+    for fact in (GONE, *SHARP, *MOVES):
+        row = fact.to_dict()
+        assert tuple(row) == FACT_FIELDS and row["dimension"] == fact.dimension
+        assert Fact.from_dict(row) == fact
+    assert {Fact(kind=kind).dimension for kind in KINDS} == {"technical", "motion", "semantic"}
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"kind": "x"}, "kind must be one of "),
+        ({"name": " "}, "name must be words or None, got ' '"),
+        ({"value": float("nan")}, "value must be finite and in 0..inf, got nan"),
+        ({"percentile": 101}, "percentile must be finite and in 0..100, got 101"),
+        ({"confidence": "high"}, "confidence must be a number, got 'high'"),
+        ({"start_seconds": 1.0}, "start_seconds and end_seconds must be a range, got 1.0..None"),
+        (
+            {"start_seconds": 2.0, "end_seconds": 1.0},
+            "start_seconds and end_seconds must be a range, got 2.0..1.0",
+        ),
+        ({"box": BOX}, "box and at_seconds must be both given or both None"),
+        (
+            {"box": (0.5, 0.0, 0.1, 1.0), "at_seconds": 0.0},
+            "box must be left, top, right, bottom, got (0.5, 0.0, 0.1, 1.0)",
+        ),
+    ],
+)
+def test_what_a_fact_cannot_be(values, message):
+    with pytest.raises(ValueError) as caught:
+        Fact(**{"kind": "seen", **values})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_fact_of_another_form():
+    with pytest.raises(ValueError, match="^a fact of another form: .*'colour'"):
+        Fact.from_dict({"kind": "seen", "colour": "red"})
+
+
+@pytest.mark.parametrize(
+    "box, words",
+    [
+        ((0.0, 0.4, 0.2, 0.6), "on the left"),
+        ((0.4, 0.4, 0.6, 0.6), "in the middle"),
+        ((0.8, 0.0, 1.0, 0.2), "at the top right"),
+        ((0.4, 0.8, 0.6, 1.0), "at the bottom"),
+    ],
+)
+def test_where(box, words):
+    assert where(box) == words
+
+
+def numbers_of(text):
+    return set(map(float, re.findall(r"\d+(?:\.\d+)?", text)))
+
+
+def test_every_number_is_a_fact_s():
+    facts = [*SHARP, *MOVES, GONE]
+    defect = Defect(name="vanishing_object", severity=4, start_seconds=1.2, end_seconds=1.3)
+    found = sentences(
+        facts,
+        [defect],
+        dimensions=("technical", "motion"),
+        costs={"technical": -0.56, "motion": 0.02},
+    )
+    assert list(found) == ["technical", "motion"]
+    # 70 and 52: the share of clips on the other side; 40: how far 6 lies below 10, in per cent
+    assert numbers_of(found["technical"]) == {70, 2.1, 2.9, 40, 0.5, 1.0, 0.56}
+    assert numbers_of(found["motion"]) == {1.3, 52, 1.0, 1.5, 0.0, 0.5}
+    assert "dog on the left" in found["motion"] and "less sharp than 70 %" in found[
+        "technical"
+    ].replace("Less", "less")
+
+
+def test_the_same_facts_give_the_same_words():
+    one = sentences([*SHARP, *MOVES], [], dimensions=("technical", "motion"))
+    assert one == sentences([*SHARP, *MOVES], [], dimensions=("technical", "motion"))
+
+
+def test_of_the_prompt():
+    seen = Fact(
+        kind="asked_seen",
+        name="dogs",
+        value=3,
+        confidence=0.9,
+        start_seconds=0.0,
+        end_seconds=2.0,
+        at_seconds=1.0,
+        box=BOX,
+    )
+    count = Fact(
+        kind="count", name="dogs", value=3, expected=2, confidence=0.9, at_seconds=1.0, box=BOX
+    )
+    beyond = Fact(kind="asked_not_judged", name="robot")
+    defects = [Defect(name="wrong_count", severity=3)]
+    text = sentences([seen, count, beyond], defects, dimensions=("semantic",))["semantic"]
+    assert text.startswith("The prompt says 2 (dogs), 3 are seen, on the left.")
+    assert "Can't be judged: robot." in text and "dogs (90 % sure" in text
+    assert advice([seen, count, beyond], defects) == (
+        "Say each of the 2 dogs apart in the prompt, or try other seeds.",
+    )
+
+
+def test_what_is_not_seen_is_named_and_what_cannot_be_judged_is_not_missing():
+    lacking = Fact(kind="asked_not_seen", name="bus", confidence=0.05)
+    beyond = Fact(kind="asked_not_judged", name="dragon")
+    plain = sentences([lacking, beyond], [], dimensions=("semantic",))["semantic"]
+    assert "Not seen: bus." in plain and "Can't be judged: dragon." in plain
+    defects = [Defect(name="missing_object", severity=4)]
+    named_ = sentences([lacking, beyond], defects, dimensions=("semantic",))["semantic"]
+    assert "bus" in named_ and "Not seen" not in named_
+    assert advice([lacking], defects) == (
+        "Name the bus first in the prompt, and what it does next.",
+    )
+
+
+def test_advice_needs_a_fact():
+    assert advice(SHARP, [Defect(name="shake", severity=3)]) == ()
+    assert behind(Defect(name="blur", severity=3), SHARP) == SHARP[0]
+    assert named([GONE, *SHARP], "softest", "vanishes") == [GONE, SHARP[2]]
