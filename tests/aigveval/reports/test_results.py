@@ -273,5 +273,5 @@ class TestIntervals:
         assert calibrated().notes == ()
         assert odd.notes == (
             "interlaced: deinterlaced",
-            "unlike the clips that the model learnt from (familiarity 2)",
+            "unlike the clips learnt from (familiarity 1.5)",
         )
