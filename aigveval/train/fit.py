@@ -245,7 +245,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
         if before is not None and (line := _gain(config, ready, before)):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
     return _result(config, ready, best, steps=trainer.state.global_step, console=console)
 

@@ -189,7 +189,9 @@ def test_papers_loading_lora_and_the_makers_notes(lite_card):
     ):
         assert said in text
     own = (LITE / "README.md").read_text()
-    (line,) = [line for line in own.splitlines() if line.startswith("| technical | ours |")]
+    (line,) = [
+        line for line in own.splitlines() if line.startswith("| FETV | technical | prompts out |")
+    ]
     assert text.index("## Notes") < text.index(line) < text.rindex("## Limits")
     assert [line for line in text.splitlines() if line.startswith("# ")] == ["# lite"]
 

@@ -177,6 +177,29 @@ def test_a_trained_model_can_be_the_base(fit_config, tmp_path):
         replace(fresh, llm="other")
 
 
+def test_whether_it_beats_its_base_is_said_in_one_line(fit_config, tmp_path, capfd):
+    first = fit.main(replace(fit_config, epochs=1))
+    assert "against" not in capfd.readouterr().err
+    fit.main(
+        FitConfig(
+            train=fit_config.train,
+            valid=fit_config.valid,
+            cache_dir=fit_config.cache_dir,
+            batch_size=fit_config.batch_size,
+            output_dir=str(tmp_path / "more"),
+            base=str(first.model),
+            epochs=1,
+            learning_rate=1e-12,
+            lora_learning_rate=0.0,
+            weight_decay=0.0,
+            device="cpu",
+        )
+    )
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if " against " in x]
+    assert line.startswith(f"technical against {first.model} on ")
+    assert line.endswith("difference +0.00 [+0.00, +0.00]: not certain to differ")
+
+
 def test_bad_videos_are_left_out(fit_config, fit_data, tmp_path, capfd):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")

@@ -20,26 +20,18 @@ def test_the_shipped_checkpoint_is_trained_on(make_encoder, tmp_path):
     for name in ("semantic_lite", "motion_flow", "technical_lite"):
         make_encoder(name)  # skips without the weights
     prompts = json.loads((VIDEOS / "prompts.json").read_text())
-    rated = (
-        ("scene_clean.mp4", 5),
-        ("scene_blur.mp4", 1),
-        ("scene_flicker.mp4", 2),
-        ("scene_freeze.mp4", 4),
-    )
     rows = [
-        json.dumps({"video": str(VIDEOS / name), "prompt": prompts[name], "technical": score})
-        for name, score in rated
+        {"video": str(VIDEOS / name), "prompt": prompts[name], "technical": score}
+        for name, score in (("scene_clean.mp4", 5), ("scene_blur.mp4", 1), ("scene_flicker.mp4", 2))
     ]
-    (tmp_path / "rated.jsonl").write_text("\n".join(rows[:3]) + "\n")
-    (tmp_path / "others.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = tmp_path / "fit.yaml"
     config.write_text(
-        "train: rated.jsonl\nvalid: others.jsonl\noutput_dir: run\ncache_dir: cache\nlora: {r: 4}\ndevice: cpu\n"
+        "train: rated.jsonl\noutput_dir: run\ncache_dir: cache\nlora: {r: 4}\ndevice: cpu\n"
         "batch_size: 3\nmax_steps: 2\nreport_to: []\n"
     )
     result = CliRunner().invoke(app, ["fit", str(config), "--from", "lite"])
     assert result.exit_code == 0, result.output
-    assert "technical against lite on 4 validation clips: SROCC " in result.output
 
     made = tmp_path / "run" / "model"
     folders = (open_checkpoint("lite").folder, made)
