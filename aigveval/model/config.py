@@ -183,8 +183,8 @@ class AIGVEvalConfig(ScorerConfig):
         detector: Names of the defects that a detector looks for in the features; the LLM reads its
             detections before it writes an answer (see `defect_detector.DefectDetector`). None by
             default.
-        calibration: Sizes of the statistics behind intervals and familiarity, see
-            `calibration.Calibration`: `rank` and `clips`. Without them scores have no intervals.
+        calibration: How many rated clips familiarity is measured from, see
+            `calibration.Calibration`. With 0 there is none, and scores have no intervals.
         likeness: Whether there is a `projector.CameraLikeness`.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
@@ -216,7 +216,7 @@ class AIGVEvalConfig(ScorerConfig):
         feature_clip: float = 10.0,
         score_hints: bool = True,
         detector: Sequence[str] = (),
-        calibration: dict[str, int] | None = None,
+        calibration: int = 0,
         likeness: bool = False,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
@@ -250,8 +250,8 @@ class AIGVEvalConfig(ScorerConfig):
         self.feature_clip = feature_clip
         self.score_hints = bool(score_hints)
         self.detector = check_names(detector)
-        if calibration is not None and sorted(calibration) != ["clips", "rank"]:
-            raise ValueError(f"calibration must have 'rank' and 'clips', got {calibration}")
+        if calibration < 0:
+            raise ValueError(f"calibration must not be negative, got {calibration}")
         self.calibration = calibration
         self.likeness = bool(likeness)
         self.feature_token_id = feature_token_id

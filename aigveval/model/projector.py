@@ -235,7 +235,7 @@ class AIGVEvalBackbone(nn.Module):
             self.add_likeness()
         self.calibration: Calibration | None = None
         if config.calibration:
-            self.add_calibration(**config.calibration)
+            self.add_calibration(config.calibration)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -307,23 +307,33 @@ class AIGVEvalBackbone(nn.Module):
         self.likeness = CameraLikeness(sum(d for _, d in self.config.feature_shapes))
         return self.likeness.to(self.language_model.device)
 
-    def add_calibration(self, *, rank: int, clips: int) -> Calibration:
+    def add_calibration(self, clips: int) -> Calibration:
         """Add statistics for intervals and familiarity, to be set by `Calibration.fit`."""
-        self.config.calibration = {"rank": rank, "clips": clips}
-        width = sum(d for _, d in self.config.feature_shapes)
-        self.calibration = Calibration(width=width, rank=rank, clips=clips, scores=len(SCORES))
+        self.config.calibration = clips
+        width = sum(self.config.feature_shapes[number][1] for number in self._compared())
+        self.calibration = Calibration(width=width, clips=clips, scores=len(SCORES))
         self.calibration.to(self.language_model.device)
         return self.calibration
 
     def remove_calibration(self) -> None:
         """Have no intervals: what was measured doesn't hold for a model that is trained on."""
-        self.config.calibration = self.calibration = None
+        self.config.calibration, self.calibration = 0, None
 
     def trusted(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
         """Features (b, K, D) to familiarity (b,) and half widths (b, 4); None where unknown."""
         if self.calibration is None:
             return None
-        return self.calibration(clip_vectors(self.standardised(features)))
+        return self.calibration(self.compared(self.standardised(features)))
+
+    def compared(self, standardised: Sequence[Tensor]) -> Tensor:
+        """Each encoder's standardised tokens (b, k, d_i) to what familiarity compares, (b, d)."""
+        return clip_vectors([standardised[number] for number in self._compared()])
+
+    def _compared(self) -> list[int]:
+        """Numbers of the encoders of motion, or of all where there is none."""
+        dimensions = [entry["dimension"] for entry in self.config.encoders]
+        motion = [n for n, dimension in enumerate(dimensions) if dimension == "motion"]
+        return motion or list(range(len(dimensions)))
 
     def standardised(self, features: Tensor) -> list[Tensor]:
         """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""

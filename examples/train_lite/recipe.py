@@ -69,7 +69,6 @@ ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
 CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
 HIGHEST = 6.0  # of a label: hints are bounded later, and what lies beyond 5 still has an order
 LEFT_OUT = ("fetv_dev", "chivileva_dev", "modern")
-RANK = 16  # of the familiarity
 COMMON: dict[str, Any] = {
     "group_batches": True,
     "rank_min_difference": 0.2,
@@ -151,7 +150,7 @@ def calibrate(work: Path, data: Path, clips: Sequence[Clip], cache: FeatureCache
         encoders = list(processor.encoders.values())
         chosen = [clip for clip, kept in zip(rated, keep) if kept]
         vectors = ridge.clip_means([clip.row() for clip in chosen], model.model, encoders, cache)
-        calibration = model.model.add_calibration(rank=RANK, clips=len(chosen))
+        calibration = model.model.add_calibration(len(chosen))
         calibration.fit(vectors, [clip.group for clip in chosen])
         calibration.known.copy_(half_width(known))
         calibration.unknown.copy_(half_width(unknown))

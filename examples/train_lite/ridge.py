@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aigveval.features.cache import FeatureCache
-from aigveval.model.calibration import clip_vectors
 from aigveval.model.projector import AIGVEvalBackbone
 from aigveval.train.dataset import QualityDataset
 from aigveval.train.rows import TrainingRow
@@ -221,9 +220,10 @@ def clip_means(
     encoders: Sequence[Encoder],
     cache: FeatureCache,
 ) -> Tensor:
-    """What `calibration.clip_vectors` gives for the rows, (n, d)."""
+    """What `AIGVEvalBackbone.compared` gives for the rows, (n, d)."""
     tokens = mean_tokens(rows, backbone, encoders, cache)
-    return clip_vectors([torch.from_numpy(tokens[n]).float()[:, None] for n in backbone.projectors])
+    means = [torch.from_numpy(tokens[name]).float()[:, None] for name in backbone.projectors]
+    return backbone.compared(means)
 
 
 def subset(tokens: Mapping[str, Array], keep: Array | NDArray[np.bool_]) -> dict[str, Array]:

@@ -14,8 +14,8 @@ from prompts.rubric import SCORES
 from ..tiny_llm import make_batch, make_llm, make_model
 
 
-def fitted(tokens, groups, *, rank=4):
-    calibration = Calibration(width=tokens.shape[1], rank=rank, clips=len(tokens), scores=4)
+def fitted(tokens, groups):
+    calibration = Calibration(width=tokens.shape[1], clips=len(tokens), scores=4)
     calibration.fit(tokens, groups)
     calibration.known.copy_(torch.tensor([0.5, 0.6, 0.7, 0.4]))
     calibration.unknown.copy_(torch.tensor([1.5, 1.6, 1.7, 1.4]))
@@ -23,7 +23,7 @@ def fitted(tokens, groups, *, rank=4):
 
 
 def drawn(count, *, seed):
-    """Clips' vectors of width 12, whose few main directions hold most of the variance."""
+    """Clips' vectors of width 12."""
     vectors = torch.randn(count, 12, generator=torch.Generator().manual_seed(seed))
     return vectors * 0.6 ** torch.arange(12)
 
@@ -51,13 +51,12 @@ class TestFamiliarity:
         """Twins, of one prompt each: leaving only the clip itself out would give distances of 0."""
         half = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
         twins = torch.cat([half, half])
-        calibration = fitted(twins, [str(n % 20) for n in range(40)], rank=3)
+        calibration = fitted(twins, [str(n % 20) for n in range(40)])
         assert calibration.distances.min() > 0
 
     def test_intervals_widen_as_familiarity_falls(self, tokens):
         calibration = fitted(tokens, [str(n) for n in range(90)])
-        direction = calibration.components[0] / calibration.components[0].norm()
-        steps = torch.linspace(5, 60, 30)[:, None] * direction
+        steps = torch.linspace(1, 20, 30)[:, None] * torch.eye(12)[0]
         familiarity, widths = calibration(tokens.mean(0) + steps)
         assert (familiarity.diff() <= 0).all() and (widths.diff(dim=0) >= -1e-6).all()
         torch.testing.assert_close(calibration(tokens.mean(0)[None])[1][0], calibration.known)
@@ -112,8 +111,8 @@ class TestInAModel:
         likeness.threshold.fill_(0.1)
         likeness.reach.fill_(0.5)
         likeness.gain.copy_(torch.tensor([2.0, 1.0, 0.0, 2.0]))
-        calibration = model.model.add_calibration(rank=3, clips=20)
-        clips = torch.randn(20, 23, generator=torch.Generator().manual_seed(4))
+        calibration = model.model.add_calibration(20)
+        clips = torch.randn(20, 5, generator=torch.Generator().manual_seed(4))
         calibration.fit(clips, [str(n // 2) for n in range(20)])
         calibration.known.fill_(0.25)
         calibration.unknown.fill_(1.0)
@@ -163,10 +162,10 @@ class TestInAModel:
     def test_a_base_that_is_trained_on_loses_its_intervals(self):
         model, _ = self.calibrated()
         model.model.remove_calibration()
-        assert model.config.calibration is None
+        assert model.config.calibration == 0
         assert not any("calibration" in key for key in model.trained_keys())
         assert any("likeness" in key for key in model.trained_keys())
 
     def test_sizes_are_checked(self):
-        with pytest.raises(ValueError, match=r"^calibration must have 'rank' and 'clips', got "):
-            make_model(calibration={"rank": 3})
+        with pytest.raises(ValueError, match=r"^calibration must not be negative, got -1$"):
+            make_model(calibration=-1)
