@@ -191,7 +191,7 @@ class Assessment:
         """Lines for people: the warnings, and whether the clip is unlike what the model knows."""
         if self.familiarity is None or self.familiarity >= UNFAMILIAR:
             return self.warnings
-        line = f"unlike the clips learnt from (familiarity {self.familiarity:.1f})"
+        line = f"unlike what it learnt from (familiarity {self.familiarity:.1f})"
         return (*self.warnings, line)
 
     @property

@@ -273,5 +273,5 @@ class TestIntervals:
         assert calibrated().notes == ()
         assert odd.notes == (
             "interlaced: deinterlaced",
-            "unlike the clips learnt from (familiarity 1.5)",
+            "unlike what it learnt from (familiarity 1.5)",
         )
