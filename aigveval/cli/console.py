@@ -255,14 +255,14 @@ def print_windows(timeline: Timeline) -> None:
     table.add_row("all", *(_cell(timeline.clip, name) for name in SCORE_FIELDS))
     console = Console()
     Console(width=None if console.is_terminal else 120).print(table)
-    for warning in timeline.clip.warnings:
-        console.print(Text(warning, style="yellow"), soft_wrap=True)
+    for note in timeline.clip.notes:
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     print_explanations([timeline.clip])
 
 
 def print_explanations(rows: Sequence[Assessment]) -> None:
     """Prints explanations and contributions of the first rows, and how many have which problems."""
-    explained = [row for row in rows if row.extras]
+    explained = [row for row in rows if {"explanation", "contributions"} & set(row.extras)]
     console = Console()
     for row in explained[:_SHOWN_EXPLANATIONS]:
         lines = [f"{name}: {text}" for name, text in (row.explanation or {}).items()]

@@ -9,6 +9,7 @@ import pandas
 import pytest
 
 from aigveval.assessment import SCORE_FIELDS, Assessment, Contributions, Score
+from aigveval.cli.console import print_explanations, print_results
 from aigveval.reports.results import ResultsFile, read_results, take_earlier
 from prompts import Defect
 from prompts.facts import Fact
@@ -275,3 +276,10 @@ class TestIntervals:
             "interlaced: deinterlaced",
             "unlike what it learnt from (familiarity 1.5)",
         )
+
+    def test_a_row_with_intervals_is_no_explanation(self, capsys):
+        print_results([calibrated()])
+        print_explanations([calibrated(), explained("e.mp4")])
+        shown = capsys.readouterr().out
+        assert "3.25 [2.5, 4.1]" in shown and "[80 % interval]" in shown
+        assert shown.count("c.mp4") == 1 and "e.mp4" in shown
