@@ -29,6 +29,8 @@ _INSIDE = 0.8  # share of a box within a larger one of its class, likewise
 _CUT_GRAY, _CUT_TIMES = 18.0, 3.0
 _STILL_GRAY, _MOVING_GRAY = 0.35, 1.2  # mean difference of two samples
 _SHORTEST_FREEZE_SECONDS = 0.35
+_LEAST_MOVING = 0.2  # of the samples of a clip that can freeze
+_SHORTEST_SHOT_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,11 +217,17 @@ def _cuts(changes: np.ndarray, unlike: np.ndarray, seconds: np.ndarray) -> list[
         return []
     usual = float(np.median(changes))
     found = (changes > max(_CUT_GRAY, _CUT_TIMES * usual)) & (unlike > 0.35)
-    return [round(float(seconds[n + 1]), 3) for n in np.flatnonzero(found)]
+    times = [round(float(seconds[n + 1]), 3) for n in np.flatnonzero(found)]
+    gaps = np.diff([-np.inf, *times, np.inf])
+    # What comes again at once is a light that flickers.
+    return [t for t, *near in zip(times, gaps, gaps[1:]) if min(near) >= _SHORTEST_SHOT_SECONDS]
 
 
 def _freezes(changes: np.ndarray, seconds: np.ndarray) -> list[tuple[float, float]]:
-    if not len(changes) or np.quantile(changes, 0.6) < _MOVING_GRAY:
+    moving = changes >= _STILL_GRAY
+    if not moving.any() or moving.mean() < _LEAST_MOVING:
+        return []
+    if np.median(changes[moving]) < _MOVING_GRAY:  # a calm clip rests now and then
         return []
     found, start = [], None
     for n, still in enumerate([*(changes < _STILL_GRAY), False]):

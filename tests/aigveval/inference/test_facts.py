@@ -18,6 +18,7 @@ from aigveval.inference.facts import (
     percentile,
     tracks_of,
 )
+from aigveval.inference.observe import _cuts, _freezes
 from encoders import WeightsError, detection
 from encoders.detection import Thing
 from encoders.video import Frames
@@ -224,3 +225,21 @@ def test_percentiles():
     assert percentile("speed", 0.0) == 0 and percentile("speed", 99.0) == 100
     assert percentile("speed", 0.125) == 50
     assert percentile("duration", 3.0) is None
+
+
+def test_a_freeze_may_take_most_of_a_clip():
+    seconds = np.arange(48) / 16
+    changes = np.full(47, 3.0)
+    changes[7:36] = 0.01
+    assert _freezes(changes, seconds) == [(0.438, 2.25)]
+    calm = np.where(changes > 1, 0.6, 0.01)  # it hardly moves, so that its rests are no freezes
+    assert _freezes(calm, seconds) == []
+    assert _freezes(np.full(47, 0.01), seconds) == []
+
+
+def test_a_light_that_flickers_does_not_cut():
+    seconds, calm = np.arange(48) / 16, np.ones(47)
+    cut, flicker = calm.copy(), calm.copy()
+    cut[20] = flicker[20] = flicker[22] = 60.0
+    assert _cuts(cut, np.ones(47), seconds) == [1.312]
+    assert _cuts(flicker, np.ones(47), seconds) == []
