@@ -244,8 +244,11 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     trainer.save_trained(output / "model")
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
-        if before is not None and (line := _gain(config, ready, before)):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if before is not None:
+            after = _scores(config, ready)
+            line = gain_line(before, after, ready.valid_set, name=str(config.base))
+            if line is not None:
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
     return _result(config, ready, best, steps=trainer.state.global_step, console=console)
 
@@ -263,21 +266,24 @@ def _base_scores(config: FitConfig, ready: _Prepared, output: Path) -> NDArray[n
     return scores
 
 
-def _gain(config: FitConfig, ready: _Prepared, before: NDArray[np.float32]) -> str | None:
-    return gain_line(before, _scores(config, ready), ready.valid_set, name=str(config.base))
-
-
-def _scores(config: FitConfig, ready: _Prepared) -> NDArray[np.float32]:
-    """Scores (n, 4) of the validation clips, in the order of the data set."""
+def _validated(
+    config: FitConfig, ready: _Prepared
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores (n, 4) of the validation clips and their labels, see `score_rows`."""
     device = ready.arguments.device
     ready.built.model.to(device)  # type: ignore[arg-type]
-    scores, labels = score_rows(
+    return score_rows(
         ready.built.model,
         ready.valid_set,
         ready.collate,
         batch_size=config.eval_batch_size,
         device=device,
     )
+
+
+def _scores(config: FitConfig, ready: _Prepared) -> NDArray[np.float32]:
+    """Scores (n, 4) of the validation clips, in the order of the data set."""
+    scores, labels = _validated(config, ready)
     found = np.full_like(scores, np.nan)
     found[labels[:, ROW].astype(int)] = scores
     return found
@@ -314,13 +320,7 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         model.eval().save_pretrained(output / "model")
         ready.built.processor.save_pretrained(output / "model")
         if config.valid:
-            scores, labels = score_rows(
-                model,
-                ready.valid_set,
-                ready.collate,
-                batch_size=config.eval_batch_size,
-                device=ready.arguments.device,
-            )
+            scores, labels = _validated(config, ready)
             found = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
     return _result(config, ready, found, steps=steps, console=console)
 
