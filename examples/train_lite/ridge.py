@@ -224,8 +224,3 @@ def clip_means(
     tokens = mean_tokens(rows, backbone, encoders, cache)
     means = [torch.from_numpy(tokens[name]).float()[:, None] for name in backbone.projectors]
     return backbone.compared(means)
-
-
-def subset(tokens: Mapping[str, Array], keep: Array | NDArray[np.bool_]) -> dict[str, Array]:
-    """The rows where `keep` is true, or of these numbers."""
-    return {name: values[keep] for name, values in tokens.items()}
