@@ -90,34 +90,13 @@ def test_an_installed_package_brings_its_encoder_to_the_command_line(tmp_path, c
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: own-encoder\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(ENTRY_POINT)
     (site / "own_encoder.py").write_text((EXAMPLES / "own_encoder.py").read_text())
-    run(
-        tmp_path,
-        "-m",
-        "aigveval",
-        "features",
-        clip,
-        "--encoder",
-        "technical=colour",
-        "--out",
-        "out",
-        paths=[site],
-    )
+    command = ("-m", "aigveval", "features", clip, "--encoder", "technical=colour", "--out")
+    run(tmp_path, *command, "out", paths=[site])
     (row,) = (tmp_path / "out" / "index.jsonl").read_text().splitlines()
     assert json.loads(row)["error"] is None
     about = json.loads((tmp_path / "out" / "encoders.json").read_text())
     assert about["encoders"]["technical_colour"]["spec"]["dim"] == 5
-    run(
-        tmp_path,
-        "-m",
-        "aigveval",
-        "features",
-        clip,
-        "--encoder",
-        "technical=colour",
-        "--out",
-        "other",
-        code=2,
-    )  # not installed
+    run(tmp_path, *command, "other", code=2)  # not installed
 
 
 def test_best_of_eight(monkeypatch, capsys):
