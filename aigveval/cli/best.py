@@ -11,8 +11,8 @@ import typer
 
 from ..assessment import Assessment
 from ..errors import InputError, as_text
-from ..model.precision import DtypeName
 from .console import (
+    LEVEL_NUMBERS,
     native_stderr_silenced,
     one_line_errors,
     percent,
@@ -21,7 +21,18 @@ from .console import (
     silence_libraries,
     video_progress,
 )
-from .options import SCALE, check_fps
+from .options import (
+    SCALE,
+    AsJson,
+    BatchSize,
+    Device,
+    Dtype,
+    Fps,
+    ModelName,
+    Prompt,
+    Workers,
+    check_fps,
+)
 
 if TYPE_CHECKING:
     from ..data.manifest import Clip
@@ -60,33 +71,19 @@ def best(
         list[str],
         typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
     ],
-    prompt: Annotated[
-        Optional[str], typer.Option(help="Text that all the videos were generated from.")
-    ] = None,
+    prompt: Prompt = None,
     prompts: Annotated[
         Optional[Path],
         typer.Option(metavar="FILE|names|folders", help="Prompts, as for `aigveval score`."),
     ] = None,
     by: Annotated[ScoreName, typer.Option(help="The score that counts.")] = "overall",
-    fps: Annotated[
-        Optional[float],
-        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
-    ] = "lite",
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos computed together.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
-    dtype: Annotated[
-        DtypeName, typer.Option(help="Number type of the LLM, as for `aigveval score`.")
-    ] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")
-    ] = False,
+    fps: Fps = None,
+    model: ModelName = "lite",
+    batch_size: BatchSize = 8,
+    workers: Workers = 2,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print the names of the best alone.")
     ] = False,
@@ -174,7 +171,7 @@ def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
     from rich.text import Text
 
     several = len(contests) > 1
-    table = Table(show_edge=False, caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent")
+    table = Table(show_edge=False, caption=LEVEL_NUMBERS)
     for column in ("prompt or folder",) * several + ("best" if several else "video",):
         table.add_column(column, overflow="fold")
     for column in (by, "chance to be the best") + ("of",) * several:

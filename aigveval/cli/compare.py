@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..assessment import Assessment
-from ..model.precision import DtypeName
 from .best import CHANCES, assess
-from .console import one_line_errors, percent, print_errors, silence_libraries
-from .options import SCALE
+from .console import LEVEL_NUMBERS, one_line_errors, percent, print_errors, silence_libraries
+from .options import SCALE, AsJson, Device, Dtype, Fps, ModelName
 
 if TYPE_CHECKING:
     from ..inference.choice import Comparison
@@ -42,23 +41,11 @@ def compare(
     prompt: Annotated[
         Optional[str], typer.Option(help="Text that both videos were generated from.")
     ] = None,
-    fps: Annotated[
-        Optional[float],
-        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
-    ] = "lite",
-    device: Annotated[
-        Optional[str],
-        typer.Option(help="`cpu`, `cuda`, `cuda:1`; by default a GPU if there is one."),
-    ] = None,
-    dtype: Annotated[
-        DtypeName, typer.Option(help="Number type of the LLM, as for `aigveval score`.")
-    ] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")
-    ] = False,
+    fps: Fps = None,
+    model: ModelName = "lite",
+    device: Device = None,
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print the name of the better one alone.")
     ] = False,
@@ -96,7 +83,7 @@ def _print(rows: Sequence[Assessment], found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_edge=False, caption="1 bad, 2 poor, 3 fair, 4 good, 5 excellent")
+    table = Table(show_edge=False, caption=LEVEL_NUMBERS)
     for column in ("score", "A", "B", "A - B", "chance that A is better"):
         table.add_column(column, justify="left" if column == "score" else "right", no_wrap=True)
     for name, difference in found.differences.items():

@@ -31,6 +31,7 @@ from prompts import DIMENSIONS, render_defects
 from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, Timeline
 from ..errors import UsageError, one_line
 
+LEVEL_NUMBERS = "1 bad, 2 poor, 3 fair, 4 good, 5 excellent"
 SHOWN_ROWS = 50
 _SHOWN_EXPLANATIONS = 10
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -226,7 +227,7 @@ def _shown(score: Score | None) -> Text:
 def _caption(rows: Sequence[Assessment]) -> str:
     intervals = any(row.overall and row.overall.low is not None for row in rows)
     what = "[80 % interval]" if intervals else "± spread"
-    return f"1 bad, 2 poor, 3 fair, 4 good, 5 excellent; {what}"
+    return f"{LEVEL_NUMBERS}; {what}"
 
 
 def _mean(rows: Sequence[Assessment], name: str) -> Text:

@@ -20,7 +20,7 @@ from .console import (
     silence_libraries,
     video_progress,
 )
-from .options import Device, Inputs, Prompt, Quiet
+from .options import Device, Inputs, Prompt, Quiet, Workers
 
 if TYPE_CHECKING:
     from ..features.export import FeatureRow
@@ -71,7 +71,7 @@ def features(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Videos computed together; above 1 only a GPU gains by it.")
     ] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    workers: Workers = 2,
     device: Device = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what DIR already has and encode the others.")

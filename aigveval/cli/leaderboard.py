@@ -17,7 +17,7 @@ from .console import (
     silence_libraries,
     step_progress,
 )
-from .options import BatchSize, Device, Dtype, ModelName, Quiet, Report, Tables
+from .options import BatchSize, Device, Dtype, ModelName, Quiet, Report, Tables, Workers
 
 if TYPE_CHECKING:
     from ..evaluation.ratings import RatedClip
@@ -66,7 +66,7 @@ def leaderboard(
         ),
     ] = Path("leaderboard.jsonl"),
     batch_size: BatchSize = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    workers: Workers = 2,
     device: Device = None,
     dtype: Dtype = "auto",
     draws: Annotated[

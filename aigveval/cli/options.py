@@ -12,8 +12,9 @@ from ..model.precision import DtypeName
 
 SCALE = """\
 Scores are on the scale of mean opinion scores: 1 bad, 2 poor, 3 fair, 4 good, 5 excellent. Each is
-the mean of the model's belief over these five words, and the number after ± is that belief's
-standard deviation: the larger, the less sure the model is.
+the mean of the model's belief over these five words. In brackets stands its 80 % interval, where
+the model has them, as `lite` has; else the number after ± is that belief's standard deviation: the
+larger, the less sure the model is.
 
 - **technical**: how sharp, clean and free of artefacts the frames are.
 - **motion**: how smooth, steady and natural the movement is.
@@ -47,6 +48,12 @@ BatchSize = Annotated[
         min=1, help="Videos computed together; moves scores by < 1e-4 (more in bfloat16)."
     ),
 ]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that decode videos.")]
+Fps = Annotated[
+    Optional[float],
+    typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")]
 Prompt = Annotated[
     Optional[str], typer.Option(help="Text that all the videos were generated from.")
 ]

@@ -34,10 +34,13 @@ from .options import (
     BatchSize,
     Device,
     Dtype,
+    Fps,
     Inputs,
+    ModelName,
     Prompt,
     Quiet,
     Report,
+    Workers,
     check_fps,
 )
 
@@ -101,13 +104,8 @@ def score(
             help="Prompts of the videos, from a file or from names; see above.",
         ),
     ] = None,
-    fps: Annotated[
-        Optional[float],
-        typer.Option(help="Frame rate of numbered pictures, by default 25; files have their own."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="`lite`, a folder, or a Hugging Face Hub id.")
-    ] = "lite",
+    fps: Fps = None,
+    model: ModelName = "lite",
     out: Annotated[
         Path,
         typer.Option(
@@ -117,7 +115,7 @@ def score(
         ),
     ] = Path("results.jsonl"),
     batch_size: BatchSize = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode videos.")] = 2,
+    workers: Workers = 2,
     device: Device = None,
     dtype: Dtype = "auto",
     devices: Annotated[
