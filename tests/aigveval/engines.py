@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from aigveval.assessment import SCORE_FIELDS, Score, Scores
+from aigveval.inference import assessor
 from aigveval.inference.assessor import Assessor
 from aigveval.inference.engine import ModelEngine
 from encoders.video import VideoError
@@ -93,6 +94,19 @@ def tiny_assessor(
         explain=explain,
         contributions=contributions,
     )
+
+
+def text_engine(monkeypatch, folder) -> TextEngine:
+    """Puts a text engine behind the commands, run in a folder on a terminal of 120 columns."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "120")
+    engine = TextEngine()
+    monkeypatch.setattr(
+        assessor,
+        "load",
+        lambda model, *, device, dtype, **options: Assessor(engine, name=model, **options),
+    )
+    return engine
 
 
 def fake_load(**options):

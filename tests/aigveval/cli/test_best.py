@@ -12,22 +12,14 @@ from typer.testing import CliRunner
 from aigveval.assessment import Score
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
-from aigveval.inference.assessor import Assessor
 
-from ..engines import TextEngine, fake_load
+from ..engines import TextEngine, fake_load, text_engine
 
 
 @pytest.fixture
 def engine(monkeypatch, tmp_path) -> TextEngine:
     """Two prompts' folders of three clips each; a score is what the file says."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    engine = TextEngine()
-    monkeypatch.setattr(
-        assess,
-        "load",
-        lambda model, *, device, dtype, **options: Assessor(engine, name=model, **options),
-    )
+    engine = text_engine(monkeypatch, tmp_path)
     for folder, scores in (("a dog", "234"), ("a_red_cat", "543")):
         os.mkdir(folder)
         for number, score in enumerate(scores):

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 import aigveval
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
-from aigveval.inference.assessor import Assessor
 from aigveval.reports.results import read_results
 
-from ..engines import TextEngine
+from ..engines import TextEngine, text_engine
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,14 +24,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def engine(monkeypatch, tmp_path) -> TextEngine:
     """Puts three "videos" into the current folder and a text engine behind the command."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    engine = TextEngine()
-    monkeypatch.setattr(
-        assess,
-        "load",
-        lambda model, *, device, dtype, **options: Assessor(engine, name=model, **options),
-    )
+    engine = text_engine(monkeypatch, tmp_path)
     monkeypatch.setattr(assess, "row_name", lambda model, **options: model)
     os.mkdir("v")
     for number, name in enumerate("abc", start=2):
