@@ -9,8 +9,9 @@ Axis legend: n rows, D width of all encoders' tokens together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from prompts.rubric import SCORES
 
-from ..model.projector import AIGVEvalBackbone, pack_features
+from ..model.projector import AIGVEvalBackbone, FeatureProjector, pack_features
 from .config import FitError
 from .dataset import QualityDataset
 
@@ -92,17 +93,18 @@ def fit_ridge(
     if not found:
         raise FitError(f"ridge needs at least {LEAST_ROWS} rows with a score")
     start = 0
-    for projector, (_, width) in zip(backbone.projectors.values(), backbone.config.feature_shapes):
+    projectors = cast(Iterable[FeatureProjector], backbone.projectors.values())
+    for projector, (_, width) in zip(projectors, backbone.config.feature_shapes):
         weight = torch.from_numpy(change[:, start : start + width] / np.sqrt(width)).float()
         bias = torch.from_numpy(offset / len(backbone.projectors)).float()
-        projector.set_probe(projector.probe.cpu() + weight, bias)  # type: ignore[operator,union-attr]
+        projector.set_probe(projector.probe.cpu() + weight, bias)
         start += width
     return found
 
 
 def _evidence(backbone: AIGVEvalBackbone, dataset: QualityDataset) -> tuple[Array, Array]:
     """Of each row, the scaled mean tokens (n, D) and the score hints (n, 4)."""
-    device = backbone.projectors[next(iter(backbone.projectors))].mean.device
+    device = next(backbone.projectors.parameters()).device
     means, hints = [], []
     for number, row in enumerate(dataset.rows):
         tokens = [part[None] for part in dataset.tokens(number, row.prompt)]
