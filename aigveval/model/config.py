@@ -185,6 +185,8 @@ class AIGVEvalConfig(ScorerConfig):
             default.
         calibration: How many rated clips familiarity is measured from, see
             `calibration.Calibration`. With 0 there is none, and scores have no intervals.
+        damage_only: What the score heads learn only takes points off what the projectors' given
+            linear maps say; see `projector.AIGVEvalBackbone`.
         likeness: Whether there is a `projector.CameraLikeness`.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
@@ -217,6 +219,7 @@ class AIGVEvalConfig(ScorerConfig):
         score_hints: bool = True,
         detector: Sequence[str] = (),
         calibration: int = 0,
+        damage_only: bool = False,
         likeness: bool = False,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
@@ -253,6 +256,7 @@ class AIGVEvalConfig(ScorerConfig):
         if calibration < 0:
             raise ValueError(f"calibration must not be negative, got {calibration}")
         self.calibration = calibration
+        self.damage_only = bool(damage_only)
         self.likeness = bool(likeness)
         self.feature_token_id = feature_token_id
         super().__init__(

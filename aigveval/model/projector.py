@@ -24,6 +24,8 @@ from .defect_detector import DefectDetector
 
 MIDDLE = (MIN_SCORE + MAX_SCORE) / 2  # the score hint of features without any evidence
 _BEND = 0.5  # points before the ends of the scale
+_SOFTNESS = 0.1  # points
+_Outputs = tuple[Tensor, Tensor, Tensor]  # of `FeatureProjector.forward`
 
 
 def pack_features(tokens: Sequence[Tensor]) -> Tensor:
@@ -58,6 +60,11 @@ def bounded(scores: Tensor) -> Tensor:
     return scores - (scores - MIDDLE).sign() * (beyond - bent)
 
 
+def taken_off(points: Tensor) -> Tensor:
+    """What lies below 0 as it is, what lies above as 0, with a smooth bend between."""
+    return -_SOFTNESS * nn.functional.softplus(-points / _SOFTNESS)
+
+
 def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
     """Scores (...) and embeddings (5, h) of the level words, worst first, to embeddings (..., h).
 
@@ -71,21 +78,22 @@ def mix_levels(scores: Tensor, levels: Tensor) -> Tensor:
 
 
 class FeatureProjector(nn.Module):
-    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h), and score hints.
+    """One encoder's tokens (b, k, d) to LLM embeddings (b, k, h), and what makes score hints.
 
     Standardisation by fixed statistics, Linear-GELU-Linear, and a learned embedding of each
     token's position. It starts with the position alone, as large as the LLM's own embeddings
     (`embedding_rms`): the projection has to be learned.
 
-    The score head gives four numbers per token, which add up to the score hints (see
-    `AIGVEvalBackbone`).
-    `probe` (4, d) is a linear map onto them that is given, not trained: zero, unless `set_probe`
-    was called.
+    The score head gives four numbers per token, which make the score hints (see
+    `AIGVEvalBackbone`) together with those of `probe` (4, d), a linear map that is given, not
+    trained: zero, unless `set_probe` was called. Its bias is `probe_bias` (4,), or where that is
+    None a part of the score head's.
     """
 
     mean: Tensor
     std: Tensor
     probe: Tensor
+    probe_bias: Tensor | None
 
     def __init__(
         self,
@@ -98,12 +106,16 @@ class FeatureProjector(nn.Module):
         clip: float,
         dropout: float,
         noise: float,
+        damage_only: bool = False,
     ) -> None:
         super().__init__()
         self.clip, self.dropout, self.noise = clip, dropout, noise
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
         self.register_buffer("probe", torch.zeros(len(SCORES), dim))
+        self.register_buffer("probe_bias", None)
+        if damage_only:
+            self.add_probe_bias()
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, width)
         self.score_head = nn.Linear(hidden, len(SCORES))
@@ -120,6 +132,17 @@ class FeatureProjector(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.probe.zero_()
+        if self.probe_bias is not None:
+            self.probe_bias.zero_()
+
+    def add_probe_bias(self) -> None:
+        """Keep the given map's bias apart from the score head's."""
+        self.probe_bias = self.probe.new_zeros(len(SCORES))
+
+    @property
+    def constant(self) -> Tensor:
+        """The bias (4,) of the score hints, to be changed in place."""
+        return self.score_head.bias.detach() if self.probe_bias is None else self.probe_bias
 
     @torch.no_grad()
     def set_stats(self, mean: Tensor, std: Tensor) -> None:
@@ -139,26 +162,27 @@ class FeatureProjector(nn.Module):
 
         Args:
             weight: (4, d), of the standardised tokens.
-            bias: (4,), added to the trained bias once.
+            bias: (4,), added to the bias once.
         """
         self.probe.copy_(weight)
-        self.score_head.bias.add_(bias.to(self.score_head.bias))
+        self.constant.add_(bias.to(self.constant))
 
     def standardise(self, tokens: Tensor) -> Tensor:
         """Tokens (..., d) by the fixed statistics, limited to `clip` standard deviations."""
         x = (tokens.to(self.up.weight.dtype) - self.mean) / self.std
         return x.clamp(-self.clip, self.clip)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (b, k, d) to embeddings (b, k, h) and score offsets (b, k, 4) in points."""
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (b, k, d) to embeddings (b, k, h), and in points what the score head and what the
+        given linear map say, both (b, k, 4)."""
         x = self.standardise(tokens)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.training and self.dropout:
             x = x * (torch.rand(len(x), 1, 1, device=x.device) >= self.dropout)
         hidden = nn.functional.gelu(self.up(x))
-        offsets = self.score_head(hidden) + nn.functional.linear(x, self.probe)
-        return self.down(hidden) + self.position, offsets
+        given = nn.functional.linear(x, self.probe, self.probe_bias)
+        return self.down(hidden) + self.position, self.score_head(hidden), given
 
 
 class CameraLikeness(nn.Module):
@@ -196,8 +220,10 @@ class AIGVEvalBackbone(nn.Module):
     """Projectors and language model: token ids and features to the last hidden state.
 
     With `config.score_hints` the LLM also reads score hints, as level words. In the four
-    placeholders after the features' stands the hint of each score: `MIDDLE` plus the score heads'
-    outputs, averaged over each encoder's tokens and summed over the encoders. To each token's
+    placeholders after the features' stands the hint of each score: `MIDDLE` plus the outputs of
+    score heads and given maps, averaged over each encoder's tokens and summed over the encoders.
+    With `config.damage_only` the score heads' sum goes through `taken_off`: what they learn of
+    damage then can't change the order of clips without any. To each token's
     embedding its own hint of its encoder's dimension is added. A value between "fair" and "good" is
     a mix of the two words' embeddings. LLMs copy words well, so little training is enough, where
     the meaning of projected features has to be learned from thousands of clips.
@@ -220,6 +246,7 @@ class AIGVEvalBackbone(nn.Module):
                     clip=config.feature_clip,
                     dropout=config.feature_dropout,
                     noise=config.feature_noise,
+                    damage_only=config.damage_only,
                 )
                 for entry in config.encoders
             }
@@ -275,24 +302,32 @@ class AIGVEvalBackbone(nn.Module):
         outputs = self._outputs(features)
         hints = self._score_hints(features, outputs)
         if not self.config.score_hints:
-            return torch.cat([embeddings for embeddings, _ in outputs], dim=1)
+            return torch.cat([embeddings for embeddings, *_ in outputs], dim=1)
         ids = torch.tensor(self.config.level_token_ids, device=features.device)
         levels = self.language_model.get_input_embeddings()(ids)
-        shown = [
-            embeddings + mix_levels(MIDDLE + offsets[..., SCORES.index(entry["dimension"])], levels)
-            for (embeddings, offsets), entry in zip(outputs, self.config.encoders)
-        ]
+        shown = []
+        for (embeddings, learnt, given), entry in zip(outputs, self.config.encoders):
+            hint = (MIDDLE + learnt + given)[..., SCORES.index(entry["dimension"])]
+            shown.append(embeddings + mix_levels(hint, levels))
         return torch.cat([*shown, mix_levels(hints, levels)], dim=1)
 
     def score_hints(self, features: Tensor) -> Tensor:
         """Features (b, K, D) to the score hints (b, 4), unbounded."""
         return self._score_hints(features, self._outputs(features))
 
-    def _score_hints(self, features: Tensor, outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        hints = MIDDLE + torch.stack([offsets.mean(1) for _, offsets in outputs]).sum(0)
+    def _score_hints(self, features: Tensor, outputs: Sequence[_Outputs]) -> Tensor:
+        learnt = torch.stack([part.mean(1) for _, part, _ in outputs]).sum(0)
+        given = torch.stack([part.mean(1) for _, _, part in outputs]).sum(0)
+        hints = MIDDLE + given + (taken_off(learnt) if self.config.damage_only else learnt)
         if self.likeness is not None:
             hints = hints + self.likeness(self.standardised(features))
         return hints
+
+    def learn_damage_only(self) -> None:
+        """Have the score heads only take points off from now on; for new ones."""
+        self.config.damage_only = True
+        for projector in cast(Iterable[FeatureProjector], self.projectors.values()):
+            projector.add_probe_bias()
 
     def add_detector(self, names: Sequence[str]) -> None:
         """Add a new, untrained detector of these defects."""
@@ -341,6 +376,6 @@ class AIGVEvalBackbone(nn.Module):
         projectors = cast(Iterable[FeatureProjector], self.projectors.values())
         return [project.standardise(part) for project, part in zip(projectors, parts)]
 
-    def _outputs(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _outputs(self, features: Tensor) -> list[_Outputs]:
         parts = unpack_features(features, self.config.feature_shapes)
         return [project(part) for project, part in zip(self.projectors.values(), parts)]

@@ -142,7 +142,7 @@ class DistillTerm:
     @contextmanager
     def _shifted(self) -> Iterator[None]:
         first = cast(FeatureProjector, next(iter(self.model.model.projectors.values())))
-        bias = first.score_head.bias.data
+        bias = first.constant
         kept = bias.clone()
         bias += self.SHIFT * torch.randn(len(SCORES), device=bias.device)
         try:

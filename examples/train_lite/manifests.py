@@ -156,6 +156,20 @@ def read_ladder(folder: Path) -> tuple[list[TrainingRow], list[dict[str, Any]]]:
     return rows, records
 
 
+def after_damage(records: Sequence[Mapping[str, Any]], scores: np.ndarray) -> np.ndarray:
+    """What a ladder's rows should have, (n, 4), by the scores of their clean clips.
+
+    A damage takes off its share of what lies between the clean clip's score and 1.
+    """
+    clean = clean_numbers(records)
+    start = np.clip([scores[clean[record["group"]]] for record in records], 1.5, None)
+    drops = np.array([[record[f"{name}_drop"] for name in DIMENSIONS] for record in records], float)
+    semantic = DIMENSIONS.index("semantic")
+    drops[[record["prompt"] is None for record in records], semantic] = np.nan
+    share = np.column_stack([drops, drops.mean(1)]) / FULL_DROP
+    return start - share * (start - 1)
+
+
 def clean_numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Group to the number of its clean clip's record."""
     return {r["group"]: n for n, r in enumerate(records) if r["type"] == "clean"}

@@ -13,10 +13,12 @@ stopped. The steps:
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
    still without any rating. It goes on distilling the score hints; the projectors stay as they are.
 5. shipped: the projectors begin anew, as the linear maps of a ridge regression (ridge.py) on all
-   ratings, on what damage takes off and on what a wrong prompt does. Nothing else is trained on
-   ratings. The LoRA stays as it is. This is what ships.
+   ratings, on what damage takes off and on what a wrong prompt does. Then their score heads learn
+   what grave damage takes off besides, from the ladder and from clips without any; nothing else
+   is trained on ratings. The LoRA stays as it is. This is what ships.
 6. left out: step 5 without the ratings of a fifth of the prompts, five times, and without a whole
-   data set, two times; and without `modern`.
+   data set, two times; and without `modern`. The five have the score heads of the shipped model,
+   which know no rating, but its clips.
 7. calibration: intervals and familiarity, from the errors of step 6.
 8. measure: figures.json. See measure.py; attribution.py measures what is said.
 
@@ -28,7 +30,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import manifests
 import numpy as np
@@ -38,17 +40,21 @@ from augment import main as augment
 from manifests import Clip
 from measure import measure, predicted_scores, scores_by
 from numpy.typing import NDArray
+from rich.console import Console
 from split import split_clips
 from torch import Tensor
 
 from aigveval.distortion.ladder import make_ladder
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.model.calibration import half_width
+from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.model.projector import MIDDLE
+from aigveval.model.projector import MIDDLE, pack_features
 from aigveval.train.config import FitConfig
+from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
+from aigveval.train.projector_pretraining import pretrain_projectors
 from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
 
@@ -82,6 +88,14 @@ BASE: dict[str, Any] = {
     "mismatch_probability": 0.25,
     "prompt_dropout": 0.05,
 }
+# Of the score heads: they see no rating.
+HEADS: dict[str, Any] = {
+    "align_epochs": 8,
+    "feature_noise": 0.3,
+    "rank_min_difference": 0.2,
+    "weight_decay": 0.05,
+}
+CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
@@ -112,9 +126,13 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
         ladder, _ = manifests.read_ladder(work / "ladder/train")
         manifests.write_manifest(work / "base.jsonl", ladder)
         explaining = explaining_model(base_model(work), work, cache)
-    evidence = read_evidence(explaining, clips, work / "ladder/train", cache)
+    ladder = work / "ladder/train"
+    evidence = read_evidence(explaining, clips, ladder, cache)
     for name, keep in runs(data, clips).items():
-        rated_model(work / "runs" / name / "model", explaining, clips, keep, evidence)
+        heads = work / "runs/shipped/model" if name.startswith("fold") else None
+        rated_model(
+            work / "runs" / name / "model", explaining, clips, keep, evidence, ladder, cache, heads
+        )
     calibrate(work, data, clips, cache)
     measure(data, work)
 
@@ -263,32 +281,75 @@ def read_evidence(
     return Evidence(tokens=own, damage=ridge.damage(records, tokens(rows)), wrong=wrong, of=number)
 
 
-@torch.no_grad()
 def rated_model(
     output: Path,
     base: Path,
     clips: Sequence[Clip],
     keep: NDArray[np.bool_],
     evidence: Evidence,
+    ladder: Path,
+    cache: FeatureCache,
+    heads: Path | None,
 ) -> None:
-    """The base model with new projectors, which know the clips that are kept."""
+    """The base model with new projectors, which know the clips that are kept.
+
+    Args:
+        heads: A model whose score heads it takes, if they aren't to be trained.
+    """
     if (output / "config.json").exists():
         return
-    linear = ridge.fitted(
-        [clip for clip, kept in zip(clips, keep) if kept],
-        {name: tokens[keep] for name, tokens in evidence.tokens.items()},
-        [evidence.damage, evidence.wrong.chosen(keep[evidence.of])],
-    )
-    model = AIGVEvalModel.from_pretrained(base)
-    model.model.remove_calibration()
-    for name, projector in model.model.projectors.items():
-        projector.reset_parameters()
-        weights = torch.from_numpy(linear.weights[name]).float()
-        bias = torch.from_numpy(linear.bias).float()
-        projector.set_probe(weights, (bias - MIDDLE) / len(linear.weights))
-    ridge.set_likeness(model.model, linear)
-    model.save_pretrained(output)
-    AIGVEvalProcessor.from_pretrained(base).save_pretrained(output)
+    chosen = [clip for clip, kept in zip(clips, keep) if kept]
+    tokens = {name: tokens[keep] for name, tokens in evidence.tokens.items()}
+    changes = [evidence.damage, evidence.wrong.chosen(keep[evidence.of])]
+    linear = ridge.fitted(chosen, tokens, changes)
+    config = AIGVEvalConfig.from_pretrained(base, feature_noise=HEADS["feature_noise"])
+    model = AIGVEvalModel.from_pretrained(base, config=config)
+    processor = AIGVEvalProcessor.from_pretrained(base)
+    backbone = model.model
+    backbone.remove_calibration()
+    backbone.learn_damage_only()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, projector in backbone.projectors.items():
+            projector.reset_parameters()
+            weights = torch.from_numpy(linear.weights[name]).float()
+            bias = torch.from_numpy(linear.bias).float()
+            projector.set_probe(weights, (bias - MIDDLE) / len(linear.weights))
+        ridge.set_likeness(backbone, linear)
+    if heads is None:
+        encoders = list(processor.encoders.values())
+        rows, records = manifests.read_ladder(ladder)
+        means = ridge.mean_tokens(rows, backbone, encoders, cache)
+        labels = manifests.after_damage(records, linear(means))
+        rows = [replace(row, scores=tuple(label)) for row, label in zip(rows, labels.tolist())]
+        goals = linear(tokens).tolist()
+        rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(chosen, goals)]
+        dataset = KeptDataset(
+            [rows], {row.video: cache.digest(row.video) for row in rows}, encoders, cache
+        )
+        collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+        fit_config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **HEADS)
+        pretrain_projectors(backbone, dataset, collate, fit_config, Console(stderr=True))
+    else:
+        other = AIGVEvalModel.from_pretrained(heads).model
+        for name, projector in backbone.projectors.items():
+            for part in ("up", "score_head"):
+                state = other.projectors[name].get_submodule(part).state_dict()
+                projector.get_submodule(part).load_state_dict(state)
+    model.eval().save_pretrained(output)
+    processor.save_pretrained(output)
+
+
+class KeptDataset(QualityDataset):
+    """Rows whose tokens stay in memory, for all runs: about 2 GB."""
+
+    kept: ClassVar[dict[tuple[str, str | None], list[Tensor]]] = {}
+
+    def tokens(self, index: int, prompt: str | None) -> list[Tensor]:
+        key = self.rows[index].video, prompt
+        if key not in self.kept:
+            self.kept[key] = super().tokens(index, prompt)
+        return self.kept[key]
 
 
 if __name__ == "__main__":

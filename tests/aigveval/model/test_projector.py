@@ -14,7 +14,7 @@ from aigveval.model.projector import (
 )
 from prompts import SCORES, level_distribution
 
-from ..tiny_llm import make_batch, make_model
+from ..tiny_llm import make_batch, make_llm, make_model
 
 PROMPTS = ["a cat on a roof in the rain", None, "dog", "two boats, one sun"]
 
@@ -46,9 +46,10 @@ def projector(**options):
 def test_a_new_projector_gives_positions_as_large_as_the_embeddings():
     new = projector(embedding_rms=0.1)
     torch.nn.init.zeros_(new.down.weight)
-    embeddings, told = new(torch.randn(50, 6, 20))
+    embeddings, *points = new(torch.randn(50, 6, 20))
     assert torch.equal(embeddings, new.position.expand(50, -1, -1))
-    assert told.shape == (50, 6, len(SCORES)) and not told.any()
+    for part in points:
+        assert part.shape == (50, 6, len(SCORES)) and not part.any()
     assert new.position.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.15)
 
 
@@ -70,13 +71,36 @@ def test_a_probe_adds_exactly_what_it_says():
     new = projector()
     weight, bias = torch.randn(len(SCORES), 20), torch.arange(4.0)
     tokens = torch.randn(3, 6, 20)
-    before = new(tokens)[1]
+    before = sum(new(tokens)[1:])
     new.set_stats(torch.full((20,), 0.5), torch.full((20,), 2.0))
     shifted = 0.5 + 2.0 * tokens
     new.set_probe(weight, bias)
     torch.testing.assert_close(
-        new(shifted)[1], before + tokens @ weight.T + bias, atol=1e-4, rtol=1e-4
+        sum(new(shifted)[1:]), before + tokens @ weight.T + bias, atol=1e-4, rtol=1e-4
     )
+
+
+def test_what_is_learnt_of_damage_only_takes_points_off(batch, tmp_path):
+    model, _ = make_model()
+    backbone, features = model.model, batch["features"]
+    backbone.learn_damage_only()
+    for projector in backbone.projectors.values():
+        projector.reset_parameters()
+        projector.set_probe(torch.randn(projector.probe.shape) * 0.1, torch.full((4,), 0.2))
+    with torch.no_grad():
+        given = backbone.score_hints(features)
+        for points, expected in ((2.0, 0.0), (-0.5, -1.5), (-1.0, -3.0)):
+            for projector in backbone.projectors.values():
+                projector.score_head.bias.fill_(points)
+            taken = backbone.score_hints(features) - given
+            # where nothing was learnt yet, the bend took off ln 2 of a tenth of a point
+            taken -= 0.1 * math.log(2)
+            torch.testing.assert_close(taken, torch.full_like(taken, expected), atol=1e-3, rtol=0)
+        hints = backbone.score_hints(features)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, llm=make_llm())
+    assert again.config.damage_only
+    assert torch.equal(again.model.score_hints(features), hints)
 
 
 def test_the_mix_of_level_words():
@@ -135,11 +159,11 @@ def test_what_stands_in_the_placeholders(batch):
     column = SCORES.index("motion")  # tokens 3 to 6 are those of `flow`
     torch.testing.assert_close(
         difference[:, 3:7],
-        mix_levels(3 + outputs[1][1][..., column], levels),
+        mix_levels(3 + sum(outputs[1][1:])[..., column], levels),
         atol=1e-5,
         rtol=1e-4,
     )
-    expected = 3 + sum(told.mean(1) for _, told in outputs)
+    expected = 3 + sum((learnt + given).mean(1) for _, learnt, given in outputs)
     torch.testing.assert_close(score_hints, expected)
 
 
@@ -160,8 +184,8 @@ def test_feature_stats_by_name_or_dimension():
 def test_dropout_takes_whole_encoders_and_only_in_training():
     drop = projector(dropout=0.5)
     tokens = torch.randn(400, 6, 20)
-    (clean, _), (empty, _) = drop.eval()(tokens), drop(torch.zeros(1, 6, 20))
-    dropped, _ = drop.train()(tokens)
+    (clean, *_), (empty, *_) = drop.eval()(tokens), drop(torch.zeros(1, 6, 20))
+    dropped, *_ = drop.train()(tokens)
     is_empty = torch.isclose(dropped, empty).all(2).all(1)
     is_clean = torch.isclose(dropped, clean).all(2).all(1)
     assert (is_empty ^ is_clean).all()
