@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from python_multipart.exceptions import ParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from ..assessment import Assessment
 from ..errors import one_line
@@ -203,7 +204,7 @@ async def _uploaded(
             async for piece in request.stream():
                 form.parser.write(piece)
             form.parser.finalize()
-        except (ParseError, UnicodeDecodeError, fastapi.requests.ClientDisconnect):
+        except (ParseError, UnicodeDecodeError, ClientDisconnect):
             raise Refused("the form is not whole") from None
         if form.upload is None or not form.ended:
             raise Refused("the form needs a file called `video`")

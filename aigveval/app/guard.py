@@ -88,12 +88,15 @@ class Guard:
             await answer(scope, receive, send)
             return
         started = False
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
         async def watched(message: dict[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message.get("headers", ()), *self._headers()]
+                if has_body and not bounded.whole:  # else the rest of it would be read for nothing
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         bounded = _Bounded(receive, self._most_bytes(scope), self.limits.idle_seconds)

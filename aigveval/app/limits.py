@@ -116,4 +116,4 @@ def _lists_files(path: Path) -> bool:
     """Whether FFmpeg would take it for a playlist: told by its first bytes, before it looks."""
     with open(path, "rb") as file:
         head = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return head.startswith((b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD"))
+    return head.startswith((b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml")) or b"<MPD" in head

@@ -43,7 +43,7 @@ _PLAYED = {  # suffix -> what browsers play it as
     ".mkv": "video/webm",
     ".ogv": "video/ogg",
 }
-_COLUMNS = ("video", *SCORE_FIELDS, "familiarity", "defects", "prompt", "error")
+_COLUMNS = ("video", *SCORE_FIELDS, "familiarity", "defects", "error", "prompt")
 _NUMBERS = (*SCORE_FIELDS, "familiarity")
 _MOST_CARDS = 20
 _RESULTS = (".jsonl", ".csv", ".parquet")
@@ -485,7 +485,7 @@ class Page:
             wrap=False,
             max_height=420,
             visible=False,
-            column_widths=["220px", *["100px"] * len(_NUMBERS), "220px", "260px", "200px"],
+            column_widths=["200px", *["95px"] * len(_NUMBERS), "190px", "160px", "220px"],
         )
         shown = gr.HTML(elem_classes="chosen")
         with gr.Row(visible=False) as choice:

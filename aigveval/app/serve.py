@@ -62,7 +62,7 @@ def application(
         page = Page(service, scratch, top)
         api = make_api(service, scratch, top)
         page.add_routes(api)
-        theme = gr.themes.Default(font=_FONT, font_mono=("ui-monospace", "monospace"))
+        theme = gr.themes.Default(font=_FONT, font_mono=_FONT)
         mounted = gr.mount_gradio_app(
             api,
             page.build().queue(default_concurrency_limit=16, max_size=256, api_open=False),

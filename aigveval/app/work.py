@@ -14,6 +14,7 @@ from .limits import Refused
 from .service import Request, Service
 
 _TRY_AGAIN_SECONDS = 0.5
+_LOOK_SECONDS = 0.2  # whether it was cancelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,9 @@ async def score_all(
                     request.answer.cancel()
             if not pending:
                 return
-            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                pending, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
             for answer in sorted(done, key=pending.__getitem__):
                 number = pending.pop(answer)
                 try:

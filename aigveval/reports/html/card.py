@@ -36,7 +36,7 @@ def card(
         strip = make_strip(file, row.evidence or (), height_px=_FRAME_HEIGHT_PX)
     moved = row.contributions
     found = {} if moved is None else moved.to_dict()
-    contributions = {name: value for name in DIMENSIONS if (value := found[name]) is not None}
+    contributions = {name: value for name in DIMENSIONS if (value := found.get(name)) is not None}
     return render(
         "card.html.j2",
         row=row,

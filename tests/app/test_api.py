@@ -1,0 +1,366 @@
+"""The HTTP API over sockets: rows, limits, rubbish, and who may ask."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from aigveval.app.limits import MEGABYTE, Limits
+from aigveval.inference.assessor import Assessor
+from aigveval.versions import __version__
+
+from .server import running, until, uploads_in
+from .test_files import HOSTILE, root  # noqa: F401
+from .test_service import HeldEngine
+from tests.aigveval.engines import TextEngine
+
+LIMITS = Limits(size_bytes=20 * MEGABYTE, idle_seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return TextEngine()
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory):
+    """The root of the server, beside which a secret lies."""
+    folder = tmp_path_factory.mktemp("top") / "root"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.mp4").write_text("3.25")
+    (folder.parent / "secret.mp4").write_text("2")
+    (folder / "link.mp4").symlink_to(folder.parent / "secret.mp4")
+    (folder / "folder-link").symlink_to(folder.parent)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(engine, top):
+    with running(Assessor(engine, name="text"), limits=LIMITS, root=top) as found:
+        yield found
+
+
+@pytest.fixture
+def client(server):
+    address, folder = server
+    with httpx.Client(base_url=address, timeout=20) as made:
+        yield made
+    assert until(lambda: uploads_in(folder) == [])
+
+
+def ask(client, text="3.5", name="a.mp4", **fields):
+    files = {"video": (name, text if isinstance(text, bytes) else text.encode())}
+    return client.post("/api/score", files=files, data=fields)
+
+
+def connect(server):
+    host, port = server[0].removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def said(connection):
+    """Status line and body of an answer."""
+    answer = b""
+    while piece := connection.recv(65536):
+        answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+HEAD = (
+    "POST /api/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x"
+)
+PART = b'--x\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n'
+
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def test_an_upload_gets_the_row_of_a_results_file(client, tmp_path):
+    answer = ask(client, "3.5", "a dog's clip.mp4", prompt="ein Hund läuft")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    path = tmp_path / "a.mp4"
+    path.write_text("3.5")
+    (row,) = Assessor(TextEngine(), name="text").score_many([(path, "ein Hund läuft")])
+    expected = row.to_dict() | {"video": "a dog's clip.mp4", "seconds": answer.json()["seconds"]}
+    assert answer.text == json.dumps(expected, ensure_ascii=False)
+
+
+def test_a_path_of_the_root(client):
+    answer = client.post("/api/score", json={"path": "a.mp4", "prompt": None})
+    row = answer.json()
+    assert (answer.status_code, row["video"], row["prompt"]) == (200, "a.mp4", None)
+    assert (row["overall"]["score"], row["semantic"]) == (3.25, None)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "http://example.com/a.mp4", "file:///etc/passwd"])
+def test_nothing_else_is_read(client, engine, name):
+    before = len(engine.prompts)
+    answer = client.post("/api/score", json={"path": name})
+    assert answer.status_code in (403, 404) and list(answer.json()) == ["error"]
+    assert len(engine.prompts) == before
+
+
+def test_a_bad_clip_is_a_row_with_its_error(client):
+    answer = ask(client, "unreadable")
+    assert (answer.status_code, answer.json()["error"]) == (422, "not a video")
+    assert answer.json()["overall"] is None
+    fault = ask(client, "bug")
+    assert fault.status_code == 500 and "something other than the video" in fault.json()["error"]
+    assert ask(client).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["../../x.mp4", "<img src=x onerror=alert(1)>.mp4"])
+def test_names_from_outside_are_text(client, name):
+    row = ask(client, name=name, prompt="<script>alert(1)</script>").json()
+    assert row["video"] == name.rpartition("/")[2]
+    assert row["prompt"] == "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"content": b"{}"}, "send a form with `video`, or JSON with `path`"),
+        ({"json": []}, 'the body must be like {"path": "clip.mp4", "prompt": "a dog runs"}'),
+        ({"json": {"path": 3}}, "`path` must be the name of a file"),
+        ({"json": {"path": "a.mp4", "prompt": 3}}, "`prompt` must be text or null, and "),
+        ({"json": {"path": "a.mp4", "promt": "x"}}, "unknown: promt"),
+        ({"json": {"path": "a.mp4", "explain": True}}, "the model text was not trained to"),
+        ({"files": {"film": b"3"}}, "unknown or given twice: film"),
+        ({"files": [("video", b"3"), ("video", b"3")]}, "one video a request"),
+        ({"data": {"video": "3"}, "files": {"prompt": (None, "x")}}, "`video` must be a file"),
+        ({"files": {"prompt": (None, b"x")}}, "the form needs a file called `video`"),
+        ({"files": {"video": b"3"}, "data": {"explain": "maybe"}}, "`explain` must be true or"),
+        ({"files": {"video": b"3"}, "data": {"prompt": "x" * 50_000}}, "a text of more than"),
+        ({"files": {"video": b"3"}, "data": {"prompt": "x" * 10_001}}, "the prompt has more than"),
+        ({"json": {"path": "x" * 70_000}}, "more than 64000 bytes of JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_in_a_line(client, fields, expected):
+    answer = client.post("/api/score", **fields)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"].startswith(expected)
+
+
+def test_health_version_and_openapi(client):
+    assert client.get("/api/health").json() == {"status": "ok", "waiting": 0}
+    version = client.get("/api/version").json()
+    assert (version["aigveval"], version["model"]) == (__version__, "text")
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/api/score", "/api/health", "/api/version"} <= set(paths)
+    body = paths["/api/score"]["post"]["requestBody"]["content"]
+    assert set(body) == {"multipart/form-data", "application/json"}
+
+
+def test_32_uploads_at_once_get_their_own_rows(client):
+    def upload(number):
+        answer = ask(client, str(1 + number / 100), f"{number}.mp4", prompt=f"prompt {number}")
+        row = answer.json()
+        return row["video"], row["prompt"], row["overall"]["score"]
+
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(upload, range(96)))
+    assert found == [(f"{n}.mp4", f"prompt {n}", 1 + n / 100) for n in range(96)]
+
+
+def test_a_file_that_says_it_is_too_large_is_refused_before_it_comes(server, client):
+    with connect(server) as connection:
+        connection.sendall(f"{HEAD}\r\nContent-Length: {2 * 10**9}\r\n\r\n".encode() + PART)
+        status, body = said(connection)
+    assert status == 413
+    assert json.loads(body)["error"] == "the request is larger than 21 MB, the limit here"
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_a_file_that_turns_out_too_large_ends_at_the_limit_in_little_memory(server, client):
+    piece = chunk(b"\0" * 65536)
+    before, most, sent = resident_bytes(), 0, 0
+    with connect(server) as connection:
+        connection.sendall(f"{HEAD}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        connection.sendall(chunk(PART))
+        try:
+            while sent < 2 * 10**9:
+                connection.sendall(piece)
+                sent += 65536
+                if sent % 2**20 == 0:
+                    most = max(most, resident_bytes())
+                    assert sum(path.stat().st_size for path in uploads_in(server[1])) <= 20e6
+        except OSError:  # it hung up
+            pass
+    assert 20e6 < sent < 60e6  # what lies in the sockets' buffers comes on top
+    assert most - before < 15e6
+    assert ask(client).status_code == 200
+
+
+def test_a_client_that_hangs_up_leaves_nothing(server, client):
+    for ending in (b"", PART, PART + b"3.5"):
+        with connect(server) as connection:
+            connection.sendall(f"{HEAD}\r\nContent-Length: 1000000\r\n\r\n".encode() + ending)
+            if ending:
+                assert until(lambda: uploads_in(server[1]))
+        assert until(lambda: uploads_in(server[1]) == [])
+
+
+def test_a_client_that_sends_nothing_more_is_told_so(server, client):
+    with connect(server) as connection:
+        connection.sendall(f"{HEAD}\r\nContent-Length: 1000\r\n\r\n".encode() + PART + b"3")
+        start = time.monotonic()
+        status, body = said(connection)
+    assert status == 408 and time.monotonic() - start < 5
+    assert json.loads(body)["error"] == "nothing came for 1 seconds, the limit here"
+
+
+def test_who_hangs_up_while_waiting_takes_no_turn(tmp_path):
+    engine = HeldEngine()
+    with (
+        running(Assessor(engine, name="text")) as server,
+        httpx.Client(base_url=server[0], timeout=20) as client,
+    ):
+        first = threading.Thread(target=ask, args=(client, "1"))
+        first.start()
+        assert engine.at_work.wait(10)
+        with connect(server) as connection:
+            body = PART + b"2\r\n--x--\r\n"
+            connection.sendall(f"{HEAD}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert until(lambda: client.get("/api/health").json()["waiting"] == 1)
+        assert until(lambda: len(uploads_in(server[1])) == 1)
+        engine.go.set()
+        first.join(10)
+        assert ask(client, "3").json()["overall"]["score"] == 3
+    assert [score for batch in engine.batches for score in batch] == [1, 3]
+    assert not server[1].exists()
+
+
+def test_rubbish_gets_an_answer_and_the_server_lives_on(server, client):
+    dice = random.Random(0)
+    before = resident_bytes() if Path("/proc/self/statm").exists() else 0
+    for number in range(300):
+        rubbish = dice.randbytes(dice.randrange(1, 2000))
+        heads = (
+            rubbish,
+            b"GET /" + rubbish.hex().encode() + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            f"{HEAD}\r\nContent-Length: {len(rubbish)}\r\n\r\n".encode() + rubbish,
+            f"{HEAD}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + rubbish,
+            b"POST /api/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(rubbish) + rubbish,
+        )
+        with connect(server) as connection:
+            connection.sendall(heads[number % len(heads)])
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(200)
+            assert not answer or int(answer.split()[1]) in range(400, 500), answer
+    assert ask(client).status_code == 200
+    if before:
+        assert resident_bytes() - before < 30e6
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1.evil.example:80"}, 403),
+        ({"host": "[::1"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "localhost:1"}, 200),
+        ({}, 200),
+    ],
+)
+def test_another_site_in_the_same_browser_is_refused(client, headers, status):
+    assert client.get("/api/version", headers=headers).status_code == status
+
+
+def test_without_the_token_nothing_is_served(tmp_path):
+    token = "a long secret ü"
+    with running(Assessor(TextEngine(), name="text"), token=token, own_machine=False) as server:
+        with httpx.Client(base_url=server[0], timeout=20) as client:
+            assert client.get("/api/health").json()["status"] == "ok"
+            for path in ("/api/version", "/", "/docs", "/openapi.json", "/config", "/clip/x"):
+                assert client.get(path).status_code == 401, path
+            assert "needs the token" in client.get("/", headers={"accept": "text/html"}).text
+            wrong = {"authorization": b"Bearer a long secret u"}
+            assert client.get("/api/version", headers=wrong).status_code == 401
+            assert client.get("/?token=wrong").status_code == 401
+            assert ask(client).status_code == 401
+            right = {"authorization": f"Bearer {token}".encode("latin-1")}
+            assert client.get("/api/version", headers=right).status_code in (200, 401)
+            answer = client.get("/", params={"token": token, "x": "1"})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/?x=1")
+            assert "httponly" in answer.headers["set-cookie"].lower()
+            assert token not in answer.headers["set-cookie"]
+            assert client.get("/").status_code == 200  # with the cookie
+            assert ask(client).status_code == 200
+        with connect(server) as connection:  # not to another host
+            query = quote(token)
+            line = f"GET //evil.example/?token={query} HTTP/1.1\r\nHost: x\r\n"
+            connection.sendall(f"{line}Connection: close\r\n\r\n".encode())
+            assert b"\r\nlocation: /evil.example/\r\n" in connection.recv(65536)
+
+
+def test_the_page_reads_no_files_but_uploads(server, client):
+    """What Gradio is asked for past the page's own parts."""
+    for path in ("/etc/passwd", str(Path(__file__).resolve()), "http://example.com/a.mp4"):
+        assert client.get(f"/gradio_api/file={path}").status_code in (403, 404), path
+    config = client.get("/config").json()
+    for event in config["dependencies"]:
+        given = []
+        kinds = {part["id"]: part["type"] for part in config["components"]}
+        for number in event["inputs"]:
+            file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+            given.append([file] if kinds[number] == "file" else None)
+        if "file" not in [kinds[number] for number in event["inputs"]]:
+            continue
+        session = f"s{event['id']}"
+        body = {"data": given, "fn_index": event["id"], "session_hash": session}
+        joined = client.post("/gradio_api/queue/join", json=body)
+        if joined.status_code != 200:
+            continue
+        with client.stream(
+            "GET", "/gradio_api/queue/data", params={"session_hash": session}
+        ) as stream:
+            told = ""
+            for line in stream.iter_lines():
+                told += line
+                if "process_completed" in line:
+                    break
+        assert "root:" not in told and '"success": true' not in told.lower(), told
+
+
+def test_a_server_that_is_stopped_leaves_nothing(tmp_path):
+    code = (
+        "from aigveval.app.serve import application, listen, serve\n"
+        "from aigveval.inference.assessor import Assessor\n"
+        "from tests.aigveval.engines import TextEngine\n"
+        "bound = listen('127.0.0.1', 0, None)\n"
+        f"with application(Assessor(TextEngine(), name='x'), folder={str(tmp_path)!r}) as app:\n"
+        "    bound.listen(); print(bound.getsockname()[1], flush=True)\n"
+        "    serve(app, host='127.0.0.1', port=0, bound=bound)\n"
+        "print('stopped')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    port = int(process.stdout.readline())
+    assert httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=20).status_code == 200
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"{HEAD}\r\nContent-Length: 1000000\r\n\r\n".encode() + PART + b"3")
+        assert until(lambda: any(uploads_in(path) for path in tmp_path.iterdir()))
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=30)
+    assert (rest.strip(), process.returncode) == ("stopped", 0)
+    assert list(tmp_path.iterdir()) == []
