@@ -9,6 +9,8 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -16,12 +18,15 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from ..errors import cause_of
 from .files import Scratch
 from .limits import MEGABYTE, Limits, Refused
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
 
 OPEN_PATH = "/api/health"  # says nothing about anybody
 SCORE_PATH = "/api/score"
@@ -100,16 +105,22 @@ class Guard:
             await send(message)
 
         bounded = _Bounded(receive, self._most_bytes(scope), self.limits.idle_seconds)
+        if scope["path"].rstrip("/") == PAGE_UPLOADS:
+            bounded.count = self.scratch.count
         try:
             await self.app(scope, bounded, watched)
-        except Refused as refused:
+        except Exception as error:
+            # What a body that was cut off comes to is up to its reader.
+            refused = error if isinstance(error, Refused) else bounded.refused
+            if refused is None:
+                if os.environ.get("AIGVEVAL_DEBUG"):
+                    raise
+                _log.warning("a request failed: %s", cause_of(error))
+                refused = Refused("the server failed at this request", 500)
             if not started:
                 await _said(str(refused), refused.status)(scope, receive, watched)
-        except Exception:
-            # What ends a body that was cut off is whatever its reader makes of it.
-            if bounded.refused is None or started:
-                raise
-            await _said(str(bounded.refused), bounded.refused.status)(scope, receive, watched)
+        finally:
+            self.scratch.count(-bounded.counted)  # a file that is whole counts by its size
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
@@ -154,7 +165,7 @@ class Guard:
         assert self.token is not None
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return hmac.compare_digest(given.strip().encode(), self.token)
+            return hmac.compare_digest(given.strip().encode("latin-1"), self.token)
         cookies = headers.get("cookie", "").split(";")
         found = (one.strip().removeprefix(f"{_COOKIE}=") for one in cookies if _COOKIE in one)
         return any(hmac.compare_digest(one.encode(), self._pass().encode()) for one in found)
@@ -191,6 +202,8 @@ class _Bounded:
         self.idle_seconds = idle_seconds
         self.refused: Refused | None = None
         self.whole = False
+        self.count: Callable[[int], None] | None = None
+        self.counted = 0
 
     async def __call__(self) -> dict[str, Any]:
         if self.whole:  # what may still come is the end of the connection
@@ -203,8 +216,12 @@ class _Bounded:
             most = f"{self.idle_seconds:g} seconds"
             self.refused = Refused(f"nothing came for {most}, the limit here", 408)
             raise self.refused from None
-        self.left -= len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self.left -= size
         self.whole = not message.get("more_body", False)
+        if self.count is not None:
+            self.count(size)
+            self.counted += size
         if self.left < 0:
             most = f"{self.most_bytes / MEGABYTE:g} MB"
             self.refused = Refused(f"the request is larger than {most}, the limit here", 413)

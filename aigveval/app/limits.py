@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from PIL import Image
 
 from encoders.container import VideoError, check_size, open_file, video_stream, webp_durations
 from encoders.packets import read_packets
@@ -77,6 +78,12 @@ class Limits:
         durations = webp_durations(name)
         if durations is not None:
             self._check_length(len(durations), sum(durations))
+            try:
+                with Image.open(path) as picture:
+                    size = picture.size
+            except Exception:  # Pillow's errors are of many kinds
+                return
+            self._check_frame(*size)
             return
         if _lists_files(path):
             raise Refused("a list of other files, not a video", 422)
@@ -87,9 +94,7 @@ class Limits:
                 stream = video_stream(name, container)
                 codec = stream.codec_context
                 check_size(name, codec.width, codec.height)
-                if codec.width * codec.height > self.pixels:
-                    found = f"{codec.width}x{codec.height} pixels"
-                    raise Refused(f"frames of {found}; the limit here is {self.pixels}", 413)
+                self._check_frame(codec.width, codec.height)
                 first = last = None
                 count = 0
                 for packet in read_packets(container, stream):
@@ -104,6 +109,11 @@ class Limits:
                     self._check_length(count, 0.0 if last is None else last - (first or 0.0))
         except (VideoError, av.FFmpegError, ValueError, OSError):
             return
+
+    def _check_frame(self, width: int, height: int) -> None:
+        if width * height > self.pixels:
+            found = f"frames of {width}x{height} pixels"
+            raise Refused(f"{found}; the limit here is {self.pixels}", 413)
 
     def _check_length(self, frames: int, seconds: float) -> None:
         if frames > self.frames:

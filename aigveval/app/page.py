@@ -46,6 +46,7 @@ _PLAYED = {  # suffix -> what browsers play it as
 _COLUMNS = ("video", *SCORE_FIELDS, "familiarity", "defects", "error", "prompt")
 _NUMBERS = (*SCORE_FIELDS, "familiarity")
 _MOST_CARDS = 20
+_TABS = ("score", "compare", "batch")
 _RESULTS = (".jsonl", ".csv", ".parquet")
 _MOST_ROWS = 5000
 _WHAT = (
@@ -78,7 +79,7 @@ class Page:
         self.root = root
         self.videos: Keys[tuple[Path, str]] = Keys(most=5000)
         self.results: Keys[Results] = Keys(most=200)
-        self.jobs: dict[str, Job] = {}  # by the session of a browser's tab
+        self.jobs: dict[tuple[str, str], Job] = {}  # by session and tab
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -168,17 +169,22 @@ class Page:
 
     # ---- what the buttons do --------------------------------------------------------------------
 
-    def start(self, request: gr.Request) -> Job:
-        """A job in place of the one that the tab had."""
-        self.cancel(request)
-        job = self.jobs[str(request.session_hash)] = Job()
+    def start(self, request: gr.Request, tab: str) -> Job:
+        """A job in place of the one that was started in this tab of the page."""
+        self.cancel(request, tab)
+        job = self.jobs[(str(request.session_hash), tab)] = Job()
         return job
 
-    def cancel(self, request: gr.Request) -> None:
-        """Cancels what a tab asked for."""
-        job = self.jobs.pop(str(request.session_hash), None)
+    def cancel(self, request: gr.Request, tab: str) -> None:
+        """Cancels what was started in a tab of the page."""
+        job = self.jobs.pop((str(request.session_hash), tab), None)
         if job is not None:
             job.cancel()
+
+    def leave(self, request: gr.Request) -> None:
+        """Cancels all of a page that was closed."""
+        for tab in _TABS:
+            self.cancel(request, tab)
 
     async def score(
         self, uploads: Any, chosen: Any, prompt: str, explain: bool, request: gr.Request
@@ -189,7 +195,7 @@ class Page:
         except Refused as refused:
             yield _problem(str(refused)), ""
             return
-        job = self.start(request)
+        job = self.start(request, "score")
         shown: dict[int, str] = {}
         yield self.progress(0, len(clips)), ""
         async for number, row in score_all(self.service, clips, explain=explain, job=job):
@@ -224,7 +230,7 @@ class Page:
         except Refused as refused:
             yield _problem(str(refused)), ""
             return
-        job = self.start(request)
+        job = self.start(request, "compare")
         rows: dict[int, Assessment] = {}
         yield self.progress(0, 2), ""
         async for number, row in score_all(self.service, clips, explain=explain, job=job):
@@ -259,7 +265,7 @@ class Page:
         except Refused as refused:
             yield _problem(str(refused)), Results()
             return
-        job = self.start(request)
+        job = self.start(request, "batch")
         files = {clip.name: clip.path for clip in clips}
         rows: dict[int, Assessment] = {}
         yield self.progress(0, len(clips)), Results()
@@ -347,7 +353,7 @@ class Page:
                 self._batch_tab()
             with gr.Tab("Open results", id="results"):
                 self._results_tab()
-            page.unload(self.cancel)
+            page.unload(self.leave)
         return page
 
     def _clips(self, label: str, *, several: bool = True) -> tuple[gr.File, gr.Dropdown]:
@@ -373,12 +379,16 @@ class Page:
             visible=self.service.explains,
         )
 
-    def _buttons(self, label: str) -> tuple[gr.Button, gr.Button]:
+    def _buttons(self, label: str, tab: str) -> gr.Button:
         with gr.Row():
             go = gr.Button(label, variant="primary", scale=3, min_width=120)
             stop = gr.Button("Cancel", scale=1, min_width=80)
-        stop.click(self.cancel, queue=False, api_visibility="private", show_progress="hidden")
-        return go, stop
+
+        def cancel(request: gr.Request) -> None:
+            self.cancel(request, tab)
+
+        stop.click(cancel, queue=False, api_visibility="private", show_progress="hidden")
+        return go
 
     def _score_tab(self) -> None:
         with gr.Row():
@@ -393,7 +403,7 @@ class Page:
                     max_lines=6,
                 )
                 explain = self._explain()
-                go, _ = self._buttons("Score")
+                go = self._buttons("Score", "score")
                 progress = gr.HTML(elem_classes="progress")
         examples = find_examples()
         if examples:
@@ -422,7 +432,7 @@ class Page:
                 second = self._clips("clip B", several=False)
         prompt = gr.Textbox(label="prompt of both", lines=1)
         explain = self._explain()
-        go, _ = self._buttons("Compare")
+        go = self._buttons("Compare", "compare")
         progress = gr.HTML(elem_classes="progress")
         shown = gr.HTML(elem_id="pair")
 
@@ -445,7 +455,7 @@ class Page:
                     max_lines=12,
                 )
                 explain = self._explain()
-                go, _ = self._buttons("Score the batch")
+                go = self._buttons("Score the batch", "batch")
                 progress = gr.HTML(elem_classes="progress")
         rows = self._table()
         go.click(

@@ -25,6 +25,7 @@ from .page import Page, head
 from .service import Service
 
 _MOST_CONNECTIONS = 512
+_SHORTEST_TOKEN = 8  # characters
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 
 
@@ -77,12 +78,10 @@ def application(
         yield Guard(mounted, limits=limits, scratch=scratch, token=token, own_machine=own_machine)
 
 
-def serve(app: Any, *, host: str, port: int, bound: socket.socket) -> None:
+def serve(app: Any, bound: socket.socket) -> None:
     """Answers until it is stopped, by Ctrl-C or SIGTERM; what was opened before can be closed."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_level="error",
         access_log=False,
         limit_concurrency=_MOST_CONNECTIONS,
@@ -99,23 +98,32 @@ def serve(app: Any, *, host: str, port: int, bound: socket.socket) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def listen(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        InputError: it can't, or others would reach it without a token.
-    """
-    if token is not None and len(token) < 8:
-        raise InputError("--token needs at least 8 characters")
+def check_reach(host: str, token: str | None) -> None:
+    """Raises `InputError` when others could reach a server without a token, or guess the token."""
+    if token is not None and len(token) < _SHORTEST_TOKEN:
+        raise InputError(f"--token needs at least {_SHORTEST_TOKEN} characters")
     if token is None and not is_loopback(host):
         raise InputError(
             f"--host {host}: others could reach it; give --token, which they must know, too"
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address, of which none is taken twice.
+
+    Raises:
+        InputError: the address can't be had.
+    """
     try:
-        bound.bind((host.strip("[]"), port))
+        kind, _, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )[0]
+        bound = socket.socket(kind, socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"can't listen on {host}: {error.strerror or error}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
     except OSError as error:
         bound.close()
         raise InputError(f"can't listen on {host}:{port}: {error.strerror or error}") from None

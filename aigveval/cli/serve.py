@@ -70,7 +70,8 @@ def serve(
         from ..app.limits import MEGABYTE, Limits
 
         limits = Limits(size_bytes=round(max_megabytes * MEGABYTE), seconds=max_seconds)
-        with server.listen(host, port, token or None) as bound:
+        server.check_reach(host, token or None)
+        with server.listen(host, port) as bound:
             from ..inference.assessor import load
 
             assessor = load(
@@ -89,6 +90,6 @@ def serve(
                 if not quiet:
                     place = f"http://{host}:{bound.getsockname()[1]}"
                     typer.echo(f"aigveval is at {place}; Ctrl-C stops it")
-                server.serve(app, host=host, port=port, bound=bound)
+                server.serve(app, bound)
             if not quiet:
                 say("stopped")

@@ -18,7 +18,7 @@ from aigveval.app.serve import application, listen
 def running(assessor, *, limits=None, **options):
     """Gives the address of a server, and the folder that its uploads lie in."""
     with (
-        listen("127.0.0.1", 0, None) as bound,
+        listen("127.0.0.1", 0) as bound,
         application(assessor, limits=limits or Limits(), **options) as app,
     ):
         config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
