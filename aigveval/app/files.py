@@ -61,6 +61,14 @@ class Scratch:
         """The folder that Gradio keeps its uploads in."""
         return self.path / "page"
 
+    def has_upload(self, path: str) -> bool:
+        """Whether a path is that of a file which was uploaded to the page."""
+        try:
+            found = Path(path).resolve()
+            return found.is_relative_to(self.pages_path) and found.is_file()
+        except (OSError, ValueError, RuntimeError):
+            return False
+
     def check_room(self, size_bytes: int) -> None:
         """Raises `Refused` when so much more would be more than the folder may hold."""
         held = self.used_bytes + size_of_folder(self.pages_path)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import json
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 OPEN_PATH = "/api/health"  # says nothing about anybody
 SCORE_PATH = "/api/score"
 PAGE_UPLOADS = "/gradio_api/upload"
+_UPLOADS = (SCORE_PATH, PAGE_UPLOADS)
 _COOKIE = "aigveval_app"
 _SMALL_BYTES = 4 * MEGABYTE  # of a request that brings no video; the page sends its tables
 _FORM_BYTES = MEGABYTE  # what a form may have around the video
@@ -108,6 +110,9 @@ class Guard:
         if scope["path"].rstrip("/") == PAGE_UPLOADS:
             bounded.count = self.scratch.count
         try:
+            if scope["method"] == "POST" and scope["path"].rstrip("/") not in _UPLOADS:
+                await bounded.read_small()
+                self._check_paths(bounded.body)
             await self.app(scope, bounded, watched)
         except Exception as error:
             # What a body that was cut off comes to is up to its reader.
@@ -149,7 +154,7 @@ class Guard:
             if announced > self._most_bytes(scope):
                 most = self._most_bytes(scope) / MEGABYTE
                 raise Refused(f"the request is larger than {most:g} MB, the limit here", 413)
-            if scope["path"].rstrip("/") in (SCORE_PATH, PAGE_UPLOADS):
+            if scope["path"].rstrip("/") in _UPLOADS:
                 self.scratch.check_room(announced)
         except Refused as refused:
             return _said(str(refused), refused.status)
@@ -160,6 +165,27 @@ class Guard:
         if path == PAGE_UPLOADS:  # of several files; Gradio holds each to its limit
             return self.limits.folder_bytes
         return self.limits.size_bytes + _FORM_BYTES if path == SCORE_PATH else _SMALL_BYTES
+
+    def _check_paths(self, body: bytes) -> None:
+        """Raises `Refused` when a request of the page names a file that isn't one of its uploads.
+
+        Gradio would refuse paths, but fetch what lies at an address.
+        """
+        if b'"path"' not in body and b"\\u" not in body:
+            return
+        try:
+            found = [json.loads(body)]
+        except (ValueError, RecursionError):
+            raise Refused("the body is not JSON") from None
+        while found:
+            value = found.pop()
+            if isinstance(value, dict):
+                found += value.values()
+                path = value.get("path")
+                if isinstance(path, str) and not self.scratch.has_upload(path):
+                    raise Refused("only uploads of this page can be named here", 403)
+            elif isinstance(value, list):
+                found += value
 
     def _knows_token(self, headers: Headers) -> bool:
         assert self.token is not None
@@ -204,8 +230,22 @@ class _Bounded:
         self.whole = False
         self.count: Callable[[int], None] | None = None
         self.counted = 0
+        self.body = b""
+        self.again = False
+
+    async def read_small(self) -> None:
+        """Reads the whole body into `body`; it is given once more to whoever asks."""
+        while not self.whole:
+            message = await self()
+            self.body += message.get("body", b"")
+            if message["type"] == "http.disconnect":
+                return
+        self.again = True
 
     async def __call__(self) -> dict[str, Any]:
+        if self.again:
+            self.again = False
+            return {"type": "http.request", "body": self.body, "more_body": False}
         if self.whole:  # what may still come is the end of the connection
             return await self.receive()
         if self.refused is not None:

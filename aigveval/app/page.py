@@ -117,10 +117,9 @@ class Page:
         Raises:
             Refused: it is somewhere else, or gone.
         """
-        found = Path(path).resolve()
-        if not found.is_relative_to(self.scratch.pages_path) or not found.is_file():
+        if not self.scratch.has_upload(path):
             raise Refused("that is no upload of this page, or no more: drop it again")
-        return found
+        return Path(path).resolve()
 
     def player(self, path: Path | None, name: str) -> str | None:
         """The address of a video; None where no browser plays it."""
