@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from ..errors import cause_of
@@ -117,6 +118,8 @@ class Guard:
         except Exception as error:
             # What a body that was cut off comes to is up to its reader.
             refused = error if isinstance(error, Refused) else bounded.refused
+            if isinstance(error, ClientDisconnect):
+                refused = Refused("the request is not whole")
             if refused is None:
                 if os.environ.get("AIGVEVAL_DEBUG"):
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -89,6 +90,7 @@ def serve(app: Any, bound: socket.socket) -> None:
         server_header=False,
         ws="none",
     )
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a line for each bad form
     # uvicorn raises the signal that stopped it once more at the end: by default, SIGTERM kills.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
