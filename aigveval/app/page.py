@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -330,8 +331,8 @@ class Page:
     def chosen_card(self, results: Results, event: gr.SelectData) -> str:
         """The card of a row of the table, whatever it is sorted by."""
         name, prompt = event.row_value[0], event.row_value[_COLUMNS.index("prompt")]
-        for row in results.rows:
-            if row.video == name and (row.prompt or "") == (prompt or ""):
+        for shown, row in zip(short_names(results.rows), results.rows):
+            if shown == name and (row.prompt or "") == (prompt or ""):
                 return self.card(row, results.files.get(row.video))
         return ""
 
@@ -487,7 +488,7 @@ class Page:
         links = gr.HTML()
         table = gr.Dataframe(
             frame_of(()),
-            label="click a row to see the clip; sort and filter at the head of a column",
+            label="click a row to see its clip",
             datatype=[*("number" if name in _NUMBERS else "str" for name in _COLUMNS)],
             interactive=False,
             show_search="filter",
@@ -549,19 +550,26 @@ def frame_of(rows: Sequence[Assessment]) -> pd.DataFrame:
     """Rows as a table of what people sort and filter by."""
     found = [
         {
-            "video": row.video,
+            "video": name,
             **{
-                name: None if (score := getattr(row, name)) is None else round(score.score, 2)
-                for name in SCORE_FIELDS
+                field: None if (score := getattr(row, field)) is None else round(score.score, 2)
+                for field in SCORE_FIELDS
             },
             "familiarity": row.familiarity,
             "defects": "" if row.defects is None else render_defects(row.defects),
             "prompt": row.prompt or "",
             "error": row.error or "",
         }
-        for row in rows
+        for name, row in zip(short_names(rows), rows)
     ]
     return pd.DataFrame(found, columns=list(_COLUMNS))
+
+
+def short_names(rows: Sequence[Assessment]) -> list[str]:
+    """The rows' videos without the folders that all lie in."""
+    names = [row.video for row in rows]
+    same = os.path.commonprefix([name[: name.rfind("/") + 1] for name in names])
+    return [name[same.rfind("/") + 1 :] for name in names]
 
 
 def find_examples() -> list[tuple[Path, str]]:
