@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from aigveval.app.limits import MEGABYTE, Limits
@@ -28,6 +27,8 @@ from .server import running, until, uploads_in
 from .test_files import HOSTILE, root  # noqa: F401
 from .test_service import HeldEngine
 from tests.aigveval.engines import TextEngine
+
+httpx = pytest.importorskip("httpx", reason="needs what the extra `app` brings")
 
 LIMITS = Limits(size_bytes=20 * MEGABYTE, idle_seconds=1.0)
 
