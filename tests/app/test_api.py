@@ -367,9 +367,9 @@ def test_a_server_that_is_stopped_leaves_nothing(tmp_path):
     code = (
         "from aigveval.app.serve import application, listen, serve\n"
         "from aigveval.inference.assessor import Assessor\n"
-        "from tests.aigveval.engines import TextEngine\n"
+        "class Engine: explains = supports_contributions = False\n"
         "bound = listen('127.0.0.1', 0)\n"
-        f"with application(Assessor(TextEngine(), name='x'), folder={str(tmp_path)!r}) as app:\n"
+        f"with application(Assessor(Engine(), name='x'), folder={str(tmp_path)!r}) as app:\n"
         "    bound.listen(); print(bound.getsockname()[1], flush=True)\n"
         "    serve(app, bound)\n"
         "print('stopped')"
