@@ -231,6 +231,15 @@ def test_a_batch_as_a_table_a_card_and_files(open_page, clips, tmp_path):
     assert read_results(rows[".csv"]) == found
     report = rows[".html"].read_text("utf-8")
     assert "a &lt;i&gt;good&lt;/i&gt; one" in report and "data:image/jpeg" in report
+    videos = part.get_by_role("row").locator(".cell-wrap:visible").filter(has_text=".webm")
+    assert until(lambda: videos.all_inner_texts() == names)
+    head = part.locator("th[title=motion]:visible")
+    head.hover()
+    head.locator(".cell-menu-button").click()
+    page.get_by_text(re.compile("sort descending", re.I)).click()
+    assert until(lambda: videos.all_inner_texts()[0] == "short.webm")
+    part.get_by_placeholder("Filter...").fill("short")
+    assert until(lambda: videos.all_inner_texts() == ["short.webm"])
     click_row(part, "short.webm")
     part.locator(".chosen .clipcard").wait_for()
     assert "short.webm" in part.locator(".chosen .clipcard").inner_text()
