@@ -110,8 +110,10 @@ class Cluster:
         try:
             self._ray.init(address=address or "local", **options)
         except Exception as error:  # ConnectionError, RuntimeError, ValueError, of gRPC
-            where = address or "this machine"
-            raise UsageError(f"no Ray cluster at {where}: {cause_of(error, limit=300)}") from None
+            where, why = address or "this machine", cause_of(error)
+            if isinstance(error.__cause__, self._ray.exceptions.AuthenticationError):
+                why = "it wants a token, which RAY_AUTH_MODE=token lets Ray look for"
+            raise UsageError(f"no Ray cluster at {where}: {why}") from None
 
     def _room(self) -> tuple[int, dict[str, float]]:
         """How many processes have room, and what each asks for.
@@ -186,6 +188,7 @@ class Cluster:
         idle: list[Any] = []
         deaths: Counter[int] = Counter()
         fruitless = 0  # deaths since the last result
+        started = False  # whether any process did
 
         def start() -> None:
             process = worker.remote()
@@ -194,7 +197,7 @@ class Cluster:
         def died(error: Exception) -> None:
             nonlocal fruitless
             fruitless += 1
-            if fruitless > FRUITLESS + count:
+            if fruitless > count + (FRUITLESS if started else 0):
                 raise _no_process(error) from None
             start()
 
@@ -217,6 +220,7 @@ class Cluster:
                     process = starting.pop(ready)
                     try:
                         _check_version(ray.get(ready))
+                        started = True
                         idle.append(process)
                     except ray.exceptions.RayError as error:
                         died(error)

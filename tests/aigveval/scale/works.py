@@ -55,6 +55,7 @@ def load(model, *, device=None, dtype="auto", **options):
 
         def prepare(self, path):
             text = path.read_text()
+            time.sleep(0.02)  # so that clips come one after the other
             if text == "unreadable":
                 raise VideoError(str(path), "not a video")
             if text == "dies":
