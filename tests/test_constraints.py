@@ -8,7 +8,7 @@ import pytest
 from aigveval import versions
 
 FOLDER = Path(__file__).parents[1] / ".ci"
-DEEP = ("torch", "torchvision", "transformers", "peft", "trl")  # what they do changes with minors
+DEEP = ("torch", "torchvision", "transformers", "peft", "trl", "ray")  # what they do changes with minors
 
 
 def plain(name):
