@@ -160,14 +160,21 @@ def test_commands_give_what_they_give_on_one_machine(folder, tmp_path, monkeypat
             assert row.overall.score == pytest.approx(other.overall.score, abs=1e-4)
             assert row.motion.score == pytest.approx(other.motion.score, abs=1e-4)
 
-    # --resume computes what is not there, and nothing else
-    lines = (tmp_path / "ray.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "ray.csv").write_text("".join(lines[:1] + lines[2:6]), encoding="utf-8")
-    again = rows_of("ray.csv", "--engine", "ray", "--resume")
-    assert [row.video for row in again] == [row.video for row in theirs]
-    assert [row.overall for row in again] == [row.overall for row in theirs]
-    same = [row.seconds == other.seconds for row, other in zip(again, theirs)]
-    assert not same[0] and same[1] and all(same[3:5])
+
+def test_resume_computes_what_is_not_there_and_nothing_else(tmp_path, texts):
+    texts(2, 4, 3, "unreadable", 1, 5)
+    out = tmp_path / "r.csv"
+    asked = ["score", tmp_path / "clips", "--out", out, "--engine", "ray", "--processes", 1]
+    assert command(*asked).exit_code == 1
+    whole = read_results(out)
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    out.write_text("".join(lines[:1] + lines[2:6]), encoding="utf-8")
+    assert command(*asked, "--resume").exit_code == 1
+    again = read_results(out)
+    assert [row.overall for row in again] == [row.overall for row in whole]
+    assert [row.video for row in again] == [row.video for row in whole]
+    same = [row.seconds == other.seconds for row, other in zip(again, whole)]
+    assert whole[4].error and same[1:4] == [True] * 3 and not all(same)
 
 
 def test_a_fault_of_the_software_ends_the_run_with_one_line(tmp_path, texts):
