@@ -137,8 +137,10 @@ def features(
                 from ..scale.batches import for_other_machines
                 from ..scale.encoder import features_on_cluster
 
+                with native_stderr_silenced():  # Ray's own words about what it tries
+                    stack.enter_context(cluster)
                 rows = features_on_cluster(
-                    stack.enter_context(cluster),
+                    cluster,
                     list(map(for_other_machines, todo)),
                     [(choice.name or "", choice.options) for choice in choices],
                     folder,

@@ -255,7 +255,8 @@ def score_into(
     name = row_name(model, device=device, dtype=dtype)
     with contextlib.ExitStack() as stack:
         if cluster is not None:
-            stack.enter_context(cluster)
+            with native_stderr_silenced():  # Ray's own words about what it tries
+                stack.enter_context(cluster)
             if os.path.isdir(model):
                 model = os.path.abspath(model)
             if cluster.device != device:  # another number type, maybe

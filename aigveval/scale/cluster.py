@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -37,6 +38,7 @@ Result = TypeVar("Result")
 DEATHS = 3  # processes that a clip may take with it before it is given up
 FRUITLESS = 12  # deaths in a row, besides one for each process, that end the run
 ROOM_SECONDS = 10.0  # how long to wait for a free CPU: Ray gives those of a past job back late
+CONNECT_SECONDS = 10.0
 START_SECONDS = 300.0  # how long to wait for a process when none works
 _LARGEST_BLOCK = 256  # clips
 _CPU = 0.99  # per process, so that some of a machine is left; all taken, Ray's own tasks would hang
@@ -103,6 +105,7 @@ class Cluster:
 
     def _connect(self) -> None:
         address = self._address or os.environ.get("RAY_ADDRESS")
+        _check_answers(address or "")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -111,7 +114,7 @@ class Cluster:
             self._ray.init(address=address or "local", **options)
         except Exception as error:  # ConnectionError, RuntimeError, ValueError, of gRPC
             where, why = address or "this machine", cause_of(error)
-            if isinstance(error.__cause__, self._ray.exceptions.AuthenticationError):
+            if any(type(one).__name__ == "AuthenticationError" for one in _chain(error)):
                 why = "it wants a token, which RAY_AUTH_MODE=token lets Ray look for"
             raise UsageError(f"no Ray cluster at {where}: {why}") from None
 
@@ -293,6 +296,28 @@ class Cluster:
 
         for outcome in stop_at_our_fault(outcomes(), batch_size=batch_size):
             yield outcome.item
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes.
+
+    Raises:
+        UsageError: when there is a port in the address, and nothing listens there.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster at {address}: {one_line(error)}") from None
 
 
 def _without_scores(clip: Clip, name: str, reason: str) -> Assessment:

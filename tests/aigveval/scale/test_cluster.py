@@ -254,6 +254,11 @@ def test_classes_for_pipelines_of_ray_data(folder, tmp_path, texts):
 
 
 def test_without_ray_or_its_cluster(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "is_initialized", lambda: False)
+        done = command("score", folder, "--engine", "ray", "--address", "127.0.0.1:9")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: no Ray cluster at 127.0.0.1:9: [Errno ")
     monkeypatch.setitem(sys.modules, "ray", None)
     done = command("score", folder, "--engine", "ray")
     assert done.exit_code == 2
