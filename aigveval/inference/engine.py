@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from encoders.onednn import use_onednn
+from encoders.lite_backbone import use_bfloat16_backbone
+from encoders.onednn import use_bfloat16, use_onednn
 from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
@@ -123,9 +124,16 @@ class ModelEngine:
     sizes: Mapping[str, Any] = {}
     supports_contributions = True
 
-    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, device: torch.device, fast: bool = False
+    ) -> None:
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once
-        use_onednn(model.to(device).model.language_model)
+        llm = model.to(device).model.language_model
+        if fast:
+            use_bfloat16(llm)
+            use_bfloat16_backbone(model.encoders.values())
+            self.sizes = {"quick": True}
+        use_onednn(llm)
         self._set(model, processor, device, PrefixCache(model))
 
     def _set(
@@ -210,7 +218,11 @@ class VlmEngine(ModelEngine):
 
     supports_contributions = False
 
-    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, device: torch.device, fast: bool = False
+    ) -> None:
+        if fast:
+            use_bfloat16(model.to(device))
         self._set(model, processor, device, model)
         self.sizes = processor.sizes
 
@@ -263,8 +275,16 @@ class NoEngine:
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
 
 
-def load_engine(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> ModelEngine:
+def load_engine(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, fast: bool = False
+) -> ModelEngine:
     """Loads the model, with its LLM in a number type, and the processor of a checkpoint.
+
+    Args:
+        checkpoint: that of either kind of model.
+        device: where to compute.
+        dtype: of the LLM.
+        fast: on a CPU and in float32, multiply in bfloat16.
 
     Raises:
         OSError, ValueError, RuntimeError: when they cannot be loaded.
@@ -273,4 +293,4 @@ def load_engine(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dt
     engine = _ENGINES[checkpoint.model_type]
     processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
     model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
-    return engine(model, processor, device=device)
+    return engine(model, processor, device=device, fast=fast)
