@@ -20,7 +20,7 @@ from torch import Tensor
 from .base import Stream
 from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .cpu import available_cpus
-from .display import deinterlaced, flattened, small_rgb, to_rgb
+from .display import deinterlaced, flattened, to_rgb
 from .library_internals import decord_errors
 from .packets import read_packets
 
@@ -42,10 +42,8 @@ class Recount(Exception):
 class Sink:
     """Takes each wanted frame once, at full size, and keeps it in the sizes asked for."""
 
-    def __init__(
-        self, path: str, slow_max_side_px: int, fast_short_side_px: int, *, quick: bool = False
-    ) -> None:
-        self.path, self.quick = path, quick
+    def __init__(self, path: str, slow_max_side_px: int, fast_short_side_px: int) -> None:
+        self.path = path
         self.width = self.height = 0
         self.warnings: set[str] = set()
         self._limits = {"slow": slow_max_side_px, "fast": fast_short_side_px}
@@ -67,18 +65,8 @@ class Sink:
         self.warnings.update(warnings)
         return rgb
 
-    def small_size(self, position: int, width: int, height: int) -> tuple[int, int] | None:
-        """Width and height in which alone a frame of this size is wanted, if `quick` may do it."""
-        if not self.quick or (width, height) != (self.width, self.height):
-            return None
-        sizes = {self._size(key[0]) for key, _ in self._slots[position]}
-        return sizes.pop() if len(sizes) == 1 and (width, height) not in sizes else None
-
     def put(self, position: int, rgb: np.ndarray) -> None:
-        """Store one frame, (h, w, 3) uint8; a second time replaces the first.
-
-        The first one of all must be of full size.
-        """
+        """Store one frame, (h, w, 3) uint8; a second time replaces the first."""
         if not self.width:
             self.height, self.width = rgb.shape[:2]
         small: dict[str, np.ndarray] = {}
@@ -310,11 +298,6 @@ def _frames(
 
 def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink) -> None:
     check_size(path, *index.look.size(frame.width, frame.height))
-    size = sink.small_size(position, frame.width, frame.height)
-    small = None if size is None else small_rgb(frame, index.look, size)
-    if small is not None:
-        sink.put(position, small)
-        return
     sink.put(position, sink.warned(*to_rgb(frame, index.look)))
 
 

@@ -89,21 +89,6 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
     return np.rot90(rgb, quarter_turns(frame)), warnings
 
 
-def small_rgb(frame: Any, look: Look, size: tuple[int, int]) -> np.ndarray | None:
-    """The picture reduced to width and height by the decoder's library, (h, w, 3) uint8.
-
-    In a fifth of the time of doing it afterwards, and a gray level off here and there; None where
-    there is more to be done to it.
-    """
-    if look != Look() or quarter_turns(frame) or _has_alpha(frame):
-        return None
-    width, height = size
-    found: np.ndarray = frame.reformat(
-        width=width, height=height, format="rgb24", interpolation="AREA"
-    ).to_ndarray()
-    return found
-
-
 def flattened(rgba: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """A picture (h, w, 4) uint8 over the background, and a warning where that shows.
 

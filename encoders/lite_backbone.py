@@ -5,7 +5,6 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 """
 
 import copy
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -51,7 +50,6 @@ class LiteBackbone(nn.Module):
         self.network.eval().requires_grad_(False)
         self._last: tuple[Tensor, Features] | None = None
         self._folded: tuple[Any] | None = None  # in a tuple: no part of the state
-        self._number = torch.float32  # of the convolutions of the folded copy
         self.register_load_state_dict_post_hook(_forget)
 
     def train(self, mode: bool = True) -> "LiteBackbone":
@@ -80,7 +78,7 @@ class LiteBackbone(nn.Module):
             return _copied(last[1])
         with torch.no_grad():
             if self._folded is None:
-                self._folded = (_quickest(self.network, pixels[:1], self._number),)
+                self._folded = (_quickest(self.network, pixels[:1]),)
             size = _CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
             # Filled up, as the last bit of a result may depend on how many there are at a time.
             filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
@@ -106,30 +104,24 @@ def _forget(backbone: LiteBackbone, *_: Any) -> None:
 
 def _features(network: Any, pixels: Tensor) -> Features:
     x = (pixels.float() - MEAN[0]) / STD[0]
-    x = x.to(getattr(network, "number", x.dtype))
     x = x.contiguous(memory_format=torch.channels_last)
     x = network.bn1(network.conv_stem(x))
     stages = []
     for number, block in enumerate(network.blocks):
         x = block(x)
         if number in _STAGE_ENDS:
-            stages.append(x.float().mean((2, 3)))
-    head = network.bn2(network.conv_head(x)).float().mean((2, 3))
+            stages.append(x.mean((2, 3)))
+    head = network.bn2(network.conv_head(x)).mean((2, 3))
     return stages, head, network.classifier(head)
 
 
-def _quickest(network: Any, pixels: Tensor, number: torch.dtype) -> Any:
+def _quickest(network: Any, pixels: Tensor) -> Any:
     """A copy that gives the same features of mirrored pixels; the network where none does."""
     folded = _mirror(_fold(copy.deepcopy(network)))
     weight = folded.conv_stem.weight
-    near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and has_onednn():
-        if number != torch.float32:
-            folded.number, near = number, 0.1
-            for layer in folded.modules():
-                if isinstance(layer, nn.Conv2d):
-                    layer.to(number)
         folded = _pack(folded)
+    near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
     same = not len(pixels) or all(
         (one - other).abs().max() <= near * one.abs().max()
         for one, other in zip(
@@ -222,18 +214,3 @@ def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 def shared_backbone() -> LiteBackbone:
     """One copy for all encoders of the process: it is frozen, so they can share it."""
     return LiteBackbone()
-
-
-def use_bfloat16_backbone(encoders: Iterable[Any]) -> None:
-    """Gives the encoders that have a `LiteBackbone` one whose convolutions are bfloat16.
-
-    For CPUs that are quick at it, and while it is frozen. Encoders that shared theirs still do.
-    """
-    copies: dict[int, LiteBackbone] = {}
-    for encoder in encoders:
-        old = getattr(encoder, "backbone", None)
-        if isinstance(old, LiteBackbone):
-            if id(old) not in copies:
-                copies[id(old)] = copy.deepcopy(old)
-                copies[id(old)]._number = torch.bfloat16
-            encoder.backbone = copies[id(old)]

@@ -24,6 +24,8 @@ from .cpu import cpu_model
 from .library_internals import onednn_convolution, onednn_layout, onednn_linear
 from .weights import build_once
 
+_SHARE = "share_of_float32_time"
+
 
 class OneDnnLinear(nn.Linear):
     """`nn.Linear`, whose forward without gradients is oneDNN's; made by `use_onednn`."""
@@ -67,11 +69,10 @@ class Bfloat16Linear(nn.Linear):
 def use_bfloat16(module: nn.Module) -> None:
     """Has the frozen float32 linear layers of a module on the CPU multiply in bfloat16.
 
-    Their weights are rounded. All between them stays float32, and so do layers of rank 32 and
-    less, as LoRA's are, which take next to no time.
+    Their weights are rounded. All between them stays float32.
     """
     for layer in module.modules():
-        if type(layer) is nn.Linear and _is_plain(layer.weight) and min(layer.weight.shape) > 32:
+        if type(layer) is nn.Linear and _is_plain(layer.weight):
             layer.__class__ = Bfloat16Linear
             layer.bfloat16()
 
@@ -90,10 +91,9 @@ def bfloat16_is_quick() -> bool:
     name = f"bfloat16-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
 
     def measure(folder: Path) -> None:
-        share = _time_of_bfloat16()
-        (folder / "share").write_text(f"{share:.3f} of the time of float32, on {about}\n")
+        (folder / _SHARE).write_text(f"{_time_of_bfloat16():.3f}\n")
 
-    return float((build_once(name, measure) / "share").read_text().split()[0]) < 0.8
+    return float((build_once(name, measure) / _SHARE).read_text()) < 0.8
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ class PackedConvolution(nn.Module):
     """A frozen convolution, which keeps its weights in oneDNN's layout, and the ReLU6 after it.
 
     Args:
-        convolution: In float32 or bfloat16 on the CPU. Its weights are copied.
+        convolution: In float32 on the CPU. Its weights are copied.
         relu6: Whether a ReLU6 follows.
         batch: How many pictures will come at a time: for this the layout is the best one.
     """

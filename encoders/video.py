@@ -186,7 +186,6 @@ def read_frames(
     slow_max_side_px: int = 1920,
     fast_short_side_px: int = 224,
     backend: Backend = "auto",
-    quick: bool = False,
 ) -> tuple[VideoInfo, dict[str, Frames]]:
     """Read all frames that anyone wants in one decoding pass.
 
@@ -199,8 +198,6 @@ def read_frames(
         slow_max_side_px: The longest side of slow frames is at most this.
         fast_short_side_px: The shortest side of fast frames is at most this.
         backend: `auto` is PyAV, and Pillow for animated WebP. `decord` and `av` insist.
-        quick: Have PyAV reduce frames that are only wanted small. It's several times faster, and
-            pixels are a gray level or two off.
 
     Returns:
         What is known of the video, and the frames under the names of their requests.
@@ -224,7 +221,7 @@ def read_frames(
     name, index = str(path), index_of(path)
     while True:
         wanted = {key: _indices(key, request, index) for key, request in requests.items()}
-        sink = Sink(name, slow_max_side_px, fast_short_side_px, quick=quick)
+        sink = Sink(name, slow_max_side_px, fast_short_side_px)
         for key, request in requests.items():
             sink.want(request.stream, wanted[key])
         try:

@@ -41,8 +41,7 @@ Dtype = Annotated[
         "--dtype",
         "--precision",
         help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU that "
-        "has it, else float32. `fast`: bfloat16 on a CPU that is quick at it, for all that takes "
-        "long.",
+        "has it, else float32. `fast`: products in bfloat16 on a CPU that is quick at it.",
     ),
 ]
 BatchSize = Annotated[

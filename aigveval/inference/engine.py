@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from encoders.lite_backbone import use_bfloat16_backbone
 from encoders.onednn import use_bfloat16, use_onednn
 from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
+from ..model.backbones import merge_lora
 from ..model.base import name_scores
 from ..model.checkpoint import Checkpoint
 from ..model.prefix_cache import PrefixCache
@@ -130,9 +130,8 @@ class ModelEngine:
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once
         llm = model.to(device).model.language_model
         if fast:
+            merge_lora(llm)
             use_bfloat16(llm)
-            use_bfloat16_backbone(model.encoders.values())
-            self.sizes = {"quick": True}
         use_onednn(llm)
         self._set(model, processor, device, PrefixCache(model))
 

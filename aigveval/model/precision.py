@@ -2,7 +2,7 @@
 memory and time.
 
 Encoders, projectors and LoRA are always float32, and so are the logits that scores are made of.
-All but `fast`, for CPUs: there the convolutions of `lite`'s encoders are bfloat16 too.
+`fast`, for CPUs, adds LoRA to the LLM's weights, and has only products of matrices in bfloat16.
 """
 
 from __future__ import annotations

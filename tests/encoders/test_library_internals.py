@@ -47,7 +47,7 @@ def test_timm_s_norms_carry_their_activation(version):
     assert isinstance(activation_of(network.bn1), nn.ReLU6), version
     pixels = torch.randint(0, 256, (2, 3, 224, 224))
     with torch.no_grad():
-        quick = lite_backbone._quickest(network, pixels[:1], torch.float32)
+        quick = lite_backbone._quickest(network, pixels[:1])
         assert quick is not network, f"{version}: folding gives something else"
         expected = lite_backbone._flat(lite_backbone._features(network, pixels))
         found = lite_backbone._flat(lite_backbone._features(quick, pixels.flip(-2, -1)))
