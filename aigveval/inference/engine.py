@@ -16,9 +16,9 @@ from encoders.onednn import use_bfloat16, use_onednn
 from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
-from ..model.backbones import merge_lora
 from ..model.base import name_scores
 from ..model.checkpoint import Checkpoint
+from ..model.library_internals import merge_lora
 from ..model.prefix_cache import PrefixCache
 from .explain import Explainer
 

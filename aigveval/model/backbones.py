@@ -228,18 +228,6 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
             parameter.data = parameter.data.float()
 
 
-def merge_lora(language_model: PreTrainedModel) -> None:
-    """Add what LoRA layers learnt to the frozen weights, for one product each instead of three.
-
-    Scores stay as they are but for rounding. There's no training any more from here.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    for layer in language_model.modules():
-        if isinstance(layer, LoraLayer):
-            layer.merge()
-
-
 def save_llm(
     language_model: PreTrainedModel, lm_head: nn.Module, name_or_path: str, folder: Path
 ) -> None:

@@ -166,10 +166,11 @@ def main() -> None:
             report["memory"] = measure_memory(assessor, small[0].resolve(), args.clips)
         else:
             rounds = Round(assessor, small, large)
-            rounds.run(-1)  # to warm up
+            for clips in (small, large):  # to warm up
+                rounds.score(clips, PROMPT)
+            report["peak memory, MB"] = memory_mb()
             runs = [rounds.run(number) for number in range(args.rounds)]
             report |= {"cpus": CPUS, "figures": figures(runs), "runs": runs}
-            report["peak memory, MB"] = memory_mb()
     for name, (clock, cpu) in report.get("figures", {}).items():
         print(f"{name:24} {clock:6.2f} by the clock, {cpu:6.2f} by CPU time")
     for name, value in report.get("memory", {}).items():
