@@ -228,6 +228,7 @@ BELOW = {
     "evaluation": {"data"},
     "reports": {"evaluation", "data"},
     "train": {"inference", "model", "features", "data", "presets"},
+    "scale": {"inference", "reports", "features", "data", "model"},
     "hub": {"reports", "evaluation", "model", "data", "presets"},
     "doctor": {"inference", "model"},
 }
@@ -370,4 +371,4 @@ def test_scoring_needs_few_modules(imports):
         parts = parts_of(module)
         open_ += [".".join(parts[:length]) for length in range(1, len(parts))]
     assert not {folder_of(module) for module in seen} & {"train", "evaluation", "hub"}
-    assert len(seen) <= 74, sorted(seen)  # 60 before frames in memory, devices, trust and facts
+    assert len(seen) <= 78, sorted(seen)  # 4 of them for many machines

@@ -8,7 +8,8 @@ import pytest
 from aigveval import versions
 
 FOLDER = Path(__file__).parents[1] / ".ci"
-DEEP = ("torch", "torchvision", "transformers", "peft", "trl")  # what they do changes with minors
+# What they do changes with minor versions.
+DEEP = ("torch", "torchvision", "transformers", "peft", "trl", "ray")
 
 
 def plain(name):

@@ -19,7 +19,7 @@ from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_fra
 from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
-from ..batching import run_batches, stop_at_our_fault
+from ..batching import Outcome, run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
@@ -144,16 +144,30 @@ class Assessor:
                 by another error than `VideoError`: they get no rows. One alone is a row.
         """
         size = self.batch_size if batch_size is None else batch_size
-        outcomes = run_batches(
-            _clips(items, prompts, fps),
+        tried = self.try_many(_clips(items, prompts, fps), batch_size=size, workers=workers)
+        for outcome in stop_at_our_fault(tried, batch_size=size):
+            yield self.row(outcome)
+
+    def try_many(
+        self,
+        clips: Iterable[Clip],
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> Generator[Outcome[Clip, Scores], None, None]:
+        """Yields what became of each clip, in order, and goes on whatever fails; see `row`."""
+        return run_batches(
+            clips,
             prepare=self._prepare,
             compute=self._compute,
-            batch_size=size,
+            batch_size=self.batch_size if batch_size is None else batch_size,
             workers=self.workers if workers is None else workers,
         )
-        for outcome in stop_at_our_fault(outcomes, batch_size=size):
-            why = None if outcome.error is None else reason_of(outcome.error)
-            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
+
+    def row(self, outcome: Outcome[Clip, Scores]) -> Assessment:
+        """Gives the row for what became of a clip."""
+        why = None if outcome.error is None else reason_of(outcome.error)
+        return self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
         source = source_of_clip(clip)
