@@ -5,6 +5,7 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 """
 
 import copy
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -32,9 +33,9 @@ Features = tuple[list[Tensor], Tensor, Tensor]
 class LiteBackbone(nn.Module):
     """The network; `forward` gives everything the `lite` encoders read from it.
 
-    While it is frozen, a mirrored copy with batch normalisation folded into the convolutions, and
-    on a CPU the activations too, computes: twice as fast, and the same but for rounding. State and
-    training are those of `network`.
+    While it is frozen, a copy with batch normalisation folded into the convolutions, and on a CPU
+    the activations too, computes: twice as fast, and the same but for rounding. State and training
+    are those of `network`.
     """
 
     network: Any  # timm's models promise no more than nn.Module
@@ -82,8 +83,6 @@ class LiteBackbone(nn.Module):
             size = _CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
             # Filled up, as the last bit of a result may depend on how many there are at a time.
             filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
-            if self._folded[0] is not self.network:
-                filled = filled.flip(-2, -1)
             parts = [_features(self._folded[0], part) for part in filled.split(size)]
             result = _joined(parts, len(pixels))
         # Copies: the caller may refill the view, or change the tokens in place.
@@ -116,17 +115,15 @@ def _features(network: Any, pixels: Tensor) -> Features:
 
 
 def _quickest(network: Any, pixels: Tensor) -> Any:
-    """A copy that gives the same features of mirrored pixels; the network where none does."""
-    folded = _mirror(_fold(copy.deepcopy(network)))
+    """A folded copy that gives the same features of some pixels; the network where none does."""
+    folded = _fold(copy.deepcopy(network))
     weight = folded.conv_stem.weight
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and has_onednn():
         folded = _pack(folded)
     near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
     same = not len(pixels) or all(
         (one - other).abs().max() <= near * one.abs().max()
-        for one, other in zip(
-            _flat(_features(network, pixels)), _flat(_features(folded, pixels.flip(-2, -1)))
-        )
+        for one, other in zip(_flat(_features(network, pixels)), _flat(_features(folded, pixels)))
     )
     return folded if same else network
 
@@ -149,21 +146,6 @@ def _fold(module: Any) -> Any:
     return module
 
 
-def _mirror(module: Any) -> Any:
-    """The network for pictures that are upside down and the wrong way round.
-
-    Where a convolution halves a picture, TensorFlow pads more at the right and below, which takes a
-    pass over the picture. Mirrored, it's what padding by half of the kernel on all sides does.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = layer.weight.flip(2, 3)
-            if type(layer) is not nn.Conv2d:  # timm's with TensorFlow's padding
-                layer.__class__ = nn.Conv2d
-                layer.padding = tuple(side // 2 for side in layer.kernel_size)
-    return module
-
-
 def _pack(module: Any) -> Any:
     """Has a folded network's convolutions, with their activations, computed by oneDNN itself."""
     layers = list(module.named_children())
@@ -172,10 +154,29 @@ def _pack(module: Any) -> Any:
             _pack(child)
             continue
         relu6 = isinstance(follower, nn.ReLU6)
-        setattr(module, name, PackedConvolution(child, relu6=relu6, batch=_CHUNK))
+        packed: nn.Module = PackedConvolution(child, relu6=relu6, batch=_CHUNK)
+        if type(child) is not nn.Conv2d:
+            packed = nn.Sequential(_SamePadding(child), packed)
+        setattr(module, name, packed)
         if relu6:
             setattr(module, after, nn.Identity())
     return module
+
+
+class _SamePadding(nn.Module):
+    """TensorFlow's, which timm's convolution does before its own work."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.kernel, self.stride = convolution.kernel_size, convolution.stride
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        sides = zip(pictures.shape[:-3:-1], self.kernel[::-1], self.stride[::-1])  # the last first
+        padding = []
+        for side, kernel, stride in sides:
+            missing = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
+            padding += [missing // 2, missing - missing // 2]
+        return nn.functional.pad(pictures, padding)
 
 
 def _joined(parts: list[Features], count: int) -> Features:
