@@ -73,6 +73,7 @@ class VideoIndex:
     clean: bool  # every packet is well formed
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
+    skips: bool = False  # whether a decoder can leave out frames that no other refers to
     webp: bool = False  # animated WebP, which FFmpeg can't decode
     skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
     look: Look = Look()
@@ -159,6 +160,8 @@ def inspect(path: str) -> VideoIndex:
             clean=scan.clean and not lost,
             objection=objection,
             threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
+            # HEVC's may be referred to by layers above. To deinterlace takes a frame's neighbours.
+            skips=codec.name == "h264" and named and not look.interlaced,
             skipped=skipped,
             look=look,
             warnings=tuple(warnings),
