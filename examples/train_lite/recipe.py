@@ -14,11 +14,10 @@ stopped. The steps:
    still without any rating. It goes on distilling the score hints; the projectors stay as they are.
 5. shipped: the projectors begin anew, as the linear maps of a ridge regression (ridge.py) on all
    ratings, on what damage takes off and on what a wrong prompt does. Then their score heads learn
-   what grave damage takes off besides, from the ladder and from clips without any; nothing else
-   is trained on ratings. The LoRA stays as it is. This is what ships.
+   what grave damage and wrong prompts take off besides, from the ladder and from clips without
+   any; ratings come in by the regression alone. The LoRA stays as it is. This is what ships.
 6. left out: step 5 without the ratings of a fifth of the prompts, five times, and without a whole
-   data set, two times; and without `modern`. The five have the score heads of the shipped model,
-   which know no rating, but its clips.
+   data set, two times; and without `modern`.
 7. calibration: intervals and familiarity, from the errors of step 6.
 8. measure: figures.json. See measure.py; attribution.py measures what is said.
 
@@ -27,6 +26,7 @@ as the checkpoint that is there already: step 5 changes neither its LoRA nor its
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,7 @@ from aigveval.train.fit import main as fit
 from aigveval.train.projector_pretraining import pretrain_projectors
 from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
+from prompts.rubric import SCORES
 
 Array = NDArray[np.float64]
 
@@ -96,6 +97,10 @@ HEADS: dict[str, Any] = {
     "weight_decay": 0.05,
 }
 CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
+# What the score heads read of the encoder of meaning: how well picture and prompt agree, and how
+# steadily. The rest says what either is, and with so few prompts it would be learnt by heart.
+AGREEMENT = ("semantic_lite", slice(3 * 384, None))
+WRONG_SCORES = tuple(1.25 if name == "semantic" else math.nan for name in SCORES)
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
@@ -129,10 +134,8 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
     ladder = work / "ladder/train"
     evidence = read_evidence(explaining, clips, ladder, cache)
     for name, keep in runs(data, clips).items():
-        heads = work / "runs/shipped/model" if name.startswith("fold") else None
-        rated_model(
-            work / "runs" / name / "model", explaining, clips, keep, evidence, ladder, cache, heads
-        )
+        output = work / "runs" / name / "model"
+        rated_model(output, explaining, clips, keep, evidence, ladder, cache)
     calibrate(work, data, clips, cache)
     measure(data, work)
 
@@ -253,12 +256,14 @@ class Evidence:
         damage: Of the ladder, for all of them.
         wrong: What wrong prompts do to clips.
         of: Number of the clip of each row of `wrong`.
+        shown: The wrong prompt of each.
     """
 
     tokens: dict[str, Array]
     damage: ridge.Changes
     wrong: ridge.Changes
     of: NDArray[np.int_]
+    shown: Sequence[str]
 
 
 def read_evidence(
@@ -278,7 +283,8 @@ def read_evidence(
     wrong = ridge.wrong_prompts(
         [clips[n] for n in number], {name: t[number] for name, t in own.items()}, tokens(shown)
     )
-    return Evidence(tokens=own, damage=ridge.damage(records, tokens(rows)), wrong=wrong, of=number)
+    damage = ridge.damage(records, tokens(rows))
+    return Evidence(tokens=own, damage=damage, wrong=wrong, of=number, shown=prompts)
 
 
 def rated_model(
@@ -289,13 +295,8 @@ def rated_model(
     evidence: Evidence,
     ladder: Path,
     cache: FeatureCache,
-    heads: Path | None,
 ) -> None:
-    """The base model with new projectors, which know the clips that are kept.
-
-    Args:
-        heads: A model whose score heads it takes, if they aren't to be trained.
-    """
+    """The base model with new projectors, which know the clips that are kept."""
     if (output / "config.json").exists():
         return
     chosen = [clip for clip, kept in zip(clips, keep) if kept]
@@ -316,26 +317,29 @@ def rated_model(
             bias = torch.from_numpy(linear.bias).float()
             projector.set_probe(weights, (bias - MIDDLE) / len(linear.weights))
         ridge.set_likeness(backbone, linear)
-    if heads is None:
-        encoders = list(processor.encoders.values())
-        rows, records = manifests.read_ladder(ladder)
-        means = ridge.mean_tokens(rows, backbone, encoders, cache)
-        labels = manifests.after_damage(records, linear(means))
-        rows = [replace(row, scores=tuple(label)) for row, label in zip(rows, labels.tolist())]
-        goals = linear(tokens).tolist()
-        rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(chosen, goals)]
-        dataset = KeptDataset(
-            [rows], {row.video: cache.digest(row.video) for row in rows}, encoders, cache
-        )
-        collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-        fit_config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **HEADS)
-        pretrain_projectors(backbone, dataset, collate, fit_config, Console(stderr=True))
-    else:
-        other = AIGVEvalModel.from_pretrained(heads).model
-        for name, projector in backbone.projectors.items():
-            for part in ("up", "score_head"):
-                state = other.projectors[name].get_submodule(part).state_dict()
-                projector.get_submodule(part).load_state_dict(state)
+        mask = torch.zeros_like(backbone.projectors[AGREEMENT[0]].up.weight)
+        mask[:, AGREEMENT[1]] = 1
+        backbone.projectors[AGREEMENT[0]].up.weight.mul_(mask)
+    hook = backbone.projectors[AGREEMENT[0]].up.weight.register_hook(lambda grad: grad * mask)
+    encoders = list(processor.encoders.values())
+    rows, records = manifests.read_ladder(ladder)
+    labels = manifests.after_damage(
+        records, linear(ridge.mean_tokens(rows, backbone, encoders, cache))
+    )
+    rows = [replace(row, scores=tuple(label)) for row, label in zip(rows, labels.tolist())]
+    goals = linear(tokens).tolist()
+    rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(chosen, goals)]
+    rows += [
+        replace(clips[n].row(WRONG_SCORES), prompt=prompt)
+        for n, prompt in zip(evidence.of, evidence.shown)
+        if keep[n]
+    ]
+    digests = {row.video: cache.digest(row.video) for row in rows}
+    dataset = KeptDataset([rows], digests, encoders, cache)
+    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    fit_config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **HEADS)
+    pretrain_projectors(backbone, dataset, collate, fit_config, Console(stderr=True))
+    hook.remove()
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 
