@@ -17,6 +17,7 @@ from .console import (
     one_line_errors,
     percent,
     print_errors,
+    print_wide,
     say,
     silence_libraries,
     video_progress,
@@ -166,7 +167,6 @@ def _contest(kind: str, name: str, rows: Sequence[Assessment], by: str) -> dict[
 
 def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
     """One contest with all its clips; of several, the best of each."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -188,8 +188,7 @@ def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
                 name = contest.get("prompt") or contest["folder"]
                 cells = [Text(name), *cells, Text(str(len(contest["clips"])))]
             table.add_row(*cells)
-    console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+    print_wide(table)
     bases = {contest["basis"] for contest in contests if contest["basis"]}
     if bases:
         typer.echo(f"chances are from the {' and the '.join(sorted(bases))} of the scores")
