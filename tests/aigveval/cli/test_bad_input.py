@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -221,15 +220,13 @@ class TestCommand:
 
 
 @pytest.mark.slow
-def test_all_kinds_with_the_shipped_model(zoo, monkeypatch):
+def test_all_kinds_with_the_shipped_model(zoo):
     if not (CHECKPOINTS / "lite" / "config.json").is_file():
         pytest.skip("the checkpoint of lite is not in the package yet")
     try:
         lite = assess.load("lite", device="cpu")
     except WeightsError as error:
         pytest.skip(f"the frozen weights cannot be had here: {error}")
-    # many items are the same clip, which is decoded and preprocessed once
-    monkeypatch.setattr(lite.engine, "prepare", cache(lite.engine.prepare))
     items = [(path, "a prompt") for path in zoo.values()]
     items += [(zoo["sound"], prompt) for prompt, _ in PROMPTS.values()]
     found = list(lite.score_many(items, batch_size=4))
