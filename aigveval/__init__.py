@@ -15,16 +15,17 @@ from encoders.cpu import configure_openmp
 from .versions import __version__
 
 if TYPE_CHECKING:
-    from .assessment import Assessment, Score
+    from .assessment import Assessment, Assessments, Score
     from .inference.assessor import Assessor, load
     from .inference.reward import VideoReward
 
 configure_openmp()
 
-__all__ = ["Assessment", "Assessor", "Score", "VideoReward", "load", "__version__"]
+__all__ = ["Assessment", "Assessments", "Assessor", "Score", "VideoReward", "load", "__version__"]
 
 _HOME_OF = {
     "Assessment": "assessment",
+    "Assessments": "assessment",
     "Score": "assessment",
     "Assessor": "inference.assessor",
     "VideoReward": "inference.reward",

@@ -257,6 +257,24 @@ class Assessment:
         """Identifies the work behind the row: equal keys give equal scores."""
         return (self.video, self.prompt, self.model, self.version)
 
+    def _repr_html_(self) -> str:
+        """The row as a notebook shows it: frames, scores as bars, defects along the time."""
+        from .reports.html.card import in_notebook
+
+        return in_notebook(self)
+
+
+class Assessments(list[Assessment]):
+    """A list of rows that a notebook shows as a table, to be sorted by a click.
+
+    rows = aigveval.Assessments(assessor.score_many(clips))
+    """
+
+    def _repr_html_(self) -> str:
+        from .reports.html.card import table_in_notebook
+
+        return table_in_notebook(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:

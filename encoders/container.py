@@ -34,7 +34,7 @@ _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a f
 DEFAULT_FPS = 25.0  # of a single frame or a stream without any clock, as FFmpeg assumes
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 NO_FILE = "a URL, and files are needed: download it and give its path"
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,3}(?=[^/])", re.IGNORECASE)
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg plays text files, by their suffix
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
@@ -73,6 +73,7 @@ class VideoIndex:
     clean: bool  # every packet is well formed
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
+    skips: bool = False  # whether a decoder can leave out frames that no other refers to
     webp: bool = False  # animated WebP, which FFmpeg can't decode
     skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
     look: Look = Look()
@@ -159,6 +160,8 @@ def inspect(path: str) -> VideoIndex:
             clean=scan.clean and not lost,
             objection=objection,
             threads=codec.name != "hevc",  # damaged HEVC differs from run to run, without a word
+            # HEVC's may be referred to by layers above. To deinterlace takes a frame's neighbours.
+            skips=codec.name == "h264" and named and not look.interlaced,
             skipped=skipped,
             look=look,
             warnings=tuple(warnings),
@@ -298,12 +301,13 @@ def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | Non
 def as_url(path: str) -> str | None:
     """The address that stands in place of a file's path; None for a path.
 
-    `Path` makes one slash of the two, which are given back.
+    `Path` makes one slash of the two, or of the three of `file:///`, which are given back.
     """
     found = _URL.match(path)
     if found is None or os.path.lexists(path):
         return None
-    return f"{found['scheme']}://{path[found.end() :]}"
+    slashes = "///" if found["scheme"].lower() == "file" else "//"
+    return f"{found['scheme']}:{slashes}{path[found.end() :]}"
 
 
 def _check_file(path: str) -> None:

@@ -6,6 +6,7 @@ torch isn't loaded yet.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,13 @@ def available_cpus() -> int:
     quota = cpu_quota()
     cpus = _cpus_of_affinity()
     return cpus if quota is None else max(1, min(cpus, int(quota)))
+
+
+def cpu_model() -> str:
+    """What the processor calls itself and can do, as far as the system tells."""
+    lines = {line.replace("\t", "") for line in _text(Path("/proc/cpuinfo")).splitlines()}
+    told = sorted(line for line in lines if line.startswith(("model", "flags:", "Features:")))
+    return " ".join(told) or f"{platform.processor()} {platform.machine()}"
 
 
 def _cpus_of_affinity() -> int:

@@ -1,8 +1,14 @@
-"""The two decoders behind `encoders.video`: decord, and PyAV where decord fails."""
+"""The decoders behind `encoders.video`: PyAV, and decord for those who insist.
+
+PyAV can leave out what nobody asked for. Of an H.264 clip of eight seconds the encoders want about
+every third frame, and half of the others are such that no other frame refers to: those are never
+decoded.
+"""
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import av
@@ -105,23 +111,23 @@ def decode(
         for position, rgba in zip(wanted, webp_frames(path, wanted), strict=True):
             sink.put(position, sink.warned(*flattened(rgba)))
         return "pillow"
-    jumps = _jumps(wanted, index)
-    if backend == "decord" and index.objection:
-        raise VideoError(path, f"decord can't be trusted with {index.objection}")
-    if backend == "decord" or (backend == "auto" and not index.objection and not jumps):
+    if backend == "decord":
+        if index.objection:
+            raise VideoError(path, f"decord can't be trusted with {index.objection}")
         try:
             _decode_decord(path, len(index.times), wanted, sink)
             return "decord"
-        except Exception as error:  # whatever it is, PyAV may do better
-            if backend == "decord":
-                raise VideoError(path, f"decord can't read it ({type(error).__name__})") from error
-    # Damage is repaired differently by every layout of threads: a second try with one thread and
-    # without jumps gives the same pixels on every machine.
+        except Exception as error:  # whatever it is
+            raise VideoError(path, f"decord can't read it ({type(error).__name__})") from error
+    # Damage is repaired differently by every layout of threads: a second try with one thread, and
+    # of all frames, gives the same pixels on every machine.
     lost, damaged = 0, not index.clean
     if not damaged:
-        lost, damaged = _decode_av(path, index, sink, jumps, _THREADS if index.threads else 1)
+        threads = _THREADS if index.threads else 1
+        jumps = _jumps(wanted, index)
+        lost, damaged = _decode_av(path, index, sink, threads, jumps=jumps, skip=index.skips)
     if damaged:
-        lost, _ = _decode_av(path, index, sink, {}, 1)
+        lost, _ = _decode_av(path, index, sink, 1)
     if lost > MAX_LOST * len(wanted):
         raise VideoError(
             path, f"corrupt: {lost} of the {len(wanted)} wanted frames can't be decoded"
@@ -192,14 +198,28 @@ def _check_heard(errors: list[int], before: int) -> None:
 
 
 def _decode_av(
-    path: str, index: VideoIndex, sink: Sink, jumps: dict[int, int], threads: int
+    path: str,
+    index: VideoIndex,
+    sink: Sink,
+    threads: int,
+    *,
+    jumps: Mapping[int, int] = MappingProxyType({}),
+    skip: bool = False,
 ) -> tuple[int, bool]:
     """One pass over the wanted frames; a missing one is replaced by the one shown before it.
 
+    Args:
+        path, index, sink: As of `decode`.
+        threads: Of the decoder.
+        jumps: See `_jumps`.
+        skip: Leave out the frames that nobody wants and no other frame refers to.
+
     Returns:
-        How many wanted frames were missing, and whether the decoder met any damage.
+        How many wanted frames were missing, and whether the decoder met any damage, or fields
+        where frames were left out that are needed to deinterlace.
     """
     pending = deque(sink.positions())
+    wanted = frozenset(pending) if skip else None
     lost, damaged, seen, shown = 0, False, 0, None
     with open_file(path) as container:
         stream = video_stream(path, container)
@@ -213,7 +233,8 @@ def _decode_av(
                 if codec.is_open:
                     codec.flush_buffers()  # one that isn't the stream's own isn't told of the jump
             first = pending[0]
-            for frame in deinterlaced(_frames(container, stream, codec), sink.warnings):
+            frames = _frames(container, stream, codec, index, wanted)
+            for frame in deinterlaced(frames, sink.warnings):
                 if frame is None:
                     damaged = True
                     continue
@@ -256,11 +277,21 @@ def _decoder(stream: Any, alpha: str | None) -> Any:
     return codec
 
 
-def _frames(container: Any, stream: Any, codec: Any) -> Iterator[Any]:
-    """Decoded frames in display order; None in place of damage."""
+def _frames(
+    container: Any, stream: Any, codec: Any, index: VideoIndex, wanted: Container[int] | None
+) -> Iterator[Any]:
+    """Decoded frames in display order; None in place of damage.
+
+    Frames that no other refers to may be missing, unless they're wanted, or all are (None).
+    """
     for packet in read_packets(container, stream):
+        if wanted is not None:
+            needed = packet is None or packet.pts is None or index.position(packet.pts) in wanted
+            codec.skip_frame = "DEFAULT" if needed else "NONREF"
         try:
-            yield from codec.decode(packet)
+            for frame in codec.decode(packet):
+                # To deinterlace it takes its neighbours, which may have been left out.
+                yield None if wanted is not None and frame.interlaced_frame else frame
         except av.FFmpegError:
             yield None
 

@@ -13,14 +13,14 @@ def resized(frames: Tensor, height: int, width: int) -> Tensor:
     shrinks = frames.shape[-2] >= height and frames.shape[-1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     out = np.empty((*frames.shape[:2], height, width), np.uint8)
-    # Plane by plane, as they lie in memory: bringing the colours together takes longer.
-    planes, targets = frames.flatten(0, 1).numpy(), out.reshape(-1, height, width)
 
     def resize(start: int, stop: int) -> None:
-        for picture, target in zip(planes[start:stop], targets[start:stop]):
-            cv2.resize(picture, (width, height), dst=target, interpolation=method)
+        for planes, target in zip(frames[start:stop].numpy(), out[start:stop]):
+            colours = cv2.merge(list(planes))  # together they take less time than one by one
+            small = cv2.resize(colours, (width, height), interpolation=method)
+            target[:] = small.transpose(2, 0, 1)
 
-    by_stretches(resize, len(planes))
+    by_stretches(resize, len(frames))
     return torch.from_numpy(out)
 
 

@@ -3,18 +3,18 @@
 Frames in memory and folders of numbered pictures come in too: see `encoders.frame_sequence`.
 
 The file is looked at once with PyAV, without decoding: that gives every frame's time, the
-keyframes, and whether the stream is one that decord reads correctly. Then one pass decodes
-the union of the wanted frames, with decord, or with PyAV where decord fails. On sound files
-both give the same frames, and the pixels are equal bit for bit.
+keyframes, and whether a decoder may leave frames out. Then one pass decodes the union of the wanted
+frames with PyAV. It jumps between keyframes where that saves most of the decoding, and leaves out
+frames that nobody wants and no other frame refers to. Pillow reads animated WebP, which FFmpeg
+can't.
 
-decord counts frames instead of looking at their times, loops for ever where packets give fewer
+decord, which `backend="decord"` insists on, gives the same pixels bit for bit, but decodes all
+frames. It counts frames instead of looking at their times, loops for ever where packets give fewer
 frames than announced (dmlc/decord issues 269, 373, 375), seeks by the wrong clock, and hides
 damage behind repairs that differ from run to run; it knows nothing of edit lists, fields, pixel
 shapes and HDR. So it gets upright, progressive, uncut 8-bit 4:2:0 H.264 of BT.709 with square
 pixels and at least 32 x 32 of them in MP4, MOV or Matroska, whose packets are all well formed; it
-reads them from the start; and when its decoder reports an error, its frames are thrown away. PyAV
-gets the rest, and long videos where jumping between keyframes saves most of the decoding. Pillow
-reads animated WebP, which FFmpeg can't.
+reads them from the start; and when its decoder reports an error, its frames are thrown away.
 
 What is decided for odd files:
   - Times start at 0 with the first frame and come from the stream, so variable frame rate is
@@ -197,7 +197,7 @@ def read_frames(
         requests: Name to wanted frames, at least one. Equal requests share one tensor.
         slow_max_side_px: The longest side of slow frames is at most this.
         fast_short_side_px: The shortest side of fast frames is at most this.
-        backend: `auto` is decord, and PyAV where decord fails. `decord` and `av` insist.
+        backend: `auto` is PyAV, and Pillow for animated WebP. `decord` and `av` insist.
 
     Returns:
         What is known of the video, and the frames under the names of their requests.

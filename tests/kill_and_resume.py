@@ -3,21 +3,26 @@
 A moment is some milliseconds after a row that is drawn: by the clock alone, most kills would come
 before the first row or after the last one on a busy machine.
 
-    python -m tests.kill_and_resume [MOMENTS] [SEED]
+    python -m tests.kill_and_resume [MOMENTS] [SEED] [--engine ray]
 
 Each time the rows must be those of a run that nobody stopped: none lost, doubled or changed. The
 command runs in forks of this process, with a tiny model that decodes real clips, into each format
-of results in turn. Says how many rows there were at each moment.
+of results in turn; with `--engine ray` on two processes of a Ray cluster that outlives it, which
+read scores from texts. Says how many rows there were at each moment.
 """
 
+import argparse
 import contextlib
 import os
 import random
+import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +30,24 @@ from aigveval.assessment import Assessment
 from aigveval.cli.score import score_into
 from aigveval.inference import assessor as assess
 from aigveval.reports.results import read_results
+from aigveval.scale.cluster import Cluster
 
 from tests import media
 from tests.aigveval.engines import tiny_assessor
+from tests.aigveval.scale import works
 
 CLIPS = 12
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+RAY = """
+import ray, sys
+options = dict(include_dashboard=False, object_store_memory=80 << 20, logging_level="ERROR")
+ray.init(num_cpus=2, log_to_driver=False, **options)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
 
 
-def score(out: Path, *, resume: bool) -> None:
+def score(out: Path, *, resume: bool, address: str | None = None) -> None:
     score_into(
         out,
         ["clips"],
@@ -42,6 +56,7 @@ def score(out: Path, *, resume: bool) -> None:
         model="tiny",
         batch_size=2,
         workers=2,
+        cluster=None if address is None else Cluster(address=address),
         device=None,
         dtype="auto",
         resume=resume,
@@ -75,6 +90,8 @@ def forked(work: Callable[[], None], *, until: Callable[[], bool] | None = None)
         try:
             work()
             os._exit(0)
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(1)
     while until is not None:
@@ -92,23 +109,46 @@ def forked(work: Callable[[], None], *, until: Callable[[], bool] | None = None)
         raise SystemExit(f"a run ended with {status}")
 
 
-def main(moments: int, seed: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[str]:
+    """The address of a cluster in processes of its own, which take nobody else's work."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", RAY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(found)},
+    )
+    with holder:
+        yield holder.stdout.readline().strip()
+        holder.stdin.close()
+
+
+def main(moments: int, seed: int, engine: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         os.chdir(folder)
         os.mkdir("clips")
-        for number in range(CLIPS):
-            path = Path(f"clips/{number:02}.mp4")
-            media.write_video(path, num_frames=4, seed=number)
-        Path("clips/05.mp4").write_bytes(b"not a video")  # a row with an error, as any other
-        assessor = tiny_assessor(batch_size=2)  # before the forks, which would each make it
-        assess.load = lambda model, **options: assessor
         assess.row_name = lambda model, **options: "tiny"
-        expected = {}
-        for suffix in SUFFIXES:
-            whole = Path(f"whole{suffix}")
-            forked(lambda: score(whole, resume=False))
-            expected[suffix] = rows_of(whole)
-            assert len(expected[suffix]) == CLIPS and expected[suffix][5].error
+        address = None
+        if engine == "ray":
+            for number in range(CLIPS):
+                Path(f"clips/{number:02}.mp4").write_text(f"{1 + number / 4}")
+            Path("clips/05.mp4").write_text("unreadable")
+            assess.load = works.load
+            address = stack.enter_context(ray_cluster())
+        else:
+            for number in range(CLIPS):
+                path = Path(f"clips/{number:02}.mp4")
+                media.write_video(path, num_frames=4, seed=number)
+            Path("clips/05.mp4").write_bytes(b"not a video")  # a row with an error, as any other
+            assessor = tiny_assessor(batch_size=2)  # before the forks, which would each make it
+            assess.load = lambda model, **options: assessor
+        whole = Path("whole.jsonl")
+        forked(lambda: score(whole, resume=False, address=address))
+        expected = rows_of(whole)
+        assert len(expected) == CLIPS and expected[5].error
         found, chance = [], random.Random(seed)
         for moment in range(moments):
             suffix = SUFFIXES[moment % len(SUFFIXES)]
@@ -122,17 +162,20 @@ def main(moments: int, seed: int) -> None:
                 time.sleep(pause)
                 return True
 
-            forked(lambda: score(out, resume=False), until=is_time)
+            forked(lambda: score(out, resume=False, address=address), until=is_time)
             kept = rows_of(out)
-            assert all(row in expected[suffix] for row in kept), f"changed: {kept}"
+            assert all(row in expected for row in kept), f"changed: {kept}"
             found.append(len(kept))
-            forked(lambda: score(out, resume=True))
-            assert rows_of(out) == expected[suffix], f"{suffix}, killed with {len(kept)} rows"
+            forked(lambda: score(out, resume=True, address=address))
+            assert rows_of(out) == expected, f"{suffix}, killed with {len(kept)} rows"
             # a kill in the middle of a replacement may leave a hidden file
             assert [f.name for f in out.parent.iterdir() if f.name[0] != "."] == [out.name]
         print(f"{moments} moments, with {found} of {CLIPS} rows; all rows as of an unstopped run")
 
 
 if __name__ == "__main__":
-    given = [int(argument) for argument in sys.argv[1:]]
-    main(*(given + [50, 0][len(given) :]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("moments", nargs="?", type=int, default=50)
+    parser.add_argument("seed", nargs="?", type=int, default=0)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
+    main(**vars(parser.parse_args()))

@@ -228,10 +228,14 @@ BELOW = {
     "evaluation": {"data"},
     "reports": {"evaluation", "data"},
     "train": {"inference", "model", "features", "data", "presets"},
+    "scale": {"inference", "reports", "features", "data", "model"},
     "hub": {"reports", "evaluation", "model", "data", "presets"},
     "doctor": {"inference", "model"},
+    "app": {"inference", "reports", "data"},
 }
 BELOW["cli"] = set(BELOW) - {""}
+# The one arrow that points up: a row shows itself in a notebook, and imports what it needs then.
+SHOWN_BY = ("aigveval.assessment", "aigveval.reports.html.card")
 
 
 def parts_of(module):
@@ -309,6 +313,8 @@ def test_a_folder_imports_only_from_below(folder, imports):
         if module == "aigveval.__main__":  # the command line
             continue
         for target in set.union(*kinds.values()):
+            if (module, target) == SHOWN_BY and target not in kinds["run"] | kinds["typing"]:
+                continue
             top, own = parts_of(target)[0], folder_of(target)
             name = parts_of(target)[1] if len(parts_of(target)) > 1 else ""
             leaf = folder == "" and parts_of(module)[-1] in LEAVES - {"batching"}
@@ -332,6 +338,7 @@ def test_no_circles(imports):
         module: {t for t in set.union(*kinds.values()) if not module.startswith(f"{t}.")}
         for module, kinds in imports.items()
     }
+    graph[SHOWN_BY[0]].remove(SHOWN_BY[1])
     reached = {}
     for start in graph:
         seen, open_ = set(), list(graph[start])
@@ -370,4 +377,4 @@ def test_scoring_needs_few_modules(imports):
         parts = parts_of(module)
         open_ += [".".join(parts[:length]) for length in range(1, len(parts))]
     assert not {folder_of(module) for module in seen} & {"train", "evaluation", "hub"}
-    assert len(seen) <= 74, sorted(seen)  # 60 before frames in memory, devices, trust and facts
+    assert len(seen) <= 79, sorted(seen)  # 4 of them for many machines, 1 for notebooks

@@ -8,7 +8,8 @@ import pytest
 from aigveval import versions
 
 FOLDER = Path(__file__).parents[1] / ".ci"
-DEEP = ("torch", "torchvision", "transformers", "peft", "trl")  # what they do changes with minors
+# What they do changes with minor versions.
+DEEP = ("torch", "torchvision", "transformers", "peft", "trl", "ray")
 
 
 def plain(name):
@@ -31,7 +32,8 @@ def ranges(monkeypatch_module):
     return {
         plain(name): one
         for name, one in versions.tested_ranges().items()
-        if plain(name) not in ("pyiqa", "setuptools")  # for pyiqa alone, which isn't constrained
+        # of extras that have environments of their own, and aren't constrained
+        if plain(name) not in ("pyiqa", "setuptools", "gradio")
     }
 
 

@@ -81,10 +81,11 @@ def run(folder, name, expression):
 
 @pytest.mark.slow
 def test_score(folder):
-    shown = "[table.to_dict('index'), str(clean), best]"
-    (scores, found, best), pictures = run(folder, "01_score.ipynb", shown)
+    frames = "rows._repr_html_().count('data:image/jpeg')"
+    shown = f"[table.to_dict('index'), str(clean), best, {frames}]"
+    (scores, found, best, strips), pictures = run(folder, "01_score.ipynb", shown)
     assert len(scores) == 7 and pictures == 2 and found == "videos/scene_clean.mp4"
-    assert best == "scene_clean"
+    assert best == "scene_clean" and strips == 7
     assert scores["scene_blocking"]["technical"] < scores["scene_clean"]["technical"]
     assert scores["scene_freeze"]["motion"] < scores["scene_clean"]["motion"]
     with open(folder / "out/score/results.csv", newline="", encoding="utf-8") as file:

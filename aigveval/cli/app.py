@@ -24,6 +24,7 @@ from .options import SCALE
 from .presets import PRESETS_HELP, presets
 from .publish import PUBLISH_HELP, publish
 from .score import SCORE_HELP, score
+from .serve import SERVE_HELP, serve
 from .submit import SUBMIT_HELP, submit
 from .timeline import TIMELINE_HELP, timeline
 
@@ -69,6 +70,7 @@ app.command(help=PUBLISH_HELP, no_args_is_help=True)(publish)
 app.command(help=COT_HELP, no_args_is_help=True)(cot)
 app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
 app.command(help=DOCTOR_HELP)(doctor)
+app.command("app", help=SERVE_HELP)(serve)
 app.add_typer(data, name="data")
 
 

@@ -15,7 +15,6 @@ from .console import (
     LEVEL_NUMBERS,
     native_stderr_silenced,
     one_line_errors,
-    percent,
     print_errors,
     print_wide,
     say,
@@ -169,6 +168,8 @@ def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
     """One contest with all its clips; of several, the best of each."""
     from rich.table import Table
     from rich.text import Text
+
+    from ..inference.choice import percent
 
     several = len(contests) > 1
     table = Table(show_edge=False, caption=LEVEL_NUMBERS)

@@ -12,7 +12,7 @@ import typer
 
 from ..assessment import Assessment
 from .best import CHANCES, assess
-from .console import LEVEL_NUMBERS, one_line_errors, percent, print_errors, silence_libraries
+from .console import LEVEL_NUMBERS, one_line_errors, print_errors, silence_libraries
 from .options import SCALE, AsJson, Device, Dtype, Fps, ModelName
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ def compare(
         if any(row.error is not None for row in rows):
             print_errors(rows)
             raise typer.Exit(1)
+        from ..inference.choice import better_on
         from ..inference.choice import compare as compare_rows
 
         found = compare_rows(*rows)
-        better, chance = _better(rows, found, "overall")
+        number, chance = better_on(found, "overall")
+        better = rows[number].video
         if as_json:
             plain = {"better": better, "chance": round(chance, 4), **asdict(found)}
             plain["clips"] = [row.to_dict() for row in rows]
@@ -73,15 +75,11 @@ def compare(
             _print(rows, found)
 
 
-def _better(rows: Sequence[Assessment], found: Comparison, name: str) -> tuple[str, float]:
-    """The video that is better by a score, and the chance that it is, at least a half."""
-    chance = found.chances[name]
-    return (rows[0].video, chance) if chance >= 0.5 else (rows[1].video, 1 - chance)
-
-
 def _print(rows: Sequence[Assessment], found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from ..inference.choice import percent, verdict
 
     table = Table(show_edge=False, caption=LEVEL_NUMBERS)
     for column in ("score", "A", "B", "A - B", "chance that A is better"):
@@ -90,13 +88,4 @@ def _print(rows: Sequence[Assessment], found: Comparison) -> None:
         scores = [f"{getattr(row, name).score:.2f}" for row in rows]
         table.add_row(name, *scores, f"{difference:+.2f}", percent(found.chances[name]))
     Console().print(table)
-    video, chance = _better(rows, found, "overall")
-    said = (
-        f"{video} is better, with a chance of {percent(chance)} by the {found.basis} of the scores"
-    )
-    if found.dimension is not None:
-        other, surest = _better(rows, found, found.dimension)
-        said += (
-            f"; it is surest on {found.dimension}, where {other} is better with {percent(surest)}"
-        )
-    typer.echo(said)
+    typer.echo(verdict([row.video for row in rows], found))

@@ -241,11 +241,6 @@ def _mean(rows: Sequence[Assessment], name: str) -> Text:
     return Text(f"{fmean(scores):.2f}") if scores else Text("-", style="dim")
 
 
-def percent(chance: float) -> str:
-    """A chance 0..1 for people, which is never certain."""
-    return "<1 %" if chance < 0.01 else ">99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
-
-
 def print_windows(timeline: Timeline) -> None:
     """Prints the scores of a timeline's windows, long lists cut short, and of the whole clip."""
     table = Table(caption=_caption([timeline.clip]), show_edge=False)

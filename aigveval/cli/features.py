@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Generator
@@ -20,7 +21,18 @@ from .console import (
     silence_libraries,
     video_progress,
 )
-from .options import Device, Inputs, Prompt, Quiet, Workers
+from .options import (
+    Address,
+    Device,
+    Engine,
+    EngineName,
+    Inputs,
+    Processes,
+    Prompt,
+    Quiet,
+    Workers,
+    cluster_of,
+)
 
 if TYPE_CHECKING:
     from ..features.export import FeatureRow
@@ -73,6 +85,9 @@ def features(
     ] = 1,
     workers: Workers = 2,
     device: Device = None,
+    engine: Engine = EngineName.local,
+    address: Address = None,
+    processes: Processes = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what DIR already has and encode the others.")
     ] = False,
@@ -88,28 +103,50 @@ def features(
 
         if not inputs and prompts is None:
             raise InputError("nothing to encode: name videos, folders or patterns")
-        chosen_device = find_device(device)
-        made = [parse_choice(text).create() for text in encoder]
+        cluster = cluster_of(
+            engine, address=address, processes=processes, device=device, workers=workers
+        )
+        chosen_device = find_device(device if cluster is None else "cpu")
+        choices = [parse_choice(text) for text in encoder]
+        made = [choice.create() for choice in choices]
         encoders = {one.spec.name: one for one in made}
         if len(encoders) < len(made):
             raise InputError("an encoder is named twice; each DIR holds one version of it")
         found = collect(inputs or [], prompt=prompt, prompts=prompts)
         for note in [] if quiet else found.notes:
             say(f"note: {note}", style="yellow")
-        keys = [(clip.video, clip.prompt) for clip in found.clips]
-        with FeatureFolder(out, encoders, format=token_format.value, resume=resume) as folder:
+        clips = found.clips
+        keys = [(clip.video, clip.prompt) for clip in clips]
+        with contextlib.ExitStack() as stack:
+            folder = FeatureFolder(out, encoders, format=token_format.value, resume=resume)
+            stack.enter_context(folder)
             done = folder.done
-            todo = [clip for clip, key in zip(found.clips, keys) if key not in done]
+            todo = [clip for clip, key in zip(clips, keys) if key not in done]
             if resume and not quiet:
                 say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-            rows = extract_features(
-                todo,
-                encoders,
-                folder,
-                batch_size=batch_size,
-                workers=workers,
-                device=chosen_device,
-            )
+            if cluster is None:
+                rows = extract_features(
+                    todo,
+                    encoders,
+                    folder,
+                    batch_size=batch_size,
+                    workers=workers,
+                    device=chosen_device,
+                )
+            else:
+                from ..scale.batches import for_other_machines
+                from ..scale.encoder import features_on_cluster
+
+                with native_stderr_silenced():  # Ray's own words about what it tries
+                    stack.enter_context(cluster)
+                rows = features_on_cluster(
+                    cluster,
+                    list(map(for_other_machines, todo)),
+                    [(choice.name or "", choice.options) for choice in choices],
+                    folder,
+                    batch_size=batch_size,
+                    workers=workers,
+                )
             failed, interrupted = _run(rows, len(todo), quiet=quiet)
             folder.finish(keys)
         present = sum(key in folder.done for key in keys)

@@ -11,7 +11,21 @@ import typer
 
 from .console import one_line_errors, print_errors, silence_libraries, step_progress
 from .evaluate import deliver
-from .options import BatchSize, Device, Dtype, ModelName, Quiet, Report, Tables, Workers
+from .options import (
+    Address,
+    BatchSize,
+    Device,
+    Dtype,
+    Engine,
+    EngineName,
+    ModelName,
+    Processes,
+    Quiet,
+    Report,
+    Tables,
+    Workers,
+    cluster_of,
+)
 
 if TYPE_CHECKING:
     from ..evaluation.ratings import RatedClip
@@ -63,6 +77,9 @@ def leaderboard(
     workers: Workers = 2,
     device: Device = None,
     dtype: Dtype = "auto",
+    engine: Engine = EngineName.local,
+    address: Address = None,
+    processes: Processes = None,
     draws: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples; 0 for no intervals and no groups.")
     ] = 2000,
@@ -85,6 +102,9 @@ def leaderboard(
         if by not in SCORE_FIELDS:
             raise InputError(f"{by!r} is no score; there are {', '.join(SCORE_FIELDS)}")
         check_outputs(out or [], report)
+        cluster = cluster_of(
+            engine, address=address, processes=processes, device=device, workers=workers
+        )
         if source.is_dir():
             done = score_into(
                 results,
@@ -95,6 +115,7 @@ def leaderboard(
                 batch_size=batch_size,
                 workers=workers,
                 device=device,
+                cluster=cluster,
                 dtype=dtype,
                 resume=True,
                 quiet=quiet,

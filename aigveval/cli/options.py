@@ -1,14 +1,20 @@
 """What several commands share: options, their checks, what scores mean, what columns are called."""
 
+from __future__ import annotations
+
 import math
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ..data.columns import ALIASES
 from ..errors import InputError
 from ..model.precision import DtypeName
+
+if TYPE_CHECKING:
+    from ..scale.cluster import Cluster
 
 SCALE = """\
 Scores are on the scale of mean opinion scores: 1 bad, 2 poor, 3 fair, 4 good, 5 excellent. Each is
@@ -38,8 +44,10 @@ Device = Annotated[
 Dtype = Annotated[
     DtypeName,
     typer.Option(
+        "--dtype",
+        "--precision",
         help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU that "
-        "has it, else float32."
+        "has it, else float32. `fast`: products in bfloat16 on a CPU that is quick at it.",
     ),
 ]
 BatchSize = Annotated[
@@ -71,6 +79,56 @@ Inputs = Annotated[
     Optional[list[str]],
     typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
 ]
+
+
+class EngineName(str, Enum):
+    """Choices of `--engine`."""
+
+    local = "local"
+    ray = "ray"
+
+
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        help="`ray`: the processes of a Ray cluster, which also take addresses such as "
+        "`s3://bucket/a.mp4`. Needs `pip install 'aigveval[ray]'`."
+    ),
+]
+Address = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="HOST:PORT|auto",
+        help="Ray cluster; `auto` is the one of this machine. By default what RAY_ADDRESS says, "
+        "else one is started on this machine.",
+    ),
+]
+Processes = Annotated[
+    Optional[int],
+    typer.Option(min=1, help="On a Ray cluster; by default one for each free GPU, or CPU."),
+]
+
+
+def cluster_of(
+    engine: EngineName,
+    *,
+    address: Optional[str],
+    processes: Optional[int],
+    device: Optional[str],
+    workers: int,
+) -> Optional[Cluster]:
+    """Gives the cluster to work on, not connected yet; None for this machine.
+
+    Raises:
+        InputError: when there are options of a cluster without one.
+    """
+    if engine is EngineName.local:
+        if address is not None or processes is not None:
+            raise InputError("--address and --processes are of --engine ray")
+        return None
+    from ..scale.cluster import Cluster
+
+    return Cluster(address=address, processes=processes, device=device, threads=workers)
 
 
 def check_fps(fps: Optional[float]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import shlex
 import sys
 from collections.abc import Callable, Generator
@@ -31,21 +33,27 @@ from .console import (
 from .options import (
     COLUMN_NAMES,
     SCALE,
+    Address,
     BatchSize,
     Device,
     Dtype,
+    Engine,
+    EngineName,
     Fps,
     Inputs,
     ModelName,
+    Processes,
     Prompt,
     Quiet,
     Report,
     Workers,
     check_fps,
+    cluster_of,
 )
 
 if TYPE_CHECKING:
     from ..reports.results import ResultsFile
+    from ..scale.cluster import Cluster
 
 SCORE_HELP = f"""\
 Scores videos.
@@ -126,6 +134,9 @@ def score(
             "each has a process that scores its share.",
         ),
     ] = None,
+    engine: Engine = EngineName.local,
+    address: Address = None,
+    processes: Processes = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
@@ -144,6 +155,9 @@ def score(
         from ..reports.tables import check_outputs
 
         check_outputs([], report)
+        cluster = cluster_of(
+            engine, address=address, processes=processes, device=device, workers=workers
+        )
         done = score_into(
             out,
             inputs or [],
@@ -155,6 +169,7 @@ def score(
             workers=workers,
             device=device,
             devices=devices,
+            cluster=cluster,
             dtype=dtype,
             resume=resume,
             quiet=quiet,
@@ -202,11 +217,16 @@ def score_into(
     resume: bool,
     quiet: bool,
     devices: str | None = None,
+    cluster: Cluster | None = None,
     fps: float | None = None,
     explain: bool = False,
     contributions: bool = False,
 ) -> Scored:
-    """Scores what the inputs name into a results file; options as in `score`."""
+    """Scores what the inputs name into a results file; options as in `score`.
+
+    Args:
+        cluster: in place of this machine; not connected yet.
+    """
     from ..data.inputs import collect
     from ..reports.results import ResultsFile, take_earlier
 
@@ -220,42 +240,61 @@ def score_into(
     if devices is not None:
         if device is not None:
             raise InputError("--device and --devices exclude each other")
+        if cluster is not None:
+            raise InputError("--devices is of one machine, and --engine ray of many")
         from ..inference.devices import devices_of, score_on_devices
 
         several = devices_of(devices)
         device = several[0]
+    clips = found.clips
+    if cluster is not None:
+        from ..scale.batches import for_other_machines
+
+        clips = [for_other_machines(clip, fps=fps) for clip in clips]
+        device = "cpu"  # of this machine, which computes nothing
     name = row_name(model, device=device, dtype=dtype)
-    keys = [(clip.video, clip.prompt, name, __version__) for clip in found.clips]
-    extras = ["explanation", "evidence"] * explain + ["contributions"] * (explain or contributions)
-    earlier = take_earlier(out, keys, resume=resume, extras=extras)
-    todo = [clip for clip, key in zip(found.clips, keys) if key not in earlier.done]
-    if not quiet:
-        for note in found.notes + ([earlier.note] if earlier.note else []):
-            say(f"note: {note}", style="yellow")
-        if resume:
-            say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "workers": workers,
-        "explain": explain,
-        "contributions": contributions,
-    }
-    new_rows: Generator[tuple[int, Assessment], None, None]
-    if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
-        from ..inference.engine import NoEngine
-
-        new_rows = _numbered(Assessor(NoEngine(), name=name, **options).score_many(todo))
-    elif len(several) > 1:
-        new_rows = score_on_devices(todo, several, model=model, dtype=dtype, fps=fps, **options)
-    else:
-        assessor = load(model, device=device, dtype=dtype, **options)
-        new_rows = _numbered(assessor.score_many(todo, fps=fps))
-
-    def open_results() -> ResultsFile:
-        keep = [*earlier.others, *earlier.done.values()]
-        return stack.enter_context(ResultsFile(out, keep=keep))
-
     with contextlib.ExitStack() as stack:
+        if cluster is not None:
+            with native_stderr_silenced():  # Ray's own words about what it tries
+                stack.enter_context(cluster)
+            if os.path.isdir(model):
+                model = os.path.abspath(model)
+            if cluster.device != device:  # another number type, maybe
+                name = cluster.call(row_name, model, device=cluster.device, dtype=dtype)
+        keys = [(clip.video, clip.prompt, name, __version__) for clip in clips]
+        extras = ["explanation", "evidence"] * explain
+        extras += ["contributions"] * (explain or contributions)
+        earlier = take_earlier(out, keys, resume=resume, extras=extras)
+        todo = [clip for clip, key in zip(clips, keys) if key not in earlier.done]
+        if not quiet:
+            for note in found.notes + ([earlier.note] if earlier.note else []):
+                say(f"note: {note}", style="yellow")
+            if resume:
+                say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "workers": workers,
+            "explain": explain,
+            "contributions": contributions,
+        }
+        new_rows: Generator[tuple[int, Assessment], None, None]
+        if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
+            from ..inference.engine import NoEngine
+
+            new_rows = _numbered(Assessor(NoEngine(), name=name, **options).score_many(todo))
+        elif cluster is not None:
+            make = functools.partial(load, model, dtype=dtype)
+            new_rows = cluster.score(todo, make, name=name, **options)
+        elif len(several) > 1:
+            new_rows = score_on_devices(todo, several, model=model, dtype=dtype, fps=fps, **options)
+        else:
+            assessor = load(model, device=device, dtype=dtype, **options)
+            new_rows = _numbered(assessor.score_many(todo, fps=fps))
+
+        def open_results() -> ResultsFile:
+            keep = [*earlier.others, *earlier.done.values()]
+            return stack.enter_context(ResultsFile(out, keep=keep))
+
         new, results, interrupted = _score_all(new_rows, len(todo), open_results, quiet=quiet)
         numbers = iter(range(len(todo)))
         maybe = [earlier.done.get(key) or new.get(next(numbers)) for key in keys]

@@ -16,8 +16,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -31,7 +31,7 @@ from encoders.base import Encoder, full_float32, join_rows
 from encoders.video import VideoError, read_views
 from prompts.template import clean
 
-from ..batching import run_batches, stop_at_our_fault
+from ..batching import Outcome, run_batches, stop_at_our_fault
 from ..data.manifest import Clip, check_exists
 from ..errors import UsageError, one_line, reason_of
 from ..files import replaced
@@ -229,31 +229,54 @@ def extract_features(
 ) -> Generator[FeatureRow, None, None]:
     """Encode clips into a folder, yielding a row per clip in order, errors included.
 
-    Each clip is decoded once for all encoders. What is written are the tokens that a model sees:
-    joined with the clip's prompt where the encoder reads it.
-
     Args:
-        clips: Read lazily.
-        encoders: Name to encoder; put into eval mode and moved to `device`.
-        folder: Made for these encoders.
-        batch_size: Clips per forward pass. With 1 the tokens are those of live scoring bit for
-            bit; larger ones differ in the last digits, and pay off on a GPU only.
-        workers: Threads that decode and preprocess meanwhile.
-        device: Where the encoders run.
+        clips, encoders, batch_size, workers, device: As of `encode_clips`.
+        folder: Where the tokens go.
 
     Raises:
         FeaturesError: The folder can't be written.
         AssessmentError: No clip of the first batch gets through, and not because of the clips; see
             `Assessor.score_many`.
     """
+    outcomes = encode_clips(clips, encoders, batch_size=batch_size, workers=workers, device=device)
+    for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
+        row = row_of(outcome)
+        folder.add(row, outcome.result)
+        yield row
+
+
+def encode_clips(
+    clips: Iterable[Clip],
+    encoders: Mapping[str, Encoder],
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    device: str | torch.device = "cpu",
+    opened: Callable[[Clip], AbstractContextManager[Clip]] = nullcontext,
+) -> Generator[Outcome[Clip, Tokens], None, None]:
+    """Encode clips, yielding what became of each in order, whatever fails.
+
+    Each clip is decoded once for all encoders. What is given are the tokens that a model sees:
+    joined with the clip's prompt where the encoder reads it.
+
+    Args:
+        clips: Read lazily.
+        encoders: Name to encoder; put into eval mode and moved to `device`.
+        batch_size: Clips per call of an encoder. Above 1 tokens differ in the last digits, and only
+            a GPU gains by it.
+        workers: Threads that decode and preprocess meanwhile.
+        device: Where the encoders run.
+        opened: Gives the file to read of a clip, while it is read.
+    """
     for encoder in encoders.values():
         encoder.eval().to(device)
 
     def prepare(clip: Clip) -> dict[str, Tensor]:
-        problem = clip.problem or check_exists(clip).problem
-        if problem:
-            raise VideoError(clip.video, problem)
-        return read_views(clip.path, encoders)
+        with opened(clip) as here:
+            problem = here.problem or check_exists(here).problem
+            if problem:
+                raise VideoError(clip.video, problem)
+            return read_views(here.path, encoders)
 
     @torch.inference_mode()
     def compute(batch: Sequence[tuple[Clip, Mapping[str, Tensor]]]) -> list[Tokens | Exception]:
@@ -265,19 +288,19 @@ def extract_features(
                 joined[name] = join_rows(encoder, encoder.encode(view), prompts).cpu()
         return [_checked({name: joined[name][n] for name in joined}) for n in range(len(batch))]
 
-    outcomes = run_batches(
+    return run_batches(
         clips, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers
     )
-    for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):
-        error = None if outcome.error is None else reason_of(outcome.error)
-        row = FeatureRow(
-            video=outcome.item.video,
-            prompt=outcome.item.prompt,
-            seconds=round(outcome.seconds, 3),
-            error=error,
-        )
-        folder.add(row, outcome.result)
-        yield row
+
+
+def row_of(outcome: Outcome[Clip, Tokens]) -> FeatureRow:
+    """Gives the row for what became of a clip, as yet without a file."""
+    return FeatureRow(
+        video=outcome.item.video,
+        prompt=outcome.item.prompt,
+        seconds=round(outcome.seconds, 3),
+        error=None if outcome.error is None else reason_of(outcome.error),
+    )
 
 
 def _checked(tokens: Tokens) -> Tokens | Exception:

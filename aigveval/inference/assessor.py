@@ -19,11 +19,11 @@ from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_fra
 from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
-from ..batching import run_batches, stop_at_our_fault
+from ..batching import Outcome, run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
-from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, label
+from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, is_fast, label
 from ..versions import __version__
 
 if TYPE_CHECKING:
@@ -144,16 +144,30 @@ class Assessor:
                 by another error than `VideoError`: they get no rows. One alone is a row.
         """
         size = self.batch_size if batch_size is None else batch_size
-        outcomes = run_batches(
-            _clips(items, prompts, fps),
+        tried = self.try_many(_clips(items, prompts, fps), batch_size=size, workers=workers)
+        for outcome in stop_at_our_fault(tried, batch_size=size):
+            yield self.row(outcome)
+
+    def try_many(
+        self,
+        clips: Iterable[Clip],
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> Generator[Outcome[Clip, Scores], None, None]:
+        """Yields what became of each clip, in order, and goes on whatever fails; see `row`."""
+        return run_batches(
+            clips,
             prepare=self._prepare,
             compute=self._compute,
-            batch_size=size,
+            batch_size=self.batch_size if batch_size is None else batch_size,
             workers=self.workers if workers is None else workers,
         )
-        for outcome in stop_at_our_fault(outcomes, batch_size=size):
-            why = None if outcome.error is None else reason_of(outcome.error)
-            yield self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
+
+    def row(self, outcome: Outcome[Clip, Scores]) -> Assessment:
+        """Gives the row for what became of a clip."""
+        why = None if outcome.error is None else reason_of(outcome.error)
+        return self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
         source = source_of_clip(clip)
@@ -221,7 +235,10 @@ def load(
         dtype: number type of the LLM. `auto` is bfloat16 for one of 10^9 parameters and more on a
             GPU that has it, else float32. In float32 scores differ by less than 1e-4 between batch
             sizes, in bfloat16 by up to 0.13 (measured on a 7B with random weights); the field
-            `model` of each row has a type that isn't float32: `NAME (bfloat16)`.
+            `model` of each row has a type that isn't float32: `NAME (bfloat16)`. `fast` is for
+            CPUs: the LLM multiplies matrices in bfloat16 if a measurement, made once on each
+            machine, finds that quick there, else it's float32. The scores of `lite` move by less
+            than 0.01 (75 clips).
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
         explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,
@@ -240,10 +257,11 @@ def load(
 
         checkpoint = open_checkpoint(model)
         number = _dtype_of(checkpoint, dtype, chosen)
-        engine = load_engine(checkpoint, device=chosen, dtype=number)
+        fast = is_fast(dtype, chosen)
+        engine = load_engine(checkpoint, device=chosen, dtype=number, fast=fast)
     return Assessor(
         engine,
-        name=label(name, number),
+        name=label(name, number, fast=fast),
         batch_size=batch_size,
         workers=workers,
         explain=explain,
@@ -266,7 +284,8 @@ def row_name(
     with _one_line_errors(name):
         from ..model.checkpoint import open_checkpoint
 
-        return label(name, _dtype_of(open_checkpoint(model), dtype, chosen))
+        number = _dtype_of(open_checkpoint(model), dtype, chosen)
+        return label(name, number, fast=is_fast(dtype, chosen))
 
 
 @contextmanager

@@ -80,6 +80,33 @@ def compare(first: Assessment, second: Assessment) -> Comparison:
     )
 
 
+def better_on(found: Comparison, name: str) -> tuple[int, float]:
+    """Which of the two is better on a score, 0 or 1, and the chance that it is, at least a half."""
+    chance = found.chances[name]
+    return (0, chance) if chance >= 0.5 else (1, 1 - chance)
+
+
+def verdict(names: Sequence[str], found: Comparison) -> str:
+    """What a comparison comes to, in a sentence with the names of the two clips."""
+    clip, chance = better_on(found, "overall")
+    said = (
+        f"{names[clip]} is better, with a chance of {percent(chance)} by the {found.basis} of the "
+        "scores"
+    )
+    if found.dimension is not None:
+        clip, surest = better_on(found, found.dimension)
+        said += (
+            f"; it is surest on {found.dimension}, where {names[clip]} is better with "
+            f"{percent(surest)}"
+        )
+    return said
+
+
+def percent(chance: float) -> str:
+    """A chance 0..1 for people, which is never certain."""
+    return "<1 %" if chance < 0.01 else ">99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
+
+
 def deviation(score: Score) -> float:
     """Standard deviation of a score in points, see the module."""
     interval = _interval(score)

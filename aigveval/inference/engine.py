@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from encoders.onednn import use_onednn
+from encoders.onednn import use_bfloat16, use_onednn
 from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
 
 from ..assessment import Scores
 from ..model.base import name_scores
 from ..model.checkpoint import Checkpoint
+from ..model.library_internals import merge_lora
 from ..model.prefix_cache import PrefixCache
 from .explain import Explainer
 
@@ -123,9 +124,15 @@ class ModelEngine:
     sizes: Mapping[str, Any] = {}
     supports_contributions = True
 
-    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, device: torch.device, fast: bool = False
+    ) -> None:
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once
-        use_onednn(model.to(device).model.language_model)
+        llm = model.to(device).model.language_model
+        if fast:
+            merge_lora(llm)
+            use_bfloat16(llm)
+        use_onednn(llm)
         self._set(model, processor, device, PrefixCache(model))
 
     def _set(
@@ -210,7 +217,11 @@ class VlmEngine(ModelEngine):
 
     supports_contributions = False
 
-    def __init__(self, model: Any, processor: Any, *, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, device: torch.device, fast: bool = False
+    ) -> None:
+        if fast:
+            use_bfloat16(model.to(device))
         self._set(model, processor, device, model)
         self.sizes = processor.sizes
 
@@ -263,8 +274,16 @@ class NoEngine:
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
 
 
-def load_engine(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> ModelEngine:
+def load_engine(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, fast: bool = False
+) -> ModelEngine:
     """Loads the model, with its LLM in a number type, and the processor of a checkpoint.
+
+    Args:
+        checkpoint: that of either kind of model.
+        device: where to compute.
+        dtype: of the LLM.
+        fast: on a CPU and in float32, multiply in bfloat16.
 
     Raises:
         OSError, ValueError, RuntimeError: when they cannot be loaded.
@@ -273,4 +292,4 @@ def load_engine(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dt
     engine = _ENGINES[checkpoint.model_type]
     processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
     model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
-    return engine(model, processor, device=device)
+    return engine(model, processor, device=device, fast=fast)

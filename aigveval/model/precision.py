@@ -2,6 +2,7 @@
 memory and time.
 
 Encoders, projectors and LoRA are always float32, and so are the logits that scores are made of.
+`fast`, for CPUs, adds LoRA to the LLM's weights, and has only products of matrices in bfloat16.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
+DtypeName = Literal["auto", "float32", "bfloat16", "fast"]
 LARGE_LLM = 10**9  # parameters from which on `auto` saves memory
 
 
@@ -24,7 +25,8 @@ def choose_dtype(
     """The type that was asked for, or by `auto` the one that suits LLM and device.
 
     `auto` is bfloat16 for an LLM of `LARGE_LLM` parameters and more on a GPU that computes in it,
-    else float32.
+    else float32. `fast` is float32 on a CPU, where `is_fast` says what becomes of it, and bfloat16
+    elsewhere.
 
     Args:
         wanted: Name of the type.
@@ -38,10 +40,23 @@ def choose_dtype(
 
     if wanted not in get_args(DtypeName):
         raise ValueError(f"dtype must be one of {', '.join(get_args(DtypeName))}, got {wanted!r}")
+    if wanted == "fast":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
     if wanted != "auto":
         return torch.float32 if wanted == "float32" else torch.bfloat16
     large = text_config is not None and has_bfloat16(device) and count(text_config) >= LARGE_LLM
     return torch.bfloat16 if large else torch.float32
+
+
+def is_fast(wanted: DtypeName, device: torch.device) -> bool:
+    """Whether products of matrices are to be bfloat16 on this CPU: if asked, and if that's quicker.
+
+    Raises:
+        encoders.weights.WeightsError: The answer can't be kept in the cache folder.
+    """
+    from encoders.onednn import bfloat16_is_quick
+
+    return wanted == "fast" and device.type == "cpu" and bfloat16_is_quick()
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -63,9 +78,9 @@ def count(text_config: PretrainedConfig) -> int:
         return sum(value.numel() for value in AutoModel.from_config(text_config).parameters())
 
 
-def label(name: str, dtype: torch.dtype) -> str:
+def label(name: str, dtype: torch.dtype, *, fast: bool = False) -> str:
     """A model's name in rows: with the type, unless it's float32, as scores differ by it."""
-    kind = str(dtype).removeprefix("torch.")
+    kind = "fast" if fast else str(dtype).removeprefix("torch.")
     return name if kind == "float32" else f"{name} ({kind})"
 
 

@@ -183,6 +183,7 @@ def _ranges(timeline: Timeline) -> list[Range]:
                 start=start / length,
                 end=max(end / length, start / length + 0.004),  # a moment can still be seen
                 colour=_COLOURS[defect.dimension],
+                length_seconds=length,
             )
         )
     return found + list(known.values())

@@ -40,6 +40,12 @@ class Range:
     start: float
     end: float
     colour: str
+    length_seconds: float
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """When it starts and ends."""
+        return self.start * self.length_seconds, self.end * self.length_seconds
 
 
 def read_strip(path: Path, count: int, height_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,4 +114,5 @@ def ranges_of(row: Assessment) -> list[Range]:
 def _range(label: str, start: float, end: float, length: float, colour: str) -> Range:
     start, end = min(start / length, 1.0), min(end / length, 1.0)
     start = min(start, 0.99)
-    return Range(label=label, start=start, end=max(end, start + 0.01), colour=colour)
+    end = max(end, start + 0.01)
+    return Range(label=label, start=start, end=end, colour=colour, length_seconds=length)

@@ -95,8 +95,11 @@ def build_model(config: FitConfig) -> Built:
         if type(error) not in (OSError, ValueError):  # our own have a message already
             raise
         raise FitError(" ".join(str(error).split())) from error
-    if not model.config.score_hints and (config.align_epochs or config.learn == "distill"):
-        raise FitError("align_epochs and learn: distill need score_hints, and the model has none")
+    hinted = config.ridge or config.align_epochs or config.learn == "distill"
+    if hinted and not model.config.score_hints:
+        raise FitError(
+            "ridge, align_epochs and learn: distill need score_hints, and the model has none"
+        )
     if config.learn == "distill" and model.config.lora is None:
         raise FitError("learn: distill trains the LoRA, and the model has none")
     names = [encoder.spec.name for encoder in encoders]
@@ -143,7 +146,7 @@ def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Enco
 
 
 def _build_vlm(config: FitConfig) -> Built:
-    for name in ("align_epochs", "detector", "train_encoders"):
+    for name in ("ridge", "align_epochs", "detector", "train_encoders"):
         if getattr(config, name):
             raise FitError(f"{name} has no place with a vision-language model")
     if config.learn == "distill":

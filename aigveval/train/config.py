@@ -25,6 +25,7 @@ _NOT_BESIDE_VLM = (
     "llm",
     "encoders",
     "train_encoders",
+    "ridge",
     "align_epochs",
     "detector",
     "feature_dropout",
@@ -33,12 +34,12 @@ _NOT_BESIDE_VLM = (
     "score_hints",
 )
 _POSITIVE = """
-    epochs max_steps batch_size eval_batch_size grad_accum group_size learning_rate save_steps
+    max_steps batch_size eval_batch_size grad_accum group_size learning_rate save_steps
     early_stop threads workers encode_batch_size projector_hidden align_learning_rate save_minutes
     pair_scale log_steps answer_variants"""
 _NOT_NEGATIVE = """
     lora_learning_rate encoder_learning_rate weight_decay warmup max_grad_norm feature_noise
-    rank_min_difference seed align_epochs score_weight text_weight best_mix"""
+    rank_min_difference seed epochs align_epochs score_weight text_weight best_mix"""
 _SHARES = "feature_dropout smoothing mismatch_probability prompt_dropout"
 _KINDS = {
     "str": "text",
@@ -182,6 +183,9 @@ class FitConfig:
             from fewer clips with it.
         feature_dropout: Probability that training hides all tokens of an encoder, in [0, 1).
         feature_noise: Std of Gaussian noise on the standardised features in training.
+        ridge: First of all, learn the ratings by ridge regression on mean tokens, on top of what
+            the score heads of `base` say; see `aigveval.train.ridge`. Seconds, and best for some
+            dozens of clips. With `epochs: 0` nothing else is trained.
         align_epochs: Epochs of pretraining the projectors alone, by their score heads, see
             `aigveval.train.projector_pretraining`: seconds each, and the LLM then learns much
             faster.
@@ -193,7 +197,7 @@ class FitConfig:
             learns to say what their score heads predict, see
             `aigveval.train.trainer.DistillTerm`; in stage sft, also to put the detections in its
             prompt into words, see `aigveval.train.answer_targets`.
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows; 0, of stage regression, for what is fitted before.
         max_steps: Stop after so many optimizer steps, whatever `epochs` says.
         batch_size: Clips per forward pass of each process. PLCC, rank and pair terms are over the
             batches of all processes together.
@@ -275,6 +279,7 @@ class FitConfig:
     score_hints: bool = True
     feature_dropout: float = 0.0
     feature_noise: float = 0.0
+    ridge: bool = False
     align_epochs: int = 0
     align_learning_rate: float = 1e-3
     detector: bool = False
@@ -392,8 +397,13 @@ class FitConfig:
                 "frames needs a vlm; encoders have frames of their own",
             ),
             (
-                self.train_encoders and self.align_epochs,
-                "align_epochs needs cached tokens, which train_encoders have none of",
+                self.train_encoders and (self.ridge or self.align_epochs),
+                "ridge and align_epochs need cached tokens, which train_encoders have none of",
+            ),
+            (
+                not self.epochs
+                and (self.stage != "regression" or not (self.ridge or self.align_epochs)),
+                "epochs: 0 is for stage regression with ridge or align_epochs; nothing would learn",
             ),
             (
                 distills and self.train_encoders,

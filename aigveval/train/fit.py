@@ -54,6 +54,7 @@ from .resume import (
     stale_validations,
     step_of,
 )
+from .ridge import fit_ridge
 from .rows import Part, check_parts, read_parts
 from .trainer import QualityTrainer, loss_terms, tensorboard, training_arguments
 from .validation import ValidationMetrics, gain_line
@@ -190,6 +191,10 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     before = _base_scores(config, ready, output)
     if checkpoint is None:
         _fit_heads(config, ready, console)
+    if not config.epochs:
+        found = _save_and_validate(config, ready)
+        _print_gain(config, ready, before, console)
+        return _result(config, ready, found, steps=0, console=console)
     collate = ready.collate
     if config.stage != "regression":
         targets: AnswerTargets = FromLabels(model=model, noise=config.feature_noise)
@@ -244,11 +249,7 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     trainer.save_trained(output / "model")
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
-        if before is not None:
-            after = _scores(config, ready)
-            line = gain_line(before, after, ready.valid_set, name=str(config.base))
-            if line is not None:
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _print_gain(config, ready, before, console)
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
     return _result(config, ready, best, steps=trainer.state.global_step, console=console)
 
@@ -292,6 +293,8 @@ def _scores(config: FitConfig, ready: _Prepared) -> NDArray[np.float32]:
 def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:
     """Train what is fitted before the LLM: projectors and defect detector, if asked for."""
     model: Any = ready.built.model
+    if config.ridge:
+        fit_ridge(model.model, ready.train_set, console, seed=config.seed)
     if config.align_epochs:
         loss = pretrain_projectors(model.model, ready.train_set, ready.collate, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
@@ -305,7 +308,7 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         from . import grpo
     except ImportError as error:
         raise FitError(f"stage grpo needs TRL ({error}): pip install 'aigveval[grpo]'") from error
-    model, output = ready.built.model, Path(config.output_dir)
+    model = ready.built.model
     steps = grpo.train(
         config,
         model=model,
@@ -315,14 +318,32 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         checkpoint=ready.checkpoint,
         console=console,
     )
-    found: dict[str, float] = {}
-    if _is_first(ready.arguments):
-        model.eval().save_pretrained(output / "model")
-        ready.built.processor.save_pretrained(output / "model")
-        if config.valid:
-            scores, labels = _validated(config, ready)
-            found = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
+    found = _save_and_validate(config, ready)
     return _result(config, ready, found, steps=steps, console=console)
+
+
+def _save_and_validate(config: FitConfig, ready: _Prepared) -> dict[str, float]:
+    """Save the model as it is, by the first process; its metrics, empty without validation."""
+    if not _is_first(ready.arguments):
+        return {}
+    folder = Path(config.output_dir) / "model"
+    ready.built.model.eval().save_pretrained(folder)
+    ready.built.processor.save_pretrained(folder)
+    if not config.valid:
+        return {}
+    scores, labels = _validated(config, ready)
+    return ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
+
+
+def _print_gain(
+    config: FitConfig, ready: _Prepared, before: NDArray[np.float32] | None, console: Console
+) -> None:
+    """One line against the base's scores of the validation clips, if they are known."""
+    if before is None:
+        return
+    line = gain_line(before, _scores(config, ready), ready.valid_set, name=str(config.base))
+    if line is not None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _result(

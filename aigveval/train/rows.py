@@ -240,8 +240,9 @@ def check_parts(config: FitConfig, train: Sequence[Part]) -> None:
     """Raise `FitError` where the options and the kinds of manifests exclude each other."""
     if not any(part.pairs for part in train):
         return
-    if config.align_epochs and not any(part.rows for part in train):
-        raise FitError("align_epochs needs rated clips, and there are preference pairs alone")
+    for name in ("ridge", "align_epochs"):
+        if getattr(config, name) and not any(part.rows for part in train):
+            raise FitError(f"{name} needs rated clips, and there are preference pairs alone")
     if not config.loss.get("pair"):
         raise FitError("there are preference pairs, but the loss has no weight for pair")
     if config.batch_size % 2:

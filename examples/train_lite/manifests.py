@@ -97,6 +97,23 @@ def read_clips(data: Path, copies: Path) -> list[Clip]:
     return [*originals.values(), *made]
 
 
+def wrong_prompts(clips: Sequence[Clip], count: int) -> tuple[np.ndarray, list[str]]:
+    """For each original with a prompt `count` other prompts of its data set: clip numbers (m,)."""
+    random = np.random.default_rng(0)
+    numbers: list[int] = []
+    found: list[str] = []
+    prompts: dict[str, list[str]] = {}
+    for dataset in DATASETS:
+        prompts[dataset] = sorted({c.prompt for c in clips if c.dataset == dataset and c.prompt})
+    for number, clip in enumerate(clips):
+        others = [prompt for prompt in prompts[clip.dataset] if prompt != clip.prompt]
+        if clip.prompt and clip.kind == "native" and others:
+            chosen = random.permutation(len(others))[:count]
+            found += [others[n] for n in chosen]
+            numbers += [number] * len(chosen)
+    return np.array(numbers), found
+
+
 def read_rated(data: Path) -> tuple[list[TrainingRow], list[str]]:
     """The generated clips of `fetv_dev` with their ratings, and their file names."""
     clips = [clip for clip in read_originals(data) if clip.dataset == "fetv_dev" and not clip.real]
@@ -111,26 +128,22 @@ def fold_of(data: Path, groups: Sequence[str | None]) -> np.ndarray:
     return np.array([fold.get(str(group), -1) for group in groups])
 
 
-def read_ladder(
-    folder: Path, clean: Mapping[str, Sequence[float]] | None = None
-) -> tuple[list[TrainingRow], list[dict[str, Any]]]:
+def read_ladder(folder: Path) -> tuple[list[TrainingRow], list[dict[str, Any]]]:
     """Ladder rows as training rows, with their records.
 
     Args:
-        folder: As `aigveval ladder --out`.
-        clean: Group to the scores (technical, motion, semantic) of the clean clip; by default
-            `CLEAN_SCORE`. A damage takes off its share of what lies between that and 1.
+        folder: As `aigveval ladder --out`. A damage takes off its share of what lies between
+            `CLEAN_SCORE` and 1.
     """
     rows, records = [], read_jsonl(folder / "manifest.jsonl")
     for record in records:
-        start = clean[record["group"]] if clean is not None else [CLEAN_SCORE] * len(DIMENSIONS)
         scores = []
-        for name, score in zip(DIMENSIONS, start):
+        for name in DIMENSIONS:
             drop = record[f"{name}_drop"]
             scores.append(
                 float("nan")
                 if drop is None or record["prompt"] is None and name == "semantic"
-                else float(score - drop / FULL_DROP * (score - 1))
+                else float(CLEAN_SCORE - drop / FULL_DROP * (CLEAN_SCORE - 1))
             )
         rows.append(
             TrainingRow(

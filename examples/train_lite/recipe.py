@@ -12,9 +12,9 @@ stopped. The steps:
 3. base: the projectors learn the ladder, without any rating, and the LLM's LoRA to read them.
 4. stages: the LoRA learns to explain in three stages, SFT, GRPO and SFT again, on the ladder,
    still without any rating. It goes on distilling the score hints; the projectors stay as they are.
-5. shipped: the projectors begin anew from a ridge regression on all ratings (ridge.py) and are
-   aligned to what it says of the clips and to what damage takes off that. Ratings come in by the
-   regression alone. The LoRA stays as it is. This is what ships.
+5. shipped: the projectors begin anew, as the linear maps of a ridge regression (ridge.py) on all
+   ratings, on what damage takes off and on what a wrong prompt does. Nothing else is trained on
+   ratings. The LoRA stays as it is. This is what ships.
 6. left out: step 5 without the ratings of a fifth of the prompts, five times, and without a whole
    data set, two times; and without `modern`.
 7. calibration: intervals and familiarity, from the errors of step 6.
@@ -26,7 +26,7 @@ as the checkpoint that is there already: step 5 changes neither its LoRA nor its
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +38,19 @@ from augment import main as augment
 from manifests import Clip
 from measure import measure, predicted_scores, scores_by
 from numpy.typing import NDArray
-from rich.console import Console
 from split import split_clips
 from torch import Tensor
 
 from aigveval.distortion.ladder import make_ladder
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.model.calibration import half_width
-from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.model.projector import MIDDLE, pack_features
+from aigveval.model.projector import MIDDLE
 from aigveval.train.config import FitConfig
-from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.fit import main as fit
-from aigveval.train.projector_pretraining import pretrain_projectors
+from aigveval.train.rows import TrainingRow
 from encoders import create_encoder
-from prompts.rubric import DIMENSIONS
 
 Array = NDArray[np.float64]
 
@@ -66,17 +62,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_RATED = (4,)
 ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
-CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
-HIGHEST = 6.0  # of a label: hints are bounded later, and what lies beyond 5 still has an order
 LEFT_OUT = ("fetv_dev", "chivileva_dev", "modern")
-COMMON: dict[str, Any] = {
-    "group_batches": True,
-    "rank_min_difference": 0.2,
-    "weight_decay": 0.05,
-    "feature_noise": 0.2,
-    "mismatch_probability": 0.25,
-    "prompt_dropout": 0.05,
-}
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
     "lora": {"target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]},
@@ -89,8 +75,13 @@ BASE: dict[str, Any] = {
     "loss": {"level": 1.0, "plcc": 0.5, "rank": 0.3},
     "threads": 2,
     "save_steps": 20,
+    "group_batches": True,
+    "rank_min_difference": 0.2,
+    "weight_decay": 0.05,
+    "feature_noise": 0.2,
+    "mismatch_probability": 0.25,
+    "prompt_dropout": 0.05,
 }
-RATED: dict[str, Any] = {"align_epochs": 6, "feature_noise": 0.4, "mismatch_probability": 0.1}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
     "grpo": {"max_steps": 6, "grad_accum": 4, "lora_learning_rate": 5e-5},
@@ -121,11 +112,9 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
         ladder, _ = manifests.read_ladder(work / "ladder/train")
         manifests.write_manifest(work / "base.jsonl", ladder)
         explaining = explaining_model(base_model(work), work, cache)
+    evidence = read_evidence(explaining, clips, work / "ladder/train", cache)
     for name, keep in runs(data, clips).items():
-        chosen = [clip for clip, kept in zip(clips, keep) if kept]
-        rated_model(
-            work / "runs" / name / "model", explaining, chosen, work / "ladder/train", cache
-        )
+        rated_model(work / "runs" / name / "model", explaining, clips, keep, evidence)
     calibrate(work, data, clips, cache)
     measure(data, work)
 
@@ -232,55 +221,74 @@ def base_model(work: Path) -> Path:
                 output_dir=str(output),
                 cache_dir=str(work / "cache"),
                 **BASE,
-                **COMMON,
             )
         )
     return output / "model"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the regressions of step 5 are fitted to.
+
+    Attributes:
+        tokens: Encoder to (n, d), of all clips.
+        damage: Of the ladder, for all of them.
+        wrong: What wrong prompts do to clips.
+        of: Number of the clip of each row of `wrong`.
+    """
+
+    tokens: dict[str, Array]
+    damage: ridge.Changes
+    wrong: ridge.Changes
+    of: NDArray[np.int_]
+
+
+def read_evidence(
+    model_folder: Path, clips: Sequence[Clip], ladder: Path, cache: FeatureCache
+) -> Evidence:
+    """Mean tokens, standardised as a model's projectors do; a run is fitted to a part of them."""
+    backbone = AIGVEvalModel.from_pretrained(model_folder).model
+    encoders = list(AIGVEvalProcessor.from_pretrained(model_folder).encoders.values())
+
+    def tokens(rows: Sequence[TrainingRow]) -> dict[str, Array]:
+        return ridge.mean_tokens(rows, backbone, encoders, cache)
+
+    own = tokens([clip.row() for clip in clips])
+    rows, records = manifests.read_ladder(ladder)
+    number, prompts = manifests.wrong_prompts(clips, ridge.WRONG_PROMPTS)
+    shown = [replace(clips[n].row(), prompt=prompt) for n, prompt in zip(number, prompts)]
+    wrong = ridge.wrong_prompts(
+        [clips[n] for n in number], {name: t[number] for name, t in own.items()}, tokens(shown)
+    )
+    return Evidence(tokens=own, damage=ridge.damage(records, tokens(rows)), wrong=wrong, of=number)
+
+
+@torch.no_grad()
 def rated_model(
-    output: Path, base: Path, clips: Sequence[Clip], folder: Path, cache: FeatureCache
+    output: Path,
+    base: Path,
+    clips: Sequence[Clip],
+    keep: NDArray[np.bool_],
+    evidence: Evidence,
 ) -> None:
-    """The base model with new projectors, aligned on clips and on the ladder in `folder`."""
+    """The base model with new projectors, which know the clips that are kept."""
     if (output / "config.json").exists():
         return
-    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **COMMON | RATED)
-    processor = AIGVEvalProcessor.from_pretrained(base)
-    model = AIGVEvalModel.from_pretrained(
-        base, config=AIGVEvalConfig.from_pretrained(base, feature_noise=config.feature_noise)
+    linear = ridge.fitted(
+        [clip for clip, kept in zip(clips, keep) if kept],
+        {name: tokens[keep] for name, tokens in evidence.tokens.items()},
+        [evidence.damage, evidence.wrong.chosen(keep[evidence.of])],
     )
+    model = AIGVEvalModel.from_pretrained(base)
     model.model.remove_calibration()
-    encoders = list(processor.encoders.values())
-    tokens = ridge.mean_tokens([clip.row() for clip in clips], model.model, encoders, cache)
-    linear = ridge.fitted(clips, tokens)
-    torch.manual_seed(config.seed)
     for name, projector in model.model.projectors.items():
         projector.reset_parameters()
         weights = torch.from_numpy(linear.weights[name]).float()
         bias = torch.from_numpy(linear.bias).float()
         projector.set_probe(weights, (bias - MIDDLE) / len(linear.weights))
     ridge.set_likeness(model.model, linear)
-
-    ladder, records = manifests.read_ladder(folder)
-    clean = manifests.clean_numbers(records)
-    undamaged = [ladder[n] for n in clean.values()]
-    start = linear(ridge.mean_tokens(undamaged, model.model, encoders, cache))
-    labels = dict(zip(clean, np.clip(start[:, : len(DIMENSIONS)], 1.5, HIGHEST).tolist()))
-    rows, _ = manifests.read_ladder(folder, labels)
-    goals = np.clip(linear(tokens), 1.0, HIGHEST).tolist()
-    rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(clips, goals)]
-    dataset = QualityDataset(
-        [rows],
-        {row.video: cache.digest(row.video) for row in rows},
-        encoders,
-        cache,
-        mismatch_probability=config.mismatch_probability,
-        prompt_dropout=config.prompt_dropout,
-    )
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    pretrain_projectors(model.model, dataset, collate, config, Console(stderr=True))
-    model.eval().save_pretrained(output)
-    processor.save_pretrained(output)
+    model.save_pretrained(output)
+    AIGVEvalProcessor.from_pretrained(base).save_pretrained(output)
 
 
 if __name__ == "__main__":

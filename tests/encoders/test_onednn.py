@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from encoders import onednn
-from encoders.onednn import OneDnnLinear, PackedConvolution, use_onednn
+from encoders.onednn import (
+    OneDnnLinear,
+    PackedConvolution,
+    bfloat16_is_quick,
+    use_bfloat16,
+    use_onednn,
+)
 
 needs_onednn = pytest.mark.skipif(
     not onednn.has_onednn(), reason="this PyTorch has no oneDNN, or other operators of it"
@@ -134,3 +140,34 @@ def test_the_first_pictures_do_not_matter():
     first, second = (PackedConvolution(plain, relu6=False, batch=4) for _ in range(2))
     first(x[:1])
     assert torch.equal(first(x), second(x))
+
+
+def test_products_in_bfloat16_take_and_give_float32():
+    plain, quick = made(), made()
+    use_bfloat16(quick)
+    use_onednn(quick)  # leaves them alone
+    assert [layer.weight.dtype for layer in quick[::2]] == [torch.bfloat16] * 2
+    assert quick[3].weight.dtype == torch.float32
+    x = torch.randn(5, 64)
+    with torch.inference_mode():
+        found, expected = quick(x), plain(x)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().max() < 0.1
+
+
+@needs_onednn
+def test_whether_bfloat16_is_quick_is_measured_once_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIGVEVAL_HOME", str(tmp_path))
+    shares = [0.5, 0.9]
+    monkeypatch.setattr(onednn, "_time_of_bfloat16", lambda: shares.pop(0))
+    assert bfloat16_is_quick() and bfloat16_is_quick()
+    assert shares == [0.9]
+    monkeypatch.setattr(onednn, "cpu_model", lambda: "another")
+    assert not bfloat16_is_quick()
+
+
+def test_measuring_takes_no_random_numbers():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert onednn._time_of_bfloat16() > 0
+    assert torch.equal(torch.get_rng_state(), before)

@@ -16,11 +16,12 @@ import numpy as np
 from prompts.facts import Fact
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
+from ...assessment import SCORE_FIELDS, Assessment
 from ...errors import one_line
 from ...files import write_text
 from ...metrics import Estimate
 from ...versions import __version__
-from ..strips import Range, boxes_at, colour_of, label_of, read_strip
+from ..strips import Range, boxes_at, colour_of, label_of, ranges_of, read_strip
 from ..tables import show
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class ClipRow:
 
     Args:
         video, prompt, generator: as the files have them.
-        path: where the video should be.
+        path: where the video should be; None where that isn't known.
         cells: its scores.
         strip: its frames; None where it is too far down for one.
         error: why it has no scores.
@@ -106,7 +107,7 @@ class ClipRow:
     """
 
     video: str
-    path: Path
+    path: Path | None
     prompt: str | None = None
     generator: str | None = None
     cells: dict[str, ScoreCell] = field(default_factory=dict)
@@ -119,7 +120,42 @@ class ClipRow:
     ranges: Sequence[Range] = ()
 
 
-def make_strip(path: Path, evidence: Sequence[Fact] = ()) -> Strip:
+def cells_of(row: Assessment) -> dict[str, ScoreCell]:
+    """The scores that a row has, by name."""
+    return {
+        name: ScoreCell(
+            value=score.score,
+            std=score.std,
+            interval=None if score.low is None else (score.low, score.high),
+            sort=score.score,
+        )
+        for name in SCORE_FIELDS
+        if (score := getattr(row, name))
+    }
+
+
+def clip_of(row: Assessment, files: Mapping[str, Path] | None = None) -> ClipRow:
+    """A row of results as one of a page.
+
+    Args:
+        row: without an error.
+        files: where the videos are, by the rows' names, others having no picture; by default the
+            names are paths.
+    """
+    return ClipRow(
+        video=row.video,
+        path=Path(row.video) if files is None else files.get(row.video),
+        prompt=row.prompt,
+        cells=cells_of(row),
+        warnings=row.notes,
+        explanation=row.explanation or {},
+        advice=row.advice or (),
+        evidence=row.evidence or (),
+        ranges=ranges_of(row),
+    )
+
+
+def make_strip(path: Path, evidence: Sequence[Fact] = (), *, height_px: int = HEIGHT_PX) -> Strip:
     """Reads four frames, evenly spread over the clip; a file that cannot be read gives a reason.
 
     With evidence they are eight, in two rows, with boxes around what facts speak of.
@@ -130,18 +166,18 @@ def make_strip(path: Path, evidence: Sequence[Fact] = ()) -> Strip:
 
     count = EXPLAINED_FRAMES if evidence else FRAMES
     try:
-        frames, times = read_strip(path, count, 2 * HEIGHT_PX)
+        frames, times = read_strip(path, count, 2 * height_px)
     except VideoError as error:
         return Strip(reason=one_line(error.reason))
     height, width = frames.shape[1:3]
-    width = max(1, round(width * HEIGHT_PX / height))
-    shown = min(width, WIDEST_FRAME_PX)
+    width = max(1, round(width * height_px / height))
+    shown = min(width, WIDEST_FRAME_PX * height_px // HEIGHT_PX)
     left = (width - shown) // 2
     parts: list[np.ndarray] = []
     for frame, time in zip(frames, times):
-        small = Image.fromarray(frame).resize((width, HEIGHT_PX), Image.Resampling.LANCZOS)
+        small = Image.fromarray(frame).resize((width, height_px), Image.Resampling.LANCZOS)
         _draw_boxes(small, boxes_at(float(time), evidence))
-        parts += [np.asarray(small)[:, left : left + shown], np.full((HEIGHT_PX, _GAP_PX, 3), 255)]
+        parts += [np.asarray(small)[:, left : left + shown], np.full((height_px, _GAP_PX, 3), 255)]
     rows = [np.concatenate(parts[:-1][: 2 * FRAMES - 1], axis=1)]
     if further := parts[2 * FRAMES : -1]:
         second = np.full_like(rows[0], 255)
@@ -176,14 +212,15 @@ def add_strips(
 ) -> None:
     """Gives strips to the rows in `first`, then to others from the top until there are enough."""
     evidence = {row.path: row.evidence for row in (*rows, *first)}
-    paths = list(dict.fromkeys(row.path for row in (*first, *rows)))[:MOST_STRIPS]
-    strips = {}
+    paths = [path for path in dict.fromkeys(row.path for row in (*first, *rows)) if path]
+    paths = paths[:MOST_STRIPS]
+    strips: dict[Path | None, Strip] = {None: Strip(reason="the video isn't at hand")}
     with ThreadPoolExecutor(2) as pool:
         made = pool.map(lambda path: make_strip(path, evidence[path]), paths)
         for path, strip in zip(paths, made):
             strips[path] = strip
             if progress is not None:
-                progress(len(strips), len(paths))
+                progress(len(strips) - 1, len(paths))
     for row in (*first, *rows):
         row.strip = strips.get(row.path)
 
@@ -205,10 +242,15 @@ def _environment() -> Environment:
     return environment
 
 
+def render(template: str, **values: Any) -> str:
+    """Fills `templates/TEMPLATE` with the values."""
+    return _environment().get_template(template).render(values)
+
+
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Renders `templates/TEMPLATE` with the values into a file.
 
     Raises:
         InputError: it cannot be written.
     """
-    write_text(path, _environment().get_template(template).render(values))
+    write_text(path, render(template, **values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -10,15 +10,24 @@ import numpy as np
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from ...assessment import SCORE_FIELDS, Assessment
-from ..strips import ranges_of
 from . import figures
-from .page import MOST_ROWS, ClipRow, Progress, ScoreCell, add_strips, write_page
+from .page import MOST_ROWS, Progress, add_strips, clip_of, write_page
 
 
 def write_report(
-    path: Path, rows: Sequence[Assessment], *, progress: Progress | None = None
+    path: Path,
+    rows: Sequence[Assessment],
+    *,
+    progress: Progress | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> None:
     """Writes the page, the worst clips first.
+
+    Args:
+        path: of the page.
+        rows: of results.
+        progress: told how many of how many strips are made.
+        files: where the videos are, by the rows' names; by default these are paths.
 
     Raises:
         InputError: it cannot be written.
@@ -32,7 +41,7 @@ def write_report(
         for name in SCORE_FIELDS
     }
     values = {name: found for name, found in values.items() if len(found)}
-    clips = [_clip(row) for row in scored[:MOST_ROWS]]
+    clips = [clip_of(row, files) for row in scored[:MOST_ROWS]]
     add_strips(clips, progress=progress)
     ends = {"low": MIN_SCORE, "high": MAX_SCORE}
     folders: dict[str, list[Assessment]] = {}
@@ -63,28 +72,4 @@ def write_report(
         },
         folders=by_folder,
         models=sorted({f"{row.model}, aigveval {row.version}" for row in rows}),
-    )
-
-
-def _clip(row: Assessment) -> ClipRow:
-    cells = {
-        name: ScoreCell(
-            value=score.score,
-            std=score.std,
-            interval=None if score.low is None else (score.low, score.high),
-            sort=score.score,
-        )
-        for name in SCORE_FIELDS
-        if (score := getattr(row, name))
-    }
-    return ClipRow(
-        video=row.video,
-        path=Path(row.video),
-        prompt=row.prompt,
-        cells=cells,
-        warnings=row.notes,
-        explanation=row.explanation or {},
-        advice=row.advice or (),
-        evidence=row.evidence or (),
-        ranges=ranges_of(row),
     )

@@ -15,11 +15,12 @@ from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import load, row_name
 from aigveval.model import precision
 from aigveval.model.checkpoint import open_checkpoint
-from aigveval.model.precision import choose_dtype, count, has_bfloat16, label
+from aigveval.model.precision import choose_dtype, count, has_bfloat16, is_fast, label
 from aigveval.presets import read_catalogue
 from aigveval.reports.results import read_results
 from aigveval.train import fit, trainer
 from aigveval.train.config import FitError
+from encoders import onednn
 
 from ..engines import tiny_assessor
 from ..tiny_llm import make_llm
@@ -82,8 +83,19 @@ def test_a_wrong_type_is_one_line(call):
     with pytest.raises(ModelError) as caught:
         call("lite", device="cpu", dtype="float16")
     assert str(caught.value) == (
-        "cannot load the model lite: dtype must be one of auto, float32, bfloat16, got 'float16'"
+        "cannot load the model lite: dtype must be one of auto, float32, bfloat16, fast, got "
+        "'float16'"
     )
+
+
+def test_fast_is_for_cpus_that_are_quick_at_bfloat16(monkeypatch):
+    assert choose_dtype("fast", None, CPU) == torch.float32
+    assert choose_dtype("fast", None, GPU) == torch.bfloat16
+    for quick, name in ((True, "lite (fast)"), (False, "lite")):
+        monkeypatch.setattr(onednn, "bfloat16_is_quick", lambda quick=quick: quick)
+        assert is_fast("fast", CPU) is quick
+        assert not is_fast("fast", GPU) and not is_fast("auto", CPU)
+        assert row_name("lite", device="cpu", dtype="fast") == name
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +120,21 @@ def test_scores_in_bfloat16_are_near(clips):
         for name in SCORE_FIELDS
     ]
     assert 0 < max(moved) < 5e-2
+
+
+def test_fast_scores_are_near_and_the_same_in_every_run(fit_config, clips, monkeypatch):
+    monkeypatch.setattr(onednn, "bfloat16_is_quick", lambda: True)
+    folder = fit.main(replace(fit_config, max_steps=1, valid=[])).model
+    plain, fast = (load(folder, device="cpu", dtype=name) for name in ("auto", "fast"))
+    layers = [type(layer).__name__ for layer in fast.engine.model.model.language_model.modules()]
+    assert "Bfloat16Linear" in layers
+    rows = [assessor.score(clips[0], "a dog") for assessor in (plain, fast, fast)]
+    assert [row.model for row in rows] == [str(folder), *[f"{folder} (fast)"] * 2]
+    for name in SCORE_FIELDS:
+        scores = [getattr(row, name).score for row in rows]
+        assert scores[0] == pytest.approx(scores[1], abs=5e-2) and scores[1] == scores[2]
+    again = load(folder, device="cpu", dtype="fast").score(clips[0], "a dog")
+    assert again.overall == rows[1].overall
 
 
 def test_load_gives_the_llm_the_type(fit_config, clips):

@@ -1,6 +1,8 @@
 // Tables of the class "sortable": a click on a header sorts by its column, a second one turns round.
 // Cells say what they are sorted by in data-sort; empty ones go last.
 for (const table of document.querySelectorAll("table.sortable")) {
+  if (table.dataset.sorts) continue;  // a notebook runs this again for each table
+  table.dataset.sorts = "1";
   const body = table.tBodies[0];
   const headers = [...table.tHead.rows[0].cells];
   const key = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();

@@ -1,0 +1,119 @@
+"""Rows inside another page: one as a card, several as a table; for notebooks and `aigveval app`.
+
+Each is a piece of HTML in an element of the class `aigveval`, which `style` gives its looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from prompts import DIMENSIONS
+from prompts.rubric import MAX_SCORE, MIN_SCORE
+
+from ...assessment import SCORE_FIELDS, UNFAMILIAR, Assessment
+from ..strips import ranges_of
+from .page import MOST_ROWS, ClipRow, add_strips, cells_of, clip_of, make_strip, render
+
+_FRAME_HEIGHT_PX = 120
+
+
+def card(
+    row: Assessment, *, file: Path | None = None, player: str | None = None, heading: str = "h3"
+) -> str:
+    """One row: clip, scores, explanation, defects along the time, contributions, familiarity.
+
+    Args:
+        row: of a clip.
+        file: where its video is, for frames; None for none.
+        player: address of the video, for a page that can play it.
+        heading: kind of the element that the clip's name stands in.
+    """
+    strip = None
+    if file is not None and row.error is None and (player is None or row.evidence):
+        strip = make_strip(file, row.evidence or (), height_px=_FRAME_HEIGHT_PX)
+    moved = row.contributions
+    found = {} if moved is None else moved.to_dict()
+    contributions = {name: value for name in DIMENSIONS if (value := found.get(name)) is not None}
+    return render(
+        "card.html.j2",
+        row=row,
+        heading=heading,
+        player=player,
+        strip=strip,
+        cells=cells_of(row),
+        names=[name for name in SCORE_FIELDS if getattr(row, name) is not None],
+        ranges=ranges_of(row),
+        contributions=contributions,
+        widest=max([0.1, *map(abs, contributions.values())]),
+        unfamiliar=UNFAMILIAR,
+        ends=(MIN_SCORE, MAX_SCORE),
+    )
+
+
+def table(rows: Sequence[Assessment], *, files: Mapping[str, Path] | None = None) -> str:
+    """Several rows, to be sorted by a click on a column's head.
+
+    Args:
+        rows: of clips; those that failed come below.
+        files: where the videos are, by the rows' names; by default these are paths.
+    """
+    good = [row for row in rows if row.error is None]
+    clips: list[ClipRow] = [clip_of(row, files) for row in good[:MOST_ROWS]]
+    add_strips(clips)
+    return render(
+        "cards_table.html.j2",
+        rows=clips,
+        total=len(good),
+        failed=[row for row in rows if row.error is not None],
+        scores=[name for name in SCORE_FIELDS if any(getattr(row, name) for row in good)],
+    )
+
+
+def style() -> Markup:
+    """The style sheet of what this module makes."""
+    return Markup(render("card.css.j2"))
+
+
+def in_notebook(row: Assessment) -> str:
+    """A row as a notebook shows it."""
+    return _styled(card(row, file=Path(row.video)))
+
+
+def table_in_notebook(rows: Sequence[Assessment]) -> str:
+    """Rows as a notebook shows them."""
+    script = Markup(render("sort.js"))
+    return _styled(table(rows)) + f"<script>{script}</script>"
+
+
+def _styled(html: str) -> str:
+    return f"<style>{style()}</style>{html}"
+
+
+def pair(
+    rows: Sequence[Assessment],
+    *,
+    said: str,
+    differences: Mapping[str, float],
+    chances: Mapping[str, str],
+    players: Sequence[str | None],
+) -> str:
+    """Two clips of one prompt beside each other, to be played in step, and which is better.
+
+    Args:
+        rows: both, without errors.
+        said: which is better, in a sentence.
+        differences: by score, of the first less the second.
+        chances: by score, that the first is better, as it is to be read.
+        players: addresses of the videos; None for one that no browser plays.
+    """
+    return render(
+        "pair.html.j2",
+        rows=rows,
+        said=said,
+        differences=differences,
+        chances=chances,
+        players=players,
+    )

@@ -1,0 +1,168 @@
+"""Ratings by ridge regression: the linear maps of the projectors learn what their model gets wrong.
+
+With some dozens of rated clips nothing learns more of them than a linear map of fixed features on
+top of what the model says already, and it takes seconds. How far it may go is found by folds: whole
+groups (prompts) are left out, and where no strength helps with those, the model stays as it is.
+
+Axis legend: n rows, D width of all encoders' tokens together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from prompts.rubric import SCORES
+
+from ..model.projector import AIGVEvalBackbone, FeatureProjector, pack_features
+from .config import FitError
+from .dataset import QualityDataset
+
+Array = NDArray[np.float64]
+
+# Of encoders whose tokens count alike, however wide: with the strongest nothing is left to learn.
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, np.inf)
+FOLDS, ROUNDS = 5, 3
+FEW = 500  # rows; with more, one round of folds is enough
+LEAST_ROWS, MOST_ROWS = 8, 5000  # with a score; it takes memory by their square
+
+
+@torch.inference_mode()
+def fit_ridge(
+    backbone: AIGVEvalBackbone, dataset: QualityDataset, console: Console, *, seed: int
+) -> dict[str, float]:
+    """Add to each projector's given linear map what the rated rows say beyond the score hints.
+
+    Each score is regressed on the clips' mean standardised tokens. Each manifest has an offset of
+    its own; so that the scale isn't moved by one of them, the model's changes by their mean.
+
+    Args:
+        backbone: Of a model with score hints.
+        dataset: Of the training rows; those of preference pairs have no scores.
+        console: Gets a line for each score.
+        seed: Of the folds.
+
+    Returns:
+        Score to the strength of the regression, for those that enough rows have; infinite where
+        the model stays as it is but for its offset.
+
+    Raises:
+        FitError: No score is known for enough rows, or there are too many.
+    """
+    if len(dataset.rows) > MOST_ROWS:
+        raise FitError(
+            f"ridge is for {MOST_ROWS} rows at most, got {len(dataset.rows)}; "
+            "align_epochs learns from more"
+        )
+    means, hints = _evidence(backbone, dataset)
+    truth = np.array([row.scores for row in dataset.rows], np.float64)
+    weights = np.array([row.weight for row in dataset.rows], np.float64)
+    sources = np.array(dataset.sources)
+    groups = np.array([n if g < 0 else -1 - g for n, g in enumerate(dataset.groups)])
+    found: dict[str, float] = {}
+    change = np.zeros((len(SCORES), means.shape[1]))
+    offset = np.zeros(len(SCORES))
+    for column, score in enumerate(SCORES):
+        rows = np.flatnonzero(~np.isnan(truth[:, column]) & (weights > 0))
+        if len(rows) < LEAST_ROWS:
+            continue
+        rest = truth[rows, column] - hints[rows, column]
+        part = _Rows(
+            products=means[rows] @ means[rows].T,
+            y=rest,
+            weights=weights[rows],
+            sources=sources[rows],
+            groups=groups[rows],
+        )
+        strength = part.chosen(np.random.default_rng((seed, column)))
+        change[column] = part.solutions([strength])[0] @ means[rows]
+        error = rest - means[rows] @ change[column]
+        offset[column] = np.average(error, weights=weights[rows])
+        found[score] = strength
+        console.print(
+            f"{score}: ridge regression on {len(rows)} rows, "
+            + ("which left the order as it is" if np.isinf(strength) else f"strength {strength:g}"),
+            highlight=False,
+        )
+    if not found:
+        raise FitError(f"ridge needs at least {LEAST_ROWS} rows with a score")
+    start = 0
+    projectors = cast(Iterable[FeatureProjector], backbone.projectors.values())
+    for projector, (_, width) in zip(projectors, backbone.config.feature_shapes):
+        weight = torch.from_numpy(change[:, start : start + width] / np.sqrt(width)).float()
+        bias = torch.from_numpy(offset / len(backbone.projectors)).float()
+        projector.set_probe(projector.probe.cpu() + weight, bias)
+        start += width
+    return found
+
+
+def _evidence(backbone: AIGVEvalBackbone, dataset: QualityDataset) -> tuple[Array, Array]:
+    """Of each row, the scaled mean tokens (n, D) and the score hints (n, 4)."""
+    device = next(backbone.projectors.parameters()).device
+    means, hints = [], []
+    for number, row in enumerate(dataset.rows):
+        tokens = [part[None] for part in dataset.tokens(number, row.prompt)]
+        features = pack_features(tokens).to(device)
+        parts = backbone.standardised(features)
+        scaled = [part.mean(1)[0] / part.shape[-1] ** 0.5 for part in parts]
+        means.append(torch.cat(scaled).double().cpu().numpy())
+        hints.append(backbone.score_hints(features)[0].double().cpu().numpy())
+    return np.array(means), np.array(hints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Rows of a regression: products of their features (n, n), what is to learn (n,), and so on."""
+
+    products: Array
+    y: Array
+    weights: Array
+    sources: NDArray[np.int_]
+    groups: NDArray[np.int_]
+
+    def solutions(self, strengths: Sequence[float]) -> list[Array]:
+        """For each strength the coefficients (n,) of the rows' features, whose sum is the map."""
+        centred = np.eye(len(self.y))
+        for source in np.unique(self.sources):
+            own = np.flatnonzero(self.sources == source)
+            centred[np.ix_(own, own)] -= self.weights[own] / self.weights[own].sum()
+        centred *= np.sqrt(self.weights)[:, None]
+        values, vectors = np.linalg.eigh(centred @ self.products @ centred.T)
+        goal = vectors.T @ (centred @ self.y)
+        return [centred.T @ (vectors @ (goal / (values + strength))) for strength in strengths]
+
+    def chosen(self, random: np.random.Generator) -> float:
+        """The strength with the least squared error on groups left out."""
+        names, place = np.unique(self.groups, return_inverse=True)
+        folds = min(FOLDS, len(names))
+        errors = np.zeros(len(STRENGTHS))
+        for _ in range(ROUNDS if len(self.y) <= FEW else 1):
+            fold = random.permutation(len(names))[place] % max(folds, 1)
+            for number in range(folds if folds > 1 else 0):
+                errors += self._errors(fold != number)
+        return STRENGTHS[int(np.argmin(errors))] if errors.any() else np.inf
+
+    def _errors(self, kept: NDArray[np.bool_]) -> Array:
+        """Sum of squared errors on the other rows, for each strength."""
+        rest = _Rows(
+            products=self.products[np.ix_(kept, kept)],
+            y=self.y[kept],
+            weights=self.weights[kept],
+            sources=self.sources[kept],
+            groups=self.groups[kept],
+        )
+        found = []
+        for coefficients in rest.solutions(STRENGTHS):
+            error = self.y - self.products[:, kept] @ coefficients
+            for source in np.unique(self.sources):
+                own = self.sources == source
+                known = own & kept if (own & kept).any() else kept
+                error[own] -= np.average(error[known], weights=self.weights[known])
+            found.append(self.weights[~kept] @ error[~kept] ** 2)
+        return np.array(found)

@@ -1,0 +1,140 @@
+"""Ratings by ridge regression: what is in them is learnt, what isn't leaves a model as it is."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
+
+from aigveval.model.projector import pack_features
+from aigveval.train import fit, ridge
+from aigveval.train.config import FitError
+from aigveval.train.ridge import fit_ridge
+from aigveval.train.rows import TrainingRow
+from prompts import SCORES
+
+from tests.aigveval.tiny_llm import make_model
+
+QUIET = Console(quiet=True)
+MOTION = SCORES.index("motion")
+
+
+@dataclass
+class Rows:
+    """Random tokens of a model's encoders, with scores (n, 4) and each row's manifest."""
+
+    features: list[torch.Tensor]
+    scores: np.ndarray
+    sources: list[int]
+
+    @property
+    def rows(self):
+        return [
+            TrainingRow(video=str(n), prompt=None, scores=tuple(scores), group=str(n // 4))
+            for n, scores in enumerate(self.scores.tolist())
+        ]
+
+    @property
+    def groups(self):
+        return [n // 4 for n in range(len(self.scores))]
+
+    def tokens(self, index, prompt):
+        return [part[index] for part in self.features]
+
+
+def new_rows(model, count, *, noise=0.0):
+    """Motion scores that are a linear map of the tokens, and noise; the others aren't known."""
+    random = torch.Generator().manual_seed(5)
+    features = [
+        torch.randn(count, entry["num_tokens"], entry["dim"], generator=random)
+        for entry in model.config.encoders
+    ]
+    scores = np.full((count, len(SCORES)), np.nan)
+    signal = torch.cat([part.mean(1)[:, :1] for part in features], 1).sum(1).numpy()
+    extra = np.random.default_rng(0).standard_normal(count)
+    scores[:, MOTION] = 3 + (1 - noise) * signal + noise * extra
+    return Rows(features, scores, [0] * count)
+
+
+@torch.inference_mode()
+def hints(model, rows):
+    return model.model.score_hints(pack_features(rows.features)).numpy()
+
+
+def test_what_the_ratings_say_is_learnt_and_nothing_else():
+    model, _ = make_model()
+    rows = new_rows(model, 200)
+    train, left_out = slice(0, 120), slice(120, 200)
+    part = Rows([t[train] for t in rows.features], rows.scores[train], rows.sources[train])
+    before, state = hints(model, rows), {k: v.clone() for k, v in model.state_dict().items()}
+    found = fit_ridge(model.model, part, QUIET, seed=0)
+    after = hints(model, rows)
+    assert list(found) == ["motion"] and np.isfinite(found["motion"])
+    truth = rows.scores[left_out, MOTION]
+    assert spearmanr(after[left_out, MOTION], truth).statistic > 0.9
+    assert abs(after[left_out, MOTION] - truth).mean() < 0.3
+    for column in range(len(SCORES)):
+        if column != MOTION:
+            np.testing.assert_allclose(after[:, column], before[:, column], atol=1e-5)
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, state[k])}
+    assert changed and all(k.endswith((".probe", ".score_head.bias")) for k in changed)
+
+
+def test_noise_leaves_the_order_as_it_was():
+    model, _ = make_model()
+    for projector in model.model.projectors.values():
+        projector.reset_parameters()  # else there is something wrong with it to be learnt
+    rows = new_rows(model, 60, noise=1.0)
+    before = hints(model, rows)[:, MOTION]
+    found = fit_ridge(model.model, rows, QUIET, seed=0)
+    after = hints(model, rows)[:, MOTION]
+    assert found == {"motion": np.inf}
+    np.testing.assert_allclose(after - after.mean(), before - before.mean(), atol=1e-5)
+    assert after.mean() == pytest.approx(rows.scores[:, MOTION].mean(), abs=1e-4)
+
+
+def test_manifests_of_other_scales_are_compared_inside_of_each():
+    model, _ = make_model()
+    rows = new_rows(model, 120)
+    truth = rows.scores[:, MOTION].copy()
+    rows.sources = [n % 2 for n in range(120)]
+    rows.scores[1::2, MOTION] -= 1.5  # stricter raters
+    fit_ridge(model.model, rows, QUIET, seed=0)
+    assert spearmanr(hints(model, rows)[:, MOTION], truth).statistic > 0.95
+
+
+def test_a_rerun_is_the_same_to_the_bit():
+    def probes():
+        model, _ = make_model()
+        fit_ridge(model.model, new_rows(model, 40, noise=0.5), QUIET, seed=3)
+        return [p.probe for p in model.model.projectors.values()]
+
+    assert all(torch.equal(a, b) for a, b in zip(probes(), probes()))
+
+
+def test_too_few_and_too_many_rows(monkeypatch):
+    model, _ = make_model()
+    with pytest.raises(FitError, match="ridge needs at least 8 rows with a score"):
+        fit_ridge(model.model, new_rows(model, 7), QUIET, seed=0)
+    monkeypatch.setattr(ridge, "MOST_ROWS", 10)
+    with pytest.raises(FitError, match="ridge is for 10 rows at most, got 12"):
+        fit_ridge(model.model, new_rows(model, 12), QUIET, seed=0)
+
+
+def test_fit_with_nothing_but_the_regression(fit_config):
+    result = fit.main(replace(fit_config, ridge=True, epochs=0))
+    assert result.steps == 0 and "srocc" in result.metrics
+    weights = load_file(result.model / "model.safetensors")
+    assert any(value.any() for name, value in weights.items() if name.endswith(".probe"))
+
+
+def test_options_that_do_not_go_together(fit_config):
+    with pytest.raises(FitError, match="epochs: 0 is for stage regression with ridge"):
+        replace(fit_config, epochs=0)
+    with pytest.raises(FitError, match="epochs must not be negative"):
+        replace(fit_config, epochs=-1)
+    with pytest.raises(FitError, match="need score_hints"):
+        fit.main(replace(fit_config, ridge=True, score_hints=False))
