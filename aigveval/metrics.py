@@ -30,7 +30,6 @@ __all__ = [
     "krocc",
     "main_score",
     "number",
-    "pair_accuracy",
     "plcc",
     "rmse",
     "sampled_krocc",
@@ -40,7 +39,6 @@ __all__ = [
     "sampled_rmse",
     "sampled_srocc",
     "srocc",
-    "within_group_srocc",
 ]
 
 Floats = NDArray[np.float64]
@@ -171,75 +169,6 @@ def fit_logistic4(
         centre=centre + spread * float(middle),
         scale=max(spread * abs(float(width)), np.finfo(np.float64).tiny),
     )
-
-
-def within_group_srocc(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    groups: Sequence[Any] | NDArray[Any],
-    *,
-    min_size: int = 3,
-) -> float:
-    """Mean of the SROCCs inside each group, e.g. each generator: what is left of the agreement when
-    the group itself says nothing.
-
-    Groups with fewer than `min_size` rows or with constant targets have no SROCC and are left out;
-    constant predictions in a group count as 0, because they order nothing.
-
-    Args:
-        predictions: (n,) predicted scores.
-        targets: (n,) human scores.
-        groups: (n,) labels.
-        min_size: smallest group that counts, at least 2.
-
-    Raises:
-        ValueError: no group counts, different lengths, NaN or infinity.
-    """
-    x, y = _checked("within_group_srocc", predictions, targets, at_least=1, varying=False)
-    values = []
-    for rows in _group_rows("within_group_srocc", groups, len(x)):
-        if len(rows) < max(min_size, 2) or np.ptp(y[rows]) == 0:
-            continue
-        values.append(0.0 if np.ptp(x[rows]) == 0 else srocc(x[rows], y[rows]))
-    if not values:
-        raise ValueError(
-            f"within_group_srocc: no group has {max(min_size, 2)} rows with different targets"
-        )
-    return float(np.mean(values))
-
-
-def pair_accuracy(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    groups: Sequence[Any] | NDArray[Any] | None = None,
-    *,
-    min_difference: float = 0.5,
-) -> float:
-    """Share of pairs whose order is predicted right, in [0, 1]; a predicted tie counts as half.
-
-    Args:
-        predictions: (n,) predicted scores.
-        targets: (n,) human scores.
-        groups: (n,) labels; only pairs of the same group count (e.g. the same prompt). None: all.
-        min_difference: only pairs whose targets differ by more than this count.
-
-    Raises:
-        ValueError: no pair counts, different lengths, NaN or infinity.
-    """
-    x, y = _checked("pair_accuracy", predictions, targets, at_least=1, varying=False)
-    labels = groups if groups is not None else np.zeros(len(x), dtype=np.int64)
-    right, pairs = 0.0, 0
-    for rows in _group_rows("pair_accuracy", labels, len(x)):
-        step = max(1, 10_000_000 // len(rows))  # bounds the memory of a large group
-        for some in (rows[i : i + step] for i in range(0, len(rows), step)):
-            dx = x[some][:, None] - x[rows][None, :]
-            dy = y[some][:, None] - y[rows][None, :]
-            counted = dy > min_difference  # each unordered pair once: the better clip comes first
-            pairs += int(counted.sum())
-            right += float((dx[counted] > 0).sum() + 0.5 * (dx[counted] == 0).sum())
-    if pairs == 0:
-        raise ValueError(f"pair_accuracy: no pair differs by more than {min_difference}")
-    return right / pairs
 
 
 def bootstrap_interval(
@@ -557,11 +486,3 @@ def _numbers(name: str, groups: Sequence[Any] | NDArray[Any], size: int) -> NDAr
     if len(groups) != size:
         raise ValueError(f"{name}: {len(groups)} groups for {size} rows")
     return number([g.item() if isinstance(g, np.generic) else g for g in groups])[0]
-
-
-def _group_rows(
-    name: str, groups: Sequence[Any] | NDArray[Any], size: int
-) -> list[NDArray[np.int64]]:
-    numbers = _numbers(name, groups, size)
-    order = np.argsort(numbers, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(numbers))[:-1])

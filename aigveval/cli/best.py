@@ -16,6 +16,7 @@ from .console import (
     native_stderr_silenced,
     one_line_errors,
     print_errors,
+    print_wide,
     say,
     silence_libraries,
     video_progress,
@@ -165,7 +166,6 @@ def _contest(kind: str, name: str, rows: Sequence[Assessment], by: str) -> dict[
 
 def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
     """One contest with all its clips; of several, the best of each."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -189,8 +189,7 @@ def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
                 name = contest.get("prompt") or contest["folder"]
                 cells = [Text(name), *cells, Text(str(len(contest["clips"])))]
             table.add_row(*cells)
-    console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+    print_wide(table)
     bases = {contest["basis"] for contest in contests if contest["basis"]}
     if bases:
         typer.echo(f"chances are from the {' and the '.join(sorted(bases))} of the scores")

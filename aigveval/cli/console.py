@@ -197,9 +197,15 @@ def print_results(rows: Sequence[Assessment]) -> None:
     if len(scored) > 1:
         table.add_section()
         table.add_row(Text(f"mean of {len(scored)}"), *(_mean(scored, n) for n in SCORE_FIELDS))
-    console = Console()
-    # Without a terminal there is no width to fit, and folded paths are of no use to a script.
-    Console(width=None if console.is_terminal else 120).print(table)
+    print_wide(table)
+
+
+def print_wide(table: Table, *, width: int = 120) -> None:
+    """Prints a table on standard output, where there is no terminal with this width.
+
+    Without one there is nothing to fit, and folded paths are of no use to a script.
+    """
+    Console(width=None if Console().is_terminal else width).print(table)
 
 
 def _name(row: Assessment) -> Text:
@@ -249,10 +255,9 @@ def print_windows(timeline: Timeline) -> None:
         table.add_row(Text(f"... and {more} more", style="dim"))
     table.add_section()
     table.add_row("all", *(_cell(timeline.clip, name) for name in SCORE_FIELDS))
-    console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+    print_wide(table)
     for note in timeline.clip.notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+        Console().print(Text(note, style="yellow"), soft_wrap=True)
     print_explanations([timeline.clip])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..versions import __version__
-from .console import one_line_errors
+from .console import one_line_errors, print_wide
 
 if TYPE_CHECKING:
     from ..doctor.examine import Finding
@@ -83,7 +83,6 @@ def _examine(
 
 def _print_table(findings: Sequence[Finding]) -> None:
     """Prints what was found; of libraries that are as they should be, only how many they are."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -104,8 +103,7 @@ def _print_table(findings: Sequence[Finding]) -> None:
                 Text(finding.state, style=_STYLES[finding.state]),
                 Text(finding.text) + advice,
             )
-    console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
+    print_wide(table, width=160)
 
 
 def _print_block(findings: Sequence[Finding]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -16,6 +17,11 @@ from .console import (
     step_progress,
 )
 from .options import Quiet, Report, Tables
+
+if TYPE_CHECKING:
+    from ..evaluation.evaluate import Evaluation
+    from ..evaluation.leaderboard import Leaderboard
+    from ..reports.tables import Table
 
 EVALUATE_HELP = """\
 Measures how well predicted scores agree with human ones.
@@ -110,7 +116,8 @@ def evaluate(
         from ..data.scales import Scale
         from ..evaluation.evaluate import evaluate as run
         from ..evaluation.figures import Sampling
-        from ..reports.tables import check_outputs, print_tables, tables, write_tables
+        from ..reports.html.evaluation import write_report
+        from ..reports.tables import check_outputs, tables
 
         check_outputs(out or [], report)
         with step_progress("resampling", quiet=quiet) as advance:
@@ -130,19 +137,36 @@ def evaluate(
                 progress=advance,
             )
         shown = tables(found, details=details)
-        for path in out or []:
-            write_tables(path, shown, found.to_dict())
-        if report is not None:
-            from ..reports.html.evaluation import write_report
-
-            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
-                write_report(report, found, progress=advance)
-        if not quiet:
-            print_tables(shown)
-            for note in found.notes:
-                say(f"note: {note}", style="yellow")
-            for path in [*(out or []), *([report] if report else [])]:
-                typer.echo(f"written: {path}")
+        deliver(found, shown, out=out, report=report, write_report=write_report, quiet=quiet)
         for name, reason in found.undefined.items():
             say(f"{name} cannot be evaluated: {reason}", style="red")
         raise typer.Exit(int(bool(found.undefined)))
+
+
+def deliver(
+    found: Evaluation | Leaderboard,
+    shown: Sequence[Table],
+    *,
+    out: Sequence[Path] | None,
+    report: Path | None,
+    write_report: Callable[..., None],
+    quiet: bool,
+) -> None:
+    """Writes the tables of an evaluation or a leaderboard and its report, and prints them.
+
+    Raises:
+        InputError: when a file cannot be written.
+    """
+    from ..reports.tables import print_tables, write_tables
+
+    for path in out or []:
+        write_tables(path, shown, found.to_dict())
+    if report is not None:
+        with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+            write_report(report, found, progress=advance)
+    if not quiet:
+        print_tables(shown)
+        for note in found.notes:
+            say(f"note: {note}", style="yellow")
+        for path in [*(out or []), *([report] if report else [])]:
+            typer.echo(f"written: {path}")

@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .console import (
-    native_stderr_silenced,
-    one_line_errors,
-    print_errors,
-    say,
-    silence_libraries,
-    step_progress,
-)
+from .console import one_line_errors, print_errors, silence_libraries, step_progress
+from .evaluate import deliver
 from .options import (
     Address,
     BatchSize,
@@ -101,7 +95,8 @@ def leaderboard(
         from ..evaluation.figures import Sampling
         from ..evaluation.leaderboard import generators_of_folders, rank
         from ..evaluation.ratings import read_predictions
-        from ..reports.tables import board_tables, check_outputs, print_tables, write_tables
+        from ..reports.html.ranking import write_report
+        from ..reports.tables import board_tables, check_outputs
         from .score import score_into, stop_if_interrupted
 
         if by not in SCORE_FIELDS:
@@ -137,19 +132,7 @@ def leaderboard(
         with step_progress("resampling", quiet=quiet) as advance:
             board = rank(clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance)
         shown = board_tables(board)
-        for path in out or []:
-            write_tables(path, shown, board.to_dict())
-        if report is not None:
-            from ..reports.html.ranking import write_report
-
-            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
-                write_report(report, board, progress=advance)
-        if not quiet:
-            print_tables(shown)
-            for note in board.notes:
-                say(f"note: {note}", style="yellow")
-            for path in [*(out or []), *([report] if report else [])]:
-                typer.echo(f"written: {path}")
+        deliver(board, shown, out=out, report=report, write_report=write_report, quiet=quiet)
         raise typer.Exit(int(any(by not in clip.scores for clip in clips)))
 
 

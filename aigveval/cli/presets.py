@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, silence_libraries
+from .console import one_line_errors, print_wide, silence_libraries
 
 if TYPE_CHECKING:
     from ..presets import Part
@@ -122,7 +122,6 @@ def _print_parts(name: str) -> None:
 
 
 def _print(columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -131,8 +130,7 @@ def _print(columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
+    print_wide(table, width=160)
 
 
 def _millions(parameters: int) -> str:

@@ -23,7 +23,7 @@ from ..batching import run_batches
 from ..errors import as_text, one_line
 from .manifest import is_absolute, iter_manifest
 from .preference_pairs import PAIR_VIDEOS, is_pairs, parse_pair
-from .readers import RowFault, folder_of, part_names, read_rows, why_missing
+from .readers import RowFault, parse_rows, part_names, why_missing
 from .scales import MOS, Scale
 
 FileCheck = Literal["none", "open", "decode"]
@@ -286,12 +286,9 @@ def _rows(source: str | os.PathLike[str], name: str, report: Report) -> Iterator
             )
         return
     report.pairs = True
-    for number, values in read_rows(source, required=PAIR_VIDEOS, on_fault=on_fault):
-        try:
-            pair = parse_pair(number, values, folder_of(source))
-        except RowFault as fault:
-            on_fault(fault)
-            continue
+    for number, values, pair in parse_rows(
+        source, parse_pair, required=PAIR_VIDEOS, on_fault=on_fault
+    ):
         yield _Row(
             source=name,
             number=number,

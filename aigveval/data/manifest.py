@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -35,7 +35,7 @@ from prompts.template import clean
 
 from ..errors import ManifestError, as_text, one_line
 from .columns import listed
-from .readers import RowFault, folder_of, lacking, read_rows, url_of, why_missing
+from .readers import RowFault, lacking, parse_rows, read_rows, url_of, why_missing
 from .scales import MOS, Scale
 
 COLUMNS = ("video", "prompt", *SCORES, "generator", "group", "split", "weight")
@@ -95,15 +95,13 @@ def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) ->
     Raises:
         ManifestError: When it cannot be read, naming the row at fault.
     """
-    clips, folder = [], folder_of(path)
-    for number, row in read_rows(path, required=("video", "prompt") if need_prompt else ("video",)):
-        try:
-            video = read_video(number, row)
-            prompt = read_prompt(number, row)
-        except RowFault as fault:
-            raise ManifestError(f"{as_text(path)}: {fault}") from None
-        clips.append(check_exists(make_clip(locate(video, folder), prompt)))
-    return clips
+
+    def parse(number: int, row: Mapping[str, Any], folder: Path) -> Clip:
+        video, prompt = read_video(number, row), read_prompt(number, row)
+        return check_exists(make_clip(locate(video, folder), prompt))
+
+    required = ("video", "prompt") if need_prompt else ("video",)
+    return [clip for _, _, clip in parse_rows(path, parse, required=required)]
 
 
 def read_prompt_list(path: str | os.PathLike[str]) -> list[str] | None:
@@ -123,14 +121,8 @@ def read_prompt_list(path: str | os.PathLike[str]) -> list[str] | None:
             break
     except ManifestError:  # raised again where it is read for its videos
         return None
-    prompts: dict[str, None] = {}
-    try:
-        for number, row in read_rows(path, required=("prompt",)):
-            if prompt := read_prompt(number, row):
-                prompts[prompt] = None
-    except RowFault as fault:
-        raise ManifestError(f"{as_text(path)}: {fault}") from None
-    return list(prompts)
+    rows = parse_rows(path, lambda number, row, _: read_prompt(number, row), required=("prompt",))
+    return list(dict.fromkeys(prompt for _, _, prompt in rows if prompt))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,16 +192,9 @@ def iter_manifest(
     Raises:
         ManifestError: When the manifest cannot be read, or a row is wrong.
     """
-    folder = folder_of(source)
-    for number, values in read_rows(source, on_fault=on_fault):
-        try:
-            row = parse_row(number, values, folder, scale=scale, need_score=need_score)
-        except RowFault as fault:
-            if on_fault is None:
-                raise ManifestError(f"{as_text(source)}: {fault}") from None
-            on_fault(fault)
-        else:
-            yield row
+    parse = partial(parse_row, scale=scale, need_score=need_score)
+    for _, _, row in parse_rows(source, parse, on_fault=on_fault):
+        yield row
 
 
 def parse_row(

@@ -18,16 +18,16 @@ A pair must have at least one preference. A preference on `semantic` needs a pro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from prompts.rubric import SCORES
 
-from ..errors import ManifestError, as_text, one_line
+from ..errors import one_line
 from .manifest import locate, read_label, read_prompt, read_video, read_weight
-from .readers import RowFault, folder_of, read_rows
+from .readers import RowFault, parse_rows, read_rows
 
 Preference = Literal["A", "B", "same"]
 
@@ -81,25 +81,7 @@ def read_pairs(source: str | os.PathLike[str]) -> list[PreferencePair]:
     Raises:
         ManifestError: It can't be read, or a row is not as described; names the row.
     """
-    return list(iter_pairs(source))
-
-
-def iter_pairs(
-    source: str | os.PathLike[str],
-    *,
-    on_fault: Callable[[RowFault], None] | None = None,
-) -> Iterator[PreferencePair]:
-    """Yield the pairs of a manifest one by one; `on_fault` as in `manifest.iter_manifest`."""
-    folder = folder_of(source)
-    for number, values in read_rows(source, required=PAIR_VIDEOS, on_fault=on_fault):
-        try:
-            pair = parse_pair(number, values, folder)
-        except RowFault as fault:
-            if on_fault is None:
-                raise ManifestError(f"{as_text(source)}: {fault}") from None
-            on_fault(fault)
-        else:
-            yield pair
+    return [pair for _, _, pair in parse_rows(source, parse_pair, required=PAIR_VIDEOS)]
 
 
 def is_pairs(source: str | os.PathLike[str]) -> bool:

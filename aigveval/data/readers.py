@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from ..errors import ManifestError, as_text, one_line
 from .columns import check_columns, expected, in_our_names, listed
@@ -32,6 +32,7 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_dis
 _PARQUET_ROWS = 4096  # in memory at a time
 
 Row = tuple[int, dict[str, Any]]
+Parsed = TypeVar("Parsed")
 
 
 class RowFault(ValueError):
@@ -134,6 +135,34 @@ def read_rows(
         raise ManifestError(f"{name}: {one_line(error)}") from None
     if not count:
         raise ManifestError(f"{name}: holds no rows")
+
+
+def parse_rows(
+    source: str | os.PathLike[str],
+    parse: Callable[[int, dict[str, Any], Path], Parsed],
+    *,
+    required: Sequence[str] = ("video",),
+    on_fault: Callable[[RowFault], None] | None = None,
+) -> Iterator[tuple[int, dict[str, Any], Parsed]]:
+    """Yields number, values and what `parse` makes of them and the source's folder, of each row.
+
+    Args:
+        source, required, on_fault: As in `read_rows`.
+        parse: Raises `RowFault` for a row that is wrong.
+
+    Raises:
+        ManifestError: As `read_rows`, or when a row is wrong.
+    """
+    folder = folder_of(source)
+    for number, values in read_rows(source, required=required, on_fault=on_fault):
+        try:
+            parsed = parse(number, values, folder)
+        except RowFault as fault:
+            if on_fault is None:
+                raise ManifestError(f"{as_text(source)}: {fault}") from None
+            on_fault(fault)
+        else:
+            yield number, values, parsed
 
 
 CheckColumns = Callable[[str, Sequence[str]], None]  # what has the columns, and their names

@@ -38,32 +38,23 @@ def push_model(
     model: Any,
     repo_id: str,
     *,
-    commit_message: str | None = None,
-    commit_description: str | None = None,
-    private: bool | None = None,
-    token: bool | str | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
     tags: Sequence[str] | None = None,
     merge: bool = False,
     figures: Sequence[str | Path] = (),
     data: Sequence[str] = (),
     license: str | None = None,
+    **commit: Any,
 ) -> CommitInfo:
     """Upload a model's trained weights, its config and a model card.
 
     Args:
         model: An `AIGVEvalModel`; this is its `push_to_hub`.
         repo_id: `OWNER/NAME`, or `NAME` in your own namespace; made if it isn't there.
-        commit_message, commit_description: By default the message says what is uploaded.
-        private: Whether a new repository is; by default as its owner has set.
-        token: Instead of that of `hf auth login`.
-        revision: Branch, made if it isn't there.
-        create_pr: Open a pull request instead of committing.
         tags: More tags of the card.
         merge: Upload the frozen LLM and encoders too.
         figures, data, license: For the card, see `aigveval.hub.model_card.make_card`. What is
             known of the folder that the model was loaded from is in it anyway.
+        **commit: Options of `upload`, such as `private` and `token`.
 
     Returns:
         What huggingface_hub says of the commit.
@@ -85,35 +76,16 @@ def push_model(
             license=license,
             tags=tags or (),
         )
-        return upload(
-            staged,
-            repo_id,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            commit_description=commit_description,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        return upload(staged, repo_id, **commit)
 
 
-def stage(
-    model: str | Path,
-    out: str | Path,
-    *,
-    repo_id: str,
-    origin: str | Path | None = None,
-    figures: Sequence[str | Path] = (),
-    data: Sequence[str] = (),
-    license: str | None = None,
-    tags: Sequence[str] = (),
-) -> list[Path]:
+def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
     """Put what is published of a checkpoint into a folder, with its card.
 
     Args:
         model: Folder that `save_pretrained` or `aigveval fit` wrote.
         out: Folder to write to; made if missing.
-        repo_id, origin, figures, data, license, tags: See `aigveval.hub.model_card.make_card`.
+        **card: Options of `aigveval.hub.model_card.make_card`; `repo_id` has to be there.
 
     Returns:
         The files, relative to `out`.
@@ -129,22 +101,14 @@ def stage(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: is not an empty folder")
     _check_portable(model)
-    card = make_card(
-        model,
-        repo_id=repo_id,
-        origin=origin,
-        figures=figures,
-        data=data,
-        license=license,
-        tags=tags,
-    )
+    made = make_card(model, **card)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", WEIGHTS):
         shutil.copyfile(model / name, out / name)
     for name in FROZEN:
         if (model / name).is_dir():
             shutil.copytree(model / name, out / name)
-    card.save(out / "README.md")
+    made.save(out / "README.md")
     return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
 
@@ -159,7 +123,15 @@ def upload(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> CommitInfo:
-    """Upload a folder as `stage` made it; the options are those of `push_model`.
+    """Upload a folder as `stage` made it.
+
+    Args:
+        folder, repo_id: What, and where to; made if it isn't there.
+        commit_message, commit_description: By default the message says what is uploaded.
+        private: Whether a new repository is; by default as its owner has set.
+        token: Instead of that of `hf auth login`.
+        revision: Branch, made if it isn't there.
+        create_pr: Open a pull request instead of committing.
 
     Raises:
         HubError: The Hub can't be reached, or doesn't allow it.

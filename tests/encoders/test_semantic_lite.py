@@ -14,7 +14,8 @@ SIMILARITY = [3 * TEXT_WIDTH + 2 * n for n in range(3)]
 CALIBRATED = [column + 1 for column in SIMILARITY]
 TO_MEAN, TO_PREVIOUS, ENTROPY, PEAK, GIVEN = range(3 * TEXT_WIDTH + 6, 3 * TEXT_WIDTH + 11)
 
-NAMES = [str(ImageNetInfo("imagenet-1k").index_to_description(n)) for n in range(1000)]
+IMAGENET = ImageNetInfo("imagenet-1k")  # reads some MB of text whenever it is made
+NAMES = [str(IMAGENET.index_to_description(n)) for n in range(1000)]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from aigveval.data.preference_pairs import PreferencePair, iter_pairs, read_pairs
+from aigveval.data.preference_pairs import PAIR_VIDEOS, PreferencePair, parse_pair, read_pairs
+from aigveval.data.readers import parse_rows
 from aigveval.errors import ManifestError
 
 HEADER = "video_a,video_b,prompt,technical,motion,semantic,overall,generator_a,generator_b,weight\n"
@@ -84,7 +85,8 @@ def test_broken(tmp_path, name):
 def test_faults_can_be_collected(tmp_path):
     path = write(tmp_path, HEADER + "a,b,p,X\na,b,p,A\na,b,p,A,A,A,A,g,h,1,more\n")
     faults = []
-    assert len(list(iter_pairs(path, on_fault=faults.append))) == 1
+    found = parse_rows(path, parse_pair, required=PAIR_VIDEOS, on_fault=faults.append)
+    assert len(list(found)) == 1
     assert [fault.number for fault in faults] == [2, 4]
 
 

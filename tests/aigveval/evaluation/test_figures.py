@@ -17,7 +17,7 @@ from aigveval.evaluation.figures import (
     measured,
     p_value,
 )
-from aigveval.evaluation.pairs import Pairs
+from aigveval.evaluation.pairs import Pairs, shares
 from aigveval.metrics import bootstrap_samples
 
 RANDOM = np.random.default_rng(0)
@@ -98,8 +98,50 @@ def test_pair_accuracy_equals_a_loop(margin):
     counts = Pairs(X, Y, margin=margin).count(np.ones((1, N)))
     assert _shares(counts)[0] == pytest.approx(right / different)
     assert counts[0, 3] == N * (N - 1) / 2
-    if not margin:
-        assert metrics.pair_accuracy(X, Y, min_difference=1e-9) == pytest.approx(right / different)
+
+
+def _pair_accuracy_by_loop(x, y, groups, margin):
+    right = pairs = 0.0
+    for i, j in itertools.combinations(range(len(x)), 2):
+        if groups[i] == groups[j] and abs(y[i] - y[j]) > margin:
+            pairs += 1
+            agreement = (x[i] - x[j]) * (y[i] - y[j])
+            right += 0.5 if agreement == 0 else float(agreement > 0)
+    return right / pairs
+
+
+def _correlated(seed, n, ties):
+    random = np.random.default_rng(seed)
+    y = random.uniform(1, 5, n)
+    x = 0.7 * y + random.normal(0, 1, n)
+    return (np.round(x), np.round(y)) if ties else (x, y)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("margin", [0.0, 0.5, 2.0])
+def test_pair_accuracy_inside_groups_equals_a_loop(ties, margin):
+    x, y = _correlated(7, 60, ties)
+    for groups in (np.arange(60) % 4, np.zeros(60, np.int64)):
+        counts = Pairs(x, y, margin=margin, groups=groups).count(np.ones((1, 60)))
+        expected = _pair_accuracy_by_loop(x, y, groups, margin)
+        assert _shares(counts)[0] == pytest.approx(expected)
+
+
+def test_pair_accuracy_of_a_large_group_follows_from_kendalls_tau():
+    x, y = _correlated(8, 4000, ties=True)
+    d = stats.kendalltau(x, y).statistic  # tau-b; with it the accuracy without a margin follows
+    ties_x = sum(n * (n - 1) / 2 for n in np.unique(x, return_counts=True)[1])
+    ties_y = sum(n * (n - 1) / 2 for n in np.unique(y, return_counts=True)[1])
+    pairs = 4000 * 3999 / 2
+    surplus = d * np.sqrt((pairs - ties_x) * (pairs - ties_y))
+    expected = 0.5 + 0.5 * surplus / (pairs - ties_y)
+    counts = Pairs(x, y, margin=0.0, most=int(pairs)).count(np.ones((1, 4000)))
+    assert _shares(counts)[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_pair_accuracy_without_pairs_is_undefined():
+    counts = Pairs(np.array([1.0, 2.0]), np.array([3.0, 3.5]), margin=0.5).count(np.ones((1, 2)))
+    assert np.isnan(shares(counts)[0, 0])
 
 
 def test_accuracy_with_ties_takes_the_best_threshold():
@@ -260,11 +302,57 @@ def test_memory_and_time_stay_bounded_on_many_clips():
     assert len(found["srocc"]) == 3 and np.isfinite(found["srocc"]).all()
 
 
+def _within_by_loop(x, y, groups):
+    """Constant predictions of a group count 0; small groups and constant targets do not count."""
+    values = []
+    for rows in (groups == group for group in np.unique(groups)):
+        if rows.sum() >= 3 and np.ptp(y[rows]):
+            values.append(stats.spearmanr(x[rows], y[rows]).statistic if np.ptp(x[rows]) else 0.0)
+    return np.mean(values)
+
+
+def _within(x, y, groups):
+    predictor = Predictor(
+        np.asarray(x, float),
+        np.asarray(y, float),
+        generators=metrics.number(groups)[0],
+        prompts=None,
+        comparable=True,
+        margin=0.5,
+        fit=False,
+    )
+    return predictor.measure(np.ones((1, len(x))))["within_generators/srocc"][0]
+
+
+def test_within_generators_is_the_mean_over_them():
+    x = [1, 2, 3, 4, 3, 2, 1, 9, 9, 7, 7, 7]
+    y = [1, 2, 3, 4, 1, 2, 3, 1, 2, 5, 5, 5]
+    groups = list("aaaabbbccddd")
+    # a: 1, b: -1, c: too small, d: constant targets
+    assert _within(x, y, groups) == pytest.approx(0.0)
+    assert _within(x[:4], y[:4], groups[:4]) == pytest.approx(1.0)
+    # constant predictions order nothing
+    assert _within([1, 2, 3, 5, 5, 5], [1, 2, 3, 1, 2, 3], list("aaabbb")) == 0.5
+
+
+def test_within_generators_of_few_clips_each_is_undefined():
+    assert np.isnan(_within([1, 2], [1, 2], ["a", "b"]))
+
+
+def test_within_generators_is_blind_to_their_means():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 10)
+    y = groups + random.normal(0, 0.1, 200)
+    x = groups + random.normal(0, 0.1, 200)
+    assert metrics.srocc(x, y) > 0.95
+    assert abs(_within(x, y, groups.tolist())) < 0.2
+
+
 def test_parts_are_those_of_the_plain_functions():
     found = _agree(generators=GENERATORS, prompts=PROMPTS).parts
-    within = metrics.within_group_srocc(X, Y, GENERATORS)
+    within = _within_by_loop(X, Y, GENERATORS)
     assert found["within_generators"]["srocc"].value == pytest.approx(within)
-    pairs = metrics.pair_accuracy(X, Y, PROMPTS, min_difference=0.5 + 1e-9)
+    pairs = _pair_accuracy_by_loop(X, Y, PROMPTS, 0.5 + 1e-9)
     assert found["within_prompts"]["pair_accuracy"].value == pytest.approx(pairs)
 
 
@@ -282,7 +370,7 @@ def test_every_sample_equals_a_plain_loop():
                 "plcc": stats.pearsonr(a, b).statistic,
                 "krocc": stats.kendalltau(a, b).statistic,
                 "rmse": np.sqrt(np.mean((a - b) ** 2)),
-                "within_generators/srocc": metrics.within_group_srocc(a, b, GENERATORS[rows]),
+                "within_generators/srocc": _within_by_loop(a, b, GENERATORS[rows]),
             }
             means = [[v[GENERATORS[rows] == g].mean() for g in range(4)] for v in (a, b)]
             expected["between_generators/krocc"] = stats.kendalltau(*means).statistic
