@@ -97,7 +97,7 @@ def test_projectors_stay_and_a_stopped_run_goes_on(distilling, tmp_path, monkeyp
         ),
         (
             {"score_hints": False},
-            "align_epochs and learn: distill need score_hints, and the model has none",
+            "ridge, align_epochs and learn: distill need score_hints, and the model has none",
         ),
         ({"lora": None}, "learn: distill trains the LoRA, and the model has none"),
     ],

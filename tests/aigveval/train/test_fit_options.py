@@ -218,7 +218,7 @@ def test_wrong_arguments_of_the_trainer_are_one_line(fit_config, options, messag
         ({"fsdp_config": {"version": 2}}, "fsdp_config needs fsdp: true"),
         (
             {"train_encoders": ["motion_mixed"], "align_epochs": 1},
-            "align_epochs needs cached tokens, which train_encoders have none of",
+            "ridge and align_epochs need cached tokens, which train_encoders have none of",
         ),
         ({"save_minutes": 0.0}, "save_minutes must be above 0, got 0.0"),
     ],
