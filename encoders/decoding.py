@@ -123,7 +123,7 @@ def decode(
     # of all frames, gives the same pixels on every machine.
     lost, damaged = 0, not index.clean
     if not damaged:
-        threads = _THREADS if index.threads else 1
+        threads = _THREADS if index.threads and not _logs() else 1
         jumps = _jumps(wanted, index)
         lost, damaged = _decode_av(path, index, sink, threads, jumps=jumps, skip=index.skips)
     if damaged:
@@ -195,6 +195,15 @@ def _decode_decord(path: str, num_frames: int, wanted: list[int], sink: Sink) ->
 def _check_heard(errors: list[int], before: int) -> None:
     if len(errors) > before:
         raise ValueError("decord met damage")
+
+
+def _logs() -> bool:
+    """Whether FFmpeg's messages go to Python, as older versions of torchvision have it.
+
+    A thread of the decoder that has one then waits for Python's lock, and who frees the decoder
+    holds it while he waits for the thread: PyAV hangs, unless there is one thread alone.
+    """
+    return av.logging.get_level() is not None
 
 
 def _decode_av(

@@ -262,6 +262,23 @@ def test_what_nobody_wants_and_no_frame_refers_to_is_not_decoded(options, tmp_pa
     assert torch.equal(some.slow.pixels, all_of_them.slow.pixels)
 
 
+@pytest.mark.parametrize("level", [None, av.logging.ERROR])
+def test_a_decoder_whose_messages_go_to_python_has_one_thread(level, tmp_path, monkeypatch):
+    path = media.write_video(tmp_path / "a.mp4", num_frames=30)
+    expected, threads = read_video(path), []
+    original = decoding._decode_av
+
+    def watched(path, index, sink, count, **options):
+        threads.append(count)
+        return original(path, index, sink, count, **options)
+
+    monkeypatch.setattr(decoding, "_decode_av", watched)
+    monkeypatch.setattr(decoding, "_THREADS", 2)
+    monkeypatch.setattr(av.logging, "get_level", lambda: level)
+    assert torch.equal(read_video(path).fast.pixels, expected.fast.pixels)
+    assert threads == ([2] if level is None else [1])
+
+
 @pytest.mark.parametrize("count", [12, 30])
 def test_damage_is_found_behind_decord_s_back_and_repaired_the_same_every_time(
     count, tmp_path, capfd
