@@ -300,7 +300,7 @@ class TestWeights:
 
 
 class FixedEngine:
-    """Gives the expected scores, all of them off by so much."""
+    """Gives the expected scores, all of them too low by so much."""
 
     device = "cpu"
 
@@ -316,7 +316,7 @@ class FixedEngine:
         if self.error is not None:
             raise self.error
         return [
-            {name: Score(score + self.off, 0.5) for name, score in self.scores[video].items()}
+            {name: Score(score - self.off, 0.5) for name, score in self.scores[video].items()}
             for video in prepared
         ]
 
