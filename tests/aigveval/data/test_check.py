@@ -238,7 +238,9 @@ class TestContent:
         with Image.open("deep/check.png") as image:
             assert image.width >= 1000 and image.height >= 300
             darkest, lightest = image.convert("L").getextrema()
-        assert darkest < 60 and lightest == 255 and not recwarn.list
+        # the oldest Matplotlib calls what its parser has deprecated since
+        warned = [w for w in recwarn.list if not issubclass(w.category, DeprecationWarning)]
+        assert darkest < 60 and lightest == 255 and not warned
 
     def test_picture_that_cannot_be_written(self):
         report = check_manifests([table([{"video": "a"}])], files="none")
