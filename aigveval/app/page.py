@@ -46,6 +46,7 @@ _PLAYED = {  # suffix -> what browsers play it as
 }
 _COLUMNS = ("video", *SCORE_FIELDS, "familiarity", "defects", "error", "prompt")
 _NUMBERS = (*SCORE_FIELDS, "familiarity")
+_QUIETLY: Any = {"api_visibility": "private", "show_progress": "hidden"}  # of what a part does
 _MOST_CARDS = 20
 _TABS = ("score", "compare", "batch")
 _RESULTS = (".jsonl", ".csv", ".parquet")
@@ -387,7 +388,7 @@ class Page:
         def cancel(request: gr.Request) -> None:
             self.cancel(request, tab)
 
-        stop.click(cancel, queue=False, api_visibility="private", show_progress="hidden")
+        stop.click(cancel, queue=False, **_QUIETLY)
         return go
 
     def _score_tab(self) -> None:
@@ -420,8 +421,7 @@ class Page:
             self.score,
             [files, chosen, prompt, explain],
             [progress, shown],
-            api_visibility="private",
-            show_progress="hidden",
+            **_QUIETLY,
         )
 
     def _compare_tab(self) -> None:
@@ -440,8 +440,7 @@ class Page:
             self.compare,
             [*first, *second, prompt, explain],
             [progress, shown],
-            api_visibility="private",
-            show_progress="hidden",
+            **_QUIETLY,
         )
 
     def _batch_tab(self) -> None:
@@ -462,8 +461,7 @@ class Page:
             self.batch,
             [files, chosen, prompts, explain],
             [progress, rows],
-            api_visibility="private",
-            show_progress="hidden",
+            **_QUIETLY,
         )
 
     def _results_tab(self) -> None:
@@ -478,8 +476,7 @@ class Page:
             self.open_results,
             file,
             [progress, rows],
-            api_visibility="private",
-            show_progress="hidden",
+            **_QUIETLY,
         )
 
     def _table(self) -> gr.State:
@@ -529,20 +526,16 @@ class Page:
             show,
             rows,
             [links, table, choice, shown],
-            api_visibility="private",
-            show_progress="hidden",
+            **_QUIETLY,
         )
         for part in (rows, across, up):
             part.change(
                 scatter,
                 [rows, across, up],
                 plot,
-                api_visibility="private",
-                show_progress="hidden",
+                **_QUIETLY,
             )
-        table.select(
-            self.chosen_card, rows, shown, api_visibility="private", show_progress="hidden"
-        )
+        table.select(self.chosen_card, rows, shown, **_QUIETLY)
         return rows
 
 
