@@ -19,6 +19,7 @@ from prompts.facts import Fact
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from .errors import one_line
+from .versions import __version__
 
 LARGEST_STD = (MAX_SCORE - MIN_SCORE) / 2  # half of the mass at each end of the scale
 UNFAMILIAR = 5.0  # percentile of familiarity under which people are told
@@ -185,6 +186,18 @@ class Assessment:
             if given:
                 raise ValueError(f"an assessment with an error cannot have scores, got {given}")
             _check_line("error", self.error)
+
+    @classmethod
+    def failed(cls, video: str, prompt: str | None, model: str, error: str) -> Assessment:
+        """The row of a video that no model came to; `error` in one line."""
+        return cls(
+            video=video,
+            prompt=prompt,
+            model=model,
+            version=__version__,
+            seconds=0.0,
+            error=error,
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

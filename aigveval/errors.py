@@ -110,6 +110,13 @@ def our_fault(error: BaseException, what: str) -> AssessmentError:
     )
 
 
+def fatal(error: Exception, what: str) -> UsageError:
+    """What a process that can't go on has its parent raise; `what` says what then failed."""
+    if isinstance(error, UsageError):
+        return error
+    return UsageError(one_line(error, limit=700)) if is_ours(error) else our_fault(error, what)
+
+
 def why_not_loaded(error: Exception) -> str:
     """Says what kept a model from being loaded: its files, mostly, or a library."""
     if isinstance(error, (OSError, ValueError, RuntimeError)):

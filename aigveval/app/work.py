@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..assessment import Assessment
-from ..versions import __version__
 from .limits import Refused
 from .service import Request, Service
 
@@ -102,11 +101,5 @@ async def score_all(
 
 def failed(service: Service, clip: Given, reason: str) -> Assessment:
     """The row of a clip that wasn't scored."""
-    return Assessment(
-        video=clip.name,
-        prompt=clip.prompt,
-        model=service.name,
-        version=__version__,
-        seconds=0.0,
-        error=" ".join(reason.replace(str(clip.path), clip.name).split()) or "refused",
-    )
+    said = " ".join(reason.replace(str(clip.path), clip.name).split()) or "refused"
+    return Assessment.failed(clip.name, clip.prompt, service.name, said)

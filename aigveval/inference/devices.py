@@ -13,7 +13,7 @@ from encoders.cpu import available_cpus
 
 from ..assessment import Assessment
 from ..data.manifest import Clip
-from ..errors import AssessmentError, ModelError, UsageError, is_ours, one_line, our_fault
+from ..errors import AssessmentError, ModelError, UsageError, fatal
 from ..model.precision import find_device
 from .assessor import Assessor, load
 
@@ -113,10 +113,4 @@ def _work(
     except KeyboardInterrupt:  # the parent has it too
         pass
     except Exception as error:
-        if not isinstance(error, UsageError):
-            error = (
-                UsageError(one_line(error, limit=700))
-                if is_ours(error)
-                else our_fault(error, f"the process of {options['device']} failed")
-            )
-        connection.send(error)
+        connection.send(fatal(error, f"the process of {options['device']} failed"))

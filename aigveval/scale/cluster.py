@@ -27,9 +27,8 @@ from ..errors import (
     ModelError,
     UsageError,
     cause_of,
-    is_ours,
+    fatal,
     one_line,
-    our_fault,
 )
 from ..versions import __version__
 
@@ -288,7 +287,8 @@ class Cluster:
         def outcomes() -> Generator[Outcome[tuple[int, Assessment], None], None, None]:
             for number, found in self.run(made, clips, ahead=2 * batch_size + workers):
                 if isinstance(found, GivenUp):
-                    row = _without_scores(clips[number], name, found.reason)
+                    clip = clips[number]
+                    row = Assessment.failed(clip.video, clip.prompt, name, found.reason)
                     error: Exception | None = VideoError(row.video, found.reason)
                 else:
                     row, error = found
@@ -313,23 +313,11 @@ def _check_answers(address: str) -> None:
         raise UsageError(f"no Ray cluster at {address}: {one_line(error)}") from None
 
 
-def _without_scores(clip: Clip, name: str, reason: str) -> Assessment:
-    return Assessment(
-        video=clip.video,
-        prompt=clip.prompt,
-        model=name,
-        version=__version__,
-        seconds=0.0,
-        error=reason,
-    )
-
-
 class _Fatal:
     """What keeps a process from working at all, in one line."""
 
     def __init__(self, error: Exception, what: str) -> None:
-        ours = isinstance(error, UsageError) or is_ours(error)
-        self.message = one_line(error if ours else our_fault(error, what), limit=700)
+        self.message = one_line(fatal(error, what), limit=700)
 
 
 class _Worker:
