@@ -192,8 +192,8 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     if checkpoint is None:
         _fit_heads(config, ready, console)
     if not config.epochs:
-        found = _save_and_validate(config, ready)
-        _print_gain(config, ready, before, console)
+        found, after = _save_and_validate(config, ready)
+        _print_gain(config, ready, before, after, console)
         return _result(config, ready, found, steps=0, console=console)
     collate = ready.collate
     if config.stage != "regression":
@@ -249,7 +249,8 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     trainer.save_trained(output / "model")
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
-        _print_gain(config, ready, before, console)
+        if before is not None:
+            _print_gain(config, ready, before, _scores(config, ready), console)
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
     return _result(config, ready, best, steps=trainer.state.global_step, console=console)
 
@@ -284,7 +285,10 @@ def _validated(
 
 def _scores(config: FitConfig, ready: _Prepared) -> NDArray[np.float32]:
     """Scores (n, 4) of the validation clips, in the order of the data set."""
-    scores, labels = _validated(config, ready)
+    return _in_order(*_validated(config, ready))
+
+
+def _in_order(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> NDArray[np.float32]:
     found = np.full_like(scores, np.nan)
     found[labels[:, ROW].astype(int)] = scores
     return found
@@ -318,30 +322,38 @@ def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResul
         checkpoint=ready.checkpoint,
         console=console,
     )
-    found = _save_and_validate(config, ready)
+    found, _ = _save_and_validate(config, ready)
     return _result(config, ready, found, steps=steps, console=console)
 
 
-def _save_and_validate(config: FitConfig, ready: _Prepared) -> dict[str, float]:
-    """Save the model as it is, by the first process; its metrics, empty without validation."""
+def _save_and_validate(
+    config: FitConfig, ready: _Prepared
+) -> tuple[dict[str, float], NDArray[np.float32] | None]:
+    """Save the model as it is, by the first process; its metrics, and its scores (n, 4) of the
+    validation clips. Nothing of both without validation."""
     if not _is_first(ready.arguments):
-        return {}
+        return {}, None
     folder = Path(config.output_dir) / "model"
     ready.built.model.eval().save_pretrained(folder)
     ready.built.processor.save_pretrained(folder)
     if not config.valid:
-        return {}
+        return {}, None
     scores, labels = _validated(config, ready)
-    return ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
+    metrics = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
+    return metrics, _in_order(scores, labels)
 
 
 def _print_gain(
-    config: FitConfig, ready: _Prepared, before: NDArray[np.float32] | None, console: Console
+    config: FitConfig,
+    ready: _Prepared,
+    before: NDArray[np.float32] | None,
+    after: NDArray[np.float32] | None,
+    console: Console,
 ) -> None:
-    """One line against the base's scores of the validation clips, if they are known."""
-    if before is None:
+    """One line against the base's scores of the validation clips, if both are known."""
+    if before is None or after is None:
         return
-    line = gain_line(before, _scores(config, ready), ready.valid_set, name=str(config.base))
+    line = gain_line(before, after, ready.valid_set, name=str(config.base))
     if line is not None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
