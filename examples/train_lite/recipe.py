@@ -131,11 +131,10 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
         ladder, _ = manifests.read_ladder(work / "ladder/train")
         manifests.write_manifest(work / "base.jsonl", ladder)
         explaining = explaining_model(base_model(work), work, cache)
-    ladder = work / "ladder/train"
-    evidence = read_evidence(explaining, clips, ladder, cache)
+    evidence = read_evidence(explaining, clips, work / "ladder/train", cache)
     for name, keep in runs(data, clips).items():
         output = work / "runs" / name / "model"
-        rated_model(output, explaining, clips, keep, evidence, ladder, cache)
+        rated_model(output, explaining, clips, keep, evidence, cache)
     calibrate(work, data, clips, cache)
     measure(data, work)
 
@@ -253,13 +252,18 @@ class Evidence:
 
     Attributes:
         tokens: Encoder to (n, d), of all clips.
-        damage: Of the ladder, for all of them.
+        ladder: The ladder's rows, and `records` of its manifest.
+        ladder_tokens: Encoder to (n, d), of these rows.
+        damage: Of the ladder.
         wrong: What wrong prompts do to clips.
         of: Number of the clip of each row of `wrong`.
         shown: The wrong prompt of each.
     """
 
     tokens: dict[str, Array]
+    ladder: Sequence[TrainingRow]
+    records: Sequence[dict[str, Any]]
+    ladder_tokens: dict[str, Array]
     damage: ridge.Changes
     wrong: ridge.Changes
     of: NDArray[np.int_]
@@ -283,8 +287,17 @@ def read_evidence(
     wrong = ridge.wrong_prompts(
         [clips[n] for n in number], {name: t[number] for name, t in own.items()}, tokens(shown)
     )
-    damage = ridge.damage(records, tokens(rows))
-    return Evidence(tokens=own, damage=damage, wrong=wrong, of=number, shown=prompts)
+    ladder_tokens = tokens(rows)
+    return Evidence(
+        tokens=own,
+        ladder=rows,
+        records=records,
+        ladder_tokens=ladder_tokens,
+        damage=ridge.damage(records, ladder_tokens),
+        wrong=wrong,
+        of=number,
+        shown=prompts,
+    )
 
 
 def rated_model(
@@ -293,7 +306,6 @@ def rated_model(
     clips: Sequence[Clip],
     keep: NDArray[np.bool_],
     evidence: Evidence,
-    ladder: Path,
     cache: FeatureCache,
 ) -> None:
     """The base model with new projectors, which know the clips that are kept."""
@@ -322,11 +334,8 @@ def rated_model(
         backbone.projectors[AGREEMENT[0]].up.weight.mul_(mask)
     hook = backbone.projectors[AGREEMENT[0]].up.weight.register_hook(lambda grad: grad * mask)
     encoders = list(processor.encoders.values())
-    rows, records = manifests.read_ladder(ladder)
-    labels = manifests.after_damage(
-        records, linear(ridge.mean_tokens(rows, backbone, encoders, cache))
-    )
-    rows = [replace(row, scores=tuple(label)) for row, label in zip(rows, labels.tolist())]
+    labels = manifests.after_damage(evidence.records, linear(evidence.ladder_tokens))
+    rows = [replace(row, scores=tuple(one)) for row, one in zip(evidence.ladder, labels.tolist())]
     goals = linear(tokens).tolist()
     rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(chosen, goals)]
     rows += [
