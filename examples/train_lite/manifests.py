@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from split import split_clips, split_modern
 
 from aigveval.train.rows import TrainingRow
 from prompts.consistency import highest_severity
@@ -48,8 +49,8 @@ class Clip:
 
     @property
     def group(self) -> str:
-        """The prompt; one of each data set."""
-        return f"{self.dataset}: {self.prompt}"
+        """The prompt, or the clip where there is none; one of each data set."""
+        return f"{self.dataset}: {self.prompt or self.name}"
 
     def row(self, scores: Sequence[float] | None = None) -> TrainingRow:
         """As a training row, with other scores if any are given."""
@@ -74,13 +75,18 @@ def read_originals(data: Path) -> list[Clip]:
                         path=data / dataset / record["video"],
                         name=record["video"],
                         dataset=dataset,
-                        prompt=record["prompt"] or None,
+                        prompt=prompt_of(record["prompt"]),
                         generator=record["generator"],
                         real=record.get("real") == "True" or "camera" in record["generator"],
                         scores=scores,
                     )
                 )
     return found
+
+
+def prompt_of(text: str | None) -> str | None:
+    """A manifest's prompt; none where it's a number or a file's name, as in some of `modern`."""
+    return text if text and " " in text.strip() else None
 
 
 def read_clips(data: Path, copies: Path) -> list[Clip]:
@@ -128,15 +134,28 @@ def fold_of(data: Path, groups: Sequence[str | None]) -> np.ndarray:
     return np.array([fold.get(str(group), -1) for group in groups])
 
 
+def held_out(data: Path, clips: Sequence[Clip]) -> np.ndarray:
+    """Which clips are left out of all training, (n,): of prompts that the ladder is measured on."""
+    names = {"clips": split_clips(data / "clips")[1], "modern": split_modern(data / "modern")[1]}
+    groups = {clip.group for clip in clips if clip.name in names.get(clip.dataset, ())}
+    return np.array([clip.group in groups for clip in clips])
+
+
 def read_ladder(folder: Path) -> tuple[list[TrainingRow], list[dict[str, Any]]]:
     """Ladder rows as training rows, with their records.
 
     Args:
         folder: As `aigveval ladder --out`. A damage takes off its share of what lies between
-            `CLEAN_SCORE` and 1.
+            `CLEAN_SCORE` and 1. What was done to a prompt that is none is left out.
     """
-    rows, records = [], read_jsonl(folder / "manifest.jsonl")
-    for record in records:
+    rows, records = [], []
+    for record in read_jsonl(folder / "manifest.jsonl"):
+        record["prompt"] = prompt_of(record["prompt"])
+        if record["dimension"] == "semantic" and not (
+            record["prompt"] and prompt_of(record["source_prompt"])
+        ):
+            continue
+        records.append(record)
         scores = []
         for name in DIMENSIONS:
             drop = record[f"{name}_drop"]

@@ -52,9 +52,10 @@ def measure(data: Path, work: Path) -> dict[str, Any]:
             (work / "out_of_fold.json").read_text(encoding="utf-8")
         )["own prompt above another's"],
         "camera": camera(work, clips, fold, cache),
-        "years": years(work, clips, cache),
+        "years": years(data, work, clips, cache),
         "trust": trust(work, clips, fold, cache),
-        "ladder": ladder(work, cache),
+        "ladder": ladder(work, "heldout", cache),
+        "ladder of modern": ladder(work, "heldout_modern", cache),
     }
     (work / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(as_markdown(figures))
@@ -201,14 +202,18 @@ def camera(
     return result
 
 
-def years(work: Path, clips: Sequence[Clip], cache: FeatureCache) -> dict[str, dict[str, float]]:
+def years(
+    data: Path, work: Path, clips: Sequence[Clip], cache: FeatureCache
+) -> dict[str, dict[str, float]]:
     """Mean scores of some sources, by the shipped model and by one without `modern`."""
+    unseen = {clip.path for clip, out in zip(clips, manifests.held_out(data, clips)) if out}
     sources = {
         "camera (modern)": lambda c: c.dataset == "modern" and c.real,
         "Veo 3": lambda c: c.dataset == "modern" and c.generator == "Veo 3",
         "others of modern": lambda c: (
             c.dataset == "modern" and not c.real and c.generator != "Veo 3"
         ),
+        "of modern, left out of all training": lambda c: c.dataset == "modern" and c.path in unseen,
         "Text2Video-Zero (clips)": lambda c: (
             c.dataset == "clips" and c.generator.startswith("Text2Video-Zero")
         ),
@@ -279,9 +284,9 @@ def trusted(folder: Path, clips: Sequence[Clip], cache: FeatureCache) -> tuple[A
 # ---- ladder -------------------------------------------------------------------------------------
 
 
-def ladder(work: Path, cache: FeatureCache) -> dict[str, Any]:
+def ladder(work: Path, part: str, cache: FeatureCache) -> dict[str, Any]:
     """Per type: SROCC of severity and score over each left-out source, averaged over sources."""
-    rows, records = manifests.read_ladder(work / "ladder/heldout")
+    rows, records = manifests.read_ladder(work / "ladder" / part)
     scores = predict(work / "runs/shipped/model", rows, cache)
     by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
     clean = manifests.clean_numbers(records)
@@ -340,19 +345,20 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
         lines += ["", f"| {title} | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
         for label, row in table.items():
             lines.append(f"| {label} | {' | '.join(str(row[name]) for name in columns)} |")
-    lines += [
-        "",
-        "| type | dimension | SROCC(severity, score) | sources | drop at the worst severity: "
-        "technical | motion | semantic |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for kind, found in figures["ladder"].items():
-        drops = found["drop at the worst severity"]
-        lines.append(
-            f"| {kind} | {found['dimension']} | {cell(found['srocc'])} | {found['sources']} | "
-            + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS)
-            + " |"
-        )
+    for title in ("ladder", "ladder of modern"):
+        lines += [
+            "",
+            f"| {title} | dimension | SROCC(severity, score) | sources | drop at the worst "
+            "severity: technical | motion | semantic |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for kind, found in figures[title].items():
+            drops = found["drop at the worst severity"]
+            lines.append(
+                f"| {kind} | {found['dimension']} | {cell(found['srocc'])} | {found['sources']} | "
+                + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS)
+                + " |"
+            )
     return "\n".join(lines)
 
 

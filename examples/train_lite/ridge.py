@@ -59,11 +59,11 @@ USED: dict[str, tuple[dict[tuple[str, int, int], float], float]] = {
 # rated clip, and which share of what its manifest says it takes off; points that a wrong prompt
 # takes off. Chosen likewise.
 DAMAGE = {
-    "technical": (0.05, 0.3),
-    "motion": (0.08, 0.45),
-    "semantic": (0.02, 0.5),
-    "overall": (0.025, 0.7),
-    "likeness": (0.005, 0.1),
+    "technical": (0.035, 0.3),
+    "motion": (0.056, 0.45),
+    "semantic": (0.014, 0.5),
+    "overall": (0.0175, 0.7),
+    "likeness": (0.0035, 0.1),
 }
 WRONG = {"semantic": (0.03, 0.5), "overall": (0.03, 0.5)}
 WRONG_PROMPTS = 2  # of a clip
