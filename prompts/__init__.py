@@ -2,6 +2,8 @@
 
 `rubric` holds scores and levels, `defects` what can be wrong with a clip, `template` the question,
 `answer` the answer; `parsing` reads it, `consistency` finds where it contradicts itself.
+`facts` holds what was measured of a clip, `sentences` puts it into words, `grounding` checks words
+by it.
 `phrasings` and `reasoning` make the texts to learn from.
 """
 

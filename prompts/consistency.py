@@ -6,11 +6,13 @@ may see nothing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from .answer import MAX_SEVERITY, Answer, Problem, ProblemKind, render_defects
+from .answer import MAX_SEVERITY, Answer, Defect, Problem, ProblemKind, render_defects
 from .defects import DEFECTS
+from .facts import Fact
+from .grounding import claims, sentences_of
 from .parsing import TIME_SLACK_SECONDS
 from .rubric import MAX_SCORE, MIN_SCORE, Dimension, Score
 
@@ -74,6 +76,8 @@ def check_consistency(
     *,
     duration_seconds: float | None = None,
     slot_scores: Mapping[Score, float] | None = None,
+    facts: Sequence[Fact] | None = None,
+    seconds_per_unit: float = 1.0,
 ) -> tuple[Problem, ...]:
     """What makes an answer untrustworthy although it can be read.
 
@@ -83,11 +87,15 @@ def check_consistency(
     - `text_contradicts_score`: a reasoning praises below 2.5, or complains above 3.5.
     - `text_contradicts_defects`: a reasoning speaks of a defect that isn't listed.
     - `repeats_itself`: the same words four times in a row.
+    - `text_contradicts_facts`: a sentence with a claim that no fact stands behind. One whose claims
+      are all true is not compared with scores and defects: it says what was measured.
 
     Args:
         answer: As `parsing.parse` gives it; its own `problems` aren't repeated.
         duration_seconds: Length of the clip, in the unit of the answer's times.
         slot_scores: What the scoring pass says; those of names that the answer lacks are ignored.
+        facts: Of the clip, with times in seconds; None where they're unknown.
+        seconds_per_unit: Of the answer's times.
     """
     problems: list[Problem] = []
 
@@ -105,9 +113,12 @@ def check_consistency(
         score = answer.scores.get(defect.dimension, MIN_SCORE)
         if score > highest_score(defect.severity):
             add("defect_contradicts_score", f"{text}, {defect.dimension} {score:.2f}")
+    timed = () if facts is None else answer.scaled(seconds_per_unit).defects or ()
     for dimension, text in answer.reasoning.items():
         if _loops(text):
             add("repeats_itself", text)
+        if facts is not None:
+            text = _ungrounded(text, facts, timed, add)
         listed = {d.name for d in answer.defects or () if d.dimension == dimension}
         named = mentioned(text, dimension)
         if answer.defects is not None and named - listed:
@@ -122,6 +133,23 @@ def check_consistency(
         ):
             add("text_contradicts_score", f"{dimension} {score:.2f}: {text}")
     return tuple(problems)
+
+
+def _ungrounded(
+    text: str,
+    facts: Sequence[Fact],
+    defects: Sequence[Defect],
+    add: Callable[[ProblemKind, str], None],
+) -> str:
+    """The sentences that claim nothing; those that claim what isn't so become problems."""
+    rest = []
+    for sentence in sentences_of(text):
+        found = claims(sentence, facts, defects=defects)
+        if not found:
+            rest.append(sentence)
+        elif not all(claim.true for claim in found):
+            add("text_contradicts_facts", sentence)
+    return " ".join(rest)
 
 
 def _loops(text: str) -> bool:

@@ -75,7 +75,8 @@ class GrpoOptions:
         clip: Clipping range of the ratio of a token's probabilities, around 1.
         loss: How the tokens of a batch are averaged, as TRL's `loss_type` names it.
         rewards: Weight of each reward of `aigveval.train.rewards`; those that are not named have
-            none. Their weighted mean lies within 0-1.
+            none. Their weighted mean lies within 0-1; one that has nothing to judge, as `facts`
+            where a row has none, is left out of it.
 
     Raises:
         FitError: An option is out of its range; the message names it.
@@ -95,6 +96,7 @@ class GrpoOptions:
             "defect_f1": 1.0,
             "time_iou": 0.5,
             "consistency": 1.0,
+            "facts": 1.0,
             "length": 0.25,
         }
     )
