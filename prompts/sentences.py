@@ -66,12 +66,23 @@ def sentences(
         own = [defect for defect in defects if defect.dimension == dimension]
         own.sort(key=lambda defect: -defect.severity)
         parts = build[dimension](list(facts), own)
-        moved = (costs or {}).get(dimension)
-        if moved is not None and abs(moved) >= _LEAST_COST:
-            what = {"technical": "picture", "motion": "movement", "semantic": "content"}[dimension]
-            parts.append(_choose(parts, *_COST[moved > 0]).format(what=what, n=f"{abs(moved):.2f}"))
+        parts.append(cost_sentence(dimension, (costs or {}).get(dimension), said=parts))
         found[dimension] = " ".join(part[0].upper() + part[1:] for part in parts if part)
     return found
+
+
+def cost_sentence(dimension: Dimension, moved: float | None, *, said: Sequence[str]) -> str:
+    """How much a dimension's evidence moves the overall score; empty where it's little or unknown.
+
+    Args:
+        dimension: Whose evidence.
+        moved: Points of the overall score, below 0 for those that it costs.
+        said: What is said of the dimension before.
+    """
+    if moved is None or abs(moved) < _LEAST_COST:
+        return ""
+    what = {"technical": "picture", "motion": "movement", "semantic": "content"}[dimension]
+    return _choose(said, *_COST[moved > 0]).format(what=what, n=f"{abs(moved):.2f}")
 
 
 _COST = {

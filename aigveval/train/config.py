@@ -219,6 +219,8 @@ class FitConfig:
         score_weight: Weight of all these terms together in stages with answers.
         text_weight: Weight of the answers' cross-entropy in stages sft and sft2.
         answer_times: Unit of the times in answers: `tenths` of the clip, or `seconds`.
+        facts: Stage sft gives the LLM the facts of rows that have some (see `aigveval cot`), in
+            words, before it writes; the model then reads facts whenever it explains.
         answer_variants: Wordings of an answer that is made of a manifest; each epoch has another.
         grpo: Options of stage grpo, see `GrpoOptions`.
         completions: Files that stage grpo wrote, for sft2. After a grpo in the same list of stages,
@@ -304,6 +306,7 @@ class FitConfig:
     score_weight: float = 1.0
     text_weight: float = 1.0
     answer_times: Literal["tenths", "seconds"] = "tenths"
+    facts: bool = True
     answer_variants: int = 4
     grpo: dict[str, Any] = field(default_factory=lambda: dataclasses.asdict(GrpoOptions()))
     completions: list[str] = field(default_factory=list)

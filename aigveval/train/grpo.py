@@ -12,6 +12,7 @@ the levels that an answer begins with, and the model writes on from its cache.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +55,7 @@ from .rejection_sampling import (
 )
 from .resume import step_of
 from .rewards import RewardFunction, text_of, trl_rewards
-from .rows import AnswerRow, answers_of
+from .rows import AnswerRow, answers_of, facts_of_row
 from .trainer import TrainerParts, score_loss, tensorboard, training_arguments
 
 
@@ -228,6 +229,7 @@ def _sequence(dataset: QualityDataset, chosen: Sequence[int], *, count: int, see
                 "image": row,
                 "answer": clip.answers[0],
                 "clip_length": clip.clip_length,
+                "evidence": json.dumps([fact.to_dict() for fact in clip.facts]),
             }
         )
     return Dataset.from_list(records)
@@ -249,7 +251,7 @@ class Evidence:
         dataset: QualityDataset,
         collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     ) -> None:
-        self.collate = collate
+        self.dataset, self.collate = dataset, collate
         self._item = lru_cache(maxsize=dataset.kept_items)(dataset.__getitem__)
 
     def batch(self, rows: Sequence[int], *, device: torch.device) -> dict[str, Any]:
@@ -340,7 +342,8 @@ class Rollouts:
             if isinstance(scores, Exception):
                 raise RuntimeError(f"the model gives no scores any more: {scores}")
             known.append({name: scores[name].score for name in SCORES if scores.get(name)})
-        heads = answer_heads(model, batch, known)
+        facts = [facts_of_row(self.evidence.dataset.rows[row]) for row in unique]
+        heads = answer_heads(model, batch, known, facts)
         writer = AnswerWriter(
             model, self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
         )

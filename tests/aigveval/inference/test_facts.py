@@ -156,7 +156,8 @@ def test_without_the_detector_the_rest_is_measured(monkeypatch):
     )
     kinds = {fact.kind for fact in facts_of(seen, "a stop sign")}
     assert {"sharpness", "speed", "shake"} <= kinds and not kinds & {"seen", "asked_not_seen"}
-    fields = explained({"technical": 1, "warnings": ("odd",)}, seen, "a dog", words=False)
+    row = {"technical": 1, "warnings": ("odd",)}
+    fields = explained(row, seen, facts_of(seen, "a dog"), "a dog", words=False)
     assert fields["warnings"] == ("odd", *seen.warnings)
     assert list(fields["explanation"]) == ["technical"] and fields["advice"] == ()
 
