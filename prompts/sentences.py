@@ -253,15 +253,17 @@ def _semantic(facts: list[Fact], defects: list[Defect]) -> list[str]:
         parts.append(lead.format(", ".join(seen)))
     if absent:
         parts.append(f"Not seen: {', '.join(sorted(filter(None, absent)))}.")
+    others = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "seen")[:2]]
+    nothing = not seen and not others
     beyond = [fact.name for fact in named(facts, "asked_not_judged") if fact.name][:4]
     if beyond:
-        parts.append(f"Can't be judged: {', '.join(beyond)}.")
-    if not seen:
-        others = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "seen")[:2]]
-        if others:
-            parts.append(f"Recognised in it: {', '.join(others)}.")
-        else:
-            parts.append("Nothing in it is recognised for certain.")
+        rest = ", and nothing else is recognised for certain" * nothing
+        parts.append(f"Can't be judged: {', '.join(beyond)}{rest}.")
+    if not seen and others:
+        parts.append(f"Recognised in it: {', '.join(others)}.")
+    elif nothing and not beyond:
+        lasts = next((f" in its {_seconds(f.value)} s" for f in named(facts, "duration")), "")
+        parts.append(f"Nothing is recognised for certain{lasts}.")
     return parts[:4]
 
 

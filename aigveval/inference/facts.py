@@ -11,7 +11,7 @@ The thresholds are chosen by hand, on 228 undamaged clips and on four with the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -556,6 +556,25 @@ def agrees(defect: Defect, facts: Sequence[Fact], prompt: str | None) -> bool:
     return True
 
 
+def confirmed(
+    defects: Sequence[Defect],
+    facts: Sequence[Fact],
+    prompt: str | None,
+    dimensions: Collection[str],
+) -> tuple[Defect, ...]:
+    """The defects that a row names: those that the rules find, and a model's that agree with facts.
+
+    Args:
+        defects: of the model.
+        facts: of the clip.
+        prompt: the text that it was generated from, if it's known.
+        dimensions: those that have a score.
+    """
+    ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in dimensions]
+    names = {defect.name for defect in ours}
+    return (*ours, *(d for d in defects if d.name not in names and agrees(d, facts, prompt)))
+
+
 def explained(
     row: Mapping[str, Any],
     observed: Observed,
@@ -589,10 +608,7 @@ def explained(
             for name, text in told.items()
         }
     else:
-        ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scored]
-        names = {defect.name for defect in ours}
-        theirs = [d for d in defects if d.name not in names and agrees(d, facts, prompt)]
-        defects = (*ours, *theirs)
+        defects = confirmed(defects, facts, prompt, scored)
         fields["defects"] = defects
         fields["explanation"] = sentences(facts, defects, dimensions=scored, costs=costs)
     return fields | {"evidence": tuple(facts), "advice": advice(facts, defects)}
