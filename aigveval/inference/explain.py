@@ -31,13 +31,7 @@ from prompts.rubric import Score as ScoreName
 from ..assessment import Contributions, Scores
 from ..errors import one_line
 from ..model.base import AIGVEvalOutput, ScorerModel, name_scores
-from ..model.generation import (
-    MAX_NEW_TOKENS,
-    MAX_NEW_TOKENS_FACTS,
-    AnswerWriter,
-    Written,
-    answer_heads,
-)
+from ..model.generation import AnswerWriter, Written, answer_heads, max_new_tokens_of
 from ..model.library_internals import cache_of
 from ..model.projector import unpack_features
 
@@ -65,8 +59,8 @@ class Explainer:
         attempts: int = ATTEMPTS,
     ) -> None:
         self.model, self.tokenizer, self.run = model, tokenizer, run
-        usual = MAX_NEW_TOKENS_FACTS if model.config.reads_facts else MAX_NEW_TOKENS
-        self.max_new_tokens, self.attempts = max_new_tokens or usual, attempts
+        self.max_new_tokens = max_new_tokens or max_new_tokens_of(model)
+        self.attempts = attempts
 
     @torch.inference_mode()
     def explain(

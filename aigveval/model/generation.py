@@ -32,7 +32,7 @@ from .base import ScorerModel
 from .library_internals import CACHE, rows_of, shortened
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
-MAX_NEW_TOKENS_FACTS = 480  # one with sentences made of facts about 250
+_MAX_NEW_TOKENS_FACTS = 480  # one with sentences made of facts about 250
 _TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
 # Of a second try. Any other text is welcome, but still a likely one.
 _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
@@ -107,6 +107,11 @@ def question_ids(
     first_label = len(_ids(tokenizer, ANSWER.split(SLOT)[0]))
     ends = (batch["slot_positions"][:, 0] + 1 - first_label).tolist()
     return [row[:end] for row, end in zip(batch["input_ids"].tolist(), ends, strict=True)]
+
+
+def max_new_tokens_of(model: ScorerModel) -> int:
+    """Where a model's text is cut that it doesn't end itself."""
+    return _MAX_NEW_TOKENS_FACTS if model.config.reads_facts else MAX_NEW_TOKENS
 
 
 def given_lines(

@@ -71,7 +71,8 @@ class GrpoOptions:
         temperature: Of the sampling.
         top_p: Of the sampling. Below 1, answers come from a distribution that differs from that of
             the loss; VideoScore2 has 0.95.
-        max_new_tokens: Maximum length of an answer; one with two defects has about 70 of SmolLM2's.
+        max_new_tokens: Maximum length of an answer; one with two defects has about 70 of SmolLM2's,
+            one made of facts about 250. None for 160, or 480 where the model reads facts.
         clip: Clipping range of the ratio of a token's probabilities, around 1.
         loss: How the tokens of a batch are averaged, as TRL's `loss_type` names it.
         rewards: Weight of each reward of `aigveval.train.rewards`; those that are not named have
@@ -86,7 +87,7 @@ class GrpoOptions:
     beta: float = 0.04
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = 160
+    max_new_tokens: int | None = None
     clip: float = 0.2
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
     rewards: dict[str, Any] = field(
