@@ -13,7 +13,7 @@
 The first lines are `template.ANSWER` with its slots filled in, so that what a model computed to
 score a clip needn't be computed again to explain it; reasoning and defects follow. Before these
 stands a line of detections where a model has a defect detector (see `render_detections`), and one
-of facts where it reads these (see `grounding.render_facts`): they're given to the LLM, as the
+of facts where it reads these (see `facts.render_facts`): they're given to the LLM, as the
 levels are, and no part of the answer. A defect is its name, its severity and its time range; one
 without a range lasts the whole clip. `Defects: none` says that there are none. Scores come in the
 order of `rubric.SCORES`, `-` where one is unknown. A line is left out where nothing is known.

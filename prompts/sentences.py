@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .answer import Defect
 from .defects import DEFECTS
-from .facts import Fact, named, where
+from .facts import Fact, named, softer, where
 from .objects import plural_of
 from .rubric import Dimension
 
@@ -148,8 +148,8 @@ def _technical(facts: list[Fact], defects: list[Defect]) -> list[str]:
     if sharpness is not None and sharpness.percentile is not None:
         line = _compared(sharpness, "sharp", "sharper than", "less sharp than")
         soft, crisp = named(facts, "softest"), named(facts, "sharpest")
-        if soft and crisp and soft[0].value is not None and crisp[0].value:
-            less = round(100 * (1 - soft[0].value / crisp[0].value))
+        if (below := softer(facts)) is not None:
+            less = round(below)
             if less >= 10:
                 line += (
                     f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"

@@ -24,8 +24,8 @@ from transformers import PreTrainedTokenizerBase
 
 from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
 from prompts.answer import TENTHS, Problem
+from prompts.consistency import contradicting, sentences_of
 from prompts.facts import Fact
-from prompts.grounding import contradicting, sentences_of
 from prompts.rubric import Score as ScoreName
 
 from ..assessment import Contributions, Scores

@@ -197,7 +197,7 @@ class AIGVEvalConfig(ScorerConfig):
         explains: Whether the model was trained to write answers, rather than scores alone.
         answer_times: Unit of the times in its answers: `tenths` of the clip, or `seconds`.
         reads_facts: Whether the LLM is given the clip's facts in words before it writes an answer,
-            whose sentences are then checked by them (see `prompts.grounding`).
+            whose sentences are then checked by them (see `prompts.consistency`).
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:

@@ -24,8 +24,7 @@ from transformers import (
 )
 
 from prompts import ANSWER, SLOT, render_levels
-from prompts.facts import Fact
-from prompts.grounding import render_facts
+from prompts.facts import Fact, render_facts
 from prompts.rubric import Score
 
 from .base import ScorerModel

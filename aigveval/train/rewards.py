@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prompts import Answer, Defect, check_consistency, parse
+from prompts.consistency import claims
 from prompts.facts import Fact, named
-from prompts.grounding import claims
 from prompts.rubric import DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, Score, nearest_level
 
 Scores = Mapping[Score, float]
@@ -187,8 +187,8 @@ def facts_reward(
 ) -> float | None:
     """Whether the sentences rest on facts: true claims earn, and each false one halves.
 
-    A claim is a number, a thing or a place, see `prompts.grounding.claims`; six different true ones
-    earn all. None where no fact is known.
+    A claim is a number, a thing or a place, see `prompts.consistency.claims`; six different true
+    ones earn all. None where no fact is known.
 
     Args:
         answer: Of the completion.

@@ -17,10 +17,9 @@ from aigveval.inference.facts import facts_of
 from aigveval.reports.results import ResultsFile
 from aigveval.train.rewards import rewards
 from prompts import Answer, Defect, check_consistency, parse
-from prompts.consistency import mentioned
+from prompts.consistency import claims, mentioned
 from prompts.defects import DEFECTS
 from prompts.facts import Fact
-from prompts.grounding import claims
 from prompts.rubric import SCORES
 
 from ...media import write_video

@@ -22,8 +22,8 @@ from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.reports.results import read_results
 from encoders.video import VideoError
 from prompts import Defect
-from prompts.facts import Fact, named
-from prompts.grounding import contradicting, render_facts
+from prompts.consistency import contradicting
+from prompts.facts import Fact, named, render_facts
 from prompts.rubric import LEVELS
 from prompts.sentences import sentences
 

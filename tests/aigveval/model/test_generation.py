@@ -11,8 +11,7 @@ from aigveval.model.library_internals import cache_of
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from prompts import SCORES, render_levels
-from prompts.facts import Fact
-from prompts.grounding import render_facts
+from prompts.facts import Fact, render_facts
 
 from ..tiny_llm import make_batch, make_config, make_llm, make_model, make_tokenizer
 

@@ -3,8 +3,8 @@
 import pytest
 
 from prompts import Defect, parse
-from prompts.facts import KINDS, Fact
-from prompts.grounding import claims, contradicting, render_facts, sentences_of
+from prompts.consistency import claims, contradicting, sentences_of
+from prompts.facts import KINDS, Fact, render_facts
 from prompts.objects import class_of, things_in
 from prompts.sentences import sentences
 
