@@ -1,7 +1,8 @@
 """What the model is asked, what it may answer, and how an answer is read. Standard library only.
 
 `rubric` holds scores and levels, `defects` what can be wrong with a clip, `template` the question,
-`answer` the answer; `parsing` reads it, `consistency` finds where it contradicts itself.
+`answer` the answer; `parsing` reads it, `consistency` finds where it contradicts itself or facts.
+`facts` holds what was measured of a clip, `sentences` puts it into words.
 `phrasings` and `reasoning` make the texts to learn from.
 """
 

@@ -12,12 +12,12 @@
 
 The first lines are `template.ANSWER` with its slots filled in, so that what a model computed to
 score a clip needn't be computed again to explain it; reasoning and defects follow. Before these
-stands a line of detections where a model has a defect detector (see `render_detections`): it's
-given to the LLM, as the levels are, and no part of the answer. A defect is its
-name, its severity and its time range; one without a range lasts the whole clip. `Defects: none`
-says that there are none. Scores come in the order of `rubric.SCORES`, `-` where one is unknown.
-A line is left out where nothing is known. `parsing.parse` reads the text back, and for every answer
-`parse(render(answer)) == answer`.
+stands a line of detections where a model has a defect detector (see `render_detections`), and one
+of facts where it reads these (see `facts.render_facts`): they're given to the LLM, as the
+levels are, and no part of the answer. A defect is its name, its severity and its time range; one
+without a range lasts the whole clip. `Defects: none` says that there are none. Scores come in the
+order of `rubric.SCORES`, `-` where one is unknown. A line is left out where nothing is known.
+`parsing.parse` reads the text back, and for every answer `parse(render(answer)) == answer`.
 
 Times are in seconds. A model whose evidence has no clock can't know these; it's better taught
 tenths of the clip, from 0.0 to 10.0: see `Answer.scaled`.
@@ -66,9 +66,11 @@ ProblemKind = Literal[
     "defect_contradicts_score",
     "text_contradicts_score",
     "text_contradicts_defects",
+    "text_contradicts_facts",
 ]
 
 DETECTIONS_LABEL = "Signs"  # the word that models were trained with
+FACTS_LABEL = "Facts"
 TENTHS = 10.0  # length of any clip in tenths of it
 MAX_SEVERITY = 5
 MAX_DEFECTS = 50
@@ -254,9 +256,9 @@ def render_detections(detections: Collection[Detection], scores: Mapping[Score, 
 
 
 def without_detections(text: str) -> str:
-    """An answer without the line of detections that was given to the LLM."""
-    lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(f"{DETECTIONS_LABEL}:"))
+    """An answer without the lines of detections and of facts that were given to the LLM."""
+    labels = (f"{DETECTIONS_LABEL}:", f"{FACTS_LABEL}:")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(labels))
 
 
 def split_levels(text: str) -> tuple[str, str]:

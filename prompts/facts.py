@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from .answer import FACTS_LABEL
 from .rubric import Dimension
 
 Box = tuple[float, float, float, float]
@@ -44,6 +45,9 @@ KINDS: Mapping[str, tuple[Dimension, str]] = MappingProxyType(
         "contrast": ("technical", "standard deviation of brightness, 0-100"),
     }
 )
+
+
+SHARES = ("whites", "blacks")  # kinds whose values are per cent of the picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +150,57 @@ def where(box: Box) -> str:
 def named(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
     """The facts of some kinds, in their order."""
     return [fact for fact in facts if fact.kind in kinds]
+
+
+def render_facts(facts: Sequence[Fact]) -> str:
+    """Facts in one line, as an LLM is given them before it explains: `Facts: dog seen ...; ...`.
+
+    It has the numbers that sentences are checked by; of most measurements these are not the raw
+    values, but the shares of reference clips that have less.
+    """
+    lines = [_in_words(fact) for fact in facts]
+    if (less := softer(facts)) is not None:
+        lines.append(f"softest {less:.0f} % below the sharpest")
+    return f"{FACTS_LABEL}: {'; '.join(lines) or 'none'}"
+
+
+def softer(facts: Sequence[Fact]) -> float | None:
+    """How far the softest stretch lies below the sharpest, in per cent."""
+    soft, crisp = named(facts, "softest"), named(facts, "sharpest")
+    if not soft or not crisp or soft[0].value is None or not crisp[0].value:
+        return None
+    return 100 * (1 - soft[0].value / crisp[0].value)
+
+
+def _in_words(fact: Fact) -> str:
+    what = {
+        "asked_seen": "{name} asked and seen",
+        "asked_not_seen": "{name} asked and not seen",
+        "asked_not_judged": "{name} asked and can't be judged",
+        "seen": "{name} seen",
+        "count": "{expected:.0f} {name} asked",
+        "doubled": "{expected:.0f} {name} asked",
+        "changes": "{name} turns into {other}",
+        "vanishes": "{name} vanishes",
+        "appears": "{name} appears",
+        "duration": "lasts {value:.1f} s",
+        "whites": "{value:.0f} % burnt out",
+        "blacks": "{value:.0f} % black",
+    }.get(fact.kind, fact.kind)
+    given = {name: getattr(fact, name) or 0.0 for name in ("value", "expected")}
+    parts = [what.format(name=fact.name, other=fact.other, **given)]
+    if fact.kind in ("seen", "asked_seen", "count", "doubled") and fact.value is not None:
+        parts.append(
+            f"{fact.value:.0f} at most" if "seen" in fact.kind else f"{fact.value:.0f} seen"
+        )
+    if fact.percentile is not None and fact.kind not in SHARES:
+        parts.append(f"more than {fact.percentile:.0f} % of clips")
+    if fact.box is not None:
+        parts.append(f"{100 * (fact.confidence or 0):.0f} % sure")
+        parts.append(where(fact.box))
+    if fact.start_seconds is not None and fact.end_seconds is not None:
+        parts.append(f"{fact.start_seconds:.1f}-{fact.end_seconds:.1f} s")
+    return ", ".join(parts)
 
 
 def _check(name: str, value: Any, highest: float) -> None:

@@ -224,6 +224,41 @@ def asked_things(prompt: str) -> list[Asked]:
     ]
 
 
+def things_in(text: str) -> list[tuple[int, int]]:
+    """Where a text names things, whether a detector knows their classes or not.
+
+    A word that may be something else, such as `orange`, counts behind an article or a number only.
+
+    Returns:
+        Start and end of each, in the order of the text.
+    """
+    places = [match.span() for match in re.finditer(r"[a-z]+|\d+|[,.;:!?()]", text.lower())]
+    words = [text[start:end].lower() for start, end in places]
+    found, number = [], 0
+    while number < len(words):
+        phrase, name = _longest(words, number)
+        last = number + max(0, len(phrase) - 1)
+        sure = not (name or "").endswith("+") or _stands(words, number, last + 1)
+        if phrase and name != "-" and sure:
+            found.append((places[number][0], places[last][1]))
+        number = last + 1
+    return found
+
+
+def _stands(words: list[str], start: int, end: int) -> bool:
+    """Whether words stand between an article or a number and the end of a phrase."""
+    before, after = words[start - 1 : start], words[end : end + 1]
+    led = any(w in _ARTICLES or w in NUMBERS or w.isdigit() for w in before)
+    return led and (not after or after[0] in _AFTER)
+
+
+def class_of(words: str) -> str | None:
+    """COCO's name of a thing, `dog` of `puppies`; None where it has none."""
+    if words in _WORDS:
+        return words
+    return _TABLE.get(tuple(words.lower().split()), "").rstrip("+-") or None
+
+
 def is_styled(prompt: str) -> bool:
     """Whether a prompt asks for something else than a photograph's look, as far as words tell."""
     return bool(_STYLED.search(prompt.lower()))

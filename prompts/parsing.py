@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from .answer import (
     DETECTIONS_LABEL,
+    FACTS_LABEL,
     MAX_DEFECTS,
     MAX_REASONING_BYTES,
     MAX_SEVERITY,
@@ -70,7 +71,7 @@ def parse(
         text, _, rest = text.rpartition("\n")
         add("unfinished", rest)
     found: dict[str, str] = {}
-    labels = (*SCORE_LABELS.values(), DETECTIONS_LABEL)
+    labels = (*SCORE_LABELS.values(), DETECTIONS_LABEL, FACTS_LABEL)
     known = {*map(str.lower, labels), *DIMENSIONS, "defects", "scores"}
     for line in filter(None, (" ".join(part.split()) for part in text.split("\n"))):
         label, _, rest = line.partition(":")

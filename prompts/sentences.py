@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .answer import Defect
 from .defects import DEFECTS
-from .facts import Fact, named, where
+from .facts import Fact, named, softer, where
 from .objects import plural_of
 from .rubric import Dimension
 
@@ -66,12 +66,23 @@ def sentences(
         own = [defect for defect in defects if defect.dimension == dimension]
         own.sort(key=lambda defect: -defect.severity)
         parts = build[dimension](list(facts), own)
-        moved = (costs or {}).get(dimension)
-        if moved is not None and abs(moved) >= _LEAST_COST:
-            what = {"technical": "picture", "motion": "movement", "semantic": "content"}[dimension]
-            parts.append(_choose(parts, *_COST[moved > 0]).format(what=what, n=f"{abs(moved):.2f}"))
+        parts.append(cost_sentence(dimension, (costs or {}).get(dimension), said=parts))
         found[dimension] = " ".join(part[0].upper() + part[1:] for part in parts if part)
     return found
+
+
+def cost_sentence(dimension: Dimension, moved: float | None, *, said: Sequence[str]) -> str:
+    """How much a dimension's evidence moves the overall score; empty where it's little or unknown.
+
+    Args:
+        dimension: Whose evidence.
+        moved: Points of the overall score, below 0 for those that it costs.
+        said: What is said of the dimension before.
+    """
+    if moved is None or abs(moved) < _LEAST_COST:
+        return ""
+    what = {"technical": "picture", "motion": "movement", "semantic": "content"}[dimension]
+    return _choose(said, *_COST[moved > 0]).format(what=what, n=f"{abs(moved):.2f}")
 
 
 _COST = {
@@ -137,8 +148,8 @@ def _technical(facts: list[Fact], defects: list[Defect]) -> list[str]:
     if sharpness is not None and sharpness.percentile is not None:
         line = _compared(sharpness, "sharp", "sharper than", "less sharp than")
         soft, crisp = named(facts, "softest"), named(facts, "sharpest")
-        if soft and crisp and soft[0].value is not None and crisp[0].value:
-            less = round(100 * (1 - soft[0].value / crisp[0].value))
+        if (below := softer(facts)) is not None:
+            less = round(below)
             if less >= 10:
                 line += (
                     f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"
@@ -242,15 +253,17 @@ def _semantic(facts: list[Fact], defects: list[Defect]) -> list[str]:
         parts.append(lead.format(", ".join(seen)))
     if absent:
         parts.append(f"Not seen: {', '.join(sorted(filter(None, absent)))}.")
+    others = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "seen")[:2]]
+    nothing = not seen and not others
     beyond = [fact.name for fact in named(facts, "asked_not_judged") if fact.name][:4]
     if beyond:
-        parts.append(f"Can't be judged: {', '.join(beyond)}.")
-    if not seen:
-        others = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "seen")[:2]]
-        if others:
-            parts.append(f"Recognised in it: {', '.join(others)}.")
-        else:
-            parts.append("Nothing in it is recognised for certain.")
+        rest = ", and nothing else is recognised for certain" * nothing
+        parts.append(f"Can't be judged: {', '.join(beyond)}{rest}.")
+    if not seen and others:
+        parts.append(f"Recognised in it: {', '.join(others)}.")
+    elif nothing and not beyond:
+        lasts = next((f" in its {_seconds(f.value)} s" for f in named(facts, "duration")), "")
+        parts.append(f"Nothing is recognised for certain{lasts}.")
     return parts[:4]
 
 

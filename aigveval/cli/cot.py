@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .console import one_line_errors, say, video_progress
 from .options import Quiet
+
+if TYPE_CHECKING:
+    from prompts.facts import Fact
+
+    from ..data.manifest import ManifestRow
 
 COT_HELP = """Turns labels into texts from which a model learns to explain its scores.
 
@@ -27,6 +32,10 @@ MANIFEST is a ladder's `manifest.jsonl`, or a manifest with scores (columns `tec
 - CSV with the columns `video,prompt,overall,duration_seconds,defects`: `a.mp4,a dog runs,3.4,4,blur
 3; freeze 2 0.6-1.4`, or `none` as the last where a clip has no defect.
 
+Where a row has facts (`evidence`, as rows of `aigveval score --explain` have), the sentences are
+made of these, and they stand in the row. So results can be fed back; their scores are then those of
+the model. `--facts` measures the clips of rows that have none.
+
 A defect without times lasts the whole clip. `aigveval.data.attributions` describes the form,
 `prompts.defects.DEFECTS` has the names of defects.
 
@@ -35,6 +44,8 @@ Examples:
 - `aigveval cot ladder/manifest.jsonl --out cot/train.jsonl`
 
 - `aigveval cot held-out/manifest.jsonl --out cot/test.jsonl --split test`
+
+- `aigveval cot ladder/manifest.jsonl --out cot/train.jsonl --facts --times seconds`
 
 - `aigveval cot raters.csv --out cot/grpo.jsonl --form prompt --times tenths --variants 2`
 """
@@ -58,6 +69,10 @@ def cot(
         Literal["messages", "prompt"],
         typer.Option(help="Chat in one list, or TRL's prompt and completion (for its GRPO)."),
     ] = "messages",
+    facts: Annotated[
+        bool,
+        typer.Option("--facts", help="Measure the facts of clips whose rows have none."),
+    ] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Keep clips whose defects nobody looked for.")
     ] = False,
@@ -92,6 +107,7 @@ def cot(
                 scale=Scale.parse(scale),
                 clean_score=clean_score,
                 seed=seed,
+                measure=_measure if facts else None,
                 on_row=lambda: progress.advance(task),
             )
         if quiet:
@@ -108,3 +124,14 @@ def cot(
                 say(f"{count} rows {reason}", style="yellow")
         for kind, count in report.contradictions.most_common():
             say(f"{count} texts whose labels disagree: {kind.replace('_', ' ')}", style="yellow")
+
+
+def _measure(row: ManifestRow) -> list[Fact]:
+    """The facts of a clip, as `aigveval score --explain` finds them."""
+    from ..inference.facts import facts_of
+    from ..inference.observe import observe
+
+    observed = observe(row.path)
+    for warning in observed.warnings:
+        say(f"{row.path}: {warning}", style="yellow")
+    return facts_of(observed, row.prompt)

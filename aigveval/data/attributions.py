@@ -11,6 +11,10 @@ A manifest (see `manifest`) has it in these columns besides `video`, `prompt` an
                       defect lasts the whole clip. Empty or absent: nobody looked for defects.
     duration_seconds  length of the clip
     reasoning         {"technical": "...", ...}: words of a rater to use instead of ours
+    evidence          facts of the clip, a list of objects as `prompts.facts.Fact.to_dict` gives
+
+A row of `aigveval score --explain` may stand here too: its scores are then the model's. Its own
+`explanation` isn't used.
 
 Rows of a distortion ladder (see `distortion.ladder`) have their own columns for the same.
 """
@@ -22,14 +26,18 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prompts.answer import MAX_DEFECTS, Defect, Problem
+from prompts.facts import Fact, named
 from prompts.parsing import TIME_SLACK_SECONDS, read_defects
 from prompts.rubric import DIMENSIONS, MIN_SCORE, SCORES, Dimension, Score
 
 from ..errors import ManifestError, as_text, one_line
-from .manifest import ManifestRow, iter_manifest
+from .manifest import ManifestRow, parse_row
+from .readers import parse_rows
 from .scales import MOS, Scale
 
 CLEAN_SCORE = 4.25  # MOS given to a ladder's undamaged clips, of which nothing is known
@@ -79,6 +87,7 @@ class Labelled:
         nominal: Names of scores that are assumed and not known: no loss should be taken on them.
         attributions: What is wrong; None where nobody looked.
         reasoning: Words of a rater; empty where there are none.
+        evidence: Facts of the clip; empty where nobody measured.
         duration_seconds: Length of the clip; None where unknown.
     """
 
@@ -88,6 +97,7 @@ class Labelled:
     attributions: tuple[Attribution, ...] | None = None
     reasoning: Mapping[Dimension, str] = field(default_factory=dict)
     duration_seconds: float | None = None
+    evidence: tuple[Fact, ...] = ()
 
     def defects(self, factor: float = 1.0) -> tuple[Defect, ...] | None:
         """The defects, each once, their times multiplied."""
@@ -112,7 +122,7 @@ def read_labels(
     Raises:
         ManifestError: When the manifest cannot be read, or a row is wrong.
     """
-    rows = list(iter_manifest(source, scale=scale))
+    rows = [row for _, _, row in parse_rows(source, partial(_parsed, scale=scale))]
     lengths = _ladder_lengths(rows)
     for row in rows:
         try:
@@ -122,11 +132,22 @@ def read_labels(
             raise ManifestError(f"{as_text(source)}: row {row.number}: {reason}") from None
 
 
+def _parsed(number: int, values: Mapping[str, Any], folder: Path, *, scale: Scale) -> ManifestRow:
+    """A row of a manifest, or of results, whose scores are objects."""
+    if "evidence" in values:
+        scores = {name: values[name] for name in SCORES if isinstance(values.get(name), Mapping)}
+        values = {**values, **{name: score.get("score") for name, score in scores.items()}}
+    return parse_row(number, values, folder, scale=scale)
+
+
 def _labelled(
     row: ManifestRow, lengths: Mapping[str | None, float], clean_score: float
 ) -> Labelled:
     ladder = "technical_drop" in row.extra
+    evidence = _evidence(row.extra.get("evidence"))
     duration = _duration(row.extra.get("duration_seconds"))
+    if duration is None:
+        duration = next((fact.value for fact in named(evidence, "duration")), None)
     if duration is None and ladder:
         duration = lengths.get(row.group)
     scores: dict[Score, float] = {
@@ -148,6 +169,7 @@ def _labelled(
         attributions=found,
         duration_seconds=duration,
         reasoning=_reasoning(row.extra.get("reasoning")),
+        evidence=evidence,
     )
 
 
@@ -238,6 +260,23 @@ def _duration(given: Any) -> float | None:
     if not 0 < duration < 1e6:
         raise ValueError(f"duration_seconds must be above 0, got {one_line(repr(given), limit=60)}")
     return duration
+
+
+def _evidence(given: Any) -> tuple[Fact, ...]:
+    given = _cell("evidence", given)
+    if given is None or given == "":
+        return ()
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ValueError(f"evidence must be a list, got {one_line(repr(given), limit=60)}")
+    facts = []
+    for item in given:
+        if not isinstance(item, Mapping):
+            raise ValueError(f"a fact must be an object, got {one_line(repr(item), limit=60)}")
+        try:
+            facts.append(Fact.from_dict(item))
+        except ValueError as error:
+            raise ValueError(f"evidence: {error}") from None
+    return tuple(facts)
 
 
 def _reasoning(given: Any) -> Mapping[Dimension, str]:

@@ -15,6 +15,8 @@ Rows:
     clip_length: in the unit of the answer's times; null where unknown.
     times: "seconds", or "tenths" of the clip.
     split, variant: see `write_cot`.
+    evidence: facts of the clip, as in results of `aigveval score --explain`, with times in seconds;
+        absent where nothing was measured. The answer's sentences are made of them.
 """
 
 from __future__ import annotations
@@ -30,13 +32,16 @@ from typing import Any, Literal
 
 from prompts import Answer, build_messages, check_consistency, parse, render
 from prompts.answer import TENTHS
+from prompts.facts import Fact, named
 from prompts.phrasings import Split
 from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
+from prompts.sentences import sentences
 
 from ..errors import ManifestError, as_text, one_line
 from ..files import write_text
 from .attributions import CLEAN_SCORE, Labelled, read_labels
+from .manifest import ManifestRow
 from .readers import read_rows
 from .scales import MOS, Scale
 
@@ -64,6 +69,7 @@ class CotRow:
         weight: Weight in the loss, above 0.
         split: The split that the wordings come from.
         variant: Number of the wording.
+        evidence: Facts of the clip.
     """
 
     video: str
@@ -77,6 +83,7 @@ class CotRow:
     weight: float = 1.0
     split: Split = "train"
     variant: int = 0
+    evidence: tuple[Fact, ...] = ()
 
     def labels(self) -> Answer:
         """The labels that the answer's text holds."""
@@ -92,8 +99,11 @@ class CotRow:
         if form == "prompt":
             chat = {"prompt": question, "completion": answer}
         values = asdict(self) | {"video": video}
+        del values["evidence"]
         for name, score in zip(SCORES, values.pop("scores"), strict=True):
             values[name] = None if math.isnan(score) else round(score, 4)
+        if self.evidence:
+            values["evidence"] = [fact.to_dict() for fact in self.evidence]
         return {**chat, "videos": [video], **values}
 
 
@@ -132,6 +142,7 @@ def write_cot(
     scale: Scale = MOS,
     clean_score: float = CLEAN_SCORE,
     seed: int = 0,
+    measure: Callable[[ManifestRow], Sequence[Fact]] | None = None,
     on_row: Callable[[], None] | None = None,
 ) -> CotReport:
     """Writes training data from manifests with labels; the same input gives the same bytes.
@@ -142,8 +153,9 @@ def write_cot(
         manifests: Manifests with labels; see `attributions`.
         out: JSON Lines file; its folder is made if missing.
         split: The split whose wordings are used. No wording is in both, so that a test has no known
-            sentence.
-        variants: Texts per row, each in other words.
+            sentence. Sentences made of facts have the same wordings in both, and others' numbers.
+        variants: Texts per row, each in other words; of those made of facts, equal ones are left
+            out.
         times: "seconds", or "tenths" of the clip for a model whose evidence has no clock, as that
             of encoders; the latter needs to know how long a clip is.
         form: Form of the chat.
@@ -152,6 +164,7 @@ def write_cot(
         scale: The scale of the scores in the manifests.
         clean_score: Score of a ladder's clean clips; see `attributions.read_labels`.
         seed: Seed of the choice of words.
+        measure: Gives facts of a clip whose row has none.
         on_row: Called for each row of the manifests, for a progress bar.
 
     Raises:
@@ -175,8 +188,11 @@ def write_cot(
             if not labels.scores:
                 report.without_scores += 1
                 continue
+            if measure is not None and not labels.evidence:
+                labels = replace(labels, evidence=tuple(measure(labels.row)))
             if times == "tenths":
                 labels = with_length(labels, as_text(manifest))
+            known: set[str] = set()
             for variant in range(variants):
                 row = make_row(
                     labels,
@@ -186,6 +202,9 @@ def write_cot(
                     score_decimals=score_decimals,
                     seed=seed,
                 )
+                if row.evidence and row.answer in known:
+                    continue
+                known.add(row.answer)
                 record = row.to_record(path.parent, form=form)
                 lines.append(json.dumps(record, ensure_ascii=False) + "\n")
                 _count(report, row)
@@ -219,6 +238,12 @@ def make_row(
     written = write_reasoning(
         judged, defects, split=split, variant=variant, key=f"{seed}|{row.video}|{row.prompt}"
     )
+    facts = tuple(fact for fact in labels.evidence if fact.dimension in judged)
+    if facts:  # times of facts, and of what is said of them, are in seconds
+        told = {fact.dimension for fact in facts}
+        written |= sentences(
+            facts, labels.defects() or (), dimensions=[n for n in DIMENSIONS if n in told]
+        )
     answer = Answer(scores=scores, defects=defects, reasoning={**written, **labels.reasoning})
     text = render(answer)
     if parse(text, duration_seconds=length) != answer:
@@ -238,6 +263,7 @@ def make_row(
         weight=row.weight,
         split=split,
         variant=variant,
+        evidence=facts,
     )
 
 
@@ -253,13 +279,16 @@ def read_cot(path: str | os.PathLike[str]) -> Iterator[CotRow]:
             values = {
                 item.name: record[item.name]
                 for item in fields(CotRow)
-                if item.name not in ("video", "scores")
+                if item.name not in ("video", "scores", "evidence")
             }
+            evidence = tuple(map(Fact.from_dict, record.get("evidence") or ()))
             scores = tuple(
                 math.nan if record[name] is None else float(record[name]) for name in SCORES
             )
-            yield CotRow(video=str(folder / record["video"]), scores=scores, **values)
-        except (KeyError, TypeError, ValueError) as error:
+            yield CotRow(
+                video=str(folder / record["video"]), scores=scores, evidence=evidence, **values
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ManifestError(
                 f"{as_text(path)}: row {number} is no row of training data: {one_line(repr(error))}"
             ) from None
@@ -294,5 +323,11 @@ def _count(report: CotReport, row: CotRow) -> None:
     answer = row.labels()
     report.rows += 1
     report.characters += len(row.answer)
-    report.contradictions.update({problem.kind for problem in check_consistency(answer)})
+    length = next((fact.value for fact in named(row.evidence, "duration")), None)
+    found = check_consistency(
+        answer,
+        facts=row.evidence or None,
+        seconds_per_unit=length / row.clip_length if length and row.clip_length else 1.0,
+    )
+    report.contradictions.update({problem.kind for problem in found})
     report.defects.update({defect.name for defect in answer.defects or ()})

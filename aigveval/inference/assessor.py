@@ -182,21 +182,24 @@ class Assessor:
         self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
     ) -> Sequence[Scores | Exception]:
         clips, found = zip(*batch)
-        rows = self.engine.score(
-            [prepared for prepared, _ in found],
-            [clip.prompt for clip in clips],
-            explain=self.explain,
-            contributions=self.contributions,
-        )
+        prepared, prompts = [one for one, _ in found], [clip.prompt for clip in clips]
         if not self.explain:
-            return rows
-        from .facts import explained
+            return self.engine.score(prepared, prompts, contributions=self.contributions)
+        from .facts import explained, facts_of
 
+        facts = [facts_of(seen, clip.prompt) for clip, (_, seen) in zip(clips, found)]
+        rows = self.engine.score(
+            prepared,
+            prompts,
+            explain=True,
+            contributions=self.contributions,
+            facts=facts if self.engine.words else None,
+        )
         return [
             row
             if isinstance(row, Exception)
-            else explained(row, observed, clip.prompt, words=self.engine.words)
-            for row, clip, (_, observed) in zip(rows, clips, found)
+            else explained(row, seen, own, clip.prompt, words=self.engine.words)
+            for row, own, clip, (_, seen) in zip(rows, facts, clips, found)
         ]
 
     def _assessment(

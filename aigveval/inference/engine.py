@@ -14,6 +14,7 @@ from torch import Tensor
 
 from encoders.onednn import use_bfloat16, use_onednn
 from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
+from prompts.facts import Fact
 
 from ..assessment import Scores
 from ..model.base import name_scores
@@ -99,6 +100,7 @@ class Engine(Protocol):
         *,
         explain: bool = False,
         contributions: bool = False,
+        facts: Sequence[Sequence[Fact]] | None = None,
     ) -> Sequence[Scores | Exception]:
         """Scores as `score_views` does, with the clips' warnings and what else is asked for.
 
@@ -108,6 +110,8 @@ class Engine(Protocol):
             explain: also write `explanation`, `defects` and `problems`, for engines with
                 `explains`; and compute contributions where these are supported.
             contributions: also compute `contributions`, for engines with `supports_contributions`.
+            facts: of the clips, for what the model writes; only to explain, for engines with
+                `words`.
         """
 
 
@@ -151,7 +155,8 @@ class ModelEngine:
     @property
     def words(self) -> bool:
         # An LLM that is told what to name, as it can't see it, has little to say of its own.
-        return not getattr(self.model.config, "detector", None)
+        config = self.model.config
+        return config.reads_facts or not getattr(config, "detector", None)
 
     @property
     def requests(self) -> Mapping[str, FrameRequest]:
@@ -185,6 +190,7 @@ class ModelEngine:
         *,
         explain: bool = False,
         contributions: bool = False,
+        facts: Sequence[Sequence[Fact]] | None = None,
     ) -> list[Scores | Exception]:
         views = [clip.views for clip in clips]
         if explain or contributions:
@@ -193,6 +199,7 @@ class ModelEngine:
                 [clip.duration_seconds for clip in clips],
                 text=explain,
                 contributions=self.supports_contributions,
+                facts=facts,
             )
         else:
             rows = self.score_views(views, prompts)
@@ -267,6 +274,7 @@ class NoEngine:
         *,
         explain: bool = False,
         contributions: bool = False,
+        facts: Sequence[Sequence[Fact]] | None = None,
     ) -> list[Scores | Exception]:
         return []
 

@@ -8,7 +8,8 @@ The level words of an answer are those nearest to the scores, as in the texts th
 from: a word is then never more than half a point away from its score. (The likeliest word can be
 further off, where the probabilities have two peaks.) What the model writes after them is parsed
 and checked; an answer with any problem is written again, up to three times in all, and the best of
-them counts. What is wrong with that one stays in `problems`.
+them counts. What is wrong with that one stays in `problems`. Where the clip's facts are known,
+sentences that contradict them are left out, each with a problem `text_contradicts_facts`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from transformers import PreTrainedTokenizerBase
 
 from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
 from prompts.answer import TENTHS, Problem
+from prompts.consistency import contradicting, sentences_of
+from prompts.facts import Fact
 from prompts.rubric import Score as ScoreName
 
 from ..assessment import Contributions, Scores
 from ..errors import one_line
 from ..model.base import AIGVEvalOutput, ScorerModel, name_scores
-from ..model.generation import MAX_NEW_TOKENS, AnswerWriter, Written, answer_heads
+from ..model.generation import AnswerWriter, Written, answer_heads, max_new_tokens_of
 from ..model.library_internals import cache_of
 from ..model.projector import unpack_features
 
@@ -42,7 +45,7 @@ class Explainer:
         model: in eval mode.
         tokenizer: its processor's.
         run: the model's forward, or what gives the same in less time.
-        max_new_tokens: limit of a text.
+        max_new_tokens: limit of a text; by default longer where the model reads facts.
         attempts: how often a text is written, at least 1.
     """
 
@@ -52,15 +55,22 @@ class Explainer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         run: Callable[..., AIGVEvalOutput],
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         attempts: int = ATTEMPTS,
     ) -> None:
         self.model, self.tokenizer, self.run = model, tokenizer, run
-        self.max_new_tokens, self.attempts = max_new_tokens, attempts
+        self.max_new_tokens = max_new_tokens or max_new_tokens_of(model)
+        self.attempts = attempts
 
     @torch.inference_mode()
     def explain(
-        self, batch: dict[str, Any], durations: Sequence[float], *, text: bool, contributions: bool
+        self,
+        batch: dict[str, Any],
+        durations: Sequence[float],
+        *,
+        text: bool,
+        contributions: bool,
+        facts: Sequence[Sequence[Fact]] | None = None,
     ) -> list[Scores | Exception]:
         """Scores the clips of a batch and adds the extra fields of an `Assessment`.
 
@@ -69,6 +79,7 @@ class Explainer:
             durations: of the clips, in seconds.
             text: add `explanation`, `defects` and `problems`; the model must be trained to write.
             contributions: add `contributions`; the model must have encoders.
+            facts: of the clips, which the text is checked by; None where they're unknown.
         """
         output, named = self._score(batch, use_cache=text)
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
@@ -79,7 +90,7 @@ class Explainer:
             for row, moved in zip(good, found):
                 rows[row]["contributions"] = moved
         if text:
-            for row, tries in self._tries(batch, output, named, durations).items():
+            for row, tries in self._tries(batch, output, named, durations, facts).items():
                 answer = best_of(tries)
                 rows[row].update(
                     explanation=dict(answer.reasoning),
@@ -113,18 +124,25 @@ class Explainer:
         output: Any,
         named: Sequence[Scores | Exception],
         durations: Sequence[float],
+        facts: Sequence[Sequence[Fact]] | None = None,
     ) -> dict[int, list[Answer]]:
         """Answers of each row with scores: greedy at first, then sampled with fixed seeds."""
         scores: list[dict[ScoreName, float]] = [
             {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
             for row in named
         ]
+        told = None  # without what is seen of a prompt's things, where no prompt is known
+        if facts is not None:
+            told = [
+                [fact for fact in own if fact.dimension in known or not known]
+                for own, known in zip(facts, scores, strict=True)
+            ]
         writer = AnswerWriter(
             self.model,
             self.tokenizer,
             batch=batch,
             cache=cache_of(output),
-            heads=answer_heads(self.model, batch, scores),
+            heads=answer_heads(self.model, batch, scores, told),
         )
         tries: dict[int, list[Answer]] = {
             row: [] for row, scored in enumerate(named) if not isinstance(scored, Exception)
@@ -143,6 +161,7 @@ class Explainer:
                         scores=scores[row],
                         duration_seconds=durations[row],
                         times=self.model.config.answer_times,
+                        facts=None if told is None else told[row],
                     )
                 )
         return tries
@@ -154,20 +173,28 @@ def best_of(tries: Sequence[Answer]) -> Answer:
 
 
 def read_answer(
-    written: Written, *, scores: Mapping[ScoreName, float], duration_seconds: float, times: str
+    written: Written,
+    *,
+    scores: Mapping[ScoreName, float],
+    duration_seconds: float,
+    times: str,
+    facts: Sequence[Fact] | None = None,
 ) -> Answer:
     """Reads what the model wrote, times in seconds; all that is wrong is in `problems`.
 
-    What cannot be read is left out, and so are texts that repeat themselves, and statements about
-    a dimension that has no score, as about the alignment with an unknown prompt.
+    What cannot be read is left out, and so are texts that repeat themselves, sentences that
+    contradict facts, and statements about a dimension that has no score, as about the alignment
+    with an unknown prompt.
 
     Args:
         written: by the model.
         scores: of the scoring pass; names that are absent are unknown.
         duration_seconds: of the clip.
         times: unit of the times in the text, `tenths` of the clip or `seconds`.
+        facts: of the clip, with times in seconds; None where they're unknown.
     """
     length = TENTHS if times == "tenths" else duration_seconds
+    unit = duration_seconds / length if length else 1.0
     answer = parse(
         written.text,
         expected_scores=list(scores),
@@ -188,14 +215,29 @@ def read_answer(
         if answer.defects is None
         else tuple(defect for defect in answer.defects if defect.dimension in scores),
     )
-    found = check_consistency(answer, duration_seconds=length, slot_scores=scores)
+    found = check_consistency(
+        answer,
+        duration_seconds=length,
+        slot_scores=scores,
+        facts=facts,
+        seconds_per_unit=unit,
+    )
     repeated = {problem.detail for problem in found if problem.kind == "repeats_itself"}
     answer = replace(
         answer,
         reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in repeated},
         problems=(*answer.problems, *extra, *found),
     )
-    return answer.scaled(duration_seconds / TENTHS) if times == "tenths" else answer
+    answer = answer.scaled(unit) if times == "tenths" else answer
+    return answer if facts is None else _without_contradictions(answer, facts)
+
+
+def _without_contradictions(answer: Answer, facts: Sequence[Fact]) -> Answer:
+    kept = {}
+    for name, text in answer.reasoning.items():
+        wrong = contradicting(text, facts, defects=answer.defects or ())
+        kept[name] = " ".join(one for one in sentences_of(text) if one not in wrong)
+    return replace(answer, reasoning=kept)
 
 
 def contributions_of(

@@ -11,7 +11,7 @@ The thresholds are chosen by hand, on 228 undamaged clips and on four with the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from prompts.objects import (
     is_dim,
     is_styled,
 )
-from prompts.sentences import advice, sentences
+from prompts.sentences import advice, cost_sentence, sentences
 
 from .observe import Observed
 
@@ -556,29 +556,62 @@ def agrees(defect: Defect, facts: Sequence[Fact], prompt: str | None) -> bool:
     return True
 
 
+def confirmed(
+    defects: Sequence[Defect],
+    facts: Sequence[Fact],
+    prompt: str | None,
+    dimensions: Collection[str],
+) -> tuple[Defect, ...]:
+    """The defects that a row names: those that the rules find, and a model's that agree with facts.
+
+    Args:
+        defects: of the model.
+        facts: of the clip.
+        prompt: the text that it was generated from, if it's known.
+        dimensions: those that have a score.
+    """
+    ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in dimensions]
+    names = {defect.name for defect in ours}
+    return (*ours, *(d for d in defects if d.name not in names and agrees(d, facts, prompt)))
+
+
 def explained(
-    row: Mapping[str, Any], observed: Observed, prompt: str | None, *, words: bool
+    row: Mapping[str, Any],
+    observed: Observed,
+    facts: Sequence[Fact],
+    prompt: str | None,
+    *,
+    words: bool,
 ) -> dict[str, Any]:
     """The fields of an explained row, with what was measured.
 
     Args:
         row: scores and explanation of the model.
         observed: of its clip.
+        facts: as `facts_of` makes them of that.
         prompt: the text that it was generated from, if it's known.
         words: whether the model's own sentences and defects stay; else they are made from facts,
-            and of its defects those that agree with them.
+            and of its defects those that agree with them. Where facts contradicted all that the
+            model said of a dimension, a sentence is made of them there, too.
     """
-    facts = facts_of(observed, prompt)
     fields = dict(row) | {"warnings": (*row.get("warnings", ()), *observed.warnings)}
     defects = tuple(row.get("defects") or ())
-    if not words:
-        scored = [name for name in DIMENSIONS if row.get(name) and (name != "semantic" or prompt)]
-        ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scored]
-        names = {defect.name for defect in ours}
-        theirs = [d for d in defects if d.name not in names and agrees(d, facts, prompt)]
-        defects = (*ours, *theirs)
-        moved = row.get("contributions")
-        costs = moved.to_dict() if moved is not None else None
+    moved = row.get("contributions")
+    costs = moved.to_dict() if moved is not None else {}
+    scored = [name for name in DIMENSIONS if row.get(name) and (name != "semantic" or prompt)]
+    if words:
+        told = row.get("explanation") or {}
+        dropped = any(line.startswith(_DROPPED) for line in row.get("problems") or ())
+        lost = [name for name in scored if name not in told] if dropped else []
+        fields["explanation"] = sentences(facts, defects, dimensions=lost, costs=costs) | {
+            name: " ".join(filter(None, (text, cost_sentence(name, costs.get(name), said=[text]))))
+            for name, text in told.items()
+        }
+    else:
+        defects = confirmed(defects, facts, prompt, scored)
         fields["defects"] = defects
         fields["explanation"] = sentences(facts, defects, dimensions=scored, costs=costs)
     return fields | {"evidence": tuple(facts), "advice": advice(facts, defects)}
+
+
+_DROPPED = "text_contradicts_facts"  # a kind of `prompts.answer.ProblemKind`

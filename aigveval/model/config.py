@@ -115,6 +115,7 @@ class ScorerConfig(PretrainedConfig):
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         explains: bool = False,
         answer_times: Literal["tenths", "seconds"] = "tenths",
+        reads_facts: bool = False,
         **kwargs: Any,
     ) -> None:
         options = [*(type(self).__init__.__kwdefaults__ or {})]
@@ -138,6 +139,7 @@ class ScorerConfig(PretrainedConfig):
         if answer_times not in ("tenths", "seconds"):
             raise ValueError(f"answer_times must be 'tenths' or 'seconds', got {answer_times!r}")
         self.answer_times = answer_times
+        self.reads_facts = bool(reads_facts)
         super().__init__(**kwargs)
 
     @classmethod
@@ -194,6 +196,8 @@ class AIGVEvalConfig(ScorerConfig):
         text_config: The LLM's own config. Filled in by the model.
         explains: Whether the model was trained to write answers, rather than scores alone.
         answer_times: Unit of the times in its answers: `tenths` of the clip, or `seconds`.
+        reads_facts: Whether the LLM is given the clip's facts in words before it writes an answer,
+            whose sentences are then checked by them (see `prompts.consistency`).
         **kwargs: Options of `PretrainedConfig`.
 
     Raises:
@@ -226,6 +230,7 @@ class AIGVEvalConfig(ScorerConfig):
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         explains: bool = False,
         answer_times: Literal["tenths", "seconds"] = "tenths",
+        reads_facts: bool = False,
         **kwargs: Any,
     ) -> None:
         self.llm = llm
@@ -266,6 +271,7 @@ class AIGVEvalConfig(ScorerConfig):
             text_config=text_config,
             explains=explains,
             answer_times=answer_times,
+            reads_facts=reads_facts,
             **kwargs,
         )
 

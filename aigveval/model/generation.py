@@ -24,12 +24,14 @@ from transformers import (
 )
 
 from prompts import ANSWER, SLOT, render_levels
+from prompts.facts import Fact, render_facts
 from prompts.rubric import Score
 
 from .base import ScorerModel
 from .library_internals import CACHE, rows_of, shortened
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
+_MAX_NEW_TOKENS_FACTS = 480  # one with sentences made of facts about 250
 _TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
 # Of a second try. Any other text is welcome, but still a likely one.
 _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
@@ -106,17 +108,44 @@ def question_ids(
     return [row[:end] for row, end in zip(batch["input_ids"].tolist(), ends, strict=True)]
 
 
-def answer_heads(
-    model: ScorerModel, batch: Mapping[str, Any], scores: Sequence[Mapping[Score, float]]
+def max_new_tokens_of(model: ScorerModel) -> int:
+    """Where a model's text is cut that it doesn't end itself."""
+    return _MAX_NEW_TOKENS_FACTS if model.config.reads_facts else MAX_NEW_TOKENS
+
+
+def given_lines(
+    model: ScorerModel,
+    batch: Mapping[str, Any],
+    scores: Sequence[Mapping[Score, float]],
+    facts: Sequence[Sequence[Fact]] | None = None,
+    *,
+    noise: float = 0.0,
 ) -> list[str]:
-    """What the LLM is given of each answer: the levels nearest to the scores, and the detections.
+    """What the LLM is given of each clip behind the levels: detections, and facts in words.
 
     Args:
-        model: Gives the line of detections, if it has a detector.
+        model: Gives the line of detections, if it has a detector; its config says whether it
+            `reads_facts`.
         batch: What it scored.
         scores: Of b clips; unknown ones are absent.
+        facts: Of b clips.
+        noise: See `ScorerModel.detection_lines`.
     """
-    lines = model.detection_lines(batch, scores)
+    lines = model.detection_lines(batch, scores, noise=noise)
+    if not model.config.reads_facts:
+        return lines
+    known = facts or [()] * len(lines)
+    return [f"{line}{render_facts(own)}\n" for line, own in zip(lines, known, strict=True)]
+
+
+def answer_heads(
+    model: ScorerModel,
+    batch: Mapping[str, Any],
+    scores: Sequence[Mapping[Score, float]],
+    facts: Sequence[Sequence[Fact]] | None = None,
+) -> list[str]:
+    """What the LLM is given of each answer: the levels nearest to the scores, and `given_lines`."""
+    lines = given_lines(model, batch, scores, facts)
     return [f"{render_levels(known)}\n{line}" for known, line in zip(scores, lines, strict=True)]
 
 

@@ -39,8 +39,8 @@ class VlmConfig(ScorerConfig):
         slow_side_px: Their longest side is brought down to this; nothing is ever enlarged.
         num_fast: Fast frames, likewise.
         fast_side_px: Their shortest side is brought down to this.
-        lora, llm_4bit, level_token_ids, text_config, explains: See `AIGVEvalConfig`; the LLM is
-            the language part.
+        lora, llm_4bit, level_token_ids, text_config, explains, reads_facts: See `AIGVEvalConfig`;
+            the LLM is the language part.
         image_token_id: Id of the placeholder of pictures, by the name that TRL looks for. Filled in
             by the model.
         answer_times: Likewise. The question has the frames' times, so answers can be in seconds.
@@ -69,6 +69,7 @@ class VlmConfig(ScorerConfig):
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         explains: bool = False,
         answer_times: Literal["tenths", "seconds"] = "seconds",
+        reads_facts: bool = False,
         **kwargs: Any,
     ) -> None:
         self.vlm = vlm
@@ -85,6 +86,7 @@ class VlmConfig(ScorerConfig):
             text_config=text_config,
             explains=explains,
             answer_times=answer_times,
+            reads_facts=reads_facts,
             **kwargs,
         )
 

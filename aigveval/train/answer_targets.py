@@ -22,18 +22,19 @@ from prompts.rubric import Score
 
 from ..model.base import ScorerModel
 from ..model.defect_detector import NAMED_FROM
+from ..model.generation import given_lines
 
 _STEPS = 16  # of a clip, that a detection's times are multiples of
 _SHIFT = 1.0  # standard deviation of what is added to the scores, so that every score occurs
 
 
 class AnswerTargets(Protocol):
-    """Answers to learn, and the line of detections that the prompt gives for each."""
+    """Answers to learn, and the lines of detections and facts that the prompt gives for each."""
 
     def __call__(
         self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
     ) -> tuple[list[str], list[str]]:
-        """Texts as of `prompts.render`, and lines as of `ScorerModel.detection_lines`.
+        """Texts as of `prompts.render`, and lines as of `generation.given_lines`.
 
         Args:
             batch: Of the items, with what the model sees of the clips.
@@ -43,7 +44,7 @@ class AnswerTargets(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FromLabels:
-    """The rows' own answers; the detections are those of the model.
+    """The rows' own answers and facts; the detections are those of the model.
 
     Attributes:
         model: With a detector, or without.
@@ -58,7 +59,8 @@ class FromLabels:
     ) -> tuple[list[str], list[str]]:
         answers = [item["answer"] or "" for item in items]
         scores = [parse(answer).scores for answer in answers]
-        return answers, self.model.detection_lines(batch, scores, noise=self.noise)
+        facts = [item.get("facts", ()) for item in items]
+        return answers, given_lines(self.model, batch, scores, facts, noise=self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)

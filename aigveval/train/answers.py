@@ -142,6 +142,7 @@ def _answer_row(row: CotRow, answers: Sequence[str]) -> AnswerRow:
         weight=row.weight,
         answers=tuple(dict.fromkeys(answers)),
         clip_length=TENTHS if row.times == "tenths" else row.clip_length,
+        facts=row.evidence,
     )
 
 
@@ -157,7 +158,7 @@ def with_answers(
     batch: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[str],
-    detections: Sequence[str] | None = None,
+    given: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A batch of questions, each with its answer in place of the slots.
 
@@ -165,7 +166,7 @@ def with_answers(
         batch: b questions, see `aigveval.model.generation.question_ids`.
         tokenizer: The processor's.
         answers: b texts as of `prompts.render`.
-        detections: b lines that are given after the levels; see `ScorerModel.detection_lines`.
+        given: b texts that are given after the levels; see `generation.given_lines`.
 
     Returns:
         What the model sees of the clips, `input_ids` and `attention_mask` (b, s), padded on the
@@ -176,7 +177,7 @@ def with_answers(
         raise ValueError("the tokenizer has no token that ends a text")
     rows: list[list[int]] = []
     written: list[list[int]] = []
-    lines = detections or [""] * len(answers)
+    lines = given or [""] * len(answers)
     questions = question_ids(batch, tokenizer)
     for question, answer, line in zip(questions, answers, lines, strict=True):
         levels, text = split_levels(answer)

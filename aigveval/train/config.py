@@ -71,11 +71,13 @@ class GrpoOptions:
         temperature: Of the sampling.
         top_p: Of the sampling. Below 1, answers come from a distribution that differs from that of
             the loss; VideoScore2 has 0.95.
-        max_new_tokens: Maximum length of an answer; one with two defects has about 70 of SmolLM2's.
+        max_new_tokens: Maximum length of an answer; one with two defects has about 70 of SmolLM2's,
+            one made of facts about 250. None for 160, or 480 where the model reads facts.
         clip: Clipping range of the ratio of a token's probabilities, around 1.
         loss: How the tokens of a batch are averaged, as TRL's `loss_type` names it.
         rewards: Weight of each reward of `aigveval.train.rewards`; those that are not named have
-            none. Their weighted mean lies within 0-1.
+            none. Their weighted mean lies within 0-1; one that has nothing to judge, as `facts`
+            where a row has none, is left out of it.
 
     Raises:
         FitError: An option is out of its range; the message names it.
@@ -85,7 +87,7 @@ class GrpoOptions:
     beta: float = 0.04
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = 160
+    max_new_tokens: int | None = None
     clip: float = 0.2
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
     rewards: dict[str, Any] = field(
@@ -95,6 +97,7 @@ class GrpoOptions:
             "defect_f1": 1.0,
             "time_iou": 0.5,
             "consistency": 1.0,
+            "facts": 1.0,
             "length": 0.25,
         }
     )
@@ -217,6 +220,8 @@ class FitConfig:
         score_weight: Weight of all these terms together in stages with answers.
         text_weight: Weight of the answers' cross-entropy in stages sft and sft2.
         answer_times: Unit of the times in answers: `tenths` of the clip, or `seconds`.
+        facts: Stage sft gives the LLM the facts of rows that have some (see `aigveval cot`), in
+            words, before it writes; the model then reads facts whenever it explains.
         answer_variants: Wordings of an answer that is made of a manifest; each epoch has another.
         grpo: Options of stage grpo, see `GrpoOptions`.
         completions: Files that stage grpo wrote, for sft2. After a grpo in the same list of stages,
@@ -302,6 +307,7 @@ class FitConfig:
     score_weight: float = 1.0
     text_weight: float = 1.0
     answer_times: Literal["tenths", "seconds"] = "tenths"
+    facts: bool = True
     answer_variants: int = 4
     grpo: dict[str, Any] = field(default_factory=lambda: dataclasses.asdict(GrpoOptions()))
     completions: list[str] = field(default_factory=list)

@@ -29,7 +29,7 @@ from ..data.preference_pairs import PreferencePair
 from ..features.cache import FeatureCache
 from ..model.processing_vlm import VlmProcessor
 from ..model.projector import join_tokens
-from .rows import UNKNOWN, TrainingRow, answers_of, preference_targets, sides
+from .rows import UNKNOWN, TrainingRow, answers_of, facts_of_row, preference_targets, sides
 
 _SEMANTIC, _OVERALL = SCORES.index("semantic"), SCORES.index("overall")
 
@@ -163,6 +163,7 @@ class QualityDataset(Dataset[dict[str, Any]]):
             own = self.rows[index]
             texts = answers_of(own) if item["weight"] and shown.prompt == own.prompt else ()
             item["answer"] = texts[((epoch or 0) + index) % len(texts)] if texts else None
+            item["facts"] = facts_of_row(own)
         return item
 
     def _pair_of(self, index: int) -> int:

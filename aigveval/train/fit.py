@@ -55,7 +55,7 @@ from .resume import (
     step_of,
 )
 from .ridge import fit_ridge
-from .rows import Part, check_parts, read_parts
+from .rows import Part, check_parts, facts_of_row, read_parts
 from .trainer import QualityTrainer, loss_terms, tensorboard, training_arguments
 from .validation import ValidationMetrics, gain_line
 
@@ -134,7 +134,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     model = built.model
     if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
-    _set_answer_form(config, model)
+    _set_answer_form(config, model, train)
 
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
@@ -380,7 +380,7 @@ def _without_noise(config: FitConfig) -> FitConfig:
     return replace(config, feature_dropout=0.0, feature_noise=0.0)
 
 
-def _set_answer_form(config: FitConfig, model: ScorerModel) -> None:
+def _set_answer_form(config: FitConfig, model: ScorerModel, train: Sequence[Part]) -> None:
     """Set in a model's config the answers that it learns to write."""
     if config.stage == "regression":
         return
@@ -393,6 +393,8 @@ def _set_answer_form(config: FitConfig, model: ScorerModel) -> None:
             f"{config.answer_times}"
         )
     known.explains, known.answer_times = True, config.answer_times
+    if config.stage == "sft" and config.facts and config.learn != "distill":
+        known.reads_facts = any(facts_of_row(row) for part in train for row in part.rows)
 
 
 def _encode(

@@ -12,6 +12,7 @@ the levels that an answer begins with, and the model writes on from its cache.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ from trl import GRPOConfig, GRPOTrainer
 from prompts import SCORES
 
 from ..model.base import name_scores
-from ..model.generation import AnswerWriter, answer_heads
+from ..model.generation import AnswerWriter, answer_heads, max_new_tokens_of
 from ..model.library_internals import add_reference, cache_of
 from .answers import evidence_of
 from .callbacks import ProgressCallback, SaveCallback
@@ -54,7 +55,7 @@ from .rejection_sampling import (
 )
 from .resume import step_of
 from .rewards import RewardFunction, text_of, trl_rewards
-from .rows import AnswerRow, answers_of
+from .rows import AnswerRow, answers_of, facts_of_row
 from .trainer import TrainerParts, score_loss, tensorboard, training_arguments
 
 
@@ -134,6 +135,7 @@ def train(
         console: Where to print.
     """
     options = GrpoOptions.of(config.grpo)
+    limit = options.max_new_tokens or max_new_tokens_of(model)
     folder = Path(config.output_dir)
     per_step = options.groups_per_step(config)
     chosen = [i for i, row in enumerate(dataset.rows) if answers_of(row)]
@@ -147,7 +149,7 @@ def train(
             temperature=options.temperature,
             top_p=options.top_p,
             top_k=0,
-            max_completion_length=options.max_new_tokens,
+            max_completion_length=limit,
             epsilon=options.clip,
             loss_type=options.loss,
             beta=0.0,
@@ -183,7 +185,9 @@ def train(
         train_dataset=_sequence(dataset, chosen, count=steps * per_step, seed=config.seed),
         reward_funcs=logged.functions(),
         callbacks=callbacks,
-        rollout_func=Rollouts(evidence, processor.tokenizer, options, seed=config.seed),
+        rollout_func=Rollouts(
+            evidence, processor.tokenizer, options, max_new_tokens=limit, seed=config.seed
+        ),
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts
     try:
@@ -228,6 +232,7 @@ def _sequence(dataset: QualityDataset, chosen: Sequence[int], *, count: int, see
                 "image": row,
                 "answer": clip.answers[0],
                 "clip_length": clip.clip_length,
+                "evidence": json.dumps([fact.to_dict() for fact in clip.facts]),
             }
         )
     return Dataset.from_list(records)
@@ -249,7 +254,7 @@ class Evidence:
         dataset: QualityDataset,
         collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     ) -> None:
-        self.collate = collate
+        self.dataset, self.collate = dataset, collate
         self._item = lru_cache(maxsize=dataset.kept_items)(dataset.__getitem__)
 
     def batch(self, rows: Sequence[int], *, device: torch.device) -> dict[str, Any]:
@@ -307,6 +312,7 @@ class Rollouts:
         evidence: Of the training rows.
         tokenizer: The processor's.
         options: Of the sampling.
+        max_new_tokens: Where an answer is cut.
         seed: Of the run.
     """
 
@@ -316,9 +322,11 @@ class Rollouts:
         tokenizer: PreTrainedTokenizerBase,
         options: GrpoOptions,
         *,
+        max_new_tokens: int,
         seed: int,
     ) -> None:
         self.evidence, self.tokenizer, self.options, self.seed = evidence, tokenizer, options, seed
+        self.max_new_tokens = max_new_tokens
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
         rows = [_row_of(prompt) for prompt in prompts]
@@ -340,7 +348,8 @@ class Rollouts:
             if isinstance(scores, Exception):
                 raise RuntimeError(f"the model gives no scores any more: {scores}")
             known.append({name: scores[name].score for name in SCORES if scores.get(name)})
-        heads = answer_heads(model, batch, known)
+        facts = [facts_of_row(self.evidence.dataset.rows[row]) for row in unique]
+        heads = answer_heads(model, batch, known, facts)
         writer = AnswerWriter(
             model, self.tokenizer, batch=batch, cache=cache_of(output), heads=heads
         )
@@ -348,7 +357,7 @@ class Rollouts:
         state = (self.seed, trainer.state.global_step, trainer.accelerator.process_index)
         written = writer.sample(
             numbers,
-            max_new_tokens=self.options.max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             temperature=self.options.temperature,
             top_p=self.options.top_p,
             seed=int(np.random.default_rng(state).integers(2**63)),

@@ -12,10 +12,13 @@ choices, but for the table of VideoScore2 (arXiv 2509.22799).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prompts import Answer, Defect, check_consistency, parse
+from prompts.consistency import claims
+from prompts.facts import Fact, named
 from prompts.rubric import DIMENSIONS, LEVEL_WEIGHTS, LEVELS, SCORES, Score, nearest_level
 
 Scores = Mapping[Score, float]
@@ -24,6 +27,7 @@ VIDEOSCORE2_TABLE = {0: 1.0, 1: 0.7, 2: 0.4, 3: 0.1}
 _PROBLEMS_TO_ZERO = 4  # so many faults of format leave no reward
 SHORT_CHARS = 400  # an answer with two defects has about 330
 LONG_CHARS = 800
+ENOUGH_CLAIMS = 6  # true ones of an answer, two per dimension
 
 
 def format_reward(answer: Answer) -> float:
@@ -178,8 +182,49 @@ def _iou(first: _Spans, second: _Spans) -> float:
     return both / either if either else 1.0  # moments: all marks are the same
 
 
-def consistency_reward(answer: Answer) -> float:
+def facts_reward(
+    answer: Answer, facts: Sequence[Fact], *, seconds_per_unit: float = 1.0
+) -> float | None:
+    """Whether the sentences rest on facts: true claims earn, and each false one halves.
+
+    A claim is a number, a thing or a place, see `prompts.consistency.claims`; six different true
+    ones earn all. None where no fact is known.
+
+    Args:
+        answer: Of the completion.
+        facts: Of the clip.
+        seconds_per_unit: Of the answer's times; those of facts are in seconds.
+
+    Examples:
+        >>> speed = Fact(kind="speed", value=0.2, percentile=60)
+        >>> cut = Fact(kind="cut", start_seconds=1.2, end_seconds=1.2)
+        >>> def of(text):
+        ...     return facts_reward(parse(f"Motion: {text}"), [speed, cut])
+        >>> of("faster than 60 % of clips, and it cuts once, at 1.2 s.")  # 2 of 6 claims
+        0.3333333333333333
+        >>> of("faster than 60 % of clips, and it cuts at 2.2 s.")  # one true, one false
+        0.08333333333333333
+        >>> of("movement is smooth."), facts_reward(parse("Motion: it cuts at 2 s."), [])
+        (0.0, None)
+    """
+    if not facts:
+        return None
+    timed = answer.scaled(seconds_per_unit).defects or ()
+    found = {
+        (name, claim.text.lower(), claim.true)
+        for name, text in answer.reasoning.items()
+        for claim in claims(text, facts, defects=timed)
+    }
+    right = sum(true for *_, true in found)
+    return min(1.0, right / ENOUGH_CLAIMS) * 0.5 ** (len(found) - right)
+
+
+def consistency_reward(
+    answer: Answer, *, facts: Sequence[Fact] = (), seconds_per_unit: float = 1.0
+) -> float:
     """Whether the text agrees with itself: halved by each `prompts.check_consistency` finding.
+
+    Where there are facts, what is said of them is left to `facts_reward`.
 
     Examples:
         >>> text = "Motion quality: good\\nMotion: {}\\nDefects: {}\\nScores: - 4.0 - -"
@@ -194,7 +239,8 @@ def consistency_reward(answer: Answer) -> float:
     """
     if not answer.scores and not answer.reasoning and answer.defects is None:
         return 0.0
-    return 0.5 ** len(check_consistency(answer))
+    found = check_consistency(answer, facts=facts or None, seconds_per_unit=seconds_per_unit)
+    return 0.5 ** sum(problem.kind != "text_contradicts_facts" for problem in found)
 
 
 def length_reward(text: str, *, short: int = SHORT_CHARS, long: int = LONG_CHARS) -> float:
@@ -213,7 +259,7 @@ def length_reward(text: str, *, short: int = SHORT_CHARS, long: int = LONG_CHARS
 
 # ---- all of them for one completion, and TRL ----------------------------------------------------
 
-NAMES = ("format", "table", "smooth", "defect_f1", "time_iou", "consistency", "length")
+NAMES = ("format", "table", "smooth", "defect_f1", "time_iou", "consistency", "facts", "length")
 
 
 def rewards(
@@ -223,6 +269,7 @@ def rewards(
     clip_length: float | None = None,
     given: str = "",
     finished: bool = True,
+    facts: Sequence[Fact] = (),
 ) -> dict[str, float | None]:
     """All rewards of one completion by name.
 
@@ -233,6 +280,7 @@ def rewards(
         given: What stands before the completion in the answer, such as levels that the scoring
             pass filled in. It counts for the form, but by itself it earns nothing.
         finished: Whether the model ended its text itself; if not, the last line is ignored.
+        facts: Of the clip, if they are known. A text that has them may be as long as the labels'.
 
     Examples:
         >>> text = "Motion quality: good\\nMotion: smooth.\\nDefects: none\\nScores: - 4.0 - -"
@@ -253,14 +301,20 @@ def rewards(
     )
     own = parse(completion, finished=finished)
     scores, silent = own.scores, not (own.scores or own.reasoning or own.defects is not None)
+    lasts = next((fact.value for fact in named(facts, "duration")), None)
+    unit = lasts / clip_length if lasts and clip_length else 1.0
+    short = max(SHORT_CHARS, len(answer) if facts else 0)
     return {
         "format": format_reward(whole),
         "table": table_reward(scores, labels.scores),
         "smooth": smooth_reward(scores, labels.scores),
         "defect_f1": defect_f1(whole.defects, labels.defects),
         "time_iou": time_iou(whole.defects, labels.defects, clip_length=clip_length),
-        "consistency": 0.0 if silent else consistency_reward(whole),
-        "length": length_reward(completion),
+        "consistency": 0.0
+        if silent
+        else consistency_reward(whole, facts=facts, seconds_per_unit=unit),
+        "facts": facts_reward(own, facts, seconds_per_unit=unit),
+        "length": length_reward(completion, short=short, long=short + LONG_CHARS - SHORT_CHARS),
     }
 
 
@@ -276,6 +330,7 @@ def trl_rewards(names: Sequence[str] = NAMES) -> list[RewardFunction]:
         clip_length  Optional, see `time_iou`.
         given        Optional, see `rewards`.
         finished     Optional, see `rewards`.
+        evidence     Optional: the facts of each clip, as of `Fact.to_dict` or as JSON text.
 
     Raises:
         ValueError: A name is not in `NAMES`.
@@ -300,6 +355,7 @@ def _trl_reward(name: str) -> RewardFunction:
         clip_length: Sequence[float | None] | None = None,
         given: Sequence[str] | None = None,
         finished: Sequence[bool] | None = None,
+        evidence: Sequence[Any] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         count = len(completions)
@@ -309,16 +365,27 @@ def _trl_reward(name: str) -> RewardFunction:
             clip_length or [None] * count,
             given or [""] * count,
             finished or [True] * count,
+            evidence or [None] * count,
         )
         return [
-            rewards(text_of(completion), label, clip_length=length, given=before, finished=ended)[
-                name
-            ]
-            for completion, label, length, before, ended in rows
+            rewards(
+                text_of(completion),
+                label,
+                clip_length=length,
+                given=before,
+                finished=ended,
+                facts=_facts(found),
+            )[name]
+            for completion, label, length, before, ended, found in rows
         ]
 
     reward.__name__ = name
     return reward
+
+
+def _facts(found: Any) -> list[Fact]:
+    given = json.loads(found) if isinstance(found, str) else found
+    return [Fact.from_dict(row) for row in given or ()]
 
 
 def text_of(completion: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prompts import parse, render
+from prompts.facts import Fact
 from prompts.rubric import SCORES
 
 from ..data.manifest import iter_manifest
@@ -54,19 +55,30 @@ class AnswerRow(TrainingRow):
     Attributes:
         answers: Texts in different words; empty where only the scores are known.
         clip_length: In the unit of their times; None where unknown.
+        facts: Of the clip, with times in seconds; empty where nothing was measured.
     """
 
     answers: tuple[str, ...] = ()
     clip_length: float | None = None
+    facts: tuple[Fact, ...] = ()
 
     def without(self, dimensions: Collection[str]) -> AnswerRow:
-        """The row without what its answers say of some dimensions."""
-        return replace(self, answers=tuple(_shortened(text, dimensions) for text in self.answers))
+        """The row without what its answers and facts say of some dimensions."""
+        return replace(
+            self,
+            answers=tuple(_shortened(text, dimensions) for text in self.answers),
+            facts=tuple(fact for fact in self.facts if fact.dimension not in dimensions),
+        )
 
 
 def answers_of(row: TrainingRow) -> tuple[str, ...]:
     """The answers of a row; none where it has only scores."""
     return row.answers if isinstance(row, AnswerRow) else ()
+
+
+def facts_of_row(row: TrainingRow) -> tuple[Fact, ...]:
+    """The facts of a row; none where it has only scores."""
+    return row.facts if isinstance(row, AnswerRow) else ()
 
 
 def _shortened(text: str, dimensions: Collection[str]) -> str:

@@ -9,6 +9,10 @@ with the prompt of every other one; with --plain not about slight damage and cli
 Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes on there, and a model
 whose files have changed begins anew.
 
+With --facts the column of a model says what users get: of the defects that it names those that
+agree with the facts of the clip, and those that rules find; see `aigveval.inference.facts`. The
+facts are measured once for each case and kept in WORK/answers/facts.jsonl.
+
 Besides the models the table has a column `signs alone`: what the head of
 `aigveval.model.defect_detector` finds, without the LLM. Prints the tables as
 Markdown, and writes them to OUT.md and all to OUT.json. What the figures are stands in
@@ -47,6 +51,8 @@ from aigveval.errors import ManifestError, ModelError
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.explain import ATTEMPTS, best_of
+from aigveval.inference.facts import confirmed, facts_of
+from aigveval.inference.observe import observe
 from aigveval.model.defect_detector import NAMED_FROM
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.precision import find_device
@@ -54,11 +60,14 @@ from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.model.projector import pack_features
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.rows import TrainingRow
+from aigveval.versions import __version__
 from encoders.video import VideoError
 from encoders.wheels import sha256
-from prompts import SCORES, Answer, Detection
+from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection
 from prompts.answer import TENTHS
 from prompts.consistency import mentioned
+from prompts.facts import Fact
+from prompts.sentences import sentences
 
 Record = dict[str, Any]
 
@@ -282,6 +291,45 @@ def _line(record: Record) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
+# ---- facts --------------------------------------------------------------------------------------
+
+
+def facts_of_cases(cases: Sequence[Case], log: Path) -> list[list[Fact]]:
+    """The facts of each case, from the log or measured now.
+
+    Raises:
+        VideoError: A video can't be read.
+    """
+    known = {key: record["facts"] for key, record in read_log(log, __version__).items()}
+    todo: dict[str, list[Case]] = {}
+    for case in cases:
+        if case.key not in known:
+            todo.setdefault(case.path, []).append(case)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"key": key, "facts": facts} for key, facts in known.items()]
+    log.write_text("".join(map(_line, [{"weights": __version__}, *lines])), encoding="utf-8")
+    with log.open("a", encoding="utf-8") as file:
+        for path, own in track(todo.items(), "facts", console=Console(stderr=True)):
+            observed = observe(path)  # once for all prompts
+            for case in own:
+                known[case.key] = [fact.to_dict() for fact in facts_of(observed, case.prompt)]
+                file.write(_line({"key": case.key, "facts": known[case.key]}))
+            file.flush()
+    return [[Fact.from_dict(row) for row in known[case.key]] for case in cases]
+
+
+def with_facts(case: Case, record: Record, facts: Sequence[Fact]) -> Record:
+    """A record whose shown answer names and says what `--explain` does."""
+    tries = [dict(one) for one in record["tries"]]
+    shown = tries[record["shown"]]
+    named = [Defect(**one) for one in shown["defects"] or ()]
+    scored = [name for name in DIMENSIONS if name in record["scores"]]
+    found = confirmed(named, facts, case.prompt, scored)
+    shown["defects"] = [asdict(defect) for defect in found]
+    shown["reasoning"] = sentences(facts, found, dimensions=scored)
+    return record | {"tries": tries}
+
+
 # ---- figures ------------------------------------------------------------------------------------
 
 
@@ -390,6 +438,7 @@ def main(
     device: str,
     attempts: int = ATTEMPTS,
     plain: bool = False,
+    facts: bool = False,
 ) -> None:
     cases, cache = read_cases(work / "ladder"), FeatureCache(work / "cache")
     if plain:
@@ -406,6 +455,12 @@ def main(
         )
         for name, folder in models.items()
     }
+    if facts:
+        measured = facts_of_cases(cases, work / "answers" / "facts.jsonl")
+        records = {
+            name: [with_facts(*one) for one in zip(cases, own, measured, strict=True)]
+            for name, own in records.items()
+        }
     found = measure(cases, records)
     table = as_markdown(found["figures"], found["named besides"])
     weights = {name: weights_of(folder) for name, folder in models.items()}
@@ -433,6 +488,9 @@ if __name__ == "__main__":
         action="store_true",
         help=f"only damage of severity {PLAIN} and more, and left-out clips",
     )
+    parser.add_argument(
+        "--facts", action="store_true", help="name what agrees with the facts of the clip"
+    )
     arguments = parser.parse_args()
     with one_line_errors():
         main(
@@ -443,4 +501,5 @@ if __name__ == "__main__":
             device=arguments.device,
             attempts=arguments.attempts,
             plain=arguments.plain,
+            facts=arguments.facts,
         )

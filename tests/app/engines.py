@@ -25,7 +25,7 @@ class PageEngine:
         length = float(index.times[-1]) + index.last_seconds
         return PreparedClip(views={"length": length}, duration_seconds=length)
 
-    def score(self, clips, prompts, *, explain=False, contributions=False):
+    def score(self, clips, prompts, *, explain=False, contributions=False, facts=None):
         assert self.go.wait(60)
         self.computed += len(clips)
         return [self._row(clip, prompt, explain) for clip, prompt in zip(clips, prompts)]

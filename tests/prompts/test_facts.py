@@ -137,13 +137,25 @@ def test_what_is_not_seen_is_named_and_what_cannot_be_judged_is_not_missing():
     lacking = Fact(kind="asked_not_seen", name="bus", confidence=0.05)
     beyond = Fact(kind="asked_not_judged", name="dragon")
     plain = sentences([lacking, beyond], [], dimensions=("semantic",))["semantic"]
-    assert "Not seen: bus." in plain and "Can't be judged: dragon." in plain
+    assert "Not seen: bus." in plain
+    assert "Can't be judged: dragon, and nothing else is recognised for certain." in plain
     defects = [Defect(name="missing_object", severity=4)]
     named_ = sentences([lacking, beyond], defects, dimensions=("semantic",))["semantic"]
     assert "bus" in named_ and "Not seen" not in named_
     assert advice([lacking], defects) == (
         "Name the bus first in the prompt, and what it does next.",
     )
+
+
+def test_where_nothing_is_recognised():
+    duration = Fact(kind="duration", value=4.2)
+    robot = Fact(kind="asked_not_judged", name="robot")
+    for facts, text in (
+        ([duration], "Nothing is recognised for certain in its 4.2 s."),
+        ([], "Nothing is recognised for certain."),
+        ([robot, duration], "Can't be judged: robot, and nothing else is recognised for certain."),
+    ):
+        assert sentences(facts, [], dimensions=("semantic",)) == {"semantic": text}
 
 
 def test_advice_needs_a_fact():

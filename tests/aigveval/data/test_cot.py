@@ -2,18 +2,27 @@
 
 import json
 import math
+import re
 
 import pytest
 from typer.testing import CliRunner
 
+from aigveval.assessment import Assessment, Score
 from aigveval.cli.app import app
 from aigveval.data.attributions import read_labels
 from aigveval.data.cot import VIDEO_TAG, make_row, read_cot, write_cot
 from aigveval.errors import ManifestError
+from aigveval.inference import observe
+from aigveval.inference.facts import facts_of
+from aigveval.reports.results import ResultsFile
+from aigveval.train.rewards import rewards
 from prompts import Answer, Defect, check_consistency, parse
-from prompts.consistency import mentioned
+from prompts.consistency import claims, mentioned
 from prompts.defects import DEFECTS
+from prompts.facts import Fact
 from prompts.rubric import SCORES
+
+from ...media import write_video
 
 FREEZE = {"name": "freeze", "severity": 2, "start_seconds": 0.61, "end_seconds": 1.4}
 RATED = {
@@ -270,8 +279,6 @@ def test_tenths_need_a_length(tmp_path):
 
 
 def test_the_length_is_read_from_the_file_where_the_manifest_does_not_tell(tmp_path):
-    from ...media import write_video
-
     write_video(tmp_path / "a.mp4", num_frames=20, fps=10)
     late = RATED | {"duration_seconds": None, "defects": [FREEZE | {"start_seconds": 0.64}]}
     write_cot([write(tmp_path / "m.jsonl", [late])], tmp_path / "cot.jsonl", times="tenths")
@@ -320,6 +327,122 @@ def test_trl_reads_both_forms(ladder, tmp_path):
         assert dataset[1]["answer"] in text.get("text", text.get("completion", ""))
 
 
+# ---- facts ----
+
+FACTS = [
+    Fact(
+        kind="asked_seen",
+        name="dog",
+        value=1,
+        confidence=0.91,
+        start_seconds=0.25,
+        end_seconds=4.0,
+        at_seconds=1.0,
+        box=(0.1, 0.4, 0.3, 0.6),
+    ),
+    Fact(kind="freeze", value=0.79, start_seconds=0.61, end_seconds=1.4),
+    Fact(kind="speed", value=0.1, percentile=60),
+    Fact(kind="sharpness", value=9.0, percentile=12),
+    Fact(kind="duration", value=4.0),
+]
+MEASURED = RATED | {"evidence": [fact.to_dict() for fact in FACTS]}
+
+
+@pytest.mark.parametrize("times", ["seconds", "tenths"])
+def test_sentences_are_made_of_facts(tmp_path, times):
+    """In seconds, whatever the unit of the defects' times, and each claim is true."""
+    rows = [MEASURED, RATED, MEASURED | {"evidence": json.dumps(MEASURED["evidence"])}]
+    report = write_cot(
+        [write(tmp_path / "m.jsonl", rows)], tmp_path / "cot.jsonl", times=times, variants=2
+    )
+    assert report.rows == 4 and not report.contradictions  # one wording of facts, two without
+    first, without, _, last = read_cot(tmp_path / "cot.jsonl")
+    assert first.evidence == last.evidence == tuple(FACTS) and without.evidence == ()
+    lines = (tmp_path / "cot.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["evidence"] == MEASURED["evidence"]
+    assert "evidence" not in json.loads(lines[1])
+    answer = first.labels()
+    assert "0.6-1.4 s" in answer.reasoning["motion"] and "60 %" in answer.reasoning["motion"]
+    assert "less sharp than 88 %" in answer.reasoning["technical"].lower()
+    assert "dog (91 % sure, on the left, 0.2-4.0 s)" in answer.reasoning["semantic"]
+    span = {"seconds": "0.6-1.4", "tenths": "1.5-3.5"}[times]
+    assert f"Defects: blur 4; freeze 2 {span}\n" in first.answer
+    for text in answer.reasoning.values():
+        found = claims(text, FACTS, defects=[Defect(**FREEZE)])
+        assert found and all(claim.true for claim in found)
+    reward = rewards(first.answer, first.answer, clip_length=first.clip_length, facts=FACTS)
+    assert reward["facts"] == reward["consistency"] == reward["length"] == 1
+    assert answer.defects == without.labels().defects and answer.scores == without.labels().scores
+
+
+def test_rows_of_score_explain_can_be_fed_back(tmp_path):
+    scores = {name: Score(3.2, 0.3) for name in SCORES}
+    made_with = {"model": "lite", "version": "1", "seconds": 1.0}
+    defects = (Defect(**FREEZE),)
+    row = Assessment(
+        video="a.mp4",
+        prompt="a dog runs",
+        **scores,
+        **made_with,
+        explanation={"motion": "Words of the model."},
+        problems=(),
+        defects=defects,
+        evidence=tuple(FACTS),
+        advice=(),
+    )
+    bad = Assessment(video="b.mp4", prompt="x", **made_with, error="no such file")
+    for suffix in (".jsonl", ".csv", ".parquet"):
+        path = tmp_path / f"results{suffix}"
+        with ResultsFile(path) as results:
+            for one in (row, bad):
+                results.write(one)
+            results.close(rows=[row, bad])
+        report = write_cot([path], tmp_path / "cot.jsonl")
+        assert (report.rows, report.without_defects) == (1, 1), suffix
+        (found,) = read_cot(tmp_path / "cot.jsonl")
+        assert found.evidence == tuple(FACTS) and found.labels().defects == defects
+        assert found.scores == (3.2,) * 4 and found.clip_length == 4.0  # the length is a fact
+        assert "Words of the model" not in found.answer
+
+
+def test_without_a_prompt_nothing_is_said_of_it(tmp_path):
+    row = MEASURED | {"prompt": None, "semantic": None}
+    write_cot([write(tmp_path / "m.jsonl", [row])], tmp_path / "cot.jsonl")
+    (found,) = read_cot(tmp_path / "cot.jsonl")
+    assert found.evidence == tuple(FACTS[1:])
+    assert set(found.labels().reasoning) == {"technical", "motion"}
+
+
+@pytest.mark.parametrize(
+    "evidence, message",
+    [
+        ("[1", "evidence is not JSON"),
+        ({"kind": "cut"}, "evidence must be a list, got {'kind': 'cut'}"),
+        (["cut"], "a fact must be an object, got 'cut'"),
+        ([{"kind": "tear"}], "evidence: kind must be one of "),
+        ([{"kind": "cut", "colour": 1}], "evidence: a fact of another form"),
+    ],
+)
+def test_facts_of_another_form(tmp_path, evidence, message):
+    path = write(tmp_path / "a.jsonl", [RATED | {"evidence": evidence}])
+    with pytest.raises(ManifestError, match=rf"a\.jsonl: row 1: {re.escape(message)}"):
+        list(read_labels(path))
+
+
+def test_facts_are_measured_where_a_row_has_none(tmp_path):
+    rows, asked = [MEASURED, RATED], []
+
+    def measure(row):
+        asked.append(row.path)
+        return FACTS[2:]
+
+    path = write(tmp_path / "m.jsonl", rows)
+    write_cot([path], tmp_path / "cot.jsonl", measure=measure)
+    first, second = read_cot(tmp_path / "cot.jsonl")
+    assert asked == [str(tmp_path / "a.mp4")]
+    assert (first.evidence, second.evidence) == (tuple(FACTS), tuple(FACTS[2:]))
+
+
 class FakeTokenizer:
     chat_template = "{% for m in messages %}..."
 
@@ -350,6 +473,15 @@ class TestCommand:
         assert "1 rows without labels of defects left out" in result.output
         assert "1 texts whose labels disagree: defect contradicts score" in result.output
         assert invoke(ladder, "--out", tmp_path / "b.jsonl", "-q").output == ""
+
+    def test_facts_are_those_of_score_explain(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+        write_video(tmp_path / "a.mp4", num_frames=40, fps=10)
+        path = write(tmp_path / "m.jsonl", [RATED])
+        invoke(path, "--out", tmp_path / "a.jsonl", "--facts")
+        (row,) = read_cot(tmp_path / "a.jsonl")
+        facts = facts_of(observe.observe(tmp_path / "a.mp4"), RATED["prompt"])
+        assert row.evidence == tuple(facts) and "% of reference clips" in row.answer
 
     def test_wrong_input_is_one_line(self, ladder, tmp_path):
         result = invoke(tmp_path / "no.jsonl", "--out", tmp_path / "a", code=2)

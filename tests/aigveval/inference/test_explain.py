@@ -2,17 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
-from aigveval.assessment import SCORE_FIELDS
+from aigveval.assessment import SCORE_FIELDS, Assessment
 from aigveval.cli.app import app
 from aigveval.errors import ModelError
 from aigveval.inference import assessor as assess
-from aigveval.inference import explain
+from aigveval.inference import explain, observe
 from aigveval.inference.assessor import Assessor
 from aigveval.inference.explain import read_answer
+from aigveval.inference.facts import facts_of
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.generation import Written
 from aigveval.model.modeling import AIGVEvalModel
@@ -20,7 +22,10 @@ from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.reports.results import read_results
 from encoders.video import VideoError
 from prompts import Defect
+from prompts.consistency import contradicting
+from prompts.facts import Fact, named, render_facts
 from prompts.rubric import LEVELS
+from prompts.sentences import sentences
 
 from ..engines import TextEngine, fake_load, tiny_assessor
 from ..tiny_llm import make_model, make_tokenizer
@@ -235,6 +240,82 @@ def test_what_a_random_model_writes_is_not_shown(assessor, videos):
     assert row.explanation == {} and row.defects is None and row.problems
     assert "unfinished" in " ".join(row.problems)
     assert assessor.score(videos[0], "a dog").problems == row.problems
+
+
+def of_facts(facts, *, wrong=False):
+    """Sentences as an LLM could make them of facts; with `wrong` the first number of two is off."""
+    (sharp,), (speed,) = named(facts, "sharpness"), named(facts, "speed")
+    (duration,) = named(facts, "duration")
+    return (
+        f"Technical: sharper than {sharp.percentile + 3 * wrong:.0f} % of clips. So it looks.\n"
+        f"Motion: faster than {speed.percentile + 3 * wrong:.0f} % of clips. So it goes on.\n"
+        f"Semantic: no dog can be judged. It lasts {duration.value:.1f} s."
+    )
+
+
+@pytest.fixture
+def reading():
+    """An assessor whose LLM is given the facts, and the heads of the answers that it wrote."""
+    return tiny_assessor(explains=True, explain=True, reads_facts=True)
+
+
+def test_an_llm_writes_sentences_of_facts(reading, videos, writer, monkeypatch):
+    """Side by side with the templates on the same facts; what contradicts them is dropped."""
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+    facts = facts_of(observe.observe(videos[0]), "a robot")
+    script = {}
+
+    def write(row, head, seed):
+        scores = agreeing(row, head.rpartition("Facts:")[0], seed).splitlines()[-1]
+        return f"{script['text']}\nDefects: none\n{scores}"
+
+    heads = []
+    writer.script = staticmethod(lambda *given: heads.append(given[1]) or write(*given))
+    script["text"] = of_facts(facts).replace("no dog can", "the robot can't")
+    row = reading.score(videos[0], "a robot")
+    assert heads[0].endswith(f"\n{render_facts(facts)}\n") and "robot asked" in heads[0]
+    assert row.problems == () and row.evidence == tuple(facts) and len(writer.tried) == 1
+    assert row.explanation["technical"].startswith(of_facts(facts)[11:].split("\n")[0])
+    assert row.explanation["semantic"].startswith("the robot can't be judged. It lasts")
+    # the scoring pass never sees the facts
+    plain = tiny_assessor(explains=True).score(videos[0], "a robot")
+    assert [getattr(row, n) for n in SCORE_FIELDS] == [getattr(plain, n) for n in SCORE_FIELDS]
+    # the templates' sentences on the same facts claim nothing else that is false
+    written = sentences(facts, [], dimensions=list(row.explanation))
+    for name, text in written.items():
+        assert contradicting(text, facts) == [] and text != row.explanation[name]
+
+    script["text"] = of_facts(facts, wrong=True)  # at every try
+    writer.tried.clear()
+    row = reading.score(videos[0], "a robot")
+    assert len(writer.tried) == explain.ATTEMPTS
+    assert [problem.partition(":")[0] for problem in row.problems] == ["text_contradicts_facts"] * 3
+    assert "no dog can be judged." in row.problems[2]
+    assert row.explanation["technical"].startswith("So it looks.")
+    assert row.explanation["motion"].startswith("So it goes on.")
+    assert row.explanation["semantic"].startswith("It lasts")
+    assert Assessment.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+    # where nothing is left of a dimension there is the templates' sentence
+    script["text"] = of_facts(facts, wrong=True).replace(" So it looks.", "")
+    row = reading.score(videos[0], "a robot")
+    assert row.explanation["technical"].startswith(written["technical"])
+
+
+def test_times_of_an_answer_in_tenths_are_compared_in_seconds():
+    facts = [
+        Fact(kind="shake", value=2.0, percentile=90),
+        Fact(kind="duration", value=4.0),
+    ]
+    text = GOOD.replace("shakes slightly", "shakes at 0.8-2.0 s, more than in 90 % of clips")
+    written = Written(text=HEAD + text.format(NUMBERS), finished=True, num_tokens=9)
+    known = {"scores": SLOTS, "duration_seconds": 4.0, "times": "tenths"}
+    assert read_answer(written, **known, facts=facts).problems == ()
+    off = replace(written, text=written.text.replace("0.8-2.0 s", "2.0-5.0 s"))
+    answer = read_answer(off, **known, facts=facts)
+    assert [problem.kind for problem in answer.problems] == ["text_contradicts_facts"]
+    assert set(answer.reasoning) == {"technical", "semantic"}
+    assert read_answer(off, **known).problems == ()
 
 
 def test_a_model_that_does_not_explain(videos):

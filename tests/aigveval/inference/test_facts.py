@@ -3,6 +3,7 @@
 What an assessor does with them: `test_explain.py`.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -24,9 +25,10 @@ from encoders.detection import Thing
 from encoders.video import Frames
 from encoders.weights import fetch
 from prompts import Defect
-from prompts.facts import named
+from prompts.facts import Fact, named
 
 from tests.encoders.test_detection import stop_sign
+from tests.media import write_video
 
 SECONDS = 4.0
 
@@ -156,7 +158,8 @@ def test_without_the_detector_the_rest_is_measured(monkeypatch):
     )
     kinds = {fact.kind for fact in facts_of(seen, "a stop sign")}
     assert {"sharpness", "speed", "shake"} <= kinds and not kinds & {"seen", "asked_not_seen"}
-    fields = explained({"technical": 1, "warnings": ("odd",)}, seen, "a dog", words=False)
+    row = {"technical": 1, "warnings": ("odd",)}
+    fields = explained(row, seen, facts_of(seen, "a dog"), "a dog", words=False)
     assert fields["warnings"] == ("odd", *seen.warnings)
     assert list(fields["explanation"]) == ["technical"] and fields["advice"] == ()
 
@@ -219,6 +222,20 @@ def test_what_is_measured_speaks_against_a_named_defect(steady):
     mismatch = Defect(name="prompt_mismatch", severity=5)
     assert not agrees(mismatch, facts_of(steady, "a stop sign"), "a stop sign")
     assert agrees(mismatch, facts_of(steady, "a dragon"), "a dragon")
+
+
+def test_two_runs_find_the_same_facts_to_the_digit(tmp_path, detector):
+    path = write_video(tmp_path / "a.mp4", num_frames=30, width=320, height=192)
+    first, second = (facts_of(observe.observe(path), "a dog and a robot") for _ in range(2))
+    assert len(first) > 10 and first == second
+    assert [Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) for fact in first] == first
+    # whatever the number of threads
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2 if threads == 1 else 1)
+    try:
+        assert facts_of(observe.observe(path), "a dog and a robot") == first
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_percentiles():

@@ -153,9 +153,9 @@ def test_a_model_that_explains(videos, monkeypatch):
     asked = []
     real = ModelEngine.score
 
-    def score(self, clips, prompts, *, explain=False, contributions=False):
+    def score(self, clips, prompts, *, explain=False, **options):
         asked.extend([len(clips)] * explain)
-        return real(self, clips, prompts, explain=explain, contributions=contributions)
+        return real(self, clips, prompts, explain=explain, **options)
 
     monkeypatch.setattr(ModelEngine, "score", score)
     found = make_timeline(assessor, videos["even"], window_seconds=1)

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from aigveval.model.config import AIGVEvalConfig
-from aigveval.model.generation import AnswerWriter
+from aigveval.model.generation import AnswerWriter, answer_heads
 from aigveval.model.library_internals import cache_of
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from prompts import SCORES, render_levels
+from prompts.facts import Fact, render_facts
 
 from ..tiny_llm import make_batch, make_config, make_llm, make_model, make_tokenizer
 
@@ -350,3 +351,20 @@ def test_answers_are_sampled_as_often_as_wanted(made, batch):
     # next to no temperature is greedy decoding
     cold = writer.sample([2], seed=0, max_new_tokens=NEW, temperature=1e-4, top_p=1.0)
     assert cold == writer.write([2], max_new_tokens=NEW)
+
+
+def test_facts_stand_behind_the_levels_of_a_model_that_reads_them(tmp_path):
+    scores, facts = LEVELS[:2], [[Fact(kind="speed", value=0.1, percentile=60)], []]
+    plain, processor = make_model()
+    levels = [render_levels(known) + "\n" for known in scores]
+    batch = make_batch(processor, plain.config, PROMPTS[:2])
+    assert answer_heads(plain, batch, scores, facts) == levels
+    reading, processor = make_model(reads_facts=True)
+    assert answer_heads(reading, batch, scores, facts) == [
+        f"{levels[0]}Facts: speed, more than 60 % of clips\n",
+        f"{levels[1]}Facts: none\n",
+    ]
+    assert answer_heads(reading, batch, scores)[0] == f"{levels[0]}{render_facts([])}\n"
+    reading.save_pretrained(tmp_path)
+    assert AIGVEvalConfig.from_pretrained(tmp_path).reads_facts
+    assert not AIGVEvalConfig().reads_facts

@@ -10,16 +10,33 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from aigveval.cli.app import app
+from aigveval.data.cot import write_cot
 from aigveval.inference.assessor import load
 from aigveval.train.build import build_model
 from aigveval.train.config import FitConfig, FitError, default_of
 from aigveval.train.fit import main
 from aigveval.train.stages import read_fit_config, read_stages, run_stages
+from prompts.facts import Fact
 
 from tests.aigveval.fit_case import losses
 from tests.aigveval.stage_case import make_labels
 from tests.aigveval.tiny_vlm import FRAMES, make_vlm, save_vlm
 
+EVIDENCE = [
+    Fact(
+        kind="asked_seen",
+        name="dog",
+        value=2,
+        confidence=0.91,
+        start_seconds=0.1,
+        end_seconds=0.4,
+        at_seconds=0.3,
+        box=(0.1, 0.4, 0.3, 0.6),
+    ).to_dict(),
+    Fact(kind="sharpness", value=9.0, percentile=30).to_dict(),
+    Fact(kind="speed", value=0.1, percentile=60).to_dict(),
+    Fact(kind="duration", value=0.5).to_dict(),
+]
 VIDEOS = ("videos/0.mp4", "videos/6.mp4", "videos/11.mp4", "videos/18.mp4")
 
 
@@ -111,8 +128,13 @@ def test_frozen_weights_stay_as_they_are(config):
 
 
 def test_three_stages_one_after_the_other(tmp_path, config, fit_data):
-    """SFT with scores, GRPO on sampled answers, SFT on the best of them."""
+    """SFT with scores, GRPO on sampled answers, SFT on the best of them; with facts of the clips."""
     labels = make_labels(fit_data)
+    rows = [json.loads(line) | {"evidence": EVIDENCE} for line in labels.read_text().splitlines()]
+    rated = labels.with_name("with_facts.jsonl")
+    rated.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = tmp_path / "cot.jsonl"
+    write_cot([rated], labels, times="seconds")
     path = tmp_path / "stages.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -148,10 +170,16 @@ def test_three_stages_one_after_the_other(tmp_path, config, fit_data):
     assert set(weights[0]) == set(weights[1])
     assert all(".lora_" in name for name in weights[0])
     saved = json.loads((grpo.model / "config.json").read_text())
-    assert saved["explains"] and saved["answer_times"] == "seconds"
+    assert saved["explains"] and saved["answer_times"] == "seconds" and saved["reads_facts"]
     completions = tmp_path / "stages" / "2-grpo" / "completions.jsonl"
     rows = [json.loads(line) for line in completions.read_text().splitlines()]
     assert len(rows) == 2
+    for row in rows:
+        assert (
+            "\nFacts: dog asked and seen, 2 at most, 91 % sure, on the left, 0.1-0.4 s; "
+            in (row["given"])
+        )
+        assert row["rewards"]["facts"] == 0  # eight random tokens
     for row in rows:  # random weights end no answer: as if they had written a good one
         row.update(completion="Defects: none\nScores: 3.0 3.0 3.0 3.0", finished=True, reward=0.9)
     best = tmp_path / "best.jsonl"

@@ -1,6 +1,7 @@
 """Rewards: the worked examples of their docstrings, their limits, and TRL's calls."""
 
 import doctest
+import json
 import random
 
 import pytest
@@ -19,6 +20,7 @@ from aigveval.train.rewards import (
     trl_rewards,
 )
 from prompts import Defect, parse, render
+from prompts.facts import Fact
 from prompts.rubric import SCORES
 
 from ...prompts.test_answer import ANSWER, TEXT
@@ -31,13 +33,86 @@ def test_the_examples_are_right():
     assert result.failed == 0
 
 
+FACTS = [
+    Fact(kind="sharpness", value=9.0, percentile=30),
+    Fact(kind="speed", value=0.2, percentile=60),
+    Fact(kind="shake", value=2.0, percentile=90),
+    Fact(kind="cut", start_seconds=1.2, end_seconds=1.2),
+    Fact(kind="duration", value=2.0),
+    Fact(kind="asked_seen", name="dog", value=1, confidence=0.9, at_seconds=1.0, box=(0, 0, 1, 1)),
+]
+GROUNDED = (
+    TEXT.replace("heavy blocks", "less sharp than 70 % of clips; heavy blocks")
+    .replace(
+        "shakes slightly.", "shakes at 0.6-1.4 s, more than in 90 % of clips. It cuts at 1.2 s."
+    )
+    .replace("the clip follows the prompt well.", "a dog is seen in the middle (90 % sure).")
+)
+
+
+def test_false_claims_cost_and_true_ones_earn():
+    def of(text, facts=FACTS):
+        return rewards(text, GROUNDED, clip_length=2.0, facts=facts)["facts"]
+
+    assert of(GROUNDED) == 1
+    for wrong in (
+        GROUNDED.replace("70 %", "71 %"),
+        GROUNDED.replace("less sharp", "sharper"),
+        GROUNDED.replace("1.2 s", "1.3 s"),
+        GROUNDED.replace("a dog", "a cat"),
+        GROUNDED.replace("in the middle", "on the left"),
+    ):
+        assert 0 < of(wrong) <= 0.5, wrong
+    assert 0 < of(GROUNDED.replace("70 %", "71 %").replace("1.2 s", "1.3 s")) <= 0.25
+    # fewer claims earn less, and the same one again earns nothing
+    few = "Motion: faster than 60 % of clips."
+    assert of(few) == of(f"{few} Again, faster than 60 % of clips.") == pytest.approx(1 / 6)
+    assert of(GROUNDED, facts=[]) is None
+    # a defect's times are its own, and in tenths in an answer that has no clock
+    assert of(GROUNDED.replace("shake 1 0.6-1.4", "shake 1 0.6-1.9")) == 0.25
+    tenths = GROUNDED.replace("shake 1 0.6-1.4", "shake 1 3.0-7.0")
+    assert rewards(tenths, tenths, clip_length=10.0, facts=FACTS)["facts"] == 1
+
+
+def test_sentences_of_facts_are_not_held_against_scores():
+    text = (
+        "Motion quality: good\nMotion: it shakes more than in 90 % of clips, and cuts at 1.2 s.\n"
+    )
+    text += "Defects: none\nScores: - 4.0 - -"
+    assert consistency_reward(parse(text)) < 1
+    assert consistency_reward(parse(text), facts=FACTS) == 1
+    # what rests on no fact is, beside them too
+    assert consistency_reward(parse(text.replace("s.\n", "s. A freeze.\n")), facts=FACTS) == 0.5
+
+
+def test_a_text_of_facts_may_be_as_long_as_the_labels():
+    label = GROUNDED.replace("1.2 s.", "1.2 s. " + "It cuts at 1.2 s. " * 20)
+    told = rewards(label, label, clip_length=2.0, facts=FACTS)
+    assert len(label) > 700 and told["length"] == 1
+    assert rewards(label, label, clip_length=2.0)["length"] < 0.5
+
+
+def test_facts_come_as_rows_or_as_text():
+    (function,) = trl_rewards(["facts"])
+    rows = [fact.to_dict() for fact in FACTS]
+    found = function(
+        completions=[GROUNDED] * 3,
+        answer=[GROUNDED] * 3,
+        clip_length=[2.0] * 3,
+        evidence=[rows, json.dumps(rows), None],
+    )
+    assert found == [1, 1, None]
+
+
 def freeze(*times, severity=3):
     start, end = times or (None, None)
     return Defect(name="freeze", severity=severity, start_seconds=start, end_seconds=end)
 
 
 def test_all_rewards_are_full_for_the_labels_themselves():
-    assert rewards(TEXT, TEXT, clip_length=2.0) == dict.fromkeys(NAMES, 1.0)
+    assert rewards(TEXT, TEXT, clip_length=2.0) == dict.fromkeys(NAMES, 1.0) | {"facts": None}
+    told = rewards(GROUNDED, GROUNDED, clip_length=2.0, facts=FACTS)
+    assert told == dict.fromkeys(NAMES, 1.0)
 
 
 def test_all_rewards_lie_within_0_and_1_whatever_the_text():
@@ -51,7 +126,8 @@ def test_all_rewards_lie_within_0_and_1_whatever_the_text():
 
 def test_bad_text_has_no_reward():
     told = rewards("the clip is nice", TEXT, clip_length=2.0)
-    assert told == dict.fromkeys(NAMES, 0.0) | {"length": 1.0}
+    assert told == dict.fromkeys(NAMES, 0.0) | {"length": 1.0, "facts": None}
+    assert rewards("the clip is nice", TEXT, facts=FACTS)["facts"] == 0
 
 
 @pytest.mark.parametrize(
@@ -136,8 +212,9 @@ def test_as_trl_calls_them():
     }
     for function in functions:
         first, second = function(completions=chats, **columns)
-        assert first == 1
-        assert second == {"length": 1}.get(function.__name__, 0)
+        unknown = {"facts": None}
+        assert first == unknown.get(function.__name__, 1)
+        assert second == {"length": 1, **unknown}.get(function.__name__, 0)
     # the last line of a text that was cut doesn't count
     form = trl_rewards(["format"])[0]
     assert form(completions=chats, **columns, finished=[False, True]) == [0.5, 0]
