@@ -95,7 +95,11 @@ with torch.inference_mode():
     encoder(encoder.preprocess(frames)[None])
 print(json.dumps(sorted(sys.modules)))
 """
-SMALL = {"semantic_clip": ", model='ViT-B-32'", "technical_fastvqa": ", num_frames=8"}
+SMALL = {
+    "technical_fastvqa": ", num_frames=8, embed_dim=12",
+    "motion_slowfast": ", size=64",
+    "semantic_clip": ", model='ViT-S-32-alt'",
+}
 NEEDED = {
     "technical_fastvqa": set(),
     "motion_slowfast": set(),
@@ -106,7 +110,7 @@ NEEDED = {
 
 @pytest.fixture(scope="module")
 def modules_of(tmp_path_factory):
-    """What is imported after each encoder alone, and after all modules of encoders at once.
+    """What is imported after each encoder alone, and after all modules of encoders.
 
     Each in a fork of a fresh interpreter that has loaded torch, which takes long, and nothing else.
     """
@@ -116,15 +120,18 @@ def modules_of(tmp_path_factory):
     if not hasattr(os, "fork"):
         return {key: json.loads(run(code)) for key, code in codes.items()}
     folder = tmp_path_factory.mktemp("modules")
+    *alone, last, everything = codes.items()
+    chains = [[one] for one in alone] + [[last, everything]]  # the last has loaded most of it
     run(
         "import os, sys, torch\n"
-        f"for key, code in {codes!r}.items():\n"
+        f"for chain in {chains!r}:\n"
         "    if os.fork() == 0:\n"
-        f"        sys.stdout = open(os.path.join({str(folder)!r}, key), 'w')\n"
-        "        exec(code, {'__name__': '__main__'})\n"
-        "        sys.exit()\n"
+        "        for key, code in chain:\n"
+        f"            with open(os.path.join({str(folder)!r}, key), 'w') as sys.stdout:\n"
+        "                exec(code, {'__name__': '__main__'})\n"
+        "        os._exit(0)\n"
         "    if status := os.wait()[1]:\n"
-        "        sys.exit(f'{key}: status {status}')\n"
+        "        sys.exit(f'{chain[0][0]}: status {status}')\n"
         "print('done')"
     )
     return {key: json.loads((folder / key).read_text().splitlines()[-1]) for key in codes}

@@ -4,6 +4,7 @@ Reads a line of JSON for each training: a config file and one for all that is sa
 exit codes.
 """
 
+import gc
 import json
 import os
 import signal
@@ -51,5 +52,6 @@ def rank_of(rank: int, port: int, config: str, log: str) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # no fork searches what is imported for garbage, which would copy its memory too
     for line in sys.stdin:
         print(json.dumps(train(*json.loads(line))), flush=True)

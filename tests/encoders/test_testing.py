@@ -18,6 +18,7 @@ SMALL = {
     "technical_lite": {"num_frames": 2},
     "technical_timm": {"num_frames": 2},
     "semantic_lite": {"num_frames": 2},
+    "semantic_objects": {"num_frames": 2},
     "semantic_blip": {"num_frames": 2},
     "semantic_clip": {"num_frames": 2},
     "motion_slowfast": {"num_frames": 8},
