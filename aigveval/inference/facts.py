@@ -76,23 +76,9 @@ _ALONE = frozenset(
 ) | {"teddy bear", "stop sign"}
 # Taken for one another by the detector: one of them is no proof that another is absent.
 ALIKE = (
-    frozenset(
-        {
-            "cat",
-            "dog",
-            "horse",
-            "sheep",
-            "cow",
-            "bear",
-            "teddy bear",
-            "elephant",
-            "bird",
-            "zebra",
-            "giraffe",
-            "person",
-        }
-    ),  # fmt: skip
-    frozenset({"bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"}),
+    frozenset("cat dog horse sheep cow bear elephant bird zebra giraffe person".split())
+    | {"teddy bear"},
+    frozenset("bicycle car motorcycle airplane bus train truck boat".split()),
 )
 
 
@@ -601,8 +587,8 @@ def explained(
     scored = [name for name in DIMENSIONS if row.get(name) and (name != "semantic" or prompt)]
     if words:
         told = row.get("explanation") or {}
-        dropped = any(line.startswith(_DROPPED) for line in row.get("problems") or ())
-        lost = [name for name in scored if name not in told] if dropped else []
+        dropped = "text_contradicts_facts: " in " ".join(row.get("problems") or ())
+        lost = [name for name in scored if name not in told and dropped]
         fields["explanation"] = sentences(facts, defects, dimensions=lost, costs=costs) | {
             name: " ".join(filter(None, (text, cost_sentence(name, costs.get(name), said=[text]))))
             for name, text in told.items()
@@ -612,6 +598,3 @@ def explained(
         fields["defects"] = defects
         fields["explanation"] = sentences(facts, defects, dimensions=scored, costs=costs)
     return fields | {"evidence": tuple(facts), "advice": advice(facts, defects)}
-
-
-_DROPPED = "text_contradicts_facts"  # a kind of `prompts.answer.ProblemKind`
