@@ -1,0 +1,62 @@
+"""Size, format and quality of coding are no quality of what is shown."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import pytest
+
+import aigveval
+from encoders import FrameRequest, WeightsError, read_frames
+from tests import media
+
+pytestmark = pytest.mark.slow
+CLIPS = ("modern/veo3_buoyancy_rock.mp4", "clips/dog_walking.mp4")
+COPIES = {
+    "half as large": (0.5, ".mp4", {"codec": "libx264", "options": {"crf": "12"}}),
+    "twice as large": (2.0, ".mp4", {"codec": "libx264", "options": {"crf": "12"}}),
+    "CRF 18": (1.0, ".mp4", {"codec": "libx264", "options": {"crf": "18"}}),
+    "WebM": (1.0, ".webm", {"codec": "libvpx-vp9", "options": {"crf": "20", "b": "0"}}),
+}
+
+
+@lru_cache(maxsize=1)
+def assessor():
+    try:
+        return aigveval.load("lite")
+    except WeightsError as error:
+        pytest.skip(f"no weights: {error}")
+
+
+@lru_cache(maxsize=2)
+def original(path):
+    request = FrameRequest(indices=lambda n, fps: np.arange(min(n, 48)), stream="slow")
+    info, found = read_frames(path, {"all": request})
+    return found["all"].pixels.permute(0, 2, 3, 1).numpy(), round(info.fps)
+
+
+def technical(path, frames, fps, **options):
+    height, width = frames[0].shape[:2]
+    media.write_video(path, width=width, height=height, fps=fps, pictures=frames, **options)
+    return assessor().score(path).technical.score
+
+
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("name", CLIPS)
+def test_copies_of_real_clips_have_its_technical_score(copy, name, data_dir, tmp_path):
+    frames, fps = original(data_dir / name)
+    scale, suffix, options = COPIES[copy]
+    size = [round(side * scale / 2) * 2 for side in frames.shape[2:0:-1]]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    pictures = [cv2.resize(frame, size, interpolation=method) for frame in frames]
+    clean = technical(tmp_path / "own.mp4", list(frames), fps, options={"crf": "8"})
+    assert technical(tmp_path / f"copy{suffix}", pictures, fps, **options) == pytest.approx(
+        clean, abs=0.3
+    )
+
+
+def test_a_blurred_copy_has_another_one(data_dir, tmp_path):
+    frames, fps = original(data_dir / CLIPS[0])
+    blurred = [cv2.GaussianBlur(frame, (0, 0), 6) for frame in frames]
+    clean = technical(tmp_path / "own.mp4", list(frames), fps)
+    assert technical(tmp_path / "blurred.mp4", blurred, fps) < clean - 0.5
