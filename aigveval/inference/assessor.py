@@ -257,11 +257,13 @@ def load(
 
         checkpoint = open_checkpoint(model)
         number = _dtype_of(checkpoint, dtype, chosen)
-        fast = is_fast(dtype, chosen)
-        engine = load_engine(checkpoint, device=chosen, dtype=number, fast=fast)
+        fast, hints = is_fast(dtype, chosen), _takes_hints(checkpoint, dtype)
+        engine = load_engine(
+            checkpoint, device=chosen, dtype=number, fast=fast, hints=hints, explain=explain
+        )
     return Assessor(
         engine,
-        name=label(name, number, fast=fast),
+        name=label(name, number, fast=fast or hints),
         batch_size=batch_size,
         workers=workers,
         explain=explain,
@@ -284,8 +286,10 @@ def row_name(
     with _one_line_errors(name):
         from ..model.checkpoint import open_checkpoint
 
-        number = _dtype_of(open_checkpoint(model), dtype, chosen)
-        return label(name, number, fast=is_fast(dtype, chosen))
+        checkpoint = open_checkpoint(model)
+        number = _dtype_of(checkpoint, dtype, chosen)
+        fast = _takes_hints(checkpoint, dtype) or is_fast(dtype, chosen)
+        return label(name, number, fast=fast)
 
 
 @contextmanager
@@ -304,6 +308,11 @@ def _dtype_of(checkpoint: Checkpoint, dtype: DtypeName, device: torch.device) ->
         kind = checkpoint.model_class.config_class
         config = kind.from_pretrained(checkpoint.source).text_config
     return choose_dtype(dtype, config, device)
+
+
+def _takes_hints(checkpoint: Checkpoint, dtype: DtypeName) -> bool:
+    """Whether scores come from the score hints, as `fast` has it where these are near enough."""
+    return dtype == "fast" and checkpoint.hints_within is not None
 
 
 def as_clip(

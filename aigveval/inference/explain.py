@@ -40,7 +40,7 @@ class Explainer:
 
     Args:
         model: in eval mode.
-        tokenizer: its processor's.
+        tokenizer: its processor's; None where no text is wanted.
         run: the model's forward, or what gives the same in less time.
         max_new_tokens: limit of a text.
         attempts: how often a text is written, at least 1.
@@ -48,8 +48,8 @@ class Explainer:
 
     def __init__(
         self,
-        model: ScorerModel,
-        tokenizer: PreTrainedTokenizerBase,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase | None,
         *,
         run: Callable[..., AIGVEvalOutput],
         max_new_tokens: int = MAX_NEW_TOKENS,
@@ -119,6 +119,7 @@ class Explainer:
             {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
             for row in named
         ]
+        assert self.tokenizer is not None
         writer = AnswerWriter(
             self.model,
             self.tokenizer,

@@ -319,7 +319,7 @@ def rated_model(
     model = AIGVEvalModel.from_pretrained(base, config=config)
     processor = AIGVEvalProcessor.from_pretrained(base)
     backbone = model.model
-    backbone.remove_calibration()
+    backbone.remove_measured()
     backbone.learn_damage_only()
     torch.manual_seed(0)
     with torch.no_grad():
