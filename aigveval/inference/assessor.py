@@ -235,10 +235,11 @@ def load(
         dtype: number type of the LLM. `auto` is bfloat16 for one of 10^9 parameters and more on a
             GPU that has it, else float32. In float32 scores differ by less than 1e-4 between batch
             sizes, in bfloat16 by up to 0.13 (measured on a 7B with random weights); the field
-            `model` of each row has a type that isn't float32: `NAME (bfloat16)`. `fast` is for
-            CPUs: the LLM multiplies matrices in bfloat16 if a measurement, made once on each
-            machine, finds that quick there, else it's float32. The scores of `lite` move by less
-            than 0.01 (75 clips).
+            `model` of each row has a type that isn't float32: `NAME (bfloat16)`. `fast` leaves
+            the LLM out of a model whose score hints may stand for it, as those of `lite` may (its
+            config says how far scores move, `hints_within`); it's loaded where there is something
+            to explain. Of other models on a CPU the LLM multiplies matrices in bfloat16 if a
+            measurement, made once on each machine, finds that quick there.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
         explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,

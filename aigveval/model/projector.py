@@ -26,7 +26,8 @@ MIDDLE = (MIN_SCORE + MAX_SCORE) / 2  # the score hint of features without any e
 _BEND = 0.5  # points before the ends of the scale
 _SOFTNESS = 0.1  # points
 _POINTS = 33  # of a hint curve
-_STIFFNESS = 0.5
+_STIFFNESS, _TIGHT = 0.5, 1e3  # how much bends count, and that it ends at the top
+_LEAST_SLOPE = 0.1  # so that the order of clips stays
 _Outputs = tuple[Tensor, Tensor, Tensor]  # of `FeatureProjector.forward`
 
 
@@ -221,7 +222,7 @@ class CameraLikeness(nn.Module):
 class HintCurve(nn.Module):
     """What the LLM makes of score hints: a curve for each score, without and with a prompt.
 
-    It's linear between points that are spread evenly over 1-5, and never falls.
+    It's linear between points that are spread evenly over 1-5, from 1 to 5, and always rises.
     """
 
     points: Tensor
@@ -249,9 +250,12 @@ class HintCurve(nn.Module):
         import numpy as np
         from scipy.optimize import lsq_linear
 
-        steps = np.tril(np.ones((_POINTS, _POINTS)))  # from a first point and the rises after it
-        bends = _STIFFNESS * np.diff(np.eye(_POINTS), 2, axis=0)
-        limits = ([MIN_SCORE] + [0.0] * (_POINTS - 1), np.inf)
+        span = MAX_SCORE - MIN_SCORE
+        steps = np.tril(np.ones((_POINTS, _POINTS)))[:, 1:]  # from the rises
+        bends = np.diff(np.eye(_POINTS), 2, axis=0)
+        fixed = np.vstack([_STIFFNESS * bends, _TIGHT * np.eye(1, _POINTS, _POINTS - 1)]) @ steps
+        values = np.append(np.zeros(len(bends)), _TIGHT * span)
+        least = _LEAST_SLOPE * span / (_POINTS - 1)
         own = HintCurve().to(hints.device)  # straight: gives the place of each hint
         for prompt in (0, 1):
             for column in range(len(SCORES)):
@@ -265,14 +269,14 @@ class HintCurve(nn.Module):
                 weights = np.ones(len(goal))
                 for _ in range(12):
                     root = np.sqrt(weights)
-                    matrix = np.vstack([root[:, None] * design, bends]) @ steps
-                    wanted = np.append(root * goal, np.zeros(len(bends)))
-                    curve = steps @ lsq_linear(matrix, wanted, limits).x
+                    matrix = np.vstack([root[:, None] * design @ steps, fixed])
+                    wanted = np.append(root * (goal - MIN_SCORE), values)
+                    curve = MIN_SCORE + steps @ lsq_linear(matrix, wanted, (least, np.inf)).x
                     left = np.abs(goal - design @ curve)
                     weights = np.sqrt(weights * ((left / (left.max() + 1e-9)) ** 2 + 1e-3))
                     weights *= len(weights) / weights.sum()
+                curve = curve.clip(MIN_SCORE, MAX_SCORE)  # from rounding
                 self.points[prompt, column] = torch.from_numpy(curve).to(self.points)
-        self.points.clamp_(MIN_SCORE, MAX_SCORE)
 
 
 class ScoreHints(nn.Module):

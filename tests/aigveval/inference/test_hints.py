@@ -60,7 +60,8 @@ def test_a_curve_begins_straight_and_learns_what_the_llm_makes_of_hints():
     curve.fit(hints[:300], known[:300], wanted[:300])
     found = curve(hints[300:], known[300:])
     assert (found - wanted[300:]).abs().nan_to_num().max() < 0.03
-    assert (curve.points.diff() >= 0).all() and curve.points.min() >= 1 and curve.points.max() <= 5
+    assert (curve.points.diff() > 0).all()  # clips keep their order
+    assert curve.points.min() == 1 and curve.points.max() == 5
     torch.testing.assert_close(found[:1], curve(hints[300:301], known[300:301]))
 
 
