@@ -6,6 +6,7 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 
 import copy
 import math
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -164,11 +165,16 @@ def _pack(module: Any) -> Any:
 
 
 class _SamePadding(nn.Module):
-    """TensorFlow's, which timm's convolution does before its own work."""
+    """TensorFlow's, which timm's convolution does before its own work.
+
+    What comes out lies in one place in memory, whose border is zero already, and is overwritten by
+    the next call in the same thread.
+    """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.kernel, self.stride = convolution.kernel_size, convolution.stride
+        self._kept = threading.local()
 
     def forward(self, pictures: Tensor) -> Tensor:
         sides = zip(pictures.shape[:-3:-1], self.kernel[::-1], self.stride[::-1])  # the last first
@@ -176,7 +182,16 @@ class _SamePadding(nn.Module):
         for side, kernel, stride in sides:
             missing = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
             padding += [missing // 2, missing - missing // 2]
-        return nn.functional.pad(pictures, padding)
+        padded = getattr(self._kept, "padded", None)
+        height, width = pictures.shape[2] + sum(padding[2:]), pictures.shape[3] + sum(padding[:2])
+        if padded is None or padded.shape != (*pictures.shape[:2], height, width):
+            with torch.inference_mode(False):  # for calls in either mode
+                padded = pictures.new_zeros(len(pictures), height, width, pictures.shape[1])
+                padded = self._kept.padded = padded.permute(0, 3, 1, 2)  # channels last
+        left, top = padding[0], padding[2]
+        inner = padded[:, :, top : top + pictures.shape[2], left : left + pictures.shape[3]]
+        inner.copy_(pictures)
+        return padded
 
 
 def _joined(parts: list[Features], count: int) -> Features:

@@ -16,6 +16,7 @@ _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 # Answers to noise and not to edges: Immerkaer, "Fast noise variance estimation", 1996.
 _NOISE = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _BLOCK = 8
+_CHUNK = 8  # pictures at a time
 # Of the local mean. In float32: the contrast of flat pictures is nothing but its rounding.
 _BELL = torch.exp(-0.5 * (torch.arange(-3.0, 4.0) / (7 / 6)) ** 2)
 _WINDOW = tuple((_BELL / _BELL.sum()).tolist())
@@ -30,7 +31,12 @@ def picture_statistics(pixels: Tensor) -> Tensor:
     Returns:
         float32 (n, NUM_STATISTICS); every value finite.
     """
-    rgb = pixels.float()
+    # More at a time don't fit a processor's cache and take half as long again.
+    parts = pixels.tensor_split(max(1, math.ceil(len(pixels) / _CHUNK)))
+    return torch.cat([_statistics(part.float()) for part in parts])
+
+
+def _statistics(rgb: Tensor) -> Tensor:
     weights = rgb.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     gray = (rgb * weights).sum(1, keepdim=True)
     columns = [

@@ -1,5 +1,9 @@
 """Resizing and repeating frames, shared by the encoders."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 import torch
@@ -7,9 +11,35 @@ from torch import Tensor
 
 from .threads import by_stretches
 
+_kept = threading.local()
+
+
+@contextmanager
+def each_size_once() -> Iterator[None]:
+    """Within it, frames that several encoders want in one size are resized once.
+
+    The frames must stay as they are meanwhile.
+    """
+    before = getattr(_kept, "sizes", None)
+    _kept.sizes = {}
+    try:
+        yield
+    finally:
+        _kept.sizes = before
+
 
 def resized(frames: Tensor, height: int, width: int) -> Tensor:
     """Resize uint8 (t, 3, h, w) to (t, 3, height, width): area when it shrinks, else bilinear."""
+    sizes = getattr(_kept, "sizes", None)
+    if sizes is None:
+        return _resized(frames, height, width)
+    key = id(frames), height, width
+    if key not in sizes:
+        sizes[key] = frames, _resized(frames, height, width)  # with the frames, so that they live
+    return sizes[key][1].clone()
+
+
+def _resized(frames: Tensor, height: int, width: int) -> Tensor:
     shrinks = frames.shape[-2] >= height and frames.shape[-1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     out = np.empty((*frames.shape[:2], height, width), np.uint8)

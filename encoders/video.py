@@ -51,6 +51,7 @@ from .base import Encoder, Stream
 from .container import VideoError, VideoIndex, inspect, missing_part
 from .decoding import Backend, Recount, Sink, decode
 from .frame_sequence import FrameSequence
+from .resizing import each_size_once
 from .sampling import uniform
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "read_views",
     "index_of",
     "requests_of",
+    "views_of",
 ]
 
 Source = str | os.PathLike[str] | FrameSequence
@@ -287,10 +289,18 @@ def read_views(
         VideoError: The file can't be read.
     """
     _, frames = read_frames(path, requests_of(encoders))
-    return {
-        name: encoder.preprocess(frames[name].pixels, seed=seed)
-        for name, encoder in encoders.items()
-    }
+    return views_of(frames, encoders, seed=seed)
+
+
+def views_of(
+    frames: Mapping[str, Frames], encoders: Mapping[str, Encoder], *, seed: int = 0
+) -> dict[str, Tensor]:
+    """Each encoder's view of frames, as of `requests_of`; see `read_views`."""
+    with each_size_once():
+        return {
+            name: encoder.preprocess(frames[name].pixels, seed=seed)
+            for name, encoder in encoders.items()
+        }
 
 
 def _guard(path: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -47,7 +47,8 @@ Dtype = Annotated[
         "--dtype",
         "--precision",
         help="Number type of the LLM. `auto`: bfloat16 for 1B parameters and more on a GPU that "
-        "has it, else float32. `fast`: products in bfloat16 on a CPU that is quick at it.",
+        "has it, else float32. `fast`: without the LLM where a model may, as `lite` may; else "
+        "products in bfloat16 on a CPU that is quick at it.",
     ),
 ]
 BatchSize = Annotated[

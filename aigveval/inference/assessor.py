@@ -238,10 +238,11 @@ def load(
         dtype: number type of the LLM. `auto` is bfloat16 for one of 10^9 parameters and more on a
             GPU that has it, else float32. In float32 scores differ by less than 1e-4 between batch
             sizes, in bfloat16 by up to 0.13 (measured on a 7B with random weights); the field
-            `model` of each row has a type that isn't float32: `NAME (bfloat16)`. `fast` is for
-            CPUs: the LLM multiplies matrices in bfloat16 if a measurement, made once on each
-            machine, finds that quick there, else it's float32. The scores of `lite` move by less
-            than 0.01 (75 clips).
+            `model` of each row has a type that isn't float32: `NAME (bfloat16)`. `fast` leaves
+            the LLM out of a model whose score hints may stand for it, as those of `lite` may (its
+            config says how far scores move, `hints_within`); it's loaded where there is something
+            to explain. Of other models on a CPU the LLM multiplies matrices in bfloat16 if a
+            measurement, made once on each machine, finds that quick there.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
         explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,
@@ -260,11 +261,13 @@ def load(
 
         checkpoint = open_checkpoint(model)
         number = _dtype_of(checkpoint, dtype, chosen)
-        fast = is_fast(dtype, chosen)
-        engine = load_engine(checkpoint, device=chosen, dtype=number, fast=fast)
+        fast, hints = is_fast(dtype, chosen), _takes_hints(checkpoint, dtype)
+        engine = load_engine(
+            checkpoint, device=chosen, dtype=number, fast=fast, hints=hints, explain=explain
+        )
     return Assessor(
         engine,
-        name=label(name, number, fast=fast),
+        name=label(name, number, fast=fast or hints),
         batch_size=batch_size,
         workers=workers,
         explain=explain,
@@ -287,8 +290,10 @@ def row_name(
     with _one_line_errors(name):
         from ..model.checkpoint import open_checkpoint
 
-        number = _dtype_of(open_checkpoint(model), dtype, chosen)
-        return label(name, number, fast=is_fast(dtype, chosen))
+        checkpoint = open_checkpoint(model)
+        number = _dtype_of(checkpoint, dtype, chosen)
+        fast = _takes_hints(checkpoint, dtype) or is_fast(dtype, chosen)
+        return label(name, number, fast=fast)
 
 
 @contextmanager
@@ -307,6 +312,11 @@ def _dtype_of(checkpoint: Checkpoint, dtype: DtypeName, device: torch.device) ->
         kind = checkpoint.model_class.config_class
         config = kind.from_pretrained(checkpoint.source).text_config
     return choose_dtype(dtype, config, device)
+
+
+def _takes_hints(checkpoint: Checkpoint, dtype: DtypeName) -> bool:
+    """Whether scores come from the score hints, as `fast` has it where these are near enough."""
+    return dtype == "fast" and checkpoint.hints_within is not None
 
 
 def as_clip(

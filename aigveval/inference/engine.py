@@ -7,17 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from encoders.onednn import use_bfloat16, use_onednn
-from encoders.video import FrameRequest, Frames, Source, VideoError, read_frames, requests_of
+from encoders.video import (
+    FrameRequest,
+    Frames,
+    Source,
+    VideoError,
+    read_frames,
+    requests_of,
+    views_of,
+)
 from prompts.facts import Fact
 
 from ..assessment import Scores
-from ..model.base import name_scores
+from ..model.base import known_slots, name_scores
 from ..model.checkpoint import Checkpoint
 from ..model.library_internals import merge_lora
 from ..model.prefix_cache import PrefixCache
@@ -160,13 +169,10 @@ class ModelEngine:
 
     @property
     def requests(self) -> Mapping[str, FrameRequest]:
-        return requests_of(self.processor.encoders)
+        return requests_of(self.model.encoders)
 
     def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
-        return {
-            name: encoder.preprocess(frames[name].pixels)
-            for name, encoder in self.processor.encoders.items()
-        }
+        return views_of(frames, self.model.encoders)
 
     def prepare(self, path: Source) -> PreparedClip:
         info, frames = read_frames(path, self.requests, **self.sizes)
@@ -212,11 +218,71 @@ class ModelEngine:
     @torch.inference_mode()
     def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
         """What the model takes: text and features."""
+        text = self.processor.encode_prompts(list(prompts)).to(self.device)
+        return {"features": self._features(views, prompts), **text}
+
+    def _features(self, views: Sequence[Views], prompts: Sequence[str | None]) -> Tensor:
         stacked = {
             name: torch.stack([clip[name] for clip in views]).to(self.device) for name in views[0]
         }
-        text = self.processor.encode_prompts(list(prompts)).to(self.device)
-        return {"features": self.model.encode(stacked, list(prompts)), **text}
+        return self.model.encode(stacked, list(prompts))
+
+
+class HintEngine(ModelEngine):
+    """Drives a `HintModel` on one device.
+
+    Args:
+        model: a `HintModel`.
+        device: where to compute.
+        load_whole: gives an engine of the model with its LLM, once something is to be explained;
+            scores are those of the hints then too.
+    """
+
+    def __init__(
+        self, model: Any, *, device: torch.device, load_whole: Callable[[], ModelEngine]
+    ) -> None:
+        model.to(device).load_encoders()
+        self.model, self.processor, self.device, self.run = model, None, device, model
+        self.explainer = Explainer(model, None, run=model)
+        self._load_whole = load_whole
+
+    @cached_property
+    def whole(self) -> ModelEngine:
+        """The engine that writes explanations."""
+        engine = self._load_whole()
+        read = engine.run
+
+        def run(*, use_cache: bool = False, **batch: Any) -> Any:
+            output = self.run(**batch)
+            if not use_cache:
+                return output
+            written = read(use_cache=True, **batch)
+            written.scores, written.stds = output.scores, output.stds
+            return written
+
+        engine.run = engine.explainer.run = run
+        return engine
+
+    def score(
+        self,
+        clips: Sequence[PreparedClip],
+        prompts: Sequence[str | None],
+        *,
+        explain: bool = False,
+        contributions: bool = False,
+        facts: Sequence[Sequence[Fact]] | None = None,
+    ) -> list[Scores | Exception]:
+        if explain:
+            return self.whole.score(
+                clips, prompts, explain=True, contributions=contributions, facts=facts
+            )
+        return super().score(clips, prompts, contributions=contributions)
+
+    @torch.inference_mode()
+    def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
+        """What the model takes: features."""
+        mask = known_slots(prompts, self.model.config.unscored).to(self.device)
+        return {"features": self._features(views, prompts), "slot_mask": mask}
 
 
 class VlmEngine(ModelEngine):
@@ -283,7 +349,13 @@ _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
 
 
 def load_engine(
-    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, fast: bool = False
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    fast: bool = False,
+    hints: bool = False,
+    explain: bool = False,
 ) -> ModelEngine:
     """Loads the model, with its LLM in a number type, and the processor of a checkpoint.
 
@@ -292,12 +364,24 @@ def load_engine(
         device: where to compute.
         dtype: of the LLM.
         fast: on a CPU and in float32, multiply in bfloat16.
+        hints: score without the LLM, for a model whose hints may stand for its scores.
+        explain: load the LLM now, for explanations, even so.
 
     Raises:
         OSError, ValueError, RuntimeError: when they cannot be loaded.
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
-    engine = _ENGINES[checkpoint.model_type]
-    processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
-    model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
-    return engine(model, processor, device=device, fast=fast)
+
+    def load_whole() -> ModelEngine:
+        engine = _ENGINES[checkpoint.model_type]
+        processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
+        model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
+        return engine(model, processor, device=device, fast=fast)
+
+    if not hints:
+        return load_whole()
+    model = checkpoint.hint_class.from_pretrained(checkpoint.folder)
+    quick = HintEngine(model, device=device, load_whole=load_whole)
+    if explain:
+        quick.whole  # noqa: B018 - now, so that missing weights show at once
+    return quick

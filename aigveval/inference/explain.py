@@ -43,7 +43,7 @@ class Explainer:
 
     Args:
         model: in eval mode.
-        tokenizer: its processor's.
+        tokenizer: its processor's; None where no text is wanted.
         run: the model's forward, or what gives the same in less time.
         max_new_tokens: limit of a text; by default longer where the model reads facts.
         attempts: how often a text is written, at least 1.
@@ -51,8 +51,8 @@ class Explainer:
 
     def __init__(
         self,
-        model: ScorerModel,
-        tokenizer: PreTrainedTokenizerBase,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase | None,
         *,
         run: Callable[..., AIGVEvalOutput],
         max_new_tokens: int | None = None,
@@ -137,6 +137,7 @@ class Explainer:
                 [fact for fact in own if fact.dimension in known or not known]
                 for own, known in zip(facts, scores, strict=True)
             ]
+        assert self.tokenizer is not None
         writer = AnswerWriter(
             self.model,
             self.tokenizer,

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from encoders.pretrained import no_bars
+from prompts import clean
 from prompts.rubric import LEVEL_WEIGHTS, MAX_SCORE, MIN_SCORE, SCORES
 from prompts.rubric import Score as ScoreName
 
@@ -112,7 +113,7 @@ class ScorerModel(PreTrainedModel):
         encoders as far as they are in the model.
         """
         own = [f"{ENCODER_PREFIX}{name}." for name in self.config.trained_encoders]
-        parts = ("projectors", "detector", "calibration", "likeness")
+        parts = ("projectors", "detector", "calibration", "likeness", "hint_curve")
         prefixes = (*(f"model.{part}." for part in parts), *own)
         return {
             key
@@ -132,18 +133,7 @@ class ScorerModel(PreTrainedModel):
         """
         expected = self.state_dict()
         trained = self.trained_keys()
-        shapes = [
-            f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
-            for key, value in state.items()
-            if key in trained and value.shape != expected[key].shape
-        ]
-        problems = {
-            "missing": _listed(trained - set(state)),
-            "unknown": _listed(set(state) - trained),
-            "of another shape": _listed(shapes),
-        }
-        if text := "; ".join(f"{what}: {keys}" for what, keys in problems.items() if keys):
-            raise ValueError(f"{source / WEIGHTS} doesn't fit its config; {text}")
+        check_state(state, {key: expected[key] for key in trained}, source=source)
         self.load_state_dict(state, strict=False)
 
     def detection_lines(
@@ -248,6 +238,22 @@ class ScorerModel(PreTrainedModel):
         Path(save_directory, "generation_config.json").unlink(missing_ok=True)
 
 
+def known_slots(prompts: Sequence[str | None], unscored: Sequence[str]) -> Tensor:
+    """Which of the scores there are, bool (b, 4): one of alignment only with a prompt.
+
+    Args:
+        prompts: b prompts; None or empty where unknown.
+        unscored: Dimensions without a score.
+    """
+    mask = torch.ones(len(prompts), len(SCORES), dtype=torch.bool)
+    mask[:, SCORES.index("semantic")] = torch.tensor(
+        [bool(clean(prompt or "")) for prompt in prompts], dtype=torch.bool
+    )
+    for dimension in unscored:
+        mask[:, SCORES.index(dimension)] = False
+    return mask
+
+
 def name_scores(output: AIGVEvalOutput, known: Tensor) -> list[Scores | Exception]:
     """The named scores of each row; a number that is no score is that row's error.
 
@@ -284,6 +290,28 @@ def _with_trust(scores: Scores, familiarity: float, half_widths: Sequence[float]
             low, high = max(MIN_SCORE, score.score - half), min(MAX_SCORE, score.score + half)
             scores[name] = replace(score, low=round(low, 5), high=round(high, 5))
     return scores | {"familiarity": round(familiarity, 1)}
+
+
+def check_state(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: Path
+) -> None:
+    """Compare the weights of a folder with those that its config asks for.
+
+    Raises:
+        ValueError: Keys are missing, unknown or of another shape; the message names them.
+    """
+    shapes = [
+        f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    problems = {
+        "missing": _listed(set(expected) - set(state)),
+        "unknown": _listed(set(state) - set(expected)),
+        "of another shape": _listed(shapes),
+    }
+    if text := "; ".join(f"{what}: {keys}" for what, keys in problems.items() if keys):
+        raise ValueError(f"{source / WEIGHTS} doesn't fit its config; {text}")
 
 
 def _listed(keys: Iterable[str], *, most: int = 10) -> str:

@@ -85,11 +85,7 @@ class Checkpoint:
             OSError: There is no such folder, and the Hub doesn't give it.
             ValueError: The config is not that of one of our models.
         """
-        path = self.folder / "config.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+        path, found = self.folder / "config.json", self._config.get("model_type")
         if found not in _CLASSES:
             raise ValueError(
                 f"{path} is of a model of type {found!r}; aigveval's are {', '.join(_CLASSES)}"
@@ -97,9 +93,27 @@ class Checkpoint:
         return found
 
     @property
+    def hints_within(self) -> float | None:
+        """Of its config, see `AIGVEvalConfig`; raises as `model_type` does."""
+        return self._config.get("hints_within")
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        path = self.folder / "config.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+
+    @property
     def model_class(self) -> Any:
         """`AIGVEvalModel` or `VlmModel`; raises as `model_type` does."""
         return _import(_CLASSES[self.model_type][0])
+
+    @property
+    def hint_class(self) -> Any:
+        """`HintModel`, for a model with `hints_within`."""
+        return _import("modeling:HintModel")
 
     @property
     def processor_class(self) -> Any:

@@ -190,6 +190,9 @@ class AIGVEvalConfig(ScorerConfig):
         damage_only: What the score heads learn only takes points off what the projectors' given
             linear maps say; see `projector.AIGVEvalBackbone`.
         likeness: Whether there is a `projector.CameraLikeness`.
+        hints_within: The most that scores were found to differ, in points, from what a
+            `projector.HintCurve` makes of their hints. It may stand for the LLM then, where scoring
+            has to be quick. None where that wasn't measured.
         level_token_ids: First token of each level word, worst first. Filled in by
             `AIGVEvalProcessor.from_config`, as is the next one.
         feature_token_id: Id of the placeholder token.
@@ -225,6 +228,7 @@ class AIGVEvalConfig(ScorerConfig):
         calibration: int = 0,
         damage_only: bool = False,
         likeness: bool = False,
+        hints_within: float | None = None,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
@@ -263,6 +267,11 @@ class AIGVEvalConfig(ScorerConfig):
         self.calibration = calibration
         self.damage_only = bool(damage_only)
         self.likeness = bool(likeness)
+        if hints_within is not None and not (score_hints and hints_within >= 0):
+            raise ValueError(
+                f"hints_within must be at least 0, of a model with score_hints, got {hints_within}"
+            )
+        self.hints_within = hints_within
         self.feature_token_id = feature_token_id
         super().__init__(
             lora=lora,

@@ -8,6 +8,7 @@ Axis legend: b batch, K feature tokens, D their width, s sequence, h width of th
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -22,10 +23,10 @@ from transformers import Cache, PreTrainedModel
 from encoders.base import Encoder, full_float32
 from prompts import Detection, render_detections
 from prompts.consistency import highest_severity
-from prompts.rubric import MIN_SCORE, Score
+from prompts.rubric import MIN_SCORE, SCORES, Score
 
 from .backbones import check_llm, inject_lora, load_llm, save_llm
-from .base import AIGVEvalOutput, ScorerModel
+from .base import AIGVEvalOutput, ScorerModel, check_state
 from .checkpoint import (
     frozen_llm,
     open_checkpoint,
@@ -36,8 +37,14 @@ from .checkpoint import (
 )
 from .config import AIGVEvalConfig, check_encoder, rename_weights
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
-from .library_internals import cache_argument, expect_missing
-from .projector import AIGVEvalBackbone, join_tokens, pack_features, unpack_features
+from .library_internals import cache_argument, expect_missing, is_lora
+from .projector import (
+    AIGVEvalBackbone,
+    ScoreHints,
+    join_tokens,
+    pack_features,
+    unpack_features,
+)
 
 # Options of `push_to_hub` that `save_pretrained` takes too, as in transformers.
 _PUSH_OPTIONS = (
@@ -53,7 +60,71 @@ _PUSH_OPTIONS = (
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):
+class FeatureEncoding:
+    """What a model with `encoders` does with them."""
+
+    config: AIGVEvalConfig
+    encoders: nn.ModuleDict
+    encoder_weights: Path | None  # folder of a merged checkpoint
+    encoder_states: dict[str, dict[str, Tensor]]  # what encoders were trained to
+
+    @property
+    def device(self) -> torch.device:
+        raise NotImplementedError
+
+    def load_encoders(
+        self, encoders: Mapping[str, Encoder] | None = None, *, strict: bool = True
+    ) -> None:
+        """Put the encoders in, frozen; those that were trained get the weights of that.
+
+        Args:
+            encoders: Name to encoder, as `AIGVEvalProcessor.encoders`; by default made anew.
+            strict: Refuse an encoder whose fingerprint is not the one that the model was trained
+                with; else it's a warning.
+
+        Raises:
+            ValueError: An encoder's tokens are not those that the config describes.
+        """
+        from encoders import create_encoder
+
+        for entry in self.config.encoders:
+            name = entry["name"]
+            encoder = encoders[name] if encoders else create_encoder(name, **entry["options"])
+            check_encoder(entry, encoder, strict=strict)
+            encoder = with_saved_weights(encoder, self.encoder_weights)
+            encoder = with_trained_weights(encoder, self.encoder_states.get(name))
+            self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def encode(
+        self, views: Mapping[str, Tensor], text: Sequence[str | None] | None = None
+    ) -> Tensor:
+        """Views (b, ...) of each encoder, and the b prompts, to features (b, K, D)."""
+        if not self.encoders:
+            self.load_encoders()
+        with full_float32(self.device):
+            tokens = {
+                name: cast(Encoder, encoder).encode(views[name].to(self.device))
+                for name, encoder in self.encoders.items()
+            }
+        return self.join(tokens, text)
+
+    @torch.no_grad()
+    def join(
+        self, tokens: Mapping[str, Tensor], text: Sequence[str | None] | None = None
+    ) -> Tensor:
+        """Text-free tokens (b, m, e) of each encoder, as cached, and b prompts to (b, K, D)."""
+        if not self.encoders:
+            self.load_encoders()
+        return pack_features(
+            [
+                join_tokens(cast(Encoder, encoder), tokens[name].to(self.device), text)
+                for name, encoder in self.encoders.items()
+            ]
+        )
+
+
+class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
     """Scores AI-generated videos, and writes about them; see the module's docstring.
 
     Args:
@@ -255,57 +326,6 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):
             )
         self.model.projectors[names[0]].set_stats(mean, std)
 
-    def load_encoders(
-        self, encoders: Mapping[str, Encoder] | None = None, *, strict: bool = True
-    ) -> None:
-        """Put the encoders in, frozen; those that were trained get the weights of that.
-
-        Args:
-            encoders: Name to encoder, as `AIGVEvalProcessor.encoders`; by default made anew.
-            strict: Refuse an encoder whose fingerprint is not the one that the model was trained
-                with; else it's a warning.
-
-        Raises:
-            ValueError: An encoder's tokens are not those that the config describes.
-        """
-        from encoders import create_encoder
-
-        for entry in self.config.encoders:
-            name = entry["name"]
-            encoder = encoders[name] if encoders else create_encoder(name, **entry["options"])
-            check_encoder(entry, encoder, strict=strict)
-            encoder = with_saved_weights(encoder, self.encoder_weights)
-            encoder = with_trained_weights(encoder, self.encoder_states.get(name))
-            self.encoders[name] = encoder.to(self.device).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def encode(
-        self, views: Mapping[str, Tensor], text: Sequence[str | None] | None = None
-    ) -> Tensor:
-        """Views (b, ...) of each encoder, and the b prompts, to features (b, K, D)."""
-        if not self.encoders:
-            self.load_encoders()
-        with full_float32(self.device):
-            tokens = {
-                name: cast(Encoder, encoder).encode(views[name].to(self.device))
-                for name, encoder in self.encoders.items()
-            }
-        return self.join(tokens, text)
-
-    @torch.no_grad()
-    def join(
-        self, tokens: Mapping[str, Tensor], text: Sequence[str | None] | None = None
-    ) -> Tensor:
-        """Text-free tokens (b, m, e) of each encoder, as cached, and b prompts to (b, K, D)."""
-        if not self.encoders:
-            self.load_encoders()
-        return pack_features(
-            [
-                join_tokens(cast(Encoder, encoder), tokens[name].to(self.device), text)
-                for name, encoder in self.encoders.items()
-            ]
-        )
-
     def save_pretrained(  # type: ignore[override]
         self,
         save_directory: str | Path,
@@ -394,6 +414,65 @@ class AIGVEvalModel(ScorerModel, FeatureGenerationMixin):
         model.encoder_weights = folder / "encoders"
         model.load_trained(state, source=folder)
         return model.eval()
+
+
+class HintModel(FeatureEncoding, nn.Module):
+    """The scores of an `AIGVEvalModel` without its LLM, which would only read its hints back.
+
+    Args:
+        config: With `hints_within`.
+        width: h, of the LLM's embeddings.
+    """
+
+    def __init__(self, config: AIGVEvalConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.model = ScoreHints(config, width)
+        self.encoders = nn.ModuleDict()
+        self.encoder_weights: Path | None = None
+        self.encoder_states: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "HintModel":
+        """Load what it takes of a saved model, in eval mode on the CPU.
+
+        Raises:
+            ValueError: Hints may not stand for the model's answer, or its weights aren't complete.
+        """
+        config = AIGVEvalConfig.from_pretrained(folder)
+        if config.hints_within is None:
+            raise ValueError(f"{folder}: how near its score hints are to its scores isn't known")
+        state, encoder_states = split_encoders(read_trained(folder), config, source=folder)
+        state = {name: value for name, value in state.items() if not is_lora(name)}
+        positions = [value for name, value in state.items() if name.endswith(".position")]
+        model = cls(config, positions[0].shape[1] if positions else 1)
+        model.encoder_states, model.encoder_weights = encoder_states, folder / "encoders"
+        check_state(state, model.state_dict(), source=folder)
+        model.load_state_dict(state)
+        return model.eval()
+
+    @torch.no_grad()
+    def forward(self, *, features: Tensor, slot_mask: Tensor, **_: Any) -> AIGVEvalOutput:
+        """Features (b, K, D) and which of the scores (b, 4) there are to what the LLM would give.
+
+        The standard deviations are those of a belief in the two level words next to a score.
+        """
+        known = slot_mask[:, SCORES.index("semantic")]
+        assert self.model.hint_curve is not None
+        scores = self.model.hint_curve(self.model.score_hints(features), known)
+        share = scores - scores.floor()
+        stds = (share * (1 - share)).sqrt()
+        unknown = ~slot_mask.bool()
+        output = AIGVEvalOutput(
+            scores=scores.masked_fill(unknown, math.nan), stds=stds.masked_fill(unknown, math.nan)
+        )
+        if (trust := self.model.trusted(features)) is not None:
+            output.familiarity, output.half_widths = trust
+        return output
 
 
 def _rename_weights(model: nn.Module, weights: dict[str, Tensor], *_: Any) -> None:

@@ -2,7 +2,8 @@
 memory and time.
 
 Encoders, projectors and LoRA are always float32, and so are the logits that scores are made of.
-`fast`, for CPUs, adds LoRA to the LLM's weights, and has only products of matrices in bfloat16.
+`fast` leaves the LLM out where a model's score hints may stand for it (see `modeling.HintModel`);
+else, on CPUs, it adds LoRA to the LLM's weights, and has only products of matrices in bfloat16.
 """
 
 from __future__ import annotations

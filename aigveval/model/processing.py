@@ -16,6 +16,7 @@ from encoders.base import Encoder
 from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 
 from .backbones import load_tokenizer
+from .base import known_slots
 from .checkpoint import frozen_llm, open_checkpoint
 from .config import AIGVEvalConfig, ScorerConfig, prompt_order, unscored_dimensions
 
@@ -92,18 +93,12 @@ class QuestionProcessor(ProcessorMixin):
         for row, (ids, _) in enumerate(rows):
             input_ids[row, : len(ids)] = torch.tensor(ids)
             attention_mask[row, : len(ids)] = 1
-        slot_mask = torch.ones(len(rows), len(SCORES), dtype=torch.bool)
-        slot_mask[:, SCORES.index("semantic")] = torch.tensor(
-            [bool(prompt) for prompt in known], dtype=torch.bool
-        )
-        for dimension in unscored:
-            slot_mask[:, SCORES.index(dimension)] = False
         return BatchFeature(
             {
                 "input_ids": input_ids,
                 "attention_mask": attention_mask,
                 "slot_positions": torch.tensor([slots for _, slots in rows], dtype=torch.long),
-                "slot_mask": slot_mask,
+                "slot_mask": known_slots(known, unscored),
             }
         )
 

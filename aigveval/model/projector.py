@@ -25,6 +25,9 @@ from .defect_detector import DefectDetector
 MIDDLE = (MIN_SCORE + MAX_SCORE) / 2  # the score hint of features without any evidence
 _BEND = 0.5  # points before the ends of the scale
 _SOFTNESS = 0.1  # points
+_POINTS = 33  # of a hint curve
+_STIFFNESS, _TIGHT = 0.5, 1e3  # how much bends count, and that it ends at the top
+_LEAST_SLOPE = 0.1  # so that the order of clips stays
 _Outputs = tuple[Tensor, Tensor, Tensor]  # of `FeatureProjector.forward`
 
 
@@ -216,33 +219,93 @@ class CameraLikeness(nn.Module):
         return beyond[:, None] * self.gain
 
 
-class AIGVEvalBackbone(nn.Module):
-    """Projectors and language model: token ids and features to the last hidden state.
+class HintCurve(nn.Module):
+    """What the LLM makes of score hints: a curve for each score, without and with a prompt.
 
-    With `config.score_hints` the LLM also reads score hints, as level words. In the four
-    placeholders after the features' stands the hint of each score: `MIDDLE` plus the outputs of
-    score heads and given maps, averaged over each encoder's tokens and summed over the encoders.
-    With `config.damage_only` the score heads' sum goes through `taken_off`: what they learn of
-    damage then can't change the order of clips without any. To each token's
-    embedding its own hint of its encoder's dimension is added. A value between "fair" and "good" is
-    a mix of the two words' embeddings. LLMs copy words well, so little training is enough, where
-    the meaning of projected features has to be learned from thousands of clips.
+    It's linear between points that are spread evenly over 1-5, from 1 to 5, and always rises.
     """
 
-    def __init__(self, config: AIGVEvalConfig, language_model: PreTrainedModel) -> None:
+    points: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
+        straight = torch.linspace(MIN_SCORE, MAX_SCORE, _POINTS)
+        self.register_buffer("points", straight.repeat(2, len(SCORES), 1))
+
+    def forward(self, hints: Tensor, known: Tensor) -> Tensor:
+        """Score hints (b, 4), unbounded, and whether the prompt is known (b,), to scores (b, 4)."""
+        places = (bounded(hints) - MIN_SCORE) * ((_POINTS - 1) / (MAX_SCORE - MIN_SCORE))
+        below = places.nan_to_num().long().clamp(0, _POINTS - 2)
+        curves = self.points[known.long()]  # (b, 4, n)
+        low, high = (curves.gather(2, (below + n)[..., None])[..., 0] for n in (0, 1))
+        return torch.lerp(low, high, places - below)
+
+    @torch.no_grad()
+    def fit(self, hints: Tensor, known: Tensor, scores: Tensor) -> None:
+        """Set the curves by the scores (b, 4) that the LLM gave, NaN where it gave none.
+
+        The sum of fourth powers of what is left is minimised, as the largest of it matters, with a
+        small penalty on bends.
+        """
+        import numpy as np
+        from scipy.optimize import lsq_linear
+
+        span = MAX_SCORE - MIN_SCORE
+        steps = np.tril(np.ones((_POINTS, _POINTS)))[:, 1:]  # from the rises
+        bends = np.diff(np.eye(_POINTS), 2, axis=0)
+        fixed = np.vstack([_STIFFNESS * bends, _TIGHT * np.eye(1, _POINTS, _POINTS - 1)]) @ steps
+        values = np.append(np.zeros(len(bends)), _TIGHT * span)
+        least = _LEAST_SLOPE * span / (_POINTS - 1)
+        own = HintCurve().to(hints.device)  # straight: gives the place of each hint
+        for prompt in (0, 1):
+            for column in range(len(SCORES)):
+                rows = (known.long() == prompt) & scores[:, column].isfinite()
+                if not rows.any():
+                    continue
+                at = own(hints[rows], known[rows])[:, column].double().cpu().numpy()
+                places = (at - MIN_SCORE) * ((_POINTS - 1) / (MAX_SCORE - MIN_SCORE))
+                design = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(_POINTS)))
+                goal = scores[rows, column].double().cpu().numpy()
+                weights = np.ones(len(goal))
+                for _ in range(12):
+                    root = np.sqrt(weights)
+                    matrix = np.vstack([root[:, None] * design @ steps, fixed])
+                    wanted = np.append(root * (goal - MIN_SCORE), values)
+                    curve = MIN_SCORE + steps @ lsq_linear(matrix, wanted, (least, np.inf)).x
+                    left = np.abs(goal - design @ curve)
+                    weights = np.sqrt(weights * ((left / (left.max() + 1e-9)) ** 2 + 1e-3))
+                    weights *= len(weights) / weights.sum()
+                curve = curve.clip(MIN_SCORE, MAX_SCORE)  # from rounding
+                self.points[prompt, column] = torch.from_numpy(curve).to(self.points)
+
+
+class ScoreHints(nn.Module):
+    """Projectors and what stands beside them: features to score hints, familiarity and defects.
+
+    A score's hint is `MIDDLE` plus the outputs of score heads and given maps, averaged over each
+    encoder's tokens and summed over the encoders. With `config.damage_only` the score heads' sum
+    goes through `taken_off`: what they learn of damage then can't change the order of clips without
+    any.
+
+    Args:
+        config: Of the model.
+        width: h, of its LLM's embeddings.
+    """
+
+    def __init__(self, config: AIGVEvalConfig, width: int) -> None:
+        super().__init__()
+        self._add_parts(config, width, 1.0)
+
+    def _add_parts(self, config: AIGVEvalConfig, width: int, embedding_rms: float) -> None:
         self.config = config
-        self.language_model = language_model
-        embedding: Tensor = language_model.get_input_embeddings().weight  # type: ignore[assignment]
         self.projectors = nn.ModuleDict(
             {
                 entry["name"]: FeatureProjector(
                     entry["num_tokens"],
                     entry["dim"],
-                    embedding.shape[1],
+                    width,
                     hidden=config.projector_hidden,
-                    # A sample of the vocabulary is enough for a scale.
-                    embedding_rms=embedding[::64].float().square().mean().sqrt().item(),
+                    embedding_rms=embedding_rms,
                     clip=config.feature_clip,
                     dropout=config.feature_dropout,
                     noise=config.feature_noise,
@@ -263,9 +326,115 @@ class AIGVEvalBackbone(nn.Module):
         self.calibration: Calibration | None = None
         if config.calibration:
             self.add_calibration(config.calibration)
+        self.hint_curve: HintCurve | None = None
+        if config.hints_within is not None:
+            self.add_hint_curve(config.hints_within)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.projectors.parameters()).device
+
+    def score_hints(self, features: Tensor) -> Tensor:
+        """Features (b, K, D) to the score hints (b, 4), unbounded."""
+        return self._score_hints(features, self._outputs(features))
+
+    def _score_hints(self, features: Tensor, outputs: Sequence[_Outputs]) -> Tensor:
+        learnt = torch.stack([part.mean(1) for _, part, _ in outputs]).sum(0)
+        given = torch.stack([part.mean(1) for _, _, part in outputs]).sum(0)
+        hints = MIDDLE + given + (taken_off(learnt) if self.config.damage_only else learnt)
+        if self.likeness is not None:
+            hints = hints + self.likeness(self.standardised(features))
+        return hints
+
+    def learn_damage_only(self) -> None:
+        """Have the score heads only take points off from now on; for new ones."""
+        self.config.damage_only = True
+        for projector in cast(Iterable[FeatureProjector], self.projectors.values()):
+            projector.add_probe_bias()
+
+    def add_detector(self, names: Sequence[str]) -> None:
+        """Add a new, untrained detector of these defects."""
+        self.config.detector = list(names)
+        self.detector = DefectDetector(self.config.encoders, names)
+        # No gradients: see `train.detector_fit`.
+        self.detector.requires_grad_(False).eval().to(self.device)
+
+    def add_likeness(self) -> CameraLikeness:
+        """Add a likeness that adds nothing yet."""
+        self.config.likeness = True
+        self.likeness = CameraLikeness(sum(d for _, d in self.config.feature_shapes))
+        return self.likeness.to(self.device)
+
+    def add_calibration(self, clips: int) -> Calibration:
+        """Add statistics for intervals and familiarity, to be set by `Calibration.fit`."""
+        self.config.calibration = clips
+        width = sum(self.config.feature_shapes[number][1] for number in self._compared())
+        self.calibration = Calibration(width=width, clips=clips, scores=len(SCORES))
+        self.calibration.to(self.device)
+        return self.calibration
+
+    def remove_measured(self) -> None:
+        """Drop what was measured, intervals too: it doesn't hold for a model that is trained on."""
+        self.config.calibration, self.calibration = 0, None
+        self.config.hints_within, self.hint_curve = None, None
+
+    def add_hint_curve(self, within: float) -> HintCurve:
+        """Add a straight curve, by which hints are said to be as near to scores as that."""
+        self.config.hints_within = within
+        self.hint_curve = HintCurve()
+        return self.hint_curve.to(self.device)
+
+    def trusted(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Features (b, K, D) to familiarity (b,) and half widths (b, 4); None where unknown."""
+        if self.calibration is None:
+            return None
+        return self.calibration(self.compared(self.standardised(features)))
+
+    def compared(self, standardised: Sequence[Tensor]) -> Tensor:
+        """Each encoder's standardised tokens (b, k, d_i) to what familiarity compares, (b, d)."""
+        return clip_vectors([standardised[number] for number in self._compared()])
+
+    def _compared(self) -> list[int]:
+        """Numbers of the encoders of motion, or of all where there is none."""
+        dimensions = [entry["dimension"] for entry in self.config.encoders]
+        motion = [n for n, dimension in enumerate(dimensions) if dimension == "motion"]
+        return motion or list(range(len(dimensions)))
+
+    def standardised(self, features: Tensor) -> list[Tensor]:
+        """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""
+        parts = unpack_features(features, self.config.feature_shapes)
+        projectors = cast(Iterable[FeatureProjector], self.projectors.values())
+        return [project.standardise(part) for project, part in zip(projectors, parts)]
+
+    def _outputs(self, features: Tensor) -> list[_Outputs]:
+        parts = unpack_features(features, self.config.feature_shapes)
+        return [project(part) for project, part in zip(self.projectors.values(), parts)]
+
+
+class AIGVEvalBackbone(ScoreHints):
+    """Projectors and language model: token ids and features to the last hidden state.
+
+    With `config.score_hints` the LLM also reads score hints, as level words: in the four
+    placeholders after the features' stands the hint of each score, and to each token's embedding
+    its own hint of its encoder's dimension is added. A value between "fair" and "good" is a mix of
+    the two words' embeddings. LLMs copy words well, so little training is enough, where the meaning
+    of projected features has to be learned from thousands of clips.
+    """
+
+    def __init__(self, config: AIGVEvalConfig, language_model: PreTrainedModel) -> None:
+        nn.Module.__init__(self)
+        self.language_model = language_model
+        embedding: Tensor = language_model.get_input_embeddings().weight  # type: ignore[assignment]
+        # A sample of the vocabulary is enough for a scale.
+        rms = embedding[::64].float().square().mean().sqrt().item()
+        self._add_parts(config, embedding.shape[1], rms)
         # Models with ALiBi take none.
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
+
+    @property
+    def device(self) -> torch.device:
+        return self.language_model.device
 
     def forward(
         self,
@@ -310,72 +479,3 @@ class AIGVEvalBackbone(nn.Module):
             hint = (MIDDLE + learnt + given)[..., SCORES.index(entry["dimension"])]
             shown.append(embeddings + mix_levels(hint, levels))
         return torch.cat([*shown, mix_levels(hints, levels)], dim=1)
-
-    def score_hints(self, features: Tensor) -> Tensor:
-        """Features (b, K, D) to the score hints (b, 4), unbounded."""
-        return self._score_hints(features, self._outputs(features))
-
-    def _score_hints(self, features: Tensor, outputs: Sequence[_Outputs]) -> Tensor:
-        learnt = torch.stack([part.mean(1) for _, part, _ in outputs]).sum(0)
-        given = torch.stack([part.mean(1) for _, _, part in outputs]).sum(0)
-        hints = MIDDLE + given + (taken_off(learnt) if self.config.damage_only else learnt)
-        if self.likeness is not None:
-            hints = hints + self.likeness(self.standardised(features))
-        return hints
-
-    def learn_damage_only(self) -> None:
-        """Have the score heads only take points off from now on; for new ones."""
-        self.config.damage_only = True
-        for projector in cast(Iterable[FeatureProjector], self.projectors.values()):
-            projector.add_probe_bias()
-
-    def add_detector(self, names: Sequence[str]) -> None:
-        """Add a new, untrained detector of these defects."""
-        self.config.detector = list(names)
-        self.detector = DefectDetector(self.config.encoders, names)
-        # No gradients: see `train.detector_fit`.
-        self.detector.requires_grad_(False).eval().to(self.language_model.device)
-
-    def add_likeness(self) -> CameraLikeness:
-        """Add a likeness that adds nothing yet."""
-        self.config.likeness = True
-        self.likeness = CameraLikeness(sum(d for _, d in self.config.feature_shapes))
-        return self.likeness.to(self.language_model.device)
-
-    def add_calibration(self, clips: int) -> Calibration:
-        """Add statistics for intervals and familiarity, to be set by `Calibration.fit`."""
-        self.config.calibration = clips
-        width = sum(self.config.feature_shapes[number][1] for number in self._compared())
-        self.calibration = Calibration(width=width, clips=clips, scores=len(SCORES))
-        self.calibration.to(self.language_model.device)
-        return self.calibration
-
-    def remove_calibration(self) -> None:
-        """Have no intervals: what was measured doesn't hold for a model that is trained on."""
-        self.config.calibration, self.calibration = 0, None
-
-    def trusted(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Features (b, K, D) to familiarity (b,) and half widths (b, 4); None where unknown."""
-        if self.calibration is None:
-            return None
-        return self.calibration(self.compared(self.standardised(features)))
-
-    def compared(self, standardised: Sequence[Tensor]) -> Tensor:
-        """Each encoder's standardised tokens (b, k, d_i) to what familiarity compares, (b, d)."""
-        return clip_vectors([standardised[number] for number in self._compared()])
-
-    def _compared(self) -> list[int]:
-        """Numbers of the encoders of motion, or of all where there is none."""
-        dimensions = [entry["dimension"] for entry in self.config.encoders]
-        motion = [n for n, dimension in enumerate(dimensions) if dimension == "motion"]
-        return motion or list(range(len(dimensions)))
-
-    def standardised(self, features: Tensor) -> list[Tensor]:
-        """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""
-        parts = unpack_features(features, self.config.feature_shapes)
-        projectors = cast(Iterable[FeatureProjector], self.projectors.values())
-        return [project.standardise(part) for project, part in zip(projectors, parts)]
-
-    def _outputs(self, features: Tensor) -> list[_Outputs]:
-        parts = unpack_features(features, self.config.feature_shapes)
-        return [project(part) for project, part in zip(self.projectors.values(), parts)]

@@ -119,7 +119,7 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
     if saved.llm_4bit:
         check_four_bit()
     model = AIGVEvalModel.from_pretrained(base, config=saved, dtype=_dtype(config))
-    model.model.remove_calibration()
+    model.model.remove_measured()
     model.load_encoders(processor.encoders)
     encoders = [model.encoders[entry["name"]] for entry in saved.encoders]
     # The frozen ones were checked; optimizer and checkpoints do not need them.

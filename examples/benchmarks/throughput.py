@@ -1,7 +1,6 @@
 """How fast `lite` is on this machine, beside the time that decoding alone takes.
 
     python examples/benchmarks/throughput.py [--rounds 5] [--precision fast] [--out FILE.json]
-    python examples/benchmarks/throughput.py --clips 1000
 
 Three figures, each the median over the rounds:
 
@@ -14,9 +13,6 @@ Decoding is what anyone would do to get the frames that the encoders ask for: Py
 for each CPU, reads the clip to its end and turns these frames into RGB arrays. All is measured in
 turn, in one process, so that a busy machine shows in all figures alike; and in seconds of CPU time,
 divided by the number of CPUs, beside those of the clock, as neighbours change these far less.
-
-`--clips N` is another measurement: how much memory a batch of N small clips takes, after a tenth of
-them and at the end. They are links to one.
 """
 
 import argparse
@@ -137,46 +133,27 @@ def memory_mb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # Linux counts in kB
 
 
-def measure_memory(assessor: aigveval.Assessor, path: Path, count: int) -> dict[str, float]:
-    """Peak memory after a tenth of a batch of small clips, and after all of it; seconds of each."""
-    clips = [linked(path, number) for number in range(SMALL, SMALL + count)]
-    start, found = time.perf_counter(), {}
-    for number, row in enumerate(assessor.score_many(clips, prompts=PROMPT), 1):
-        assert row.error is None, row.error
-        if number in (count // 10, count):
-            found[f"MB after {number}"] = memory_mb()
-            found[f"seconds after {number}"] = time.perf_counter() - start
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--precision", default="auto", help="auto (default) or fast")
-    parser.add_argument("--clips", type=int, default=0, help="measure memory over so many instead")
     parser.add_argument("--out", type=Path, help="JSON file for the figures, single runs included")
     args = parser.parse_args()
     assessor = aigveval.load("lite", device="cpu", dtype=args.precision)
     report: dict[str, Any] = {"model": assessor.name, "version": aigveval.__version__}
     with tempfile.TemporaryDirectory() as folder:
         small, large = make_clips(Path(folder))
-        if args.clips:
-            report["memory"] = measure_memory(assessor, small[0].resolve(), args.clips)
-        else:
-            rounds = Round(assessor, small, large)
-            for clips in (small, large):  # to warm up
-                rounds.score(clips, PROMPT)
-            report["peak memory, MB"] = memory_mb()
-            runs = [rounds.run(number) for number in range(args.rounds)]
-            report |= {"cpus": CPUS, "figures": figures(runs), "runs": runs}
-    for name, (clock, cpu) in report.get("figures", {}).items():
+        rounds = Round(assessor, small, large)
+        for clips in (small, large):  # to warm up
+            rounds.score(clips, PROMPT)
+        report["peak memory, MB"] = memory_mb()
+        runs = [rounds.run(number) for number in range(args.rounds)]
+        report |= {"cpus": CPUS, "figures": figures(runs), "runs": runs}
+    for name, (clock, cpu) in report["figures"].items():
         print(f"{name:24} {clock:6.2f} by the clock, {cpu:6.2f} by CPU time")
-    for name, value in report.get("memory", {}).items():
-        print(f"{name:24} {value:6.0f}")
-    if "figures" in report:
-        print(f"{'peak memory, MB':24} {report['peak memory, MB']:6.0f}")
+    print(f"{'peak memory, MB':24} {report['peak memory, MB']:6.0f}")
     print(f"{report['model']}, version {report['version']}, load {os.getloadavg()[0]:.1f}")
     if args.out:
         args.out.write_text(json.dumps(report, indent=2) + "\n")

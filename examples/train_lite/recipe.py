@@ -18,7 +18,8 @@ stopped. The steps:
    any; ratings come in by the regression alone. The LoRA stays as it is. This is what ships.
 6. left out: step 5 without the ratings of a fifth of the prompts, five times, and without a whole
    data set, two times; and without `modern`.
-7. calibration: intervals and familiarity, from the errors of step 6.
+7. calibration: intervals and familiarity, from the errors of step 6. And what the LLM makes of
+   score hints, for `--precision fast` (hints.py).
 8. measure: figures.json. See measure.py; attribution.py measures what is said.
 
 `--explaining` takes the result of steps 3 and 4, which is two hours' work, from another model, such
@@ -39,6 +40,7 @@ import numpy as np
 import ridge
 import torch
 from augment import main as augment
+from hints import let_hints_stand
 from manifests import Clip
 from measure import measure, predicted_scores, scores_by
 from numpy.typing import NDArray
@@ -154,6 +156,7 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
         output = work / "runs" / name / "model"
         rated_model(output, explaining, clips, keep, evidence, cache)
     calibrate(work, data, clips, cache)
+    let_hints_stand(manifests.read_originals(data), work / "runs/shipped/model", cache, save=True)
     measure(data, work)
 
 
@@ -344,7 +347,7 @@ def rated_model(
     model = AIGVEvalModel.from_pretrained(base, config=config)
     processor = AIGVEvalProcessor.from_pretrained(base)
     backbone = model.model
-    backbone.remove_calibration()
+    backbone.remove_measured()
     backbone.learn_damage_only()
     torch.manual_seed(0)
     with torch.no_grad():

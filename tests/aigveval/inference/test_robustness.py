@@ -8,6 +8,7 @@ import pytest
 
 import aigveval
 from encoders import FrameRequest, WeightsError, read_frames
+
 from tests import media
 
 pytestmark = pytest.mark.slow

@@ -161,7 +161,7 @@ class TestInAModel:
 
     def test_a_base_that_is_trained_on_loses_its_intervals(self):
         model, _ = self.calibrated()
-        model.model.remove_calibration()
+        model.model.remove_measured()
         assert model.config.calibration == 0
         assert not any("calibration" in key for key in model.trained_keys())
         assert any("likeness" in key for key in model.trained_keys())

@@ -14,7 +14,7 @@ from aigveval.errors import ModelError
 from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import load, row_name
 from aigveval.model import precision
-from aigveval.model.checkpoint import open_checkpoint
+from aigveval.model.checkpoint import Checkpoint, open_checkpoint
 from aigveval.model.precision import choose_dtype, count, has_bfloat16, is_fast, label
 from aigveval.presets import read_catalogue
 from aigveval.reports.results import read_results
@@ -91,6 +91,7 @@ def test_a_wrong_type_is_one_line(call):
 def test_fast_is_for_cpus_that_are_quick_at_bfloat16(monkeypatch):
     assert choose_dtype("fast", None, CPU) == torch.float32
     assert choose_dtype("fast", None, GPU) == torch.bfloat16
+    monkeypatch.setattr(Checkpoint, "hints_within", None)
     for quick, name in ((True, "lite (fast)"), (False, "lite")):
         monkeypatch.setattr(onednn, "bfloat16_is_quick", lambda quick=quick: quick)
         assert is_fast("fast", CPU) is quick
