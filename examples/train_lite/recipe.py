@@ -106,7 +106,7 @@ CLIP_WEIGHT = 3.0  # of a clip or a copy beside a ladder row
 # Points that the heads forgive: what they find in clips of generators that they haven't seen is
 # small and mostly wrong. Chosen, as COLUMNS and SPOKEN, by what they take off clips of `modern`
 # whose sources were left out, and by the ladder.
-MARGIN = 0.5
+MARGIN = {"technical": 0.5, "motion": 0.5, "semantic": 0.2, "overall": 0.5}
 # What the score heads read: of the encoder of meaning how well picture and prompt agree, and how
 # steadily; of the technical one the first layers and the statistics of the picture. The rest says
 # what is shown, and with so few clips that would be learnt by heart.
@@ -403,7 +403,7 @@ def forgive(backbone: AIGVEvalBackbone) -> None:
     """Add `MARGIN` to the score heads' sum."""
     for column, score in enumerate(SCORES):
         name = next(name for name, spoken in SPOKEN.items() if score in spoken)
-        backbone.projectors[name].score_head.bias[column] += MARGIN  # type: ignore[union-attr]
+        backbone.projectors[name].score_head.bias[column] += MARGIN[score]  # type: ignore[union-attr]
 
 
 class KeptDataset(QualityDataset):
