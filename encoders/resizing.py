@@ -1,4 +1,4 @@
-"""Resizing and repeating frames, shared by the encoders."""
+"""Cropping, resizing and repeating frames, shared by the encoders."""
 
 import threading
 from collections.abc import Iterator
@@ -12,6 +12,10 @@ from torch import Tensor
 from .threads import by_stretches
 
 _kept = threading.local()
+# A line of a bar: its mean and its brightest value, of 255; coding leaves some noise.
+_BLACK_MEAN, _BLACK_MOST = 4.0, 40
+_THINNEST, _UNLIKE = 0.01, 0.01  # of a side: a bar, and what two of a pair may differ by
+_BLOCK_PX = 8  # a codec's block grid stays in phase
 
 
 @contextmanager
@@ -26,6 +30,51 @@ def each_size_once() -> Iterator[None]:
         yield
     finally:
         _kept.sizes = before
+
+
+def without_bars(frames: Tensor) -> Tensor:
+    """The picture between the black bars of a letterbox or a pillarbox.
+
+    Bars come in pairs of one width, black in all frames: a dark scene may have a black side too,
+    which is a part of it. Their edges are moved inwards to multiples of 8 pixels.
+
+    Args:
+        frames: uint8 (t, 3, h, w).
+
+    Returns:
+        (t, 3, h', w'), the same tensor where there are no bars, or where little but them would be
+        left: less than a quarter of a side.
+    """
+    edges = [frames[..., 0, :], frames[..., -1, :], frames[..., 0], frames[..., -1]]
+    if not any(int(edge.max()) <= _BLACK_MOST for edge in edges):
+        return frames
+    sizes = getattr(_kept, "sizes", None)
+    key = id(frames), 0, 0
+    if sizes is not None and key in sizes:
+        return sizes[key][1]
+    (top, bottom), (left, right) = _picture(frames, (0, 1, 3)), _picture(frames, (0, 1, 2))
+    whole = (top, bottom, left, right) == (0, frames.shape[2], 0, frames.shape[3])
+    inner = frames if whole else frames[..., top:bottom, left:right].contiguous()
+    if sizes is not None:
+        sizes[key] = frames, inner
+    return inner
+
+
+def _picture(frames: Tensor, others: tuple[int, ...]) -> tuple[int, int]:
+    """First and last line, exclusive, of what lies between bars; `others` are the other axes."""
+    brightest = frames.amax(others)
+    lines = len(brightest)
+    mean = frames.sum(others, dtype=torch.int64) / (frames.numel() // lines)
+    dark = (brightest <= _BLACK_MOST) & (mean <= _BLACK_MEAN)
+    shown = (~dark).nonzero()
+    if not len(shown):
+        return 0, lines
+    first, last = int(shown[0]), int(shown[-1]) + 1
+    bars = first, lines - last
+    if min(bars) < _THINNEST * lines or abs(bars[0] - bars[1]) > max(2, _UNLIKE * lines):
+        return 0, lines
+    first, last = -(-first // _BLOCK_PX) * _BLOCK_PX, last // _BLOCK_PX * _BLOCK_PX
+    return (first, last) if 4 * (last - first) >= lines else (0, lines)
 
 
 def resized(frames: Tensor, height: int, width: int) -> Tensor:
