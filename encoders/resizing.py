@@ -12,8 +12,9 @@ from torch import Tensor
 from .threads import by_stretches
 
 _kept = threading.local()
-# A line of a bar: its mean and its brightest value, of 255; coding leaves some noise.
-_BLACK_MEAN, _BLACK_MOST = 4.0, 40
+# A line of a bar, by the brightest value of each place: their mean and maximum, of 255. Coding
+# leaves some noise.
+_BLACK_MEAN, _BLACK_MOST = 8.0, 40
 _THINNEST, _UNLIKE = 0.01, 0.01  # of a side: a bar, and what two of a pair may differ by
 _BLOCK_PX = 8  # a codec's block grid stays in phase
 
@@ -45,36 +46,35 @@ def without_bars(frames: Tensor) -> Tensor:
         (t, 3, h', w'), the same tensor where there are no bars, or where little but them would be
         left: less than a quarter of a side.
     """
-    edges = [frames[..., 0, :], frames[..., -1, :], frames[..., 0], frames[..., -1]]
-    if not any(int(edge.max()) <= _BLACK_MOST for edge in edges):
+    pixels = frames.numpy()
+    edges = [pixels[..., 0, :], pixels[..., -1, :]], [pixels[..., 0], pixels[..., -1]]
+    if not any(all(edge.max() <= _BLACK_MOST for edge in pair) for pair in edges):
         return frames
     sizes = getattr(_kept, "sizes", None)
     key = id(frames), 0, 0
     if sizes is not None and key in sizes:
         return sizes[key][1]
-    (top, bottom), (left, right) = _picture(frames, (0, 1, 3)), _picture(frames, (0, 1, 2))
-    whole = (top, bottom, left, right) == (0, frames.shape[2], 0, frames.shape[3])
+    brightest = pixels.max((0, 1))
+    (top, bottom), (left, right) = _between_bars(brightest), _between_bars(brightest.T)
+    whole = (bottom - top, right - left) == brightest.shape
     inner = frames if whole else frames[..., top:bottom, left:right].contiguous()
     if sizes is not None:
         sizes[key] = frames, inner
     return inner
 
 
-def _picture(frames: Tensor, others: tuple[int, ...]) -> tuple[int, int]:
-    """First and last line, exclusive, of what lies between bars; `others` are the other axes."""
-    brightest = frames.amax(others)
-    lines = len(brightest)
-    mean = frames.sum(others, dtype=torch.int64) / (frames.numel() // lines)
-    dark = (brightest <= _BLACK_MOST) & (mean <= _BLACK_MEAN)
-    shown = (~dark).nonzero()
+def _between_bars(brightest: np.ndarray) -> tuple[int, int]:
+    """First and last row, exclusive, of what lies between bars; of each place's brightest value."""
+    dark = (brightest.max(1) <= _BLACK_MOST) & (brightest.mean(1) <= _BLACK_MEAN)
+    (shown,), rows = np.nonzero(~dark), len(dark)
     if not len(shown):
-        return 0, lines
+        return 0, rows
     first, last = int(shown[0]), int(shown[-1]) + 1
-    bars = first, lines - last
-    if min(bars) < _THINNEST * lines or abs(bars[0] - bars[1]) > max(2, _UNLIKE * lines):
-        return 0, lines
+    bars = first, rows - last
+    if min(bars) < _THINNEST * rows or abs(bars[0] - bars[1]) > max(2, _UNLIKE * rows):
+        return 0, rows
     first, last = -(-first // _BLOCK_PX) * _BLOCK_PX, last // _BLOCK_PX * _BLOCK_PX
-    return (first, last) if 4 * (last - first) >= lines else (0, lines)
+    return (first, last) if 4 * (last - first) >= rows else (0, rows)
 
 
 def resized(frames: Tensor, height: int, width: int) -> Tensor:
