@@ -46,21 +46,30 @@ def without_bars(frames: Tensor) -> Tensor:
         (t, 3, h', w'), the same tensor where there are no bars, or where little but them would be
         left: less than a quarter of a side.
     """
-    pixels = frames.numpy()
-    edges = [pixels[..., 0, :], pixels[..., -1, :]], [pixels[..., 0], pixels[..., -1]]
-    if not any(all(edge.max() <= _BLACK_MOST for edge in pair) for pair in edges):
-        return frames
     sizes = getattr(_kept, "sizes", None)
     key = id(frames), 0, 0
     if sizes is not None and key in sizes:
         return sizes[key][1]
-    brightest = pixels.max((0, 1))
-    (top, bottom), (left, right) = _between_bars(brightest), _between_bars(brightest.T)
-    whole = (bottom - top, right - left) == brightest.shape
+    top, bottom, left, right = between_bars(frames)
+    whole = (bottom - top, right - left) == frames.shape[-2:]
     inner = frames if whole else frames[..., top:bottom, left:right].contiguous()
     if sizes is not None:
         sizes[key] = frames, inner
     return inner
+
+
+def between_bars(frames: Tensor) -> tuple[int, int, int, int]:
+    """Where the picture of `without_bars` lies: its top, bottom, left and right, in pixels.
+
+    Bottom and right are exclusive; all of the frame where there are no bars.
+    """
+    pixels = frames.numpy()
+    height, width = pixels.shape[-2:]
+    edges = [pixels[..., 0, :], pixels[..., -1, :]], [pixels[..., 0], pixels[..., -1]]
+    if not any(all(edge.max() <= _BLACK_MOST for edge in pair) for pair in edges):
+        return 0, height, 0, width
+    brightest = pixels.max((0, 1))
+    return *_between_bars(brightest), *_between_bars(brightest.T)
 
 
 def _between_bars(brightest: np.ndarray) -> tuple[int, int]:

@@ -1,11 +1,13 @@
 """What can be measured of a clip, beside its scores: the ground of explanations.
 
 One more decoding pass: eight frames, at 640 pixels at most, for the object detector and for
-sharpness; 48 small ones for what moves. Nothing is learnt here, and nothing is random.
+sharpness; 48 small ones for what moves. Black bars are left out. Nothing is learnt here, and
+nothing is random.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from encoders.detection import Thing, detect, overlap
 from encoders.flow_statistics import new_flow
-from encoders.resizing import with_short_side
+from encoders.resizing import between_bars, with_short_side
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, Source, read_frames
 from encoders.weights import WeightsError
@@ -49,6 +51,8 @@ class Observed:
         drifts: (t - 1, 2) of the whole picture, in short sides.
         cuts: when another shot begins.
         freezes: stretches in which the picture holds, though the clip moves.
+        picture: left, top, right and bottom of what lies between black bars, as shares of the
+            frame; all else is measured in it, boxes too.
         warnings: what could not be measured, one line each.
     """
 
@@ -63,6 +67,7 @@ class Observed:
     drifts: np.ndarray
     cuts: list[float] = field(default_factory=list)
     freezes: list[tuple[float, float]] = field(default_factory=list)
+    picture: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -101,12 +106,14 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     """Measures frames of a clip; a clip may have fewer than are wanted."""
     warnings: tuple[str, ...] = ()
     things: list[list[Thing]] | None = None
+    picture = _picture(slow.pixels, fast.pixels)
+    large, small = _part(slow.pixels, picture), _part(fast.pixels, picture)
     try:
-        things = [without_doubles(found) for found in detect(slow.pixels)]
+        things = [without_doubles(found) for found in detect(large)]
     except WeightsError as error:
         warnings = (f"objects not looked for: {error}",)
-    looks = np.array([_look(frame) for frame in slow.pixels])
-    pictures = np.stack([_gray(f) for f in with_short_side(fast.pixels, SHORT_SIDE_PX)])
+    looks = np.array([_look(frame) for frame in large])
+    pictures = np.stack([_gray(f) for f in with_short_side(small, SHORT_SIDE_PX)])
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
     cuts = _cuts(changes, unlike, seconds)
@@ -122,8 +129,36 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
         drifts=drifts,
         cuts=cuts,
         freezes=_freezes(changes, seconds),
+        picture=picture,
         warnings=warnings,
     )
+
+
+def _picture(slow: Tensor, fast: Tensor) -> tuple[float, float, float, float]:
+    """`Observed.picture`: of two sets of frames of a clip, what either has between bars."""
+    found = []
+    for frames in (slow, fast):
+        height, width = frames.shape[-2:]
+        top, bottom, left, right = between_bars(frames)
+        found.append((left / width, top / height, right / width, bottom / height))
+    first, second = found
+    return (
+        min(first[0], second[0]),
+        min(first[1], second[1]),
+        max(first[2], second[2]),
+        max(first[3], second[3]),
+    )
+
+
+def _part(frames: Tensor, picture: tuple[float, float, float, float]) -> Tensor:
+    """What lies in whole pixels within a part of the frames, (t, 3, h, w) both."""
+    height, width = frames.shape[-2:]
+    left, top, right, bottom = picture
+    return frames[
+        ...,
+        math.ceil(top * height) : math.floor(bottom * height),
+        math.ceil(left * width) : math.floor(right * width),
+    ].contiguous()
 
 
 def without_doubles(things: Sequence[Thing]) -> list[Thing]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from aigveval.inference import observe
 from aigveval.inference.facts import (
@@ -92,6 +93,34 @@ def test_a_thing_that_stays(steady):
     assert seen.box == pytest.approx((0.42, 0.34, 0.58, 0.62), abs=0.03)
     assert [fact.name for fact in named(facts, "asked_not_judged")] == ["robot"]
     assert names(steady, "a stop sign and a robot") == names(steady) == []
+
+
+def test_black_bars_are_no_part_of_the_picture(detector):
+    def clip(count, above):
+        drawn = frames(count, lambda picture, time: sign(picture, 180), height=240)
+        return replace(drawn, pixels=functional.pad(drawn.pixels, (0, 0, above, above)))
+
+    plain, barred = (
+        facts_of(observe.measure(clip(8, above), clip(48, above), SECONDS), "a stop sign")
+        for above in (0, 80)
+    )
+    (seen,) = named(plain, "asked_seen")
+    (lower,) = named(barred, "asked_seen")
+    left, top, right, bottom = seen.box
+    at = (left, (80 + 240 * top) / 400, right, (80 + 240 * bottom) / 400)  # of the whole frame
+    assert lower.box == pytest.approx(at, abs=0.002)
+    assert [replace(fact, box=None, at_seconds=None) for fact in barred] == [
+        replace(fact, box=None, at_seconds=None) for fact in plain
+    ]
+
+
+def test_bars_in_some_of_the_frames_are_part_of_the_picture():
+    def draw(picture, time):
+        if time < 0.95:
+            picture[:40] = picture[-40:] = 0
+
+    late = observe.measure(frames(8, draw), frames(48, draw), SECONDS)
+    assert late.picture == (0, 0, 1, 1)
 
 
 def test_a_thing_that_vanishes(detector):
