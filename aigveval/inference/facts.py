@@ -456,25 +456,11 @@ def _fact(
         kind=kind,
         name=name,
         confidence=round(thing.confidence, 3),
-        box=_of_frame(thing.box, observed.picture),
+        box=observed.in_frame(thing.box),
         at_seconds=round(float(observed.slow_seconds[step]), 3),
         start_seconds=round(times[0], 3) if times else None,
         end_seconds=round(times[1], 3) if times else None,
         **values,
-    )
-
-
-def _of_frame(
-    box: Sequence[float], picture: tuple[float, float, float, float]
-) -> tuple[float, float, float, float]:
-    """A box of the picture between bars, as shares of the whole frame."""
-    left, top, right, bottom = picture
-    width, height = right - left, bottom - top
-    return (
-        round(left + width * box[0], 3),
-        round(top + height * box[1], 3),
-        round(left + width * box[2], 3),
-        round(top + height * box[3], 3),
     )
 
 

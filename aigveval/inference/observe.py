@@ -21,6 +21,7 @@ from encoders.resizing import between_bars, with_short_side
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, Source, read_frames
 from encoders.weights import WeightsError
+from prompts.facts import Box
 
 NUM_SLOW, NUM_FAST = 8, 48
 LOOKS = ("sharpness", "grain", "brightness", "contrast", "whites", "blacks", "cast")
@@ -67,7 +68,7 @@ class Observed:
     drifts: np.ndarray
     cuts: list[float] = field(default_factory=list)
     freezes: list[tuple[float, float]] = field(default_factory=list)
-    picture: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    picture: Box = (0.0, 0.0, 1.0, 1.0)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -86,6 +87,17 @@ class Observed:
     def same_shot(self, start: float, end: float) -> bool:
         """Whether no cut lies between two times."""
         return not any(start < cut <= end for cut in self.cuts)
+
+    def in_frame(self, box: Box) -> Box:
+        """A box of the picture as shares of the whole frame."""
+        left, top, right, bottom = self.picture
+        width, height = right - left, bottom - top
+        return (
+            round(left + width * box[0], 3),
+            round(top + height * box[1], 3),
+            round(left + width * box[2], 3),
+            round(top + height * box[3], 3),
+        )
 
 
 def observe(path: Source) -> Observed:
@@ -134,7 +146,7 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     )
 
 
-def _picture(slow: Tensor, fast: Tensor) -> tuple[float, float, float, float]:
+def _picture(slow: Tensor, fast: Tensor) -> Box:
     """`Observed.picture`: of two sets of frames of a clip, what either has between bars."""
     found = []
     for frames in (slow, fast):
@@ -150,7 +162,7 @@ def _picture(slow: Tensor, fast: Tensor) -> tuple[float, float, float, float]:
     )
 
 
-def _part(frames: Tensor, picture: tuple[float, float, float, float]) -> Tensor:
+def _part(frames: Tensor, picture: Box) -> Tensor:
     """What lies in whole pixels within a part of the frames, (t, 3, h, w) both."""
     height, width = frames.shape[-2:]
     left, top, right, bottom = picture
