@@ -43,9 +43,9 @@ def debugging() -> bool:
 
 
 def say(text: str, *, style: str = "") -> None:
-    """Prints a line on standard error, as it is: names of files can look like markup."""
+    """Prints one line on standard error: names of files can look like markup, or break lines."""
     console = Console(stderr=True)
-    console.print(Text(text, style=style), soft_wrap=True)
+    console.print(Text(" ".join(text.splitlines()), style=style), soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -99,6 +99,10 @@ class TestScore:
         assert run("gone.mp4", code=1).stderr == "failed: gone.mp4: no such file\n"
         assert overall() == {"gone.mp4": None}
 
+    def test_a_name_of_two_lines_is_told_in_one(self, engine):
+        assert run("go\nne.mp4", code=1).stderr == "failed: go ne.mp4: no such file\n"
+        assert overall() == {"go\nne.mp4": None}
+
     def test_a_url_is_told_to_be_none(self, engine):
         url = "https://example.com/a.mp4?x=1"
         result = run("v/a.mp4", url, code=1)
