@@ -27,9 +27,9 @@ _MAX_SIDE_PX = 640  # of the frames in which things are looked for
 _SAME, _SAME_PLACE = 0.45, 0.75  # overlap of two boxes of one thing: of one class, of two
 _INSIDE = 0.8  # share of a box within a larger one of its class, likewise
 _CUT_GRAY, _CUT_TIMES = 18.0, 3.0
-_STILL_GRAY, _MOVING_GRAY = 0.35, 1.2  # mean difference of two samples
+_STILL_GRAY, _MOVING_GRAY = 0.35, 2.0  # mean difference of two samples
 _SHORTEST_FREEZE_SECONDS = 0.35
-_LEAST_MOVING = 0.2  # of the samples of a clip that can freeze
+_HELD_ELSEWHERE = 0.25  # share of other samples that hold, and of as many as the longest stretch
 _SHORTEST_SHOT_SECONDS = 0.25
 
 
@@ -77,6 +77,12 @@ class Observed:
         """Mean change of brightness's change from sample to sample, 0-100, cuts left out."""
         means = 100 / 255 * self.pictures.reshape(len(self.pictures), -1).mean(1)
         return float(np.median(np.abs(np.diff(means, 2)))) if len(means) > 2 else 0.0
+
+    @property
+    def speed(self) -> float:
+        """Median of `speeds` where the picture moves at all: one that holds isn't slow."""
+        moving = self.speeds[self.changes >= _STILL_GRAY]
+        return float(np.median(moving if len(moving) else self.speeds))
 
     def same_shot(self, start: float, end: float) -> bool:
         """Whether no cut lies between two times."""
@@ -224,18 +230,17 @@ def _cuts(changes: np.ndarray, unlike: np.ndarray, seconds: np.ndarray) -> list[
 
 
 def _freezes(changes: np.ndarray, seconds: np.ndarray) -> list[tuple[float, float]]:
-    moving = changes >= _STILL_GRAY
-    if not moving.any() or moving.mean() < _LEAST_MOVING:
+    """Stretches in which the picture holds.
+
+    In a calm clip it may rest now and then, and where it holds again and again frames were dropped.
+    """
+    still = changes < _STILL_GRAY
+    if still.all() or np.median(changes[~still]) < _MOVING_GRAY:
         return []
-    if np.median(changes[moving]) < _MOVING_GRAY:  # a calm clip rests now and then
+    edges = np.flatnonzero(np.diff([False, *still, False])).reshape(-1, 2)
+    longest = max((end - start for start, end in edges), default=0)
+    elsewhere = int(still.sum()) - longest
+    if elsewhere >= _HELD_ELSEWHERE * max(longest, len(still) - longest):
         return []
-    found, start = [], None
-    for n, still in enumerate([*(changes < _STILL_GRAY), False]):
-        if still and start is None:
-            start = n
-        elif not still and start is not None:
-            span = round(float(seconds[start]), 3), round(float(seconds[n]), 3)
-            if span[1] - span[0] >= _SHORTEST_FREEZE_SECONDS:
-                found.append(span)
-            start = None
-    return found
+    spans = [(round(float(seconds[a]), 3), round(float(seconds[b]), 3)) for a, b in edges]
+    return [span for span in spans if span[1] - span[0] >= _SHORTEST_FREEZE_SECONDS]

@@ -10,7 +10,7 @@ Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes o
 whose files have changed begins anew.
 
 With --facts the column of a model says what users get: of the defects that it names those that
-agree with the facts of the clip, and those that rules find; see `aigveval.inference.facts`. The
+agree with the facts of the clip, and those that rules find; see `prompts.facts`. The
 facts are measured once for each case and kept in WORK/answers/facts.jsonl.
 
 Besides the models the table has a column `signs alone`: what the head of
@@ -51,7 +51,7 @@ from aigveval.errors import ManifestError, ModelError
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.explain import ATTEMPTS, best_of
-from aigveval.inference.facts import confirmed, facts_of
+from aigveval.inference.facts import facts_of
 from aigveval.inference.observe import observe
 from aigveval.model.defect_detector import NAMED_FROM
 from aigveval.model.modeling import AIGVEvalModel
@@ -66,7 +66,7 @@ from encoders.wheels import sha256
 from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection
 from prompts.answer import TENTHS
 from prompts.consistency import mentioned
-from prompts.facts import Fact
+from prompts.facts import Fact, confirmed
 from prompts.sentences import sentences
 
 Record = dict[str, Any]
@@ -324,7 +324,7 @@ def with_facts(case: Case, record: Record, facts: Sequence[Fact]) -> Record:
     shown = tries[record["shown"]]
     named = [Defect(**one) for one in shown["defects"] or ()]
     scored = [name for name in DIMENSIONS if name in record["scores"]]
-    found = confirmed(named, facts, case.prompt, scored)
+    found = confirmed(named, facts, case.prompt, {name: record["scores"][name] for name in scored})
     shown["defects"] = [asdict(defect) for defect in found]
     shown["reasoning"] = sentences(facts, found, dimensions=scored)
     return record | {"tries": tries}
