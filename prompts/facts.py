@@ -261,7 +261,7 @@ _HARDLY_MOVES = 4  # percentile of speed
 # A model's detector is fooled by content that it didn't learn from: what it names has to agree
 # with what can be measured, as percentiles of reference clips.
 _AT_LEAST = {
-    "noise": ("grain", 80.0),
+    "noise": ("grain", 70.0),
     "overexposure": ("whites", 95.0),
     "underexposure": ("blacks", 75.0),
     "colour_cast": ("cast", 80.0),
@@ -271,7 +271,7 @@ _AT_LEAST = {
 _AT_MOST = {
     "blur": ("sharpness", 15.0),
     "low_resolution": ("sharpness", 15.0),
-    "near_static": ("speed", 5.0),
+    "near_static": ("speed", 20.0),
 }
 # Scores up to which a clip may be about something else: where something that was asked for is seen,
 # and where nothing is.
