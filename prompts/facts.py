@@ -262,7 +262,7 @@ _HARDLY_MOVES = 4  # percentile of speed
 # with what can be measured, as percentiles of reference clips.
 _AT_LEAST = {
     "noise": ("grain", 70.0),
-    "overexposure": ("whites", 95.0),
+    "overexposure": ("whites", 97.0),
     "underexposure": ("blacks", 75.0),
     "colour_cast": ("cast", 80.0),
     "shake": ("shake", 85.0),

@@ -494,7 +494,7 @@ def explained(
             for name, text in told.items()
         }
     else:
-        scores = {name: row[name].score for name in scored}
+        scores: dict[str, float] = {name: row[name].score for name in scored}
         defects = confirmed(defects, facts, prompt, scores)
         fields["defects"] = defects
         fields["explanation"] = sentences(facts, defects, dimensions=scored, costs=costs)

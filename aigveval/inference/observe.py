@@ -27,7 +27,8 @@ _MAX_SIDE_PX = 640  # of the frames in which things are looked for
 _SAME, _SAME_PLACE = 0.45, 0.75  # overlap of two boxes of one thing: of one class, of two
 _INSIDE = 0.8  # share of a box within a larger one of its class, likewise
 _CUT_GRAY, _CUT_TIMES = 18.0, 3.0
-_STILL_GRAY, _MOVING_GRAY = 0.35, 2.0  # mean difference of two samples
+_STILL_GRAY, _MOVING_GRAY = 0.35, 1.5  # mean difference of two samples
+_COMES_TO_REST = 0.05  # mean change of samples that hold, of the others' median: no freeze
 _SHORTEST_FREEZE_SECONDS = 0.35
 _HELD_ELSEWHERE = 0.25  # share of other samples that hold, and of as many as the longest stretch
 _SHORTEST_SHOT_SECONDS = 0.25
@@ -232,15 +233,22 @@ def _cuts(changes: np.ndarray, unlike: np.ndarray, seconds: np.ndarray) -> list[
 def _freezes(changes: np.ndarray, seconds: np.ndarray) -> list[tuple[float, float]]:
     """Stretches in which the picture holds.
 
-    In a calm clip it may rest now and then, and where it holds again and again frames were dropped.
+    In a calm clip it may rest now and then, or what moves comes to rest; and where the picture
+    holds again and again, frames were dropped.
     """
     still = changes < _STILL_GRAY
-    if still.all() or np.median(changes[~still]) < _MOVING_GRAY:
+    if still.all() or not still.any():
+        return []
+    usual = float(np.median(changes[~still]))
+    if usual < _MOVING_GRAY or changes[still].mean() > _COMES_TO_REST * usual:
         return []
     edges = np.flatnonzero(np.diff([False, *still, False])).reshape(-1, 2)
-    longest = max((end - start for start, end in edges), default=0)
+    longest = max(end - start for start, end in edges)
     elsewhere = int(still.sum()) - longest
     if elsewhere >= _HELD_ELSEWHERE * max(longest, len(still) - longest):
         return []
-    spans = [(round(float(seconds[a]), 3), round(float(seconds[b]), 3)) for a, b in edges]
-    return [span for span in spans if span[1] - span[0] >= _SHORTEST_FREEZE_SECONDS]
+    return [  # until another picture is there
+        (round(float(seconds[a]), 3), round(float(seconds[min(b + 1, len(changes))]), 3))
+        for a, b in edges
+        if seconds[b] - seconds[a] >= _SHORTEST_FREEZE_SECONDS
+    ]

@@ -232,6 +232,15 @@ def test_what_is_measured_speaks_against_a_named_defect(steady):
     blur = Defect(name="blur", severity=3)
     assert agrees(blur, measured(sharpness=5.0), None, {})
     assert not agrees(blur, measured(sharpness=60.0), None, {})
+    # True ones reach so far into what is usual.
+    still, noise = Defect(name="near_static", severity=3), Defect(name="noise", severity=3)
+    assert agrees(still, measured(speed=15.0), None, {})
+    assert not agrees(still, measured(speed=25.0), None, {})
+    assert agrees(noise, measured(grain=75.0), None, {})
+    assert not agrees(noise, measured(grain=65.0), None, {})
+    bright = Defect(name="overexposure", severity=4)
+    assert agrees(bright, measured(whites=97.0), None, {})
+    assert not agrees(bright, measured(whites=96.0), None, {})
     cast = Defect(name="colour_cast", severity=4)
     assert agrees(cast, measured(cast=99.0), "a street", {})
     assert not agrees(cast, measured(cast=99.0), "a street in neon light", {})
@@ -277,10 +286,11 @@ def test_a_freeze_may_take_most_of_a_clip():
     seconds = np.arange(48) / 16
     changes = np.full(47, 3.0)
     changes[7:36] = 0.01
-    assert _freezes(changes, seconds) == [(0.438, 2.25)]
+    assert _freezes(changes, seconds) == [(0.438, 2.312)]
     calm = np.where(changes > 1, 0.6, 0.01)  # it hardly moves, so that its rests are no freezes
     assert _freezes(calm, seconds) == []
     assert _freezes(np.full(47, 0.01), seconds) == []
+    assert _freezes(np.where(changes > 1, 3.0, 0.2), seconds) == []  # it slows down in the dark
     changes[:], changes[0] = 0.01, 9.0  # after one step it stands still
     assert _freezes(changes, seconds) == [(0.062, 2.938)]
 
@@ -289,7 +299,7 @@ def test_where_the_picture_holds_again_and_again_frames_were_dropped():
     seconds = np.arange(40) / 12
     holds = "#.####.####.####.##................#.##"  # one of five samples is there twice anyway
     changes = np.array([3.0 if sample == "#" else 0.01 for sample in holds])
-    assert _freezes(changes, seconds) == [(1.583, 2.917)]
+    assert _freezes(changes, seconds) == [(1.583, 3.0)]
     holds = ".....#...#.###.#.#.#..#.##.#...#.###..#"
     changes = np.array([3.0 if sample == "#" else 0.01 for sample in holds])
     assert _freezes(changes, seconds) == []
