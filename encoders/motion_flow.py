@@ -29,7 +29,7 @@ from .flow_statistics import (
     pair_statistics,
 )
 from .raft import SMALLEST_PX, Raft
-from .resizing import repeat_to, with_short_side
+from .resizing import repeat_to, with_short_side, without_bars
 from .sampling import uniform
 from .threads import by_stretches
 
@@ -56,6 +56,7 @@ class MotionFlow(Encoder):
         flow: `dis`, or torchvision's `raft_small` or `raft_large`.
         weights: Path of RAFT's checkpoint; None looks for it in the folder `checkpoints` of the
             cache folder, then lets torchvision download it.
+        crop_bars: Look only at what lies between black bars.
 
     Raises:
         WeightsError: RAFT's checkpoint can't be had or isn't RAFT's.
@@ -72,9 +73,10 @@ class MotionFlow(Encoder):
         size: int = 160,
         flow: Flow = "dis",
         weights: str | os.PathLike[str] | None = None,
+        crop_bars: bool = False,
     ) -> None:
         super().__init__()
-        self.num_frames, self.flow = num_frames, flow
+        self.num_frames, self.flow, self.crop_bars = num_frames, flow, crop_bars
         self.raft: Raft | None = None
         self.spec = EncoderSpec(
             name="motion_flow",
@@ -114,6 +116,8 @@ class MotionFlow(Encoder):
             options["flow"] = self.flow
         if self.weights_id == RANDOM:
             options["weights"] = RANDOM
+        if self.crop_bars:
+            options["crop_bars"] = True
         return options
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
@@ -123,6 +127,7 @@ class MotionFlow(Encoder):
         """uint8 (t, 3, h, w) to float32 (num_frames, 57): one row of statistics per time step."""
         if len(frames) == 1:  # a single frame is a clip in which nothing moves
             frames = frames.repeat(2, 1, 1, 1)
+        frames = without_bars(frames) if self.crop_bars else frames
         planes = with_short_side(frames, self.spec.size).numpy()
         small = [cv2.merge(list(colours)) for colours in planes]  # permuting takes five times that
         grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]

@@ -1,4 +1,4 @@
-"""Resizing and repeating frames, shared by the encoders."""
+"""Cropping, resizing and repeating frames, shared by the encoders."""
 
 import threading
 from collections.abc import Iterator
@@ -12,6 +12,11 @@ from torch import Tensor
 from .threads import by_stretches
 
 _kept = threading.local()
+# A line of a bar, by the brightest value of each place: their mean and maximum, of 255. Coding
+# leaves some noise.
+_BLACK_MEAN, _BLACK_MOST = 8.0, 40
+_THINNEST, _UNLIKE = 0.01, 0.01  # of a side: a bar, and what two of a pair may differ by
+_BLOCK_PX = 8  # a codec's block grid stays in phase
 
 
 @contextmanager
@@ -26,6 +31,50 @@ def each_size_once() -> Iterator[None]:
         yield
     finally:
         _kept.sizes = before
+
+
+def without_bars(frames: Tensor) -> Tensor:
+    """The picture between the black bars of a letterbox or a pillarbox.
+
+    Bars come in pairs of one width, black in all frames: a dark scene may have a black side too,
+    which is a part of it. Their edges are moved inwards to multiples of 8 pixels.
+
+    Args:
+        frames: uint8 (t, 3, h, w).
+
+    Returns:
+        (t, 3, h', w'), the same tensor where there are no bars, or where little but them would be
+        left: less than a quarter of a side.
+    """
+    pixels = frames.numpy()
+    edges = [pixels[..., 0, :], pixels[..., -1, :]], [pixels[..., 0], pixels[..., -1]]
+    if not any(all(edge.max() <= _BLACK_MOST for edge in pair) for pair in edges):
+        return frames
+    sizes = getattr(_kept, "sizes", None)
+    key = id(frames), 0, 0
+    if sizes is not None and key in sizes:
+        return sizes[key][1]
+    brightest = pixels.max((0, 1))
+    (top, bottom), (left, right) = _between_bars(brightest), _between_bars(brightest.T)
+    whole = (bottom - top, right - left) == brightest.shape
+    inner = frames if whole else frames[..., top:bottom, left:right].contiguous()
+    if sizes is not None:
+        sizes[key] = frames, inner
+    return inner
+
+
+def _between_bars(brightest: np.ndarray) -> tuple[int, int]:
+    """First and last row, exclusive, of what lies between bars; of each place's brightest value."""
+    dark = (brightest.max(1) <= _BLACK_MOST) & (brightest.mean(1) <= _BLACK_MEAN)
+    (shown,), rows = np.nonzero(~dark), len(dark)
+    if not len(shown):
+        return 0, rows
+    first, last = int(shown[0]), int(shown[-1]) + 1
+    bars = first, rows - last
+    if min(bars) < _THINNEST * rows or abs(bars[0] - bars[1]) > max(2, _UNLIKE * rows):
+        return 0, rows
+    first, last = -(-first // _BLOCK_PX) * _BLOCK_PX, last // _BLOCK_PX * _BLOCK_PX
+    return (first, last) if 4 * (last - first) >= rows else (0, rows)
 
 
 def resized(frames: Tensor, height: int, width: int) -> Tensor:

@@ -27,7 +27,7 @@ from .base import Encoder, EncoderSpec
 from .lite_backbone import NUM_CLASSES, shared_backbone
 from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
 from .reference import reference_posteriors
-from .resizing import repeat_to, resized
+from .resizing import repeat_to, resized, without_bars
 from .sampling import uniform
 from .weights import build_once, load_torch_file
 
@@ -46,11 +46,12 @@ class SemanticLite(Encoder):
 
     Args:
         num_frames: Slow frames, one token each.
+        crop_bars: Look only at what lies between black bars.
     """
 
-    def __init__(self, *, num_frames: int = 8) -> None:
+    def __init__(self, *, num_frames: int = 8, crop_bars: bool = False) -> None:
         super().__init__()
-        self.num_frames = num_frames
+        self.num_frames, self.crop_bars = num_frames, crop_bars
         self.spec = EncoderSpec(
             name="semantic_lite",
             dimension="semantic",
@@ -79,13 +80,16 @@ class SemanticLite(Encoder):
         return super().requires_grad_(requires_grad)
 
     def options(self) -> dict[str, Any]:
-        return {"num_frames": self.num_frames}
+        # The default is left out, as models and cached features of before don't know it.
+        bars = {"crop_bars": True} if self.crop_bars else {}
+        return {"num_frames": self.num_frames, **bars}
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
         return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, 224, 224)."""
+        frames = without_bars(frames) if self.crop_bars else frames
         return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .base import Encoder, EncoderSpec
 from .fragments import sample_fragments
 from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, shared_backbone
 from .picture_statistics import NUM_STATISTICS, picture_statistics
-from .resizing import repeat_to, resized
+from .resizing import repeat_to, resized, without_bars
 from .sampling import uniform
 
 
@@ -30,6 +30,7 @@ class TechnicalLite(Encoder):
 
     Args:
         num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
+        crop_bars: Look only at what lies between black bars.
 
     Raises:
         WeightsError: The weights could not be had; the message says why.
@@ -38,9 +39,9 @@ class TechnicalLite(Encoder):
     version = 3
     weights_id = lite_backbone.WEIGHTS_ID
 
-    def __init__(self, *, num_frames: int = 8) -> None:
+    def __init__(self, *, num_frames: int = 8, crop_bars: bool = False) -> None:
         super().__init__()
-        self.num_frames = num_frames
+        self.num_frames, self.crop_bars = num_frames, crop_bars
         self.spec = EncoderSpec(
             name="technical_lite",
             dimension="technical",
@@ -62,13 +63,16 @@ class TechnicalLite(Encoder):
         return self
 
     def options(self) -> dict[str, Any]:
-        return {"num_frames": self.num_frames}
+        # The default is left out, as models and cached features of before don't know it.
+        bars = {"crop_bars": True} if self.crop_bars else {}
+        return {"num_frames": self.num_frames, **bars}
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
         return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, 224, 224): whole frame, fragments."""
+        frames = without_bars(frames) if self.crop_bars else frames
         whole = resized(frames, self.spec.size, self.spec.size)
         # Multiples of 8 keep the codec's block grid in phase, so that blocking can be seen.
         mosaic = sample_fragments(frames, aligned=len(frames), seed=seed, snap=8)

@@ -67,9 +67,9 @@ from prompts.rubric import SCORES
 Array = NDArray[np.float64]
 
 ENCODERS: dict[str, dict[str, Any]] = {
-    "semantic_lite": {},
-    "motion_flow": {"size": 112},
-    "technical_lite": {},
+    "semantic_lite": {"crop_bars": True},
+    "motion_flow": {"size": 112, "crop_bars": True},
+    "technical_lite": {"crop_bars": True},
 }
 SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_HELD_OUT = (1, 2, 3, 4, 5)

@@ -64,11 +64,6 @@ class Broken(TextEngine):
         raise self.error
 
 
-@pytest.fixture(autouse=True)
-def nothing_newer(monkeypatch):
-    monkeypatch.setattr(versions, "newer_than_tested", lambda: [])
-
-
 @pytest.fixture
 def clips(tmp_path) -> list[Path]:
     for number in range(20):

@@ -36,10 +36,21 @@ def original(path):
     return found["all"].pixels.permute(0, 2, 3, 1).numpy(), round(info.fps)
 
 
-def technical(path, frames, fps, **options):
+_ASSESSED = {}  # so that it's scored once
+
+
+def original_assessed(name, folder):
+    if name not in _ASSESSED:
+        frames, fps = original(name)
+        path = folder / "own.mp4"
+        _ASSESSED[name] = assessed(path, list(frames), fps, options={"crf": "8"})
+    return _ASSESSED[name]
+
+
+def assessed(path, frames, fps, **options):
     height, width = frames[0].shape[:2]
     media.write_video(path, width=width, height=height, fps=fps, pictures=frames, **options)
-    return assessor().score(path).technical.score
+    return assessor().score(path)
 
 
 @pytest.mark.parametrize("copy", COPIES)
@@ -50,14 +61,27 @@ def test_copies_of_real_clips_have_its_technical_score(copy, name, data_dir, tmp
     size = [round(side * scale / 2) * 2 for side in frames.shape[2:0:-1]]
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     pictures = [cv2.resize(frame, size, interpolation=method) for frame in frames]
-    clean = technical(tmp_path / "own.mp4", list(frames), fps, options={"crf": "8"})
-    assert technical(tmp_path / f"copy{suffix}", pictures, fps, **options) == pytest.approx(
-        clean, abs=0.3
-    )
+    clean = original_assessed(data_dir / name, tmp_path)
+    copied = assessed(tmp_path / f"copy{suffix}", pictures, fps, **options)
+    assert copied.technical.score == pytest.approx(clean.technical.score, abs=0.3)
+
+
+@pytest.mark.parametrize("bars", [(1 / 8, 0), (0, 1 / 6)], ids=["letterbox", "pillarbox"])
+@pytest.mark.parametrize("name", CLIPS)
+def test_so_has_one_with_black_bars(bars, name, data_dir, tmp_path):
+    frames, fps = original(data_dir / name)
+    above, beside = (round(s * part / 2) * 2 for s, part in zip(frames.shape[1:3], bars))
+    pictures = np.pad(frames, ((0, 0), (above, above), (beside, beside), (0, 0)))
+    clean = original_assessed(data_dir / name, tmp_path)
+    barred = assessed(tmp_path / "bars.mp4", list(pictures), fps)
+    for dimension in ("technical", "motion", "overall"):
+        difference = getattr(barred, dimension).score - getattr(clean, dimension).score
+        assert abs(difference) <= 0.3, (dimension, difference)
 
 
 def test_a_blurred_copy_has_another_one(data_dir, tmp_path):
     frames, fps = original(data_dir / CLIPS[0])
     blurred = [cv2.GaussianBlur(frame, (0, 0), 6) for frame in frames]
-    clean = technical(tmp_path / "own.mp4", list(frames), fps)
-    assert technical(tmp_path / "blurred.mp4", blurred, fps) < clean - 0.5
+    clean = original_assessed(data_dir / CLIPS[0], tmp_path)
+    damaged = assessed(tmp_path / "blurred.mp4", blurred, fps)
+    assert damaged.technical.score < clean.technical.score - 0.5
