@@ -18,7 +18,6 @@ from encoders.video import (
     FrameRequest,
     Frames,
     Source,
-    VideoError,
     read_frames,
     requests_of,
     views_of,
@@ -313,36 +312,6 @@ class VlmEngine(ModelEngine):
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
-
-
-class NoEngine:
-    """Stands in where no item can be opened, so that no model has to be loaded."""
-
-    requests: Mapping[str, FrameRequest] = {}
-    sizes: Mapping[str, Any] = {}
-    explains = words = supports_contributions = True
-
-    def prepare(self, path: Source) -> PreparedClip:
-        raise VideoError(str(path), "not opened, as no model is loaded")
-
-    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
-        return {}
-
-    def score_views(
-        self, views: Sequence[Views], prompts: Sequence[str | None]
-    ) -> list[Scores | Exception]:
-        return []
-
-    def score(
-        self,
-        clips: Sequence[PreparedClip],
-        prompts: Sequence[str | None],
-        *,
-        explain: bool = False,
-        contributions: bool = False,
-        facts: Sequence[Sequence[Fact]] | None = None,
-    ) -> list[Scores | Exception]:
-        return []
 
 
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
