@@ -15,7 +15,7 @@ from torch import Tensor
 
 from encoders.detection import Thing, detect, overlap
 from encoders.flow_statistics import new_flow
-from encoders.resizing import with_short_side
+from encoders.resizing import with_short_side, without_bars
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, Source, read_frames
 from encoders.weights import WeightsError
@@ -105,15 +105,20 @@ def observe(path: Source) -> Observed:
 
 
 def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
-    """Measures frames of a clip; a clip may have fewer than are wanted."""
+    """Measures frames of a clip; a clip may have fewer than are wanted.
+
+    Things are looked for in the whole picture, so that their places are places in it; all else is
+    measured between black bars.
+    """
     warnings: tuple[str, ...] = ()
     things: list[list[Thing]] | None = None
     try:
         things = [without_doubles(found) for found in detect(slow.pixels)]
     except WeightsError as error:
         warnings = (f"objects not looked for: {error}",)
-    looks = np.array([_look(frame) for frame in slow.pixels])
-    pictures = np.stack([_gray(f) for f in with_short_side(fast.pixels, SHORT_SIDE_PX)])
+    looks = np.array([_look(frame) for frame in without_bars(slow.pixels)])
+    small = with_short_side(without_bars(fast.pixels), SHORT_SIDE_PX)
+    pictures = np.stack([_gray(frame) for frame in small])
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
     cuts = _cuts(changes, unlike, seconds)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from aigveval.assessment import Score
 from aigveval.inference import observe
@@ -91,6 +92,21 @@ def test_a_thing_that_stays(steady):
     assert seen.box == pytest.approx((0.42, 0.34, 0.58, 0.62), abs=0.03)
     assert [fact.name for fact in named(facts, "asked_not_judged")] == ["robot"]
     assert names(steady, "a stop sign and a robot") == names(steady) == []
+
+
+def test_black_bars_are_not_measured_but_things_have_their_place_in_the_whole(detector):
+    def barred(clip):
+        return replace(clip, pixels=F.pad(clip.pixels, (0, 0, 40, 40)))
+
+    clip = [frames(n, lambda picture, time: sign(picture, 180), height=240) for n in (8, 48)]
+    plain = observe.measure(*clip, SECONDS)
+    seen = observe.measure(*map(barred, clip), SECONDS)
+    for name, values in plain.looks.items():
+        assert np.array_equal(seen.looks[name], values), name
+    assert np.array_equal(seen.pictures, plain.pictures) and seen.speed == plain.speed
+    (before,), (after,) = plain.things[0], seen.things[0]
+    top, bottom = (240 * before.box[1] + 40) / 320, (240 * before.box[3] + 40) / 320
+    assert after.box == pytest.approx((before.box[0], top, before.box[2], bottom), abs=0.05)
 
 
 def test_a_thing_that_vanishes(detector):
