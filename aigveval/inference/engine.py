@@ -177,10 +177,11 @@ class ModelEngine:
     def prepare(self, path: Source) -> PreparedClip:
         info, frames = read_frames(path, self.requests, **self.sizes)
         views, warnings = self.view(frames, path), info.warnings
+        encoders = getattr(self.model, "encoders", {})  # a vision-language model has none
         if any(
             getattr(encoder, "crop_bars", False)
             and without_bars(frames[name].pixels) is not frames[name].pixels
-            for name, encoder in self.model.encoders.items()
+            for name, encoder in encoders.items()
         ):
             warnings = (*warnings, "black bars: left out")
         return PreparedClip(views=views, duration_seconds=info.duration_seconds, warnings=warnings)
