@@ -24,8 +24,12 @@ from .versions import __version__
 LARGEST_STD = (MAX_SCORE - MIN_SCORE) / 2  # half of the mass at each end of the scale
 UNFAMILIAR = 5.0  # percentile of familiarity under which people are told
 SCORE_FIELDS = ("overall", *DIMENSIONS)  # in the order in which rows and tables show them
-EXPLANATION_FIELDS = ("explanation", "defects", "problems")
-EVIDENCE_FIELDS = ("evidence", "advice")
+EXTRAS = {  # what only some rows have: name -> fields, the first of which tells whether it's there
+    "explanation": ("explanation", "defects", "problems"),
+    "contributions": ("contributions",),
+    "evidence": ("evidence", "advice"),
+    "familiarity": ("familiarity",),
+}
 DEFECT_FIELDS = ("name", "dimension", "severity", "start_seconds", "end_seconds")
 CONTRIBUTION_FIELDS = (*DIMENSIONS, "sum", "residue", "baseline")
 
@@ -210,8 +214,7 @@ class Assessment:
     @property
     def extras(self) -> list[str]:
         """Which of `explanation`, `contributions`, `evidence` and `familiarity` the row has."""
-        names = ("explanation", "contributions", "evidence", "familiarity")
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name in EXTRAS if getattr(self, name) is not None]
 
     def to_dict(self) -> dict[str, Any]:
         """Gives the row, with nested scores and the extras that there are; for `json.dumps`."""
@@ -312,11 +315,8 @@ class Timeline:
         return [d for d, (start, end) in spans if start < end_seconds and end >= start_seconds]
 
 
-ROW_FIELDS = tuple(
-    field.name
-    for field in fields(Assessment)
-    if field.name not in (*EXPLANATION_FIELDS, "contributions", *EVIDENCE_FIELDS, "familiarity")
-)
+_EXTRA_FIELDS = {name for own in EXTRAS.values() for name in own}
+ROW_FIELDS = tuple(one.name for one in fields(Assessment) if one.name not in _EXTRA_FIELDS)
 
 
 def defect_to_dict(defect: Defect) -> dict[str, Any]:

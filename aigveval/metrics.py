@@ -17,30 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "Estimate",
-    "LISTED_CLIPS",
-    "Logistic4",
-    "METRICS",
-    "MOST_PAIRS",
-    "Metric",
-    "bootstrap_interval",
-    "bootstrap_samples",
-    "fit_logistic4",
-    "krocc",
-    "main_score",
-    "number",
-    "plcc",
-    "rmse",
-    "sampled_krocc",
-    "sampled_logistic4",
-    "sampled_main_score",
-    "sampled_plcc",
-    "sampled_rmse",
-    "sampled_srocc",
-    "srocc",
-]
-
 Floats = NDArray[np.float64]
 LISTED_CLIPS = 1000  # whose pairs are all listed
 MOST_PAIRS = LISTED_CLIPS * (LISTED_CLIPS - 1) // 2  # of more clips, this many drawn at random

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import RANDOM, find_checkpoint, read_checkpoint, seeded
+from .checkpoints import RANDOM, read_checkpoint, seeded
 from .fastvqa_network import FastVQANetwork, is_plain, variant_of
 from .fastvqa_variants import VARIANTS, find_variant, fragment_view, network_input
 from .video import FrameRequest, read_frames
@@ -59,12 +59,7 @@ class FASTVQA(nn.Module):
         chosen = find_variant(variant or "fast-vqa-b")
         path, tensors = None, None
         if weights != RANDOM:
-            path = find_checkpoint(
-                weights,
-                filename=chosen.filename,
-                source_url=chosen.source_url,
-                licence=chosen.licence,
-            )
+            path = chosen.checkpoint(weights)
             tensors = read_checkpoint(path)
             variant = variant or variant_of(path, tensors)
             chosen = VARIANTS[variant]

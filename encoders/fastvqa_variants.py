@@ -6,13 +6,16 @@ sources' repositories name.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoints import find_checkpoint
 from .fragments import sample_fragments
 from .sampling import clips, temporal_fragments
 from .swin3d import PATCH, Size
@@ -106,6 +109,12 @@ class Variant:
     def size_px(self) -> int:
         """Side of the picture that the fragments are joined to."""
         return self.grid * FRAGMENT_PX
+
+    def checkpoint(self, weights: str | os.PathLike[str] | None) -> Path:
+        """Its file at this path, or where there is none by its name; see `find_checkpoint`."""
+        return find_checkpoint(
+            weights, filename=self.filename, source_url=self.source_url, licence=self.licence
+        )
 
 
 _FAST = "https://github.com/TimothyHTimothy/FAST-VQA/releases/download/v2.0.0/"

@@ -1,6 +1,7 @@
 """What encoders share that show each slow frame to a network made for pictures."""
 
 import hashlib
+import inspect
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,9 +93,9 @@ def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:
 class FrameEncoder(Encoder):
     """An encoder of slow frames spread over the clip, each seen by itself.
 
-    A subclass sets `spec`, `weights_id` and `picture`, writes `encode`, and calls
-    `requires_grad_(False).eval()` at the end of its constructor: it trains where a caller asks for
-    it.
+    A subclass sets `spec`, `weights_id`, `picture` and an attribute for each of its options, writes
+    `encode`, and calls `requires_grad_(False).eval()` at the end of its constructor: it trains
+    where a caller asks for it.
 
     Args:
         num_frames: Slow frames; a shorter clip repeats its nearest ones.
@@ -119,7 +120,8 @@ class FrameEncoder(Encoder):
         return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
     def options(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Each option of the constructor, kept under its own name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def fingerprint(self) -> str:
         chosen = {name: v for name, v in self.options().items() if name not in self.places}

@@ -95,13 +95,6 @@ class SemanticBlip(FrameEncoder):
         )
         self.requires_grad_(False).eval()
 
-    def options(self) -> dict[str, Any]:
-        return {
-            "weights": self.weights,
-            "num_frames": self.num_frames,
-            "strict_upstream": self.strict_upstream,
-        }
-
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
         if self.strict_upstream:
             return np.unique(clips(num_frames, self.num_frames, 2, 1))

@@ -98,15 +98,6 @@ class SemanticClip(FrameEncoder):
         self._known: dict[tuple[str, str], Tensor] = {}
         self.requires_grad_(False).eval()
 
-    def options(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "weights": self.weights,
-            "num_frames": self.num_frames,
-            "patch_grid": self.patch_grid,
-            "whole": self.whole,
-        }
-
     def encode(self, view: Tensor) -> Tensor:
         """View to embeddings and cells of the feature map (b, frames x (1 + cells), d - 4)."""
         pixels = self.pixels(view)

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from .base import Encoder, EncoderSpec
-from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, read_checkpoint, seeded
+from .checkpoints import RANDOM, checkpoint_id, read_checkpoint, seeded
 from .fastvqa_network import FastVQANetwork
 from .fastvqa_variants import MEAN, STD, find_variant, fragment_view, network_input
 from .resizing import repeat_to
@@ -95,12 +95,7 @@ class TechnicalFastVQA(Encoder):
         if weights == RANDOM:
             self.weights_id = RANDOM
         else:
-            path = find_checkpoint(
-                weights,
-                filename=self.variant.filename,
-                source_url=self.variant.source_url,
-                licence=self.variant.licence,
-            )
+            path = self.variant.checkpoint(weights)
             network.load(path, self.variant, read_checkpoint(path))
             self.weights_id = checkpoint_id(path)
         self.backbone = network.backbone  # the head was checked too, but no token needs it

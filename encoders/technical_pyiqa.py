@@ -69,7 +69,7 @@ class TechnicalPyiqa(FrameEncoder):
         super().__init__(num_frames=num_frames)
         weights = as_option(weights)
         self.metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        self.weights = weights
+        self.weights, self.size = weights, size
         if size < _SMALLEST:
             raise ValueError(f"size must be at least {_SMALLEST}, got {size}")
         version = _check(self.metrics, weights)
@@ -94,14 +94,6 @@ class TechnicalPyiqa(FrameEncoder):
         self.requires_grad_(False).eval()
 
     directions: Tensor
-
-    def options(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "weights": self.weights,
-            "num_frames": self.num_frames,
-            "size": self.spec.size,
-        }
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 4, size, size).

@@ -76,14 +76,6 @@ class TechnicalTimm(FrameEncoder):
         )
         self.requires_grad_(False).eval()
 
-    def options(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "weights": self.weights,
-            "num_frames": self.num_frames,
-            "grid": self.grid,
-        }
-
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, size, size): whole frame, fragments."""
         whole = self.picture.resized(frames)

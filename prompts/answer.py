@@ -222,6 +222,15 @@ class Answer:
         )
         return replace(self, defects=tuple(dict.fromkeys(scaled)))
 
+    def about(self, names: Collection[Score]) -> "Answer":
+        """The same answer without what it says of other scores and dimensions."""
+        return replace(
+            self,
+            scores={name: score for name, score in self.scores.items() if name in names},
+            reasoning={name: text for name, text in self.reasoning.items() if name in names},
+            defects=self.defects and tuple(d for d in self.defects if d.dimension in names),
+        )
+
     def problem_counts(self) -> Counter[str]:
         """How many problems there are of each kind."""
         return Counter(problem.kind for problem in self.problems)

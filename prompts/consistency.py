@@ -312,15 +312,6 @@ def sentences_of(text: str) -> list[str]:
     return [part for part in _SENTENCES.split(text.strip()) if part]
 
 
-def contradicting(text: str, facts: Sequence[Fact], *, defects: Sequence[Defect] = ()) -> list[str]:
-    """The sentences of a text with a claim that no fact stands behind."""
-    return [
-        sentence
-        for sentence in sentences_of(text)
-        if not all(claim.true for claim in claims(sentence, facts, defects=defects))
-    ]
-
-
 @dataclass(frozen=True)
 class _Mention:
     """A thing in a clause."""

@@ -1,15 +1,21 @@
 """Facts about a clip: what was seen, when, where and how surely; what explanations are built on.
 
-A fact is one thing that was measured, in a form that a person and a program can both check.
+A fact is one thing that was measured, in a form that a person and a program can both check. Rules
+that can be read go from facts to defects (`defects_of`): they miss many, and are seldom wrong. What
+a model names has to agree with the facts (`confirmed`). `examples/train_lite/evidence.py` measures
+the rules on composites of known truth, `examples/train_lite/attribution.py --facts` what is left of
+a model's defects.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from .answer import FACTS_LABEL
+from .answer import FACTS_LABEL, Defect
+from .objects import asks_for_action, asks_for_colours, asks_for_cuts, is_dim
 from .rubric import Dimension
 
 Box = tuple[float, float, float, float]
@@ -210,3 +216,113 @@ def _check(name: str, value: Any, highest: float) -> None:
         raise ValueError(f"{name} must be a number, got {value!r}")
     if not math.isfinite(value) or not 0 <= value <= highest:
         raise ValueError(f"{name} must be finite and in 0..{highest:g}, got {value}")
+
+
+# ---- defects ------------------------------------------------------------------------------------
+
+
+def defects_of(facts: Sequence[Fact], *, prompt: str | None = None) -> list[Defect]:
+    """Defects that the facts leave little doubt of."""
+    found = []
+    for fact in facts:
+        name, severity = _RULES.get(fact.kind, ("", 0))
+        if fact.kind == "speed":
+            wanted = asks_for_action(prompt or "")
+            if wanted and fact.percentile is not None and fact.percentile <= _HARDLY_MOVES:
+                name, severity = "low_dynamic", 4
+        elif fact.kind == "count":
+            severity = min(5, 2 + int(abs((fact.value or 0) - (fact.expected or 0))))
+        elif fact.kind == "asked_not_seen" and is_dim(prompt or ""):
+            continue
+        if name:
+            found.append(
+                Defect(
+                    name=name,
+                    severity=severity,
+                    start_seconds=fact.start_seconds,
+                    end_seconds=fact.end_seconds,
+                )
+            )
+    return found
+
+
+# What vanishes or changes stays a fact: named as a defect it was right in too few made clips (see
+# docs/explanations.md).
+_RULES = {
+    "appears": ("appearing_object", 4),
+    "asked_not_seen": ("missing_object", 4),
+    "count": ("wrong_count", 3),
+    "doubled": ("duplicated_object", 3),
+    "freeze": ("freeze", 4),
+}
+_HARDLY_MOVES = 4  # percentile of speed
+
+
+# A model's detector is fooled by content that it didn't learn from: what it names has to agree
+# with what can be measured, as percentiles of reference clips.
+_AT_LEAST = {
+    "noise": ("grain", 70.0),
+    "overexposure": ("whites", 97.0),
+    "underexposure": ("blacks", 75.0),
+    "colour_cast": ("cast", 80.0),
+    "shake": ("shake", 85.0),
+    "flicker": ("flicker", 90.0),
+}
+_AT_MOST = {
+    "blur": ("sharpness", 15.0),
+    "low_resolution": ("sharpness", 15.0),
+    "near_static": ("speed", 20.0),
+}
+# Scores up to which a clip may be about something else: where something that was asked for is seen,
+# and where nothing is.
+_AT_ODDS, _AT_ODDS_UNSEEN = 2.25, 3.0
+_WORD = re.compile(r"\b[^\W\d_]{2,}\b")  # a prompt such as "0014" says nothing
+
+
+def agrees(
+    defect: Defect, facts: Sequence[Fact], prompt: str | None, scores: Mapping[str, float]
+) -> bool:
+    """Whether nothing that was measured speaks against a defect that a model names.
+
+    Args:
+        defect: of the model.
+        facts: of the clip.
+        prompt: the text that it was generated from, if it's known.
+        scores: 1-5, of the dimensions that have one.
+    """
+    measured = {fact.kind: fact.percentile for fact in facts if fact.percentile is not None}
+    for limits, sign in ((_AT_LEAST, 1), (_AT_MOST, -1)):
+        kind, limit = limits.get(defect.name, ("", 0.0))
+        if kind in measured and sign * (measured[kind] - limit) < 0:
+            return False
+    kinds = {fact.kind for fact in facts}
+    if defect.name == "freeze":  # where nothing ever moves, nobody knows what would have
+        return "freeze" in kinds or measured.get("speed", 100.0) < 1
+    if defect.name == "scene_cut":
+        return "cut" in kinds and not asks_for_cuts(prompt or "")
+    if defect.name == "colour_cast":
+        return not asks_for_colours(prompt or "")
+    if defect.dimension == "semantic":
+        limit = _AT_ODDS if "asked_seen" in kinds else _AT_ODDS_UNSEEN
+        return bool(_WORD.search(prompt or "")) and scores.get("semantic", limit) <= limit
+    return True
+
+
+def confirmed(
+    defects: Sequence[Defect],
+    facts: Sequence[Fact],
+    prompt: str | None,
+    scores: Mapping[str, float],
+) -> tuple[Defect, ...]:
+    """The defects that a row names: those that the rules find, and a model's that agree with facts.
+
+    Args:
+        defects: of the model.
+        facts: of the clip.
+        prompt: the text that it was generated from, if it's known.
+        scores: 1-5, of the dimensions that have one.
+    """
+    ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scores]
+    names = {defect.name for defect in ours}
+    others = (d for d in defects if d.name not in names and agrees(d, facts, prompt, scores))
+    return (*ours, *others)

@@ -32,32 +32,19 @@ _FIELDS = {
     "prompt": {"type": "string", "description": "the text that it was generated from"},
     "explain": {"type": "boolean", "default": False, "description": "explain the scores, too"},
 }
+
+
+def _form(field: str, **about: str) -> dict[str, Any]:
+    """The schema of a body that names a video in this field."""
+    properties = {field: {"type": "string", **about}, **_FIELDS}
+    return {"schema": {"type": "object", "required": [field], "properties": properties}}
+
+
 _BODY = {
     "required": True,
     "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["video"],
-                "properties": {
-                    "video": {"type": "string", "format": "binary", "description": "the file"},
-                    **_FIELDS,
-                },
-            }
-        },
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["path"],
-                "properties": {
-                    "path": {
-                        "type": "string",
-                        "description": "of a file, within the folder of --root",
-                    },
-                    **_FIELDS,
-                },
-            }
-        },
+        "multipart/form-data": _form("video", format="binary", description="the file"),
+        "application/json": _form("path", description="of a file, within the folder of --root"),
     },
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {

@@ -29,7 +29,7 @@ from ..errors import UsageError
 from ..inference.choice import compare, percent, verdict
 from ..reports.html import card as cards
 from ..reports.html.scores import write_report
-from ..reports.results import ResultsFile, read_results
+from ..reports.results import SUFFIXES, ResultsFile, read_results
 from .files import Keys, Scratch, clips_in, inside, shown_name
 from .limits import Refused
 from .service import Service
@@ -49,7 +49,6 @@ _NUMBERS = (*SCORE_FIELDS, "familiarity")
 _QUIETLY: Any = {"api_visibility": "private", "show_progress": "hidden"}  # of what a part does
 _MOST_CARDS = 20
 _TABS = ("score", "compare", "batch")
-_RESULTS = (".jsonl", ".csv", ".parquet")
 _MOST_ROWS = 5000
 _WHAT = (
     "How good is a generated clip to a viewer, where does it fail, and why? Clips stay on this "
@@ -283,8 +282,8 @@ class Page:
             return "", Results()
         try:
             path = self.upload(upload)
-            if path.suffix.lower() not in _RESULTS:
-                raise Refused(f"results are files of the kinds {', '.join(_RESULTS)}")
+            if path.suffix.lower() not in SUFFIXES:
+                raise Refused(f"results are files of the kinds {', '.join(SUFFIXES)}")
             rows = read_results(path)
         except (Refused, UsageError) as error:
             return _problem(str(error).replace(str(upload), shown_name(upload))), Results()
@@ -467,7 +466,7 @@ class Page:
     def _results_tab(self) -> None:
         file = gr.File(
             label="a file that `aigveval score` wrote: results.jsonl, .csv or .parquet",
-            file_types=list(_RESULTS),
+            file_types=list(SUFFIXES),
             height=170,
         )
         progress = gr.HTML(elem_classes="progress")

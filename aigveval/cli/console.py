@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -20,7 +22,6 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskProgressColumn,
-    TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -30,6 +31,9 @@ from prompts import DIMENSIONS, render_defects
 
 from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, Timeline
 from ..errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    from ..features.export import FeatureRow
 
 LEVEL_NUMBERS = "1 bad, 2 poor, 3 fair, 4 good, 5 excellent"
 SHOWN_ROWS = 50
@@ -68,12 +72,9 @@ def one_line_errors() -> Iterator[None]:
         if debugging():
             raise
         say(f"error: {_explain(error)}", style="red")
-        raise SystemExit(2 if _is_usage(error) else 1) from None
-
-
-def _is_usage(error: Exception) -> bool:
-    # `encoders.EncoderError` by its name: the package is heavy, and may not be imported yet.
-    return isinstance(error, UsageError) or type(error).__name__ == "EncoderError"
+        # `encoders.EncoderError` by its name: the package is heavy, and may not be imported yet.
+        usage = isinstance(error, UsageError) or type(error).__name__ == "EncoderError"
+        raise SystemExit(2 if usage else 1) from None
 
 
 def _explain(error: Exception) -> str:
@@ -151,34 +152,24 @@ class _Rate(ProgressColumn):
         return Text(f"{1 / task.speed:.1f} s/{unit}" if slow else f"{task.speed:.1f} {unit}s/s")
 
 
+def bar_of(*columns: str | ProgressColumn, quiet: bool) -> Progress:
+    """Gives a progress bar on standard error; none when that is not a terminal."""
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    return Progress(*columns, console=console, disable=hidden, transient=True)
+
+
 def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
     """Gives a progress bar on standard error, with the rate; none when that is not a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-        transient=True,
-    )
+    counts = MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()
+    return bar_of("{task.description}", BarColumn(), *counts, quiet=quiet)
 
 
 @contextlib.contextmanager
 def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Gives a function that shows how many of how many steps are done, on standard error."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-        transient=True,
-    ) as bar:
+    share = TaskProgressColumn(), TimeRemainingColumn()
+    with bar_of("{task.description}", BarColumn(), *share, quiet=quiet) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -299,10 +290,16 @@ def _sum(row: Assessment, moved: Contributions) -> str:
     )
 
 
-def print_errors(rows: Sequence[Assessment]) -> None:
+def print_errors(rows: Iterable[Assessment | FeatureRow]) -> None:
     """Prints one line on standard error for each video that failed, long lists cut short."""
     failed = [row for row in rows if row.error is not None]
     for row in failed[:SHOWN_ROWS]:
         say(f"failed: {row.video}: {row.error}", style="red")
     if len(failed) > SHOWN_ROWS:
         say(f"... and {len(failed) - SHOWN_ROWS} more failed", style="red")
+
+
+def command_again(option: str = "") -> str:
+    """The command line that goes on with what was interrupted: the same, with the option."""
+    words = ["aigveval", *(arg for arg in sys.argv[1:] if arg != "--resume")]
+    return f"{shlex.join(words)} {option}".rstrip()

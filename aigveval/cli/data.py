@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 from typer.core import TyperCommand
 
-from .console import one_line_errors, say, silence_libraries
+from .console import bar_of, one_line_errors, say, silence_libraries
 from .options import COLUMN_NAMES, Quiet
 
 if TYPE_CHECKING:
@@ -293,20 +293,9 @@ def _shown(overlaps: list[Overlap]) -> list[str]:
 @contextmanager
 def _row_progress(title: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
     """Counts rows on standard error while they pass, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.completed:,} rows"),
-        TimeElapsedColumn(),
-    )
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+    texts = "{task.description}", "{task.completed:,} rows"
+    with bar_of(SpinnerColumn(), *texts, TimeElapsedColumn(), quiet=quiet) as progress:
         task = progress.add_task(title, total=None)
-        if hidden:
-            yield lambda: None
-        else:
-            yield lambda: progress.advance(task)
+        yield (lambda: None) if progress.disable else (lambda: progress.advance(task))

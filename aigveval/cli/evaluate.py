@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -44,14 +43,6 @@ Examples:
 
 The exit code is 0 when every score could be evaluated, 1 when some could not, 2 when none could.
 """
-
-
-class Unit(str, Enum):
-    """What is drawn for the intervals."""
-
-    auto = "auto"
-    clip = "clip"
-    prompt = "prompt"
 
 
 def evaluate(
@@ -100,9 +91,9 @@ def evaluate(
         int, typer.Option(min=0, help="Bootstrap samples; 0 for no intervals.")
     ] = 1000,
     resample: Annotated[
-        Unit,
+        Literal["auto", "clip", "prompt"],
         typer.Option(help="What is drawn: `auto` draws whole prompts where prompts repeat."),
-    ] = Unit.auto,
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     details: Annotated[
         bool, typer.Option("--details", help="Also a table with every prompt.")
@@ -132,7 +123,7 @@ def evaluate(
                 scale=Scale.parse(scale),
                 prediction_scale=Scale.parse(prediction_scale),
                 tie_margin=tie_margin,
-                unit=resample.value,
+                unit=resample,
                 sampling=Sampling(draws=draws, seed=seed),
                 progress=advance,
             )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Generator
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from .console import (
     INTERRUPTED,
-    SHOWN_ROWS,
+    command_again,
     native_stderr_silenced,
     one_line_errors,
+    print_errors,
     say,
     silence_libraries,
     video_progress,
@@ -25,7 +23,6 @@ from .options import (
     Address,
     Device,
     Engine,
-    EngineName,
     Inputs,
     Processes,
     Prompt,
@@ -60,13 +57,6 @@ with its error), 2 when the command could not be carried out.
 """
 
 
-class TokenFormat(str, Enum):
-    """Choices of `--format`."""
-
-    safetensors = "safetensors"
-    arrow = "arrow"
-
-
 def features(
     encoder: Annotated[
         list[str], typer.Option(metavar="NAME", help="Encoder, see above; may be repeated.")
@@ -74,8 +64,8 @@ def features(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; made if missing.")],
     inputs: Inputs = None,
     token_format: Annotated[
-        TokenFormat, typer.Option("--format", help="Files of the tokens.")
-    ] = TokenFormat.safetensors,
+        Literal["safetensors", "arrow"], typer.Option("--format", help="Files of the tokens.")
+    ] = "safetensors",
     prompt: Prompt = None,
     prompts: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Prompts, as for `aigveval score`.")
@@ -85,7 +75,7 @@ def features(
     ] = 1,
     workers: Workers = 2,
     device: Device = None,
-    engine: Engine = EngineName.local,
+    engine: Engine = "local",
     address: Address = None,
     processes: Processes = None,
     resume: Annotated[
@@ -118,7 +108,7 @@ def features(
         clips = found.clips
         keys = [(clip.video, clip.prompt) for clip in clips]
         with contextlib.ExitStack() as stack:
-            folder = FeatureFolder(out, encoders, format=token_format.value, resume=resume)
+            folder = FeatureFolder(out, encoders, format=token_format, resume=resume)
             stack.enter_context(folder)
             done = folder.done
             todo = [clip for clip, key in zip(clips, keys) if key not in done]
@@ -152,28 +142,24 @@ def features(
         present = sum(key in folder.done for key in keys)
         if not quiet:
             typer.echo(f"features of {present} of {len(keys)} videos are in {out}")
-        for line in failed[:SHOWN_ROWS]:
-            say(f"failed: {line}", style="red")
-        if len(failed) > SHOWN_ROWS:
-            say(f"... and {len(failed) - SHOWN_ROWS} more failed", style="red")
+        print_errors(failed)
         if interrupted:
-            again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
-            say(f"interrupted; go on with: aigveval {again} --resume", style="yellow")
+            say(f"interrupted; go on with: {command_again('--resume')}", style="yellow")
             raise typer.Exit(INTERRUPTED)
         raise typer.Exit(int(bool(failed)))
 
 
 def _run(
     rows: Generator[FeatureRow, None, None], total: int, *, quiet: bool
-) -> tuple[list[str], bool]:
-    """Encodes the clips; gives a line per failure, and whether the user stopped it."""
+) -> tuple[list[FeatureRow], bool]:
+    """Encodes the clips; gives those that failed, and whether the user stopped it."""
     failed = []
     with native_stderr_silenced(), video_progress(quiet=quiet) as progress:
         task = progress.add_task("encoding", total=total)
         try:
             for row in rows:
                 if row.error is not None:
-                    failed.append(f"{row.video}: {row.error}")
+                    failed.append(row)
                 progress.advance(task)
         except KeyboardInterrupt:
             return failed, True

@@ -17,7 +17,6 @@ from .options import (
     Device,
     Dtype,
     Engine,
-    EngineName,
     ModelName,
     Processes,
     Quiet,
@@ -77,7 +76,7 @@ def leaderboard(
     workers: Workers = 2,
     device: Device = None,
     dtype: Dtype = "auto",
-    engine: Engine = EngineName.local,
+    engine: Engine = "local",
     address: Address = None,
     processes: Processes = None,
     draws: Annotated[

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -82,13 +81,7 @@ Inputs = Annotated[
 ]
 
 
-class EngineName(str, Enum):
-    """Choices of `--engine`."""
-
-    local = "local"
-    ray = "ray"
-
-
+EngineName = Literal["local", "ray"]
 Engine = Annotated[
     EngineName,
     typer.Option(
@@ -123,7 +116,7 @@ def cluster_of(
     Raises:
         InputError: when there are options of a cluster without one.
     """
-    if engine is EngineName.local:
+    if engine == "local":
         if address is not None or processes is not None:
             raise InputError("--address and --processes are of --engine ray")
         return None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shlex
-import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..assessment import Assessment
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..model.precision import DtypeName
 from ..versions import __version__
 from .console import (
     INTERRUPTED,
+    command_again,
     native_stderr_silenced,
     one_line_errors,
     print_errors,
@@ -38,7 +37,6 @@ from .options import (
     Device,
     Dtype,
     Engine,
-    EngineName,
     Fps,
     Inputs,
     ModelName,
@@ -52,6 +50,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..data.manifest import Clip
     from ..reports.results import ResultsFile
     from ..scale.cluster import Cluster
 
@@ -134,7 +133,7 @@ def score(
             "each has a process that scores its share.",
         ),
     ] = None,
-    engine: Engine = EngineName.local,
+    engine: Engine = "local",
     address: Address = None,
     processes: Processes = None,
     resume: Annotated[
@@ -234,7 +233,7 @@ def score_into(
         raise InputError("nothing to score: name videos, folders or patterns")
     check_fps(fps)
     found = collect(inputs, prompt=prompt, prompts=prompts)
-    from ..inference.assessor import Assessor, load, row_name  # here, as it brings PyTorch along
+    from ..inference.assessor import load, row_name  # here, as it brings PyTorch along
 
     several: list[str] = []
     if devices is not None:
@@ -279,9 +278,7 @@ def score_into(
         }
         new_rows: Generator[tuple[int, Assessment], None, None]
         if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
-            from ..inference.engine import NoEngine
-
-            new_rows = _numbered(Assessor(NoEngine(), name=name, **options).score_many(todo))
+            new_rows = _numbered(_failed(clip, name) for clip in todo)
         elif cluster is not None:
             make = functools.partial(load, model, dtype=dtype)
             new_rows = cluster.score(todo, make, name=name, **options)
@@ -307,11 +304,13 @@ def score_into(
 def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> None:
     """Ends the command after Ctrl-C, saying how to go on: the same, with the option."""
     if done.interrupted:
-        again = shlex.join(arg for arg in sys.argv[1:] if arg != "--resume")
         state = f"{len(done.rows)} of {done.planned} videos are in {out}"
-        again = f"{again} {shown_option}".strip()
-        say(f"interrupted: {state}; go on with: aigveval {again}", style="yellow")
+        say(f"interrupted: {state}; go on with: {command_again(shown_option)}", style="yellow")
         raise typer.Exit(INTERRUPTED)
+
+
+def _failed(clip: Clip, name: str) -> Assessment:
+    return Assessment.failed(clip.video, clip.prompt, name, one_line(clip.problem))
 
 
 def _numbered(

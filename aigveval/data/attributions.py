@@ -178,7 +178,7 @@ def _labelled(
 
 def _attributions(given: Any, prompt: str | None) -> tuple[Attribution, ...] | None:
     given = _cell("defects", given)
-    if given is None or given == "":
+    if given is None:
         return None
     if isinstance(given, str):
         problems: list[Problem] = []
@@ -194,13 +194,17 @@ def _attributions(given: Any, prompt: str | None) -> tuple[Attribution, ...] | N
         if any(given.get(name) is None for name in wanted):
             return None  # `Defects: none` would be a guess about the others
         return tuple(
-            _attribution(item, name) for name in DIMENSIONS for item in _list(given.get(name) or [])
+            _attribution(item, name)
+            for name in DIMENSIONS
+            for item in _list("defects", given.get(name) or [])
         )
-    return tuple(_attribution(item) for item in _list(given))
+    return tuple(_attribution(item) for item in _list("defects", given))
 
 
 def _cell(name: str, given: Any) -> Any:
-    """A list or an object may be JSON in a cell of a CSV file."""
+    """A list or an object may be JSON in a cell of a CSV file; None where nothing is given."""
+    if given is None or given == "":
+        return None
     if not isinstance(given, str) or not given.lstrip().startswith(("[", "{")):
         return given
     try:
@@ -209,9 +213,9 @@ def _cell(name: str, given: Any) -> Any:
         raise ValueError(f"{name} is not JSON: {error.msg}") from None
 
 
-def _list(given: Any) -> Iterable[Any]:
+def _list(name: str, given: Any) -> Iterable[Any]:
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise ValueError(f"defects must be a list, got {one_line(repr(given), limit=60)}")
+        raise ValueError(f"{name} must be a list, got {one_line(repr(given), limit=60)}")
     return given
 
 
@@ -264,12 +268,8 @@ def _duration(given: Any) -> float | None:
 
 def _evidence(given: Any) -> tuple[Fact, ...]:
     given = _cell("evidence", given)
-    if given is None or given == "":
-        return ()
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise ValueError(f"evidence must be a list, got {one_line(repr(given), limit=60)}")
     facts = []
-    for item in given:
+    for item in () if given is None else _list("evidence", given):
         if not isinstance(item, Mapping):
             raise ValueError(f"a fact must be an object, got {one_line(repr(item), limit=60)}")
         try:
@@ -281,7 +281,7 @@ def _evidence(given: Any) -> tuple[Fact, ...]:
 
 def _reasoning(given: Any) -> Mapping[Dimension, str]:
     given = _cell("reasoning", given)
-    if given is None or given == "":
+    if given is None:
         return {}
     if (
         not isinstance(given, Mapping)

@@ -357,7 +357,7 @@ class _Collector:
             if is_absolute(video):
                 report.absolute += 1
                 report.first_absolute = report.first_absolute or f"{row.where}: {video}"
-            elif _leaves(video):
+            elif ".." in video.replace("\\", "/").split("/"):  # if only on the way
                 report.outside += 1
                 report.first_outside = report.first_outside or f"{row.where}: {video}"
         videos = " ".join(str(video_key(video)) for video, _ in row.videos)
@@ -397,11 +397,6 @@ def bin_edges(scale: Scale) -> np.ndarray:
     """The edges of a histogram's bins, (BINS + 1,)."""
     half = (scale.high - scale.low) / (BINS - 1) / 2
     return np.linspace(scale.low - half, scale.high + half, BINS + 1)
-
-
-def _leaves(video: str) -> bool:
-    """Whether a relative path leads out of its folder, if only on the way."""
-    return ".." in video.replace("\\", "/").split("/")
 
 
 def _scores(parts: dict[str, np.ndarray], scale: Scale) -> Scores:

@@ -84,7 +84,7 @@ def folder_of(source: str | os.PathLike[str]) -> Path:
     """Gives the folder that relative paths in a source start from."""
     if os.path.isdir(source):
         return Path(source)
-    return Path() if _hub_id(source) else Path(source).parent
+    return Path() if is_hub_id(source) else Path(source).parent
 
 
 def read_rows(
@@ -188,7 +188,7 @@ def _reader(source: str | os.PathLike[str]) -> Reader:
         ".csv": _rows_of_csv,
         ".parquet": _rows_of_parquet,
     }
-    if os.path.isdir(source) or _hub_id(source):
+    if os.path.isdir(source) or is_hub_id(source):
         return _rows_of_dataset
     reader = readers.get(Path(source).suffix.lower())
     if reader is None:
@@ -196,7 +196,8 @@ def _reader(source: str | os.PathLike[str]) -> Reader:
     return reader
 
 
-def _hub_id(source: str | os.PathLike[str]) -> bool:
+def is_hub_id(source: str | os.PathLike[str]) -> bool:
+    """Whether a source can be nothing but a data set on the Hub."""
     text = os.fspath(source)
     suffix = Path(text).suffix.lower()
     return (

@@ -120,7 +120,8 @@ def split(
     after = Leaks(names)
     with ExitStack() as stack:
         files, writers = {}, {}
-        for name in names if folds is None else _fold_files(names):
+        kinds = [f"fold{name}/{kind}" for name in names for kind in ("train", "valid")]
+        for name in names if folds is None else kinds:
             files[name] = Path(out) / f"{name}{suffix}"
             check_target(files[name], [source])
             writers[name] = stack.enter_context(TableWriter(files[name], rows.columns))
@@ -139,10 +140,6 @@ def split(
         before=[overlap for what in SHARED for overlap in rows.before.overlaps(what)],
         after=[overlap for what in SHARED for overlap in after.overlaps(what)],
     )
-
-
-def _fold_files(names: list[str]) -> list[str]:
-    return [f"fold{name}/{kind}" for name in names for kind in ("train", "valid")]
 
 
 def _files_of_fold(names: list[str], part: int) -> list[str]:

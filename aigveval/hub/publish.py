@@ -8,6 +8,7 @@ whatever else lies beside them stay at home.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -63,6 +64,7 @@ def push_model(
         HubError: The Hub can't be reached, or doesn't allow it.
         CheckpointError: The config names folders of this machine.
     """
+    origin = getattr(model, "name_or_path", "") or ""
     with tempfile.TemporaryDirectory() as temporary:
         saved, staged = Path(temporary, "saved"), Path(temporary, "staged")
         model.save_pretrained(saved, merge=merge)
@@ -70,7 +72,7 @@ def push_model(
             saved,
             staged,
             repo_id=repo_id,
-            origin=_folder(getattr(model, "name_or_path", "")),
+            origin=origin if os.path.isdir(origin) else None,
             figures=figures,
             data=data,
             license=license,
@@ -206,8 +208,3 @@ def _check_portable(model: Path) -> None:
 
 def _is_local(value: str) -> bool:
     return PurePath(value).is_absolute() or ("/" in value and Path(value).exists())
-
-
-def _folder(name_or_path: str) -> Path | None:
-    path = Path(name_or_path or "")
-    return path if name_or_path and path.is_dir() else None

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from encoders.onednn import use_bfloat16, use_onednn
+from encoders.resizing import without_bars
 from encoders.video import (
     FrameRequest,
     Frames,
     Source,
-    VideoError,
     read_frames,
     requests_of,
     views_of,
@@ -176,10 +176,15 @@ class ModelEngine:
 
     def prepare(self, path: Source) -> PreparedClip:
         info, frames = read_frames(path, self.requests, **self.sizes)
-        views = self.view(frames, path)
-        return PreparedClip(
-            views=views, duration_seconds=info.duration_seconds, warnings=info.warnings
-        )
+        views, warnings = self.view(frames, path), info.warnings
+        encoders = getattr(self.model, "encoders", {})  # a vision-language model has none
+        if any(
+            getattr(encoder, "crop_bars", False)
+            and without_bars(frames[name].pixels) is not frames[name].pixels
+            for name, encoder in encoders.items()
+        ):
+            warnings = (*warnings, "black bars: left out")
+        return PreparedClip(views=views, duration_seconds=info.duration_seconds, warnings=warnings)
 
     @torch.inference_mode()
     def score_views(
@@ -313,36 +318,6 @@ class VlmEngine(ModelEngine):
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
-
-
-class NoEngine:
-    """Stands in where no item can be opened, so that no model has to be loaded."""
-
-    requests: Mapping[str, FrameRequest] = {}
-    sizes: Mapping[str, Any] = {}
-    explains = words = supports_contributions = True
-
-    def prepare(self, path: Source) -> PreparedClip:
-        raise VideoError(str(path), "not opened, as no model is loaded")
-
-    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
-        return {}
-
-    def score_views(
-        self, views: Sequence[Views], prompts: Sequence[str | None]
-    ) -> list[Scores | Exception]:
-        return []
-
-    def score(
-        self,
-        clips: Sequence[PreparedClip],
-        prompts: Sequence[str | None],
-        *,
-        explain: bool = False,
-        contributions: bool = False,
-        facts: Sequence[Sequence[Fact]] | None = None,
-    ) -> list[Scores | Exception]:
-        return []
 
 
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
 from prompts.answer import TENTHS, Problem
-from prompts.consistency import contradicting, sentences_of
+from prompts.consistency import sentences_of
 from prompts.facts import Fact
 from prompts.rubric import Score as ScoreName
 
@@ -208,14 +208,7 @@ def read_answer(
         if name not in scores
         and (name in answer.reasoning or any(d.dimension == name for d in answer.defects or ()))
     ]
-    answer = replace(
-        answer,
-        scores={name: score for name, score in answer.scores.items() if name in scores},
-        reasoning={name: text for name, text in answer.reasoning.items() if name in scores},
-        defects=None
-        if answer.defects is None
-        else tuple(defect for defect in answer.defects if defect.dimension in scores),
-    )
+    answer = answer.about(scores)
     found = check_consistency(
         answer,
         duration_seconds=length,
@@ -223,22 +216,16 @@ def read_answer(
         facts=facts,
         seconds_per_unit=unit,
     )
-    repeated = {problem.detail for problem in found if problem.kind == "repeats_itself"}
-    answer = replace(
-        answer,
-        reasoning={n: t for n, t in answer.reasoning.items() if t[:80] not in repeated},
-        problems=(*answer.problems, *extra, *found),
+    repeated, false = (
+        {problem.detail for problem in found if problem.kind == kind}
+        for kind in ("repeats_itself", "text_contradicts_facts")
     )
-    answer = answer.scaled(unit) if times == "tenths" else answer
-    return answer if facts is None else _without_contradictions(answer, facts)
-
-
-def _without_contradictions(answer: Answer, facts: Sequence[Fact]) -> Answer:
-    kept = {}
-    for name, text in answer.reasoning.items():
-        wrong = contradicting(text, facts, defects=answer.defects or ())
-        kept[name] = " ".join(one for one in sentences_of(text) if one not in wrong)
-    return replace(answer, reasoning=kept)
+    kept = {n: text for n, text in answer.reasoning.items() if text[:80] not in repeated}
+    if facts is not None:
+        sentences = {name: sentences_of(text) for name, text in kept.items()}
+        kept = {n: " ".join(s for s in own if s[:80] not in false) for n, own in sentences.items()}
+    answer = replace(answer, reasoning=kept, problems=(*answer.problems, *extra, *found))
+    return answer.scaled(unit) if times == "tenths" else answer
 
 
 def contributions_of(

@@ -1,32 +1,26 @@
-"""From measurements of a clip to facts, and from facts to defects, by rules that can be read.
+"""From measurements of a clip to facts, and to the fields of a row that are built on them.
 
     observed = observe("clip.mp4")
     facts = facts_of(observed, "two dogs run on a beach")
-    defects = defects_of(facts, prompt="two dogs run on a beach")
 
-A rule names a defect only where the facts leave little doubt: it misses many, and is seldom wrong.
-The thresholds are chosen by hand, on 228 undamaged clips and on four with the ladder's damage;
-`examples/train_lite/evidence.py` measures the rules on composites of known truth.
+The thresholds are chosen by hand, on 228 undamaged clips and on four with the ladder's damage.
+Which defects the facts prove stands in `prompts.facts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from encoders.detection import Thing, overlap
-from prompts import DIMENSIONS, Defect
-from prompts.facts import Fact
+from prompts import DIMENSIONS
+from prompts.facts import Fact, confirmed
 from prompts.objects import (
     Asked,
     asked_things,
-    asks_for_action,
-    asks_for_colours,
-    asks_for_cuts,
-    is_dim,
     is_styled,
 )
 from prompts.sentences import advice, cost_sentence, sentences
@@ -393,7 +387,7 @@ def _of_motion(observed: Observed) -> list[Fact]:
     ]
     if not len(observed.speeds):
         return facts
-    facts.append(_measured("speed", float(np.median(observed.speeds))))
+    facts.append(_measured("speed", observed.speed))
     facts.append(_measured("shake", observed.shake))
     facts.append(_measured("flicker", observed.flicker))
     seconds = observed.fast_seconds
@@ -464,101 +458,7 @@ def _fact(
     )
 
 
-# ---- defects ------------------------------------------------------------------------------------
-
-
-def defects_of(facts: Sequence[Fact], *, prompt: str | None = None) -> list[Defect]:
-    """Defects that the facts leave little doubt of."""
-    found = []
-    for fact in facts:
-        name, severity = _RULES.get(fact.kind, ("", 0))
-        if fact.kind == "speed":
-            wanted = asks_for_action(prompt or "")
-            if wanted and fact.percentile is not None and fact.percentile <= _HARDLY_MOVES:
-                name, severity = "low_dynamic", 4
-        elif fact.kind == "count":
-            severity = min(5, 2 + int(abs((fact.value or 0) - (fact.expected or 0))))
-        elif fact.kind == "asked_not_seen" and is_dim(prompt or ""):
-            continue
-        if name:
-            found.append(
-                Defect(
-                    name=name,
-                    severity=severity,
-                    start_seconds=fact.start_seconds,
-                    end_seconds=fact.end_seconds,
-                )
-            )
-    return found
-
-
-# What vanishes or changes stays a fact: named as a defect it was right in too few made clips (see
-# docs/explanations.md).
-_RULES = {
-    "appears": ("appearing_object", 4),
-    "asked_not_seen": ("missing_object", 4),
-    "count": ("wrong_count", 3),
-    "doubled": ("duplicated_object", 3),
-    "freeze": ("freeze", 4),
-}
-_HARDLY_MOVES = 4  # percentile of speed
-
-
-# A model's detector is fooled by content that it didn't learn from: what it names has to agree
-# with what can be measured, as percentiles of reference clips.
-_AT_LEAST = {
-    "noise": ("grain", 80.0),
-    "overexposure": ("whites", 95.0),
-    "underexposure": ("blacks", 75.0),
-    "colour_cast": ("cast", 80.0),
-    "shake": ("shake", 85.0),
-    "flicker": ("flicker", 90.0),
-}
-_AT_MOST = {
-    "blur": ("sharpness", 15.0),
-    "low_resolution": ("sharpness", 15.0),
-    "near_static": ("speed", 5.0),
-}
-_GRAVEST = 5  # severity of a mismatch that is believed though nothing that was asked for is known
-
-
-def agrees(defect: Defect, facts: Sequence[Fact], prompt: str | None) -> bool:
-    """Whether nothing that was measured speaks against a defect that a model names."""
-    measured = {fact.kind: fact.percentile for fact in facts if fact.percentile is not None}
-    for limits, sign in ((_AT_LEAST, 1), (_AT_MOST, -1)):
-        kind, limit = limits.get(defect.name, ("", 0.0))
-        if kind in measured and sign * (measured[kind] - limit) < 0:
-            return False
-    kinds = {fact.kind for fact in facts}
-    if defect.name == "freeze":
-        return "freeze" in kinds
-    if defect.name == "scene_cut":
-        return "cut" in kinds and not asks_for_cuts(prompt or "")
-    if defect.name == "colour_cast":
-        return not asks_for_colours(prompt or "")
-    if defect.dimension == "semantic":
-        lacking = "asked_not_seen" in kinds or defect.severity >= _GRAVEST
-        return lacking and "asked_seen" not in kinds
-    return True
-
-
-def confirmed(
-    defects: Sequence[Defect],
-    facts: Sequence[Fact],
-    prompt: str | None,
-    dimensions: Collection[str],
-) -> tuple[Defect, ...]:
-    """The defects that a row names: those that the rules find, and a model's that agree with facts.
-
-    Args:
-        defects: of the model.
-        facts: of the clip.
-        prompt: the text that it was generated from, if it's known.
-        dimensions: those that have a score.
-    """
-    ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in dimensions]
-    names = {defect.name for defect in ours}
-    return (*ours, *(d for d in defects if d.name not in names and agrees(d, facts, prompt)))
+# ---- rows ---------------------------------------------------------------------------------------
 
 
 def explained(
@@ -594,7 +494,8 @@ def explained(
             for name, text in told.items()
         }
     else:
-        defects = confirmed(defects, facts, prompt, scored)
+        scores: dict[str, float] = {name: row[name].score for name in scored}
+        defects = confirmed(defects, facts, prompt, scores)
         fields["defects"] = defects
         fields["explanation"] = sentences(facts, defects, dimensions=scored, costs=costs)
     return fields | {"evidence": tuple(facts), "advice": advice(facts, defects)}

@@ -30,9 +30,10 @@ _MAX_SIDE_PX = 640  # of the frames in which things are looked for
 _SAME, _SAME_PLACE = 0.45, 0.75  # overlap of two boxes of one thing: of one class, of two
 _INSIDE = 0.8  # share of a box within a larger one of its class, likewise
 _CUT_GRAY, _CUT_TIMES = 18.0, 3.0
-_STILL_GRAY, _MOVING_GRAY = 0.35, 1.2  # mean difference of two samples
+_STILL_GRAY, _MOVING_GRAY = 0.35, 1.5  # mean difference of two samples
+_COMES_TO_REST = 0.05  # mean change of samples that hold, of the others' median: no freeze
 _SHORTEST_FREEZE_SECONDS = 0.35
-_LEAST_MOVING = 0.2  # of the samples of a clip that can freeze
+_HELD_ELSEWHERE = 0.25  # share of other samples that hold, and of as many as the longest stretch
 _SHORTEST_SHOT_SECONDS = 0.25
 
 
@@ -84,6 +85,12 @@ class Observed:
         means = 100 / 255 * self.pictures.reshape(len(self.pictures), -1).mean(1)
         return float(np.median(np.abs(np.diff(means, 2)))) if len(means) > 2 else 0.0
 
+    @property
+    def speed(self) -> float:
+        """Median of `speeds` where the picture moves at all: one that holds isn't slow."""
+        moving = self.speeds[self.changes >= _STILL_GRAY]
+        return float(np.median(moving if len(moving) else self.speeds))
+
     def same_shot(self, start: float, end: float) -> bool:
         """Whether no cut lies between two times."""
         return not any(start < cut <= end for cut in self.cuts)
@@ -115,7 +122,10 @@ def observe(path: Source) -> Observed:
 
 
 def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
-    """Measures frames of a clip; a clip may have fewer than are wanted."""
+    """Measures frames of a clip; a clip may have fewer than are wanted.
+
+    All is measured between black bars; `Observed.in_frame` gives places in the whole frame.
+    """
     warnings: tuple[str, ...] = ()
     things: list[list[Thing]] | None = None
     picture = _picture(slow.pixels, fast.pixels)
@@ -271,18 +281,24 @@ def _cuts(changes: np.ndarray, unlike: np.ndarray, seconds: np.ndarray) -> list[
 
 
 def _freezes(changes: np.ndarray, seconds: np.ndarray) -> list[tuple[float, float]]:
-    moving = changes >= _STILL_GRAY
-    if not moving.any() or moving.mean() < _LEAST_MOVING:
+    """Stretches in which the picture holds.
+
+    In a calm clip it may rest now and then, or what moves comes to rest; and where the picture
+    holds again and again, frames were dropped.
+    """
+    still = changes < _STILL_GRAY
+    if still.all() or not still.any():
         return []
-    if np.median(changes[moving]) < _MOVING_GRAY:  # a calm clip rests now and then
+    usual = float(np.median(changes[~still]))
+    if usual < _MOVING_GRAY or changes[still].mean() > _COMES_TO_REST * usual:
         return []
-    found, start = [], None
-    for n, still in enumerate([*(changes < _STILL_GRAY), False]):
-        if still and start is None:
-            start = n
-        elif not still and start is not None:
-            span = round(float(seconds[start]), 3), round(float(seconds[n]), 3)
-            if span[1] - span[0] >= _SHORTEST_FREEZE_SECONDS:
-                found.append(span)
-            start = None
-    return found
+    edges = np.flatnonzero(np.diff([False, *still, False])).reshape(-1, 2)
+    longest = max(end - start for start, end in edges)
+    elsewhere = int(still.sum()) - longest
+    if elsewhere >= _HELD_ELSEWHERE * max(longest, len(still) - longest):
+        return []
+    return [  # until another picture is there
+        (round(float(seconds[a]), 3), round(float(seconds[min(b + 1, len(changes))]), 3))
+        for a, b in edges
+        if seconds[b] - seconds[a] >= _SHORTEST_FREEZE_SECONDS
+    ]

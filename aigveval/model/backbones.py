@@ -7,7 +7,6 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ _OPTION = {"LLM": "llm", _VLM: "vlm"}  # of a config
 _ARTICLE = {"LLM": "an", _VLM: "a"}
 
 
-def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
+def llm_folder(name_or_path: str) -> str:
     """What `from_pretrained` is given: the embedded LLM's converted folder, else the argument.
 
     Raises:
@@ -47,15 +46,11 @@ def llm_folder(name_or_path: str, *, quiet: bool = False) -> str:
     if name_or_path != EMBEDDED_LLM:
         return name_or_path
     # The GGUF is fetched inside of the build: once converted, it isn't needed any more.
-    return str(build_once(_CONVERTED, partial(_convert, quiet=quiet)))
+    return str(build_once(_CONVERTED, _convert))
 
 
 def load_llm(
-    name_or_path: str,
-    *,
-    dtype: torch.dtype = torch.float32,
-    four_bit: bool = False,
-    quiet: bool = False,
+    name_or_path: str, *, dtype: torch.dtype = torch.float32, four_bit: bool = False
 ) -> PreTrainedModel:
     """A causal LM in eval mode, on the CPU or, in 4 bits, on the current GPU.
 
@@ -64,13 +59,12 @@ def load_llm(
         dtype: Type of the weights. On a CPU float32 is the fastest.
         four_bit: Linear layers in NF4 with double quantisation, as in QLoRA (arXiv 2305.14314);
             they compute in `dtype`.
-        quiet: No progress bar while the embedded LLM is fetched.
 
     Raises:
         encoders.weights.WeightsError: It's neither here nor to be had.
         ValueError: `four_bit`, without a CUDA GPU or bitsandbytes.
     """
-    folder = llm_folder(name_or_path, quiet=quiet)
+    folder = llm_folder(name_or_path)
     options = _four_bit(dtype) if four_bit else {}
     with no_bars(), _one_line_errors(name_or_path, "LLM", "a causal LM"):
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
@@ -128,9 +122,9 @@ def check_four_bit() -> None:
         raise ValueError("an LLM in 4 bits needs bitsandbytes: pip install bitsandbytes")
 
 
-def load_tokenizer(name_or_path: str, *, quiet: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `load_llm(name_or_path)`."""
-    folder = llm_folder(name_or_path, quiet=quiet)
+    folder = llm_folder(name_or_path)
     with _one_line_errors(name_or_path, "LLM", "a causal LM"):
         return AutoTokenizer.from_pretrained(folder)
 
@@ -258,12 +252,10 @@ def save_llm(
     load_tokenizer(name_or_path).save_pretrained(folder)
 
 
-def _convert(folder: Path, *, quiet: bool) -> None:
+def _convert(folder: Path) -> None:
     """GGUF to float32 safetensors. Read straight, the GGUF takes 20 s at every start."""
-    source = fetch(EMBEDDED_LLM, quiet=quiet)
-    gguf = next(source.rglob("*.gguf"))
-    if not quiet:
-        print(f"converting {EMBEDDED_LLM} (once, about 30 s)", file=sys.stderr)
+    gguf = next(fetch(EMBEDDED_LLM).rglob("*.gguf"))
+    print(f"converting {EMBEDDED_LLM} (once, about 30 s)", file=sys.stderr)
     with no_bars():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         llm = AutoModelForCausalLM.from_pretrained(

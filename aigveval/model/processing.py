@@ -88,7 +88,8 @@ class QuestionProcessor(ProcessorMixin):
             self._tokenize(prompt, heads[row] if heads else ()) for row, prompt in enumerate(known)
         ]
         length = max((len(ids) for ids, _ in rows), default=0)
-        input_ids = torch.full((len(rows), length), self._pad_id(), dtype=torch.long)
+        pad = self.tokenizer.pad_token_id or 0  # any id will do, because padding is masked
+        input_ids = torch.full((len(rows), length), pad, dtype=torch.long)
         attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
         for row, (ids, _) in enumerate(rows):
             input_ids[row, : len(ids)] = torch.tensor(ids)
@@ -140,11 +141,6 @@ class QuestionProcessor(ProcessorMixin):
 
     def _placeholder_ids(self) -> Sequence[int]:
         raise NotImplementedError
-
-    def _pad_id(self) -> int:
-        # Any id will do, because padding is masked.
-        pad = self.tokenizer.pad_token_id
-        return 0 if pad is None else pad
 
 
 class AIGVEvalProcessor(QuestionProcessor):

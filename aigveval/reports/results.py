@@ -31,8 +31,7 @@ from prompts.parsing import read_defects
 from ..assessment import (
     CONTRIBUTION_FIELDS,
     DEFECT_FIELDS,
-    EVIDENCE_FIELDS,
-    EXPLANATION_FIELDS,
+    EXTRAS,
     ROW_FIELDS,
     SCORE_FIELDS,
     Assessment,
@@ -53,7 +52,7 @@ _PLAIN = tuple(
 _EXTRAS = {
     "explanation": (*(f"explanation_{name}" for name in DIMENSIONS), "defects", "problems"),
     "contributions": tuple(f"contribution_{name}" for name in CONTRIBUTION_FIELDS),
-    "evidence": EVIDENCE_FIELDS,
+    "evidence": EXTRAS["evidence"],
     "familiarity": (
         "familiarity",
         *(f"{name}_{end}" for name in SCORE_FIELDS for end in ("low", "high")),
@@ -162,6 +161,7 @@ _READERS: dict[str, Callable[[Path], list[Assessment]]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
+SUFFIXES = tuple(_READERS)
 
 
 def _append_jsonl(file: TextIO, rows: Iterable[Assessment], extras: Collection[str]) -> None:
@@ -437,9 +437,5 @@ def parquet_schema(extras: Collection[str] = ()) -> pyarrow.Schema:
         "evidence": pyarrow.list_(fact),
         "advice": pyarrow.list_(text),
     }
-    names = [*ROW_FIELDS]
-    names += EXPLANATION_FIELDS if "explanation" in extras else ()
-    names += ["contributions"] if "contributions" in extras else ()
-    names += EVIDENCE_FIELDS if "evidence" in extras else ()
-    names += ["familiarity"] if "familiarity" in extras else ()
-    return pyarrow.schema([(name, types.get(name, text)) for name in names])
+    more = [field for name, own in EXTRAS.items() if name in extras for field in own]
+    return pyarrow.schema([(name, types.get(name, text)) for name in (*ROW_FIELDS, *more)])

@@ -316,8 +316,9 @@ def _check_answers(address: str) -> None:
 class _Fatal:
     """What keeps a process from working at all, in one line."""
 
-    def __init__(self, error: Exception, what: str) -> None:
-        self.message = one_line(fatal(error, what), limit=700)
+    def __init__(self, error: Exception) -> None:
+        failed = fatal(error, "a process of the Ray cluster failed")
+        self.message = one_line(failed, limit=700)
 
 
 class _Worker:
@@ -332,14 +333,10 @@ class _Worker:
     def run(self, make: Callable[[], Any], clips: Sequence[Clip]) -> Iterator[Any]:
         try:
             self._work = self._work or make()
-        except Exception as error:
-            yield _Fatal(error, "a process of the Ray cluster failed")
-            return
-        try:
             for result in self._work(clips):
                 yield portable(result)
         except Exception as error:
-            yield _Fatal(error, "a process of the Ray cluster failed")
+            yield _Fatal(error)
 
 
 def portable(result: Any) -> Any:
@@ -358,7 +355,7 @@ def _call(function: Callable[[], Any]) -> Any:
     try:
         return function()
     except Exception as error:
-        return _Fatal(error, "a process of the Ray cluster failed")
+        return _Fatal(error)
 
 
 def _check_version(version: str) -> None:

@@ -108,20 +108,11 @@ def _from_labels(
 ) -> list[TrainingRow]:
     rows: list[TrainingRow] = []
     for labels in read_labels(path, scale=scale):
-        known = [labels.scores.get(name, math.nan) for name in SCORES]
-        if labels.attributions is None or not labels.scores:
-            row = labels.row
-            if labels.scores:
-                rows.append(
-                    TrainingRow(
-                        video=row.path,
-                        prompt=row.prompt,
-                        scores=tuple(known),
-                        group=row.group,
-                        generator=row.generator,
-                        weight=row.weight,
-                    )
-                )
+        if not labels.scores:
+            continue
+        if labels.attributions is None:
+            known = [labels.scores.get(name, math.nan) for name in SCORES]
+            rows.append(TrainingRow.of(labels.row, known))
             continue
         if times == "tenths":
             labels = with_length(labels, str(path))

@@ -56,10 +56,15 @@ def steps_bar(console: Console) -> Progress:
     )
 
 
+def print_line(console: Console, text: str, **options: Any) -> None:
+    """Print a line without colours for its numbers, and unwrapped."""
+    console.print(text, highlight=False, soft_wrap=True, **options)
+
+
 def print_metrics(console: Console, found: Mapping[str, float], parts: Sequence[str]) -> None:
     """Print a line per validation manifest."""
     for line in metric_lines(found, parts):
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(console, line)
 
 
 class ProgressCallback(TrainerCallback):
@@ -120,13 +125,12 @@ class ProgressCallback(TrainerCallback):
         # The Trainer updates its best metric after this call.
         best = state.best_metric is None or value > state.best_metric
         note = self._note()
-        self.console.print(
+        print_line(
+            self.console,
             f"epoch {state.epoch or 0:g} of {state.num_train_epochs:g}, step {state.global_step}: "
             + (f"{note}, " if note else "")
             + f"{_TITLES[self.main]} [bold]{value:.4f}[/bold]"
             + (" [green](best so far)[/green]" if best else ""),
-            highlight=False,
-            soft_wrap=True,
         )
         found = {name.removeprefix("eval_"): number for name, number in metrics.items()}
         print_metrics(self.console, found, self.parts)
@@ -220,12 +224,8 @@ class SaveCallback(TrainerCallback):
         if self._signalled:
             raise KeyboardInterrupt
         self._signalled = True
-        self.console.print(
-            "Saving after this step; a second Ctrl-C stops at once.",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = "Saving after this step; a second Ctrl-C stops at once."
+        print_line(self.console, text, style="yellow")
 
 
 def any_process(*flags: bool, device: torch.device) -> list[bool]:

@@ -396,57 +396,33 @@ class FitConfig:
         for name in _NOT_BESIDE_VLM if self.vlm is not None else ():
             if getattr(self, name) != default_of(name):
                 raise FitError(f"{name} has no place beside vlm, which sees the frames itself")
-        distills = self.learn == "distill"
-        for wrong, message in (
-            (
-                self.frames and self.vlm is None,
-                "frames needs a vlm; encoders have frames of their own",
-            ),
-            (
-                self.train_encoders and (self.ridge or self.align_epochs),
-                "ridge and align_epochs need cached tokens, which train_encoders have none of",
-            ),
-            (
-                not self.epochs
-                and (self.stage != "regression" or not (self.ridge or self.align_epochs)),
-                "epochs: 0 is for stage regression with ridge or align_epochs; nothing would learn",
-            ),
-            (
-                distills and self.train_encoders,
-                "learn: distill trains the LoRA alone, no train_encoders",
-            ),
-            (
-                distills and self.fsdp,
-                "learn: distill can't be combined with fsdp; use DDP (fsdp: false)",
-            ),
-            (
-                self.fsdp and self.ema is not None,
-                "ema can't be combined with fsdp; use DDP (fsdp: false)",
-            ),
-            (self.fsdp_config and not self.fsdp, "fsdp_config needs fsdp: true"),
-            (
-                self.detector and (self.stage != "sft" or self.answer_times != "tenths"),
-                "detector: true is for stage sft, with answer_times: tenths",
-            ),
-            (
-                self.stage != "regression" and self.train_encoders,
-                "train_encoders is for stage regression only",
-            ),
-            (
-                self.stage == "sft2" and not self.completions,
-                "stage sft2 needs completions, the file that stage grpo wrote",
-            ),
-            (
-                self.stage.startswith("sft") and not self.text_weight,
-                f"stage {self.stage} needs a text_weight above 0",
-            ),
-            (
-                self.stage == "grpo" and self.base is None,
-                "stage grpo goes on from a model that writes answers: name it as base",
-            ),
-        ):
-            if wrong:
-                raise FitError(message)
+        distills, first = self.learn == "distill", self.ridge or self.align_epochs
+        if self.frames and self.vlm is None:
+            raise FitError("frames needs a vlm; encoders have frames of their own")
+        if self.train_encoders and first:
+            tokens = "cached tokens, which train_encoders have none of"
+            raise FitError(f"ridge and align_epochs need {tokens}")
+        if not self.epochs and (self.stage != "regression" or not first):
+            stage = "stage regression with ridge or align_epochs"
+            raise FitError(f"epochs: 0 is for {stage}; nothing would learn")
+        if distills and self.train_encoders:
+            raise FitError("learn: distill trains the LoRA alone, no train_encoders")
+        if distills and self.fsdp:
+            raise FitError("learn: distill can't be combined with fsdp; use DDP (fsdp: false)")
+        if self.fsdp and self.ema is not None:
+            raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
+        if self.fsdp_config and not self.fsdp:
+            raise FitError("fsdp_config needs fsdp: true")
+        if self.detector and (self.stage != "sft" or self.answer_times != "tenths"):
+            raise FitError("detector: true is for stage sft, with answer_times: tenths")
+        if self.stage != "regression" and self.train_encoders:
+            raise FitError("train_encoders is for stage regression only")
+        if self.stage == "sft2" and not self.completions:
+            raise FitError("stage sft2 needs completions, the file that stage grpo wrote")
+        if self.stage.startswith("sft") and not self.text_weight:
+            raise FitError(f"stage {self.stage} needs a text_weight above 0")
+        if self.stage == "grpo" and self.base is None:
+            raise FitError("stage grpo goes on from a model that writes answers: name it as base")
 
     def _check_grpo(self) -> None:
         options = GrpoOptions.of(self.grpo)

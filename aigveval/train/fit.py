@@ -38,7 +38,7 @@ from ..model.modeling import AIGVEvalModel
 from .answer_targets import AnswerTargets, FromDetections, FromLabels
 from .answers import AnswerCollator, read_answer_parts
 from .build import Built, build_model, set_stats
-from .callbacks import ProgressCallback, SaveCallback, print_best, print_metrics
+from .callbacks import ProgressCallback, SaveCallback, print_best, print_line, print_metrics
 from .config import FitConfig, FitError
 from .dataset import ROW, QualityDataset
 from .detector_fit import fit_detector, names_in
@@ -130,7 +130,10 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     arguments = training_arguments(config)
     _print_gpus(console, arguments)
     set_seed(config.seed)  # before the projectors are initialised
-    built = build_model(_without_noise(config) if config.stage == "grpo" else config)
+    if config.stage == "grpo":  # sampling and training must see the same
+        built = build_model(replace(config, feature_dropout=0.0, feature_noise=0.0))
+    else:
+        built = build_model(config)
     model = built.model
     if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
@@ -167,8 +170,20 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         raise FitError("the validation manifests have no score with three different values")
 
     checkpoint = last_checkpoint(output)
+    first = _is_first(arguments)
     with arguments.main_process_first(desc="starting"):  # the others see what it has written
-        _start(config, output, built, train_set, checkpoint, arguments)
+        check_same_run(
+            config,
+            output,
+            train_set,
+            resuming=checkpoint is not None,
+            write=first,
+            processes=arguments.world_size,
+        )
+        if first:
+            remove_unfinished(output)
+        if checkpoint is None and config.base is None:
+            set_stats(built, train_set, device=arguments.device)
     if checkpoint is not None:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
     return _Prepared(
@@ -355,7 +370,7 @@ def _print_gain(
         return
     line = gain_line(before, after, ready.valid_set, name=str(config.base))
     if line is not None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, line, markup=False)
 
 
 def _result(
@@ -371,13 +386,8 @@ def _result(
         print_best(console, metrics, main=ready.metrics.main)
         print_metrics(console, metrics, ready.metrics.names)
     model = Path(config.output_dir) / "model"
-    console.print(f"Saved [bold]{model}[/bold]", highlight=False, soft_wrap=True)
+    print_line(console, f"Saved [bold]{model}[/bold]")
     return FitResult(model=model, steps=steps, resumed_from=ready.checkpoint, metrics=metrics)
-
-
-def _without_noise(config: FitConfig) -> FitConfig:
-    """Sampling and training must see the same."""
-    return replace(config, feature_dropout=0.0, feature_noise=0.0)
 
 
 def _set_answer_form(config: FitConfig, model: ScorerModel, train: Sequence[Part]) -> None:
@@ -409,8 +419,8 @@ def _encode(
         "workers": config.workers,
         "batch_size": config.encode_batch_size,
         "device": arguments.device,
+        "progress": _is_first(arguments),
     }
-    options["progress"] = _is_first(arguments)
     unique, computed = list(dict.fromkeys(videos)), 0
     if arguments.world_size > 1:
         share = unique[arguments.process_index :: arguments.world_size]
@@ -423,30 +433,6 @@ def _encode(
     return report
 
 
-def _start(
-    config: FitConfig,
-    output: Path,
-    built: Built,
-    dataset: QualityDataset,
-    checkpoint: Path | None,
-    arguments: TrainingArguments,
-) -> None:
-    """Prepare the folder, and set the feature statistics of a new model."""
-    first = _is_first(arguments)
-    check_same_run(
-        config,
-        output,
-        dataset,
-        resuming=checkpoint is not None,
-        write=first,
-        processes=arguments.world_size,
-    )
-    if first:
-        remove_unfinished(output)
-    if checkpoint is None and config.base is None:
-        set_stats(built, dataset, device=arguments.device)
-
-
 def _is_first(arguments: TrainingArguments) -> bool:
     return arguments.process_index == 0
 
@@ -454,12 +440,8 @@ def _is_first(arguments: TrainingArguments) -> bool:
 def _print_gpus(console: Console, arguments: TrainingArguments) -> None:
     count = torch.cuda.device_count()
     if arguments.device.type == "cuda" and arguments.world_size == 1 and count > 1:
-        console.print(
-            f"Training on one of {count} GPUs; "
-            f"torchrun --nproc-per-node {count} -m aigveval fit ... takes them all",
-            highlight=False,
-            soft_wrap=True,
-        )
+        command = f"torchrun --nproc-per-node {count} -m aigveval fit ..."
+        print_line(console, f"Training on one of {count} GPUs; {command} takes them all")
 
 
 def _print_data(
@@ -470,20 +452,19 @@ def _print_data(
     report: ExtractReport,
 ) -> None:
     for line in report.notes:
-        console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True)
+        print_line(console, f"[yellow]{line}[/yellow]")
     if report.errors:
         console.print(f"[yellow]{len(report.errors)} videos can't be used:[/yellow]")
         lines = list(report.errors.values())
         more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
         for line in lines[:10] + more:
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+            print_line(console, f"  {line}", markup=False)
     pairs = sum(len(part.pairs) for part in (*train, *valid))
-    console.print(
+    print_line(
+        console,
         f"Training on {sum(map(len, train))} rows, validating on {sum(map(len, valid))}; "
         + (f"{pairs} of them are preference pairs; " if pairs else "")
         + f"{len(report.digests)} videos, {report.computed} of them newly encoded",
-        highlight=False,
-        soft_wrap=True,
     )
     if built.trained:
         console.print(f"Encoders in training: {', '.join(built.trained)}", highlight=False)

@@ -42,7 +42,7 @@ from ..model.base import name_scores
 from ..model.generation import AnswerWriter, answer_heads, max_new_tokens_of
 from ..model.library_internals import add_reference, cache_of
 from .answers import evidence_of
-from .callbacks import ProgressCallback, SaveCallback
+from .callbacks import ProgressCallback, SaveCallback, print_line
 from .config import FitConfig, GrpoOptions
 from .dataset import QualityDataset
 from .predict import on_device
@@ -197,11 +197,10 @@ def train(
         saving.stop()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
     if rewards:
-        console.print(
+        print_line(
+            console,
             f"Mean reward {rewards[0]:.3f} at first, {rewards[-1]:.3f} at last; the answers are in "
             f"{folder / COMPLETIONS}",
-            highlight=False,
-            soft_wrap=True,
         )
     return trainer.state.global_step
 

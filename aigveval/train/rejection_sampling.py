@@ -15,6 +15,7 @@ from prompts import without_detections
 
 from ..data.readers import read_rows
 from ..files import replaced
+from .callbacks import print_line
 from .config import FitConfig, FitError
 from .rows import AnswerRow, Part, TrainingRow
 
@@ -145,11 +146,10 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
     ]
     mixed = _sample(parts, count=round(config.best_mix * len(best_rows)), seed=config.seed)
     groups = len({(item.step, item.row) for item in found})
-    console.print(
+    print_line(
+        console,
         f"{len(best_rows)} answers of {groups} groups are good enough; "
         f"{sum(map(len, mixed))} rows of the first stage go with them",
-        highlight=False,
-        soft_wrap=True,
     )
     return [*mixed, Part(path=files, name="best answers", rows=best_rows)]
 

@@ -12,7 +12,7 @@ from prompts import parse, render
 from prompts.facts import Fact
 from prompts.rubric import SCORES
 
-from ..data.manifest import iter_manifest
+from ..data.manifest import ManifestRow, iter_manifest
 from ..data.preference_pairs import Preference, PreferencePair, is_pairs, read_pairs
 from ..data.scales import MOS, Scale
 from .config import FitConfig, FitError
@@ -46,6 +46,18 @@ class TrainingRow:
     group: str | None = None
     generator: str | None = None
     weight: float = 1.0
+
+    @classmethod
+    def of(cls, row: ManifestRow, scores: Sequence[float]) -> TrainingRow:
+        """The clip of a manifest's row with these scores."""
+        return cls(
+            video=row.path,
+            prompt=row.prompt,
+            scores=tuple(scores),
+            group=row.group,
+            generator=row.generator,
+            weight=row.weight,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,18 +95,8 @@ def facts_of_row(row: TrainingRow) -> tuple[Fact, ...]:
 
 def _shortened(text: str, dimensions: Collection[str]) -> str:
     answer = parse(text)
-    if answer.problems:
-        return text
-    return render(
-        replace(
-            answer,
-            scores={n: score for n, score in answer.scores.items() if n not in dimensions},
-            reasoning={n: line for n, line in answer.reasoning.items() if n not in dimensions},
-            defects=None
-            if answer.defects is None
-            else tuple(defect for defect in answer.defects if defect.dimension not in dimensions),
-        )
-    )
+    kept = [name for name in SCORES if name not in dimensions]
+    return text if answer.problems else render(answer.about(kept))
 
 
 def read_training_manifest(path: str | Path, *, scale: Scale = MOS) -> list[TrainingRow]:
@@ -107,17 +109,8 @@ def read_training_manifest(path: str | Path, *, scale: Scale = MOS) -> list[Trai
     Raises:
         ManifestError: The file cannot be read, or a row is not as described; names the row.
     """
-    return [
-        TrainingRow(
-            video=row.path,
-            prompt=row.prompt,
-            scores=row.scores,
-            group=row.group,
-            generator=row.generator,
-            weight=row.weight,
-        )
-        for row in iter_manifest(path, scale=scale, need_score=True)
-    ]
+    rows = iter_manifest(path, scale=scale, need_score=True)
+    return [TrainingRow.of(row, row.scores) for row in rows]
 
 
 # ---- preference pairs ---------------------------------------------------------------------------

@@ -40,7 +40,8 @@ class ValidationMetrics:
             if part.pairs
         }
         # With a stand-in of a perfect model: what the data allows to be measured.
-        self.defined = sorted(self._measured(self._stand_in()))
+        perfect = np.where(np.isnan(self._targets), 0.0, self._targets)
+        self.defined = sorted(self._measured(perfect))
 
     @property
     def main(self) -> str:
@@ -68,9 +69,6 @@ class ValidationMetrics:
         rows = {clip_key(r): i for i, r in enumerate(dataset.rows) if dataset.sources[i] == source}
         sides = [[rows[v, p.prompt] for v in (p.video_a, p.video_b)] for p in pairs]
         return np.array(sides), np.array([preference_targets(pair) for pair in pairs])
-
-    def _stand_in(self) -> NDArray[np.float64]:
-        return np.where(np.isnan(self._targets), 0.0, self._targets)
 
     def _measured(self, scores: NDArray[np.float64]) -> dict[str, float]:
         result: dict[str, float] = {}

@@ -166,8 +166,9 @@ def summary(times: dict[str, dict[int, list[float]]]) -> dict[str, dict[str, flo
 
 def show(rows: dict[str, dict[str, float]]) -> None:
     """A table: ways of waiting down, and whether each reaches what is to be reached."""
-    from rich.console import Console
     from rich.table import Table
+
+    from aigveval.cli.console import print_wide
 
     table = Table("waiting", show_edge=False)
     for heading in ("alone, s", "/ before", "beside 1, s", "/ alone", "beside 2, s", "/ alone"):
@@ -185,8 +186,7 @@ def show(rows: dict[str, dict[str, float]]) -> None:
             f"{row['two_ratio']:.2f}",
             "yes" if reached else "no",
         )
-    console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+    print_wide(table)
 
 
 def main() -> None:

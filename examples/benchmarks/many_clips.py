@@ -76,11 +76,9 @@ def main() -> None:
         results = read_results(out)
     assert len(results) == args.clips and all(row.error is None for row in results)
     running = [one for one in seen if 0 < one[1] < args.clips and one[2]]
-    after = {
-        share: next(one for one in running if one[1] >= share * args.clips) for share in (0.2,)
-    }
-    print(f"MB after {after[0.2][1]:6} rows  {after[0.2][2]:7.0f}")
-    print(f"MB after {running[-1][1]:6} rows  {running[-1][2]:7.0f}")
+    fifth = next(one for one in running if one[1] >= 0.2 * args.clips)
+    for _, rows, memory in (fifth, running[-1]):
+        print(f"MB after {rows:6} rows  {memory:7.0f}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"peak memory, MB       {peak / 1000:7.0f}")
     for label, part in (

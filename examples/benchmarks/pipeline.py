@@ -179,8 +179,9 @@ def measure(
 
 def show(clips: list[dict[str, Any]]) -> None:
     """A table: stages down, clips across."""
-    from rich.console import Console
     from rich.table import Table
+
+    from aigveval.cli.console import print_wide
 
     table = Table("seconds per clip", show_edge=False)
     for clip in clips:
@@ -195,8 +196,7 @@ def show(clips: list[dict[str, Any]]) -> None:
     table.add_row("start-up, s", *(f"{clip['startup_seconds']:.1f}" for clip in clips))
     table.add_row("first clip, s", *(f"{clip['first_clip_seconds']:.1f}" for clip in clips))
     table.add_row("peak memory, MB", *(f"{clip['peak_memory_mb']:.0f}" for clip in clips))
-    console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+    print_wide(table)
 
 
 def main() -> None:

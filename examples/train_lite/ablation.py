@@ -22,7 +22,7 @@ from typing import Any
 import manifests
 import numpy as np
 import torch
-from agreement import figures_of
+from agreement import figures_of, table_lines
 from baselines import argument_parser, out_of_fold, pooled, publish
 from rich.progress import track
 
@@ -71,21 +71,16 @@ def cost_of(setting: Setting, video: Path) -> dict[str, float]:
 
 def as_markdown(found: dict[str, dict[str, Any]]) -> str:
     """SROCC pooled / within generators, and the cost."""
-    lines = [
-        f"| slow | fast | {' | '.join(DIMENSIONS)} | CPU seconds | tokens |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in found.values():
         cells = []
         for dimension in DIMENSIONS:
             pair = (row[dimension][name] for name in ("SROCC", "SROCC within generators"))
             cells.append(" / ".join(f"{value[0]:.2f}" for value in pair))
-        slow, fast = (count or "-" for count in row["frames"])
-        lines.append(
-            f"| {slow} | {fast} | {' | '.join(cells)} | {row['cpu_seconds']:.2f} | "
-            f"{row['tokens']} |"
-        )
-    return "\n".join(lines) + "\n"
+        slow, fast = (str(count or "-") for count in row["frames"])
+        rows.append([slow, fast, *cells, f"{row['cpu_seconds']:.2f}", str(row["tokens"])])
+    header = ("slow", "fast", *DIMENSIONS, "CPU seconds", "tokens")
+    return "\n".join(table_lines(header, rows)) + "\n"
 
 
 def main(data: Path, *, cache: Path, out: Path, draws: int) -> None:

@@ -1,7 +1,7 @@
-"""Figures of agreement with 95 % bootstrap intervals over prompts or sources, and their cells."""
+"""Figures of agreement with 95 % bootstrap intervals over prompts or sources, and their tables."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +85,9 @@ def cell(value: Sequence[float] | None) -> str:
         return "-"
     text = f"{value[0]:.2f}"
     return text if len(value) == 1 else f"{text} [{value[1]:.2f}, {value[2]:.2f}]"
+
+
+def table_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    head, *body = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    return [head, "|---" * len(header) + "|", *body]

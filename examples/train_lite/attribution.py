@@ -10,7 +10,7 @@ Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes o
 whose files have changed begins anew.
 
 With --facts the column of a model says what users get: of the defects that it names those that
-agree with the facts of the clip, and those that rules find; see `aigveval.inference.facts`. The
+agree with the facts of the clip, and those that rules find; see `prompts.facts`. The
 facts are measured once for each case and kept in WORK/answers/facts.jsonl.
 
 Besides the models the table has a column `signs alone`: what the head of
@@ -22,6 +22,7 @@ attribution_figures.py.
 import argparse
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,9 +50,10 @@ from aigveval.cli.console import one_line_errors
 from aigveval.data.attributions import Labelled, read_labels
 from aigveval.errors import ManifestError, ModelError
 from aigveval.features.cache import FeatureCache, extract
+from aigveval.files import write_text
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.explain import ATTEMPTS, best_of
-from aigveval.inference.facts import confirmed, facts_of
+from aigveval.inference.facts import facts_of
 from aigveval.inference.observe import observe
 from aigveval.model.defect_detector import NAMED_FROM
 from aigveval.model.modeling import AIGVEvalModel
@@ -66,7 +68,7 @@ from encoders.wheels import sha256
 from prompts import DIMENSIONS, SCORES, Answer, Defect, Detection
 from prompts.answer import TENTHS
 from prompts.consistency import mentioned
-from prompts.facts import Fact
+from prompts.facts import Fact, confirmed
 from prompts.sentences import sentences
 
 Record = dict[str, Any]
@@ -149,11 +151,7 @@ def answers(
     known = read_log(log, weights)
     todo = [case for case in cases if case.key not in known]
     if todo:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        lines = [{"weights": weights}, *known.values()]
-        temporary = log.with_name(f".{log.name}.tmp")
-        temporary.write_text("".join(map(_line, lines)), encoding="utf-8")
-        temporary.replace(log)
+        write_text(log, "".join(map(_line, [{"weights": weights}, *known.values()])))
         processor = AIGVEvalProcessor.from_pretrained(folder)
         model = AIGVEvalModel.from_pretrained(folder)
         engine = ModelEngine(model, processor, device=device)
@@ -305,9 +303,8 @@ def facts_of_cases(cases: Sequence[Case], log: Path) -> list[list[Fact]]:
     for case in cases:
         if case.key not in known:
             todo.setdefault(case.path, []).append(case)
-    log.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"key": key, "facts": facts} for key, facts in known.items()]
-    log.write_text("".join(map(_line, [{"weights": __version__}, *lines])), encoding="utf-8")
+    write_text(log, "".join(map(_line, [{"weights": __version__}, *lines])))
     with log.open("a", encoding="utf-8") as file:
         for path, own in track(todo.items(), "facts", console=Console(stderr=True)):
             observed = observe(path)  # once for all prompts
@@ -324,7 +321,7 @@ def with_facts(case: Case, record: Record, facts: Sequence[Fact]) -> Record:
     shown = tries[record["shown"]]
     named = [Defect(**one) for one in shown["defects"] or ()]
     scored = [name for name in DIMENSIONS if name in record["scores"]]
-    found = confirmed(named, facts, case.prompt, scored)
+    found = confirmed(named, facts, case.prompt, {name: record["scores"][name] for name in scored})
     shown["defects"] = [asdict(defect) for defect in found]
     shown["reasoning"] = sentences(facts, found, dimensions=scored)
     return record | {"tries": tries}
@@ -377,7 +374,8 @@ def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> d
         cases: All of them.
         records: Name of a model to its records, in the order of the cases.
     """
-    figures, confusions, formats = {}, {}, {}
+    figures, confusions = {}, {}
+    formats: dict[str, dict[str, dict[str, int]]] = {}
     seen: list[dict[str, Any]] = []
     for name, own in records.items():
         if all(record["signs"] is not None for record in own):
@@ -390,24 +388,13 @@ def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> d
                 confusions[label] = confusion([clip for clip in clips if clip.part == "heldout"])
         clips = [told_clip(*pair) for pair in zip(cases, own, strict=True)]
         figures[name] = figures_of(clips)
-        confusions[name] = confusion([clip for clip in clips if clip.part == "heldout"])
-        formats[name] = {
-            when: _counted(
-                problem
-                for clip in clips
-                if clip.part == "heldout"
-                for problem in set(getattr(clip, when).problems)
-            )
-            for when in ("first", "shown")
-        }
+        left_out = [clip for clip in clips if clip.part == "heldout"]
+        confusions[name] = confusion(left_out)
+        formats[name] = {}
+        for when in ("first", "shown"):
+            counts = Counter(kind for c in left_out for kind in set(getattr(c, when).problems))
+            formats[name][when] = dict(sorted(counts.items()))
     return {"figures": figures, "named besides": confusions, "answers with a problem": formats}
-
-
-def _counted(kinds: Iterator[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for kind in kinds:
-        counts[kind] = counts.get(kind, 0) + 1
-    return dict(sorted(counts.items()))
 
 
 def model_names(given: Sequence[str]) -> dict[str, Path]:

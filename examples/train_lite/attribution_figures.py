@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from agreement import cell, share
+from agreement import cell, share, table_lines
 from numpy.typing import ArrayLike, NDArray
 
 from aigveval.metrics import bootstrap_interval
@@ -328,31 +328,24 @@ def as_markdown(
     """
     columns = list(figures)
     # The order of the fullest column; the others may have rows of their own.
-    rows = dict.fromkeys(
+    names = dict.fromkeys(
         name for c in sorted(columns, key=lambda c: -len(figures[c])) for name in figures[c]
     )
-    head = f"{' | '.join(columns)} |"
-    lines = [f"| figure | aim | clips | {head}", "|---" * (3 + len(columns)) + "|"]
-    for name in rows:
+    rows = []
+    for name in names:
         found = [figures[column].get(name) for column in columns]
         cases = dict.fromkeys(str(one["cases"]) for one in found if one)
         values = [cell(one["value"] if one else None) for one in found]
-        lines.append(
-            f"| {name} | {AIMS.get(name, '')} | {' / '.join(cases)} | {' | '.join(values)} |"
-        )
-    lines += [
-        "",
-        "What else is named, and of how many of the clips:",
-        "",
-        f"| type | clips | {head}",
-        "|---" * (2 + len(columns)) + "|",
-    ]
+        rows.append([name, AIMS.get(name, ""), " / ".join(cases), *values])
+    others = []
     for kind in (CLEAN, *DEFECTS):
         named = [confusions[column].get(kind) for column in columns]
         if any(named):
             count = next(one["clips"] for one in named if one)
-            lines.append(f"| {kind} | {count} | {' | '.join(map(_most_named, named))} |")
-    return "\n".join(lines) + "\n"
+            others.append([kind, str(count), *map(_most_named, named)])
+    lines = table_lines(["figure", "aim", "clips", *columns], rows)
+    lines += ["", "What else is named, and of how many of the clips:", ""]
+    return "\n".join(lines + table_lines(["type", "clips", *columns], others)) + "\n"
 
 
 def _most_named(found: Mapping[str, Any] | None, *, most: int = 2) -> str:

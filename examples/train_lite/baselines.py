@@ -27,7 +27,7 @@ from typing import Any
 import manifests
 import numpy as np
 import torch
-from agreement import NAMES, Figures, figures_of, rater_columns
+from agreement import NAMES, Figures, cell, figures_of, rater_columns, table_lines
 from numpy.typing import NDArray
 from recipe import ENCODERS
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -149,15 +149,12 @@ def earlier_predictions(path: Path, names: Sequence[str]) -> dict[str, Array]:
 
 
 def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:
-    lines = ["| score | predictor | " + " | ".join(NAMES) + " |", "|---" * (2 + len(NAMES)) + "|"]
-    for score, rows in figures.items():
-        for label, row in rows.items():
-            cells = [
-                "-" if v is None else "{:.2f} [{:.2f}, {:.2f}]".format(*v)
-                for v in (row[name] for name in NAMES)
-            ]
-            lines.append(f"| {score} | {label} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [score, label, *(cell(row[name]) for name in NAMES)]
+        for score, own in figures.items()
+        for label, row in own.items()
+    ]
+    return "\n".join(table_lines(["score", "predictor", *NAMES], rows)) + "\n"
 
 
 def main(data: Path, *, cache: Path, predictions: Path | None, out: Path, draws: int) -> None:

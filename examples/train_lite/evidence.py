@@ -27,11 +27,12 @@ import cv2
 import numpy as np
 import torch
 
-from aigveval.inference.facts import ALIKE, FOUND_WELL, REFERENCE, defects_of, facts_of
+from aigveval.inference.facts import ALIKE, FOUND_WELL, REFERENCE, facts_of
 from aigveval.inference.observe import NUM_FAST, NUM_SLOW, Observed, measure, observe
 from encoders.detection import Thing, detect
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, Frames, VideoError, read_frames
+from prompts.facts import defects_of
 from prompts.objects import asked_things, plural_of
 
 Cutout = tuple[str, np.ndarray]  # class, and uint8 RGBA (h, w, 4)

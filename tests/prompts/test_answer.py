@@ -148,7 +148,7 @@ def test_what_it_costs_with_the_default_llm():
     from encoders import WeightsError
 
     try:
-        tokenizer = load_tokenizer("smollm2-135m-instruct", quiet=True)
+        tokenizer = load_tokenizer("smollm2-135m-instruct")
     except WeightsError as error:
         pytest.skip(f"no weights for smollm2-135m-instruct: {error}")
 

@@ -89,7 +89,7 @@ def test_markers_in_a_prompt_cannot_become_slots():
 def test_what_it_costs_with_the_default_llm():
     from aigveval.model.backbones import load_tokenizer
 
-    tokenizer = load_tokenizer("smollm2-135m-instruct", quiet=True)
+    tokenizer = load_tokenizer("smollm2-135m-instruct")
 
     def count(prompt):
         messages = template.build_messages(dict.fromkeys(rubric.DIMENSIONS, ""), prompt)

@@ -20,16 +20,13 @@ from .page import MOST_ROWS, ClipRow, add_strips, cells_of, clip_of, make_strip,
 _FRAME_HEIGHT_PX = 120
 
 
-def card(
-    row: Assessment, *, file: Path | None = None, player: str | None = None, heading: str = "h3"
-) -> str:
+def card(row: Assessment, *, file: Path | None = None, player: str | None = None) -> str:
     """One row: clip, scores, explanation, defects along the time, contributions, familiarity.
 
     Args:
         row: of a clip.
         file: where its video is, for frames; None for none.
         player: address of the video, for a page that can play it.
-        heading: kind of the element that the clip's name stands in.
     """
     strip = None
     if file is not None and row.error is None and (player is None or row.evidence):
@@ -40,7 +37,6 @@ def card(
     return render(
         "card.html.j2",
         row=row,
-        heading=heading,
         player=player,
         strip=strip,
         cells=cells_of(row),
@@ -53,15 +49,10 @@ def card(
     )
 
 
-def table(rows: Sequence[Assessment], *, files: Mapping[str, Path] | None = None) -> str:
-    """Several rows, to be sorted by a click on a column's head.
-
-    Args:
-        rows: of clips; those that failed come below.
-        files: where the videos are, by the rows' names; by default these are paths.
-    """
+def table(rows: Sequence[Assessment]) -> str:
+    """Several rows, to be sorted by a click on a column's head; those that failed come below."""
     good = [row for row in rows if row.error is None]
-    clips: list[ClipRow] = [clip_of(row, files) for row in good[:MOST_ROWS]]
+    clips: list[ClipRow] = [clip_of(row) for row in good[:MOST_ROWS]]
     add_strips(clips)
     return render(
         "cards_table.html.j2",

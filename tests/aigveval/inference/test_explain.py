@@ -22,7 +22,7 @@ from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.reports.results import read_results
 from encoders.video import VideoError
 from prompts import Defect
-from prompts.consistency import contradicting
+from prompts.consistency import claims
 from prompts.facts import Fact, named, render_facts
 from prompts.rubric import LEVELS
 from prompts.sentences import sentences
@@ -283,7 +283,7 @@ def test_an_llm_writes_sentences_of_facts(reading, videos, writer, monkeypatch):
     # the templates' sentences on the same facts claim nothing else that is false
     written = sentences(facts, [], dimensions=list(row.explanation))
     for name, text in written.items():
-        assert contradicting(text, facts) == [] and text != row.explanation[name]
+        assert all(claim.true for claim in claims(text, facts)) and text != row.explanation[name]
 
     script["text"] = of_facts(facts, wrong=True)  # at every try
     writer.tried.clear()

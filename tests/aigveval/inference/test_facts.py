@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
+import torch.nn.functional as F
 
+from aigveval.assessment import Score
 from aigveval.inference import observe
 from aigveval.inference.facts import (
-    agrees,
-    defects_of,
     explained,
     facts_of,
     percentile,
@@ -26,7 +25,7 @@ from encoders.detection import Thing
 from encoders.video import Frames
 from encoders.weights import fetch
 from prompts import Defect
-from prompts.facts import Fact, named
+from prompts.facts import Fact, agrees, defects_of, named
 
 from tests.encoders.test_detection import stop_sign
 from tests.media import write_video
@@ -98,7 +97,7 @@ def test_a_thing_that_stays(steady):
 def test_black_bars_are_no_part_of_the_picture(detector):
     def clip(count, above):
         drawn = frames(count, lambda picture, time: sign(picture, 180), height=240)
-        return replace(drawn, pixels=functional.pad(drawn.pixels, (0, 0, above, above)))
+        return replace(drawn, pixels=F.pad(drawn.pixels, (0, 0, above, above)))
 
     plain, barred = (
         facts_of(observe.measure(clip(8, above), clip(48, above), SECONDS), "a stop sign")
@@ -135,6 +134,20 @@ def test_a_thing_that_vanishes(detector):
     assert fact.end_seconds - fact.start_seconds < 0.1  # one sample to the next
     # With a cut at that moment nothing has vanished.
     assert named(facts_of(replace(seen, cuts=[2.0])), "vanishes") == []
+
+
+@pytest.mark.parametrize("top, vanishes", [(70, 1), (0, 0)])
+def test_a_thing_may_leave_by_the_edge_of_a_bar(detector, top, vanishes):
+    def clip(count):
+        def draw(picture, time):
+            if time < 0.5:
+                sign(picture, 180, top=top)
+
+        drawn = frames(count, draw, height=240)
+        return replace(drawn, pixels=F.pad(drawn.pixels, (0, 0, 80, 80)))
+
+    facts = facts_of(observe.measure(clip(8), clip(48), SECONDS))
+    assert len(named(facts, "vanishes")) == vanishes
 
 
 def test_a_thing_that_appears(detector):
@@ -187,7 +200,7 @@ def test_without_the_detector_the_rest_is_measured(monkeypatch):
     )
     kinds = {fact.kind for fact in facts_of(seen, "a stop sign")}
     assert {"sharpness", "speed", "shake"} <= kinds and not kinds & {"seen", "asked_not_seen"}
-    row = {"technical": 1, "warnings": ("odd",)}
+    row = {"technical": Score(score=1.0, std=0.1), "warnings": ("odd",)}
     fields = explained(row, seen, facts_of(seen, "a dog"), "a dog", words=False)
     assert fields["warnings"] == ("odd", *seen.warnings)
     assert list(fields["explanation"]) == ["technical"] and fields["advice"] == ()
@@ -211,8 +224,25 @@ def test_cuts_and_freezes(monkeypatch):
     ((start, end),) = seen.freezes
     assert start == pytest.approx(1.2, abs=0.1) and end == pytest.approx(2.4, abs=0.1)
     assert names(seen) == ["freeze"]
-    assert agrees(Defect(name="freeze", severity=3), facts_of(seen), None)
-    assert not agrees(Defect(name="scene_cut", severity=3), facts_of(seen), None)
+    assert agrees(Defect(name="freeze", severity=3), facts_of(seen), None, {})
+    assert not agrees(Defect(name="scene_cut", severity=3), facts_of(seen), None, {})
+    # What holds isn't slow.
+    speeds, changes = np.repeat([0.0, 2.0], [30, 17]), np.repeat([0.1, 9.0], [30, 17])
+    assert names(replace(seen, speeds=speeds, changes=changes), "a dog runs") == ["freeze"]
+    crawls = replace(seen, speeds=speeds, changes=np.full(47, 9.0))
+    assert names(crawls, "a dog runs") == ["freeze", "low_dynamic"]
+
+
+def test_a_model_may_call_it_a_freeze_where_nothing_ever_moves(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+    freeze = Defect(name="freeze", severity=5)
+    still = facts_of(observed(lambda picture, time: None))
+    assert named(still, "freeze") == [] and agrees(freeze, still, None, {})
+
+    def slow(picture, time):
+        picture[:] = np.roll(picture, int(time * 100), axis=1)
+
+    assert not agrees(freeze, facts_of(observed(slow)), None, {})
 
 
 def test_tracks_go_on_over_a_gap_and_end_with_a_jump():
@@ -243,14 +273,36 @@ def test_what_is_measured_speaks_against_a_named_defect(steady):
         return [replace(f, percentile=values[f.kind]) for f in facts_of(steady) if f.kind in values]
 
     blur = Defect(name="blur", severity=3)
-    assert agrees(blur, measured(sharpness=5.0), None)
-    assert not agrees(blur, measured(sharpness=60.0), None)
+    assert agrees(blur, measured(sharpness=5.0), None, {})
+    assert not agrees(blur, measured(sharpness=60.0), None, {})
+    # True ones reach so far into what is usual.
+    still, noise = Defect(name="near_static", severity=3), Defect(name="noise", severity=3)
+    assert agrees(still, measured(speed=15.0), None, {})
+    assert not agrees(still, measured(speed=25.0), None, {})
+    assert agrees(noise, measured(grain=75.0), None, {})
+    assert not agrees(noise, measured(grain=65.0), None, {})
+    bright = Defect(name="overexposure", severity=4)
+    assert agrees(bright, measured(whites=97.0), None, {})
+    assert not agrees(bright, measured(whites=96.0), None, {})
     cast = Defect(name="colour_cast", severity=4)
-    assert agrees(cast, measured(cast=99.0), "a street")
-    assert not agrees(cast, measured(cast=99.0), "a street in neon light")
-    mismatch = Defect(name="prompt_mismatch", severity=5)
-    assert not agrees(mismatch, facts_of(steady, "a stop sign"), "a stop sign")
-    assert agrees(mismatch, facts_of(steady, "a dragon"), "a dragon")
+    assert agrees(cast, measured(cast=99.0), "a street", {})
+    assert not agrees(cast, measured(cast=99.0), "a street in neon light", {})
+
+
+@pytest.mark.parametrize("name", ["prompt_mismatch", "wrong_object"])
+@pytest.mark.parametrize(
+    ("prompt", "score", "agreed"),
+    [
+        ("a dragon", 2.9, True),  # nothing that was asked for is known, and the score is low
+        ("a dragon", 3.1, False),
+        ("a stop sign", 2.9, False),  # it is seen
+        ("a stop sign", 2.2, True),
+        ("block3_2", 1.0, False),  # no words that a clip could contradict
+    ],
+)
+def test_a_mismatch_is_believed_by_the_score(steady, name, prompt, score, agreed):
+    defect = Defect(name=name, severity=4)
+    assert agrees(defect, facts_of(steady, prompt), prompt, {"semantic": score}) == agreed
 
 
 def test_two_runs_find_the_same_facts_to_the_digit(tmp_path, detector):
@@ -277,10 +329,23 @@ def test_a_freeze_may_take_most_of_a_clip():
     seconds = np.arange(48) / 16
     changes = np.full(47, 3.0)
     changes[7:36] = 0.01
-    assert _freezes(changes, seconds) == [(0.438, 2.25)]
+    assert _freezes(changes, seconds) == [(0.438, 2.312)]
     calm = np.where(changes > 1, 0.6, 0.01)  # it hardly moves, so that its rests are no freezes
     assert _freezes(calm, seconds) == []
     assert _freezes(np.full(47, 0.01), seconds) == []
+    assert _freezes(np.where(changes > 1, 3.0, 0.2), seconds) == []  # it slows down in the dark
+    changes[:], changes[0] = 0.01, 9.0  # after one step it stands still
+    assert _freezes(changes, seconds) == [(0.062, 2.938)]
+
+
+def test_where_the_picture_holds_again_and_again_frames_were_dropped():
+    seconds = np.arange(40) / 12
+    holds = "#.####.####.####.##................#.##"  # one of five samples is there twice anyway
+    changes = np.array([3.0 if sample == "#" else 0.01 for sample in holds])
+    assert _freezes(changes, seconds) == [(1.583, 3.0)]
+    holds = ".....#...#.###.#.#.#..#.##.#...#.###..#"
+    changes = np.array([3.0 if sample == "#" else 0.01 for sample in holds])
+    assert _freezes(changes, seconds) == []
 
 
 def test_a_light_that_flickers_does_not_cut():
