@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .container import DEFAULT_FPS, VideoError, VideoIndex
+from .container import DEFAULT_FPS, VideoError, VideoIndex, webp_durations
 from .display import flattened
 
 if TYPE_CHECKING:
@@ -232,7 +232,10 @@ def frame_files(path: str, names: Iterable[str] | None = None) -> list[str] | No
 
 
 def in_order(files: Sequence[str]) -> list[str] | None:
-    """Picture files by their numbers; None where they are not the frames of one video."""
+    """Picture files by their numbers; None where they are not the frames of one video.
+
+    Animated WebPs are a video each.
+    """
     found: dict[str, int] = {}
     ends = set()
     for file in files:
@@ -242,7 +245,16 @@ def in_order(files: Sequence[str]) -> list[str] | None:
             return None
         ends.add((match[1], suffix.lower()))
         found[file] = int(match[2])
-    return sorted(files, key=found.__getitem__) if len(ends) == 1 and len(files) > 1 else None
+    if len(ends) != 1 or len(files) < 2 or (suffix.lower() == ".webp" and _is_animated(files[0])):
+        return None
+    return sorted(files, key=found.__getitem__)
+
+
+def _is_animated(webp: str) -> bool:
+    try:
+        return webp_durations(webp) is not None
+    except OSError:
+        return False
 
 
 def _suffix(file: str) -> str:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
-from ..data.inputs import VIDEO_SUFFIXES
+from ..data.inputs import VIDEO_SUFFIXES, is_video
 from ..errors import as_text
 from .limits import Limits, Refused
 
@@ -200,7 +200,7 @@ def clips_in(root: Path | None) -> list[str]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
+            if not name.startswith(".") and is_video(Path(folder, name)):
                 with contextlib.suppress(Refused):
                     relative = os.path.relpath(os.path.join(folder, name), root)
                     inside(root, relative)

@@ -360,7 +360,7 @@ class Page:
         files = gr.File(
             label=label,
             file_count="multiple" if several else "single",
-            file_types=sorted(VIDEO_SUFFIXES),
+            file_types=sorted({*VIDEO_SUFFIXES, ".webp"}),
             height=170,
         )
         chosen = gr.Dropdown(

@@ -22,7 +22,8 @@ from .manifest import Clip, check_exists, make_clip, read_manifest, read_prompt_
 from .readers import MANIFEST_SUFFIXES, is_saved_dataset, url_of
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .y4m".split()
+    ".mp4 .m4v .mov .mkv .webm .avi .gif .apng .mpg .mpeg .m2v .vob .ts .m2ts .mts .wmv .asf .flv "
+    ".f4v .3gp .ogv .mxf .ivf .y4m".split()
 )
 _NUMBERED_PICTURE = re.compile(r"\d\.(png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
 BY_NAME, BY_FOLDER = "names", "folders"  # in place of a file of prompts
@@ -152,9 +153,22 @@ def _find(source: Path) -> tuple[list[Clip], bool]:
         seen.add(place)
         if os.path.isdir(match) and "**" not in pattern:  # with ** its files match by themselves
             clips += _find(match)[0]
-        elif not os.path.isdir(match) and (any_kind or match.suffix.lower() in VIDEO_SUFFIXES):
+        elif not os.path.isdir(match) and (any_kind or is_video(match)):
             clips.append(check_exists(make_clip(match)))
     return clips, True
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video by its name, or is an animated WebP."""
+    suffix = path.suffix.lower()
+    if suffix != ".webp":
+        return suffix in VIDEO_SUFFIXES
+    from encoders.container import webp_durations  # brings PyAV along
+
+    try:
+        return webp_durations(os.fspath(path)) is not None
+    except OSError:
+        return False
 
 
 def _sequences(files: Sequence[str], name: str) -> dict[Path, Clip]:
@@ -205,7 +219,7 @@ def _walk(folder: Path) -> Iterator[Clip]:
         for path in (here / name for name in names if not name.startswith(".")):
             if os.path.isdir(path):
                 pending.append(path)
-            elif path.suffix.lower() in VIDEO_SUFFIXES:
+            elif is_video(path):
                 yield check_exists(make_clip(path))
 
 

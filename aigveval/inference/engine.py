@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from encoders.onednn import use_bfloat16, use_onednn
+from encoders.resizing import without_bars
 from encoders.video import (
     FrameRequest,
     Frames,
@@ -175,10 +176,15 @@ class ModelEngine:
 
     def prepare(self, path: Source) -> PreparedClip:
         info, frames = read_frames(path, self.requests, **self.sizes)
-        views = self.view(frames, path)
-        return PreparedClip(
-            views=views, duration_seconds=info.duration_seconds, warnings=info.warnings
-        )
+        views, warnings = self.view(frames, path), info.warnings
+        encoders = getattr(self.model, "encoders", {})  # a vision-language model has none
+        if any(
+            getattr(encoder, "crop_bars", False)
+            and without_bars(frames[name].pixels) is not frames[name].pixels
+            for name, encoder in encoders.items()
+        ):
+            warnings = (*warnings, "black bars: left out")
+        return PreparedClip(views=views, duration_seconds=info.duration_seconds, warnings=warnings)
 
     @torch.inference_mode()
     def score_views(

@@ -6,11 +6,14 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from aigveval.data.inputs import collect
 from aigveval.data.manifest import iter_manifest, make_clip, read_manifest
 from aigveval.data.readers import read_rows
 from aigveval.errors import InputError
+
+from tests.media import animation
 
 VIDEO = "'video' (or path, video_path, file_path, file, filename, video_name, video_file)"
 PROMPT = "'prompt' (or caption, text, prompt_en, text_prompt)"
@@ -53,6 +56,18 @@ class TestFiles:
     def test_files_in_the_order_given_and_twice_if_named_twice(self):
         touch("b.mp4", "a.mp4")
         assert videos("b.mp4", "a.mp4", "b.mp4") == ["b.mp4", "a.mp4", "b.mp4"]
+
+    @pytest.mark.parametrize("names", ["out_00001_ out_00002_", "out1 out2"])
+    @pytest.mark.parametrize("given", ["v", "v/*.webp", "v/*"])
+    def test_animated_webps_are_a_video_each_and_others_none(self, names, given):
+        os.makedirs("v")
+        files = [f"v/{name}.webp" for name in names.split()]
+        for file in files:
+            animation(Path(file), num_frames=3)
+        if given != "v/*.webp":  # asks for just these
+            Image.new("RGB", (8, 8)).save("v/thumb.webp")
+            touch("v/empty.webp")
+        assert videos(given) == files
 
     def test_any_file_that_is_named_is_taken(self):
         touch("picture.png")

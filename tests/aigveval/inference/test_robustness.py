@@ -74,6 +74,7 @@ def test_so_has_one_with_black_bars(bars, name, data_dir, tmp_path):
     pictures = np.pad(frames, ((0, 0), (above, above), (beside, beside), (0, 0)))
     clean = original_assessed(data_dir / name, tmp_path)
     barred = assessed(tmp_path / "bars.mp4", list(pictures), fps)
+    assert barred.warnings == ("black bars: left out",) and clean.warnings == ()
     for dimension in ("technical", "motion", "overall"):
         difference = getattr(barred, dimension).score - getattr(clean, dimension).score
         assert abs(difference) <= 0.3, (dimension, difference)
