@@ -12,9 +12,9 @@ from torch import Tensor
 from .threads import by_stretches
 
 _kept = threading.local()
-# A line of a bar, by the brightest value of each place: their mean and maximum, of 255. Coding
-# leaves some noise.
-_BLACK_MEAN, _BLACK_MOST = 8.0, 40
+# A line of a bar, by the brightest value of each place: their mean and maximum, of 255. Black may
+# be 16, and coding leaves some noise.
+_BLACK_MEAN, _BLACK_MOST = 20.0, 40
 _THINNEST, _UNLIKE = 0.01, 0.01  # of a side: a bar, and what two of a pair may differ by
 _BLOCK_PX = 8  # a codec's block grid stays in phase
 
@@ -44,7 +44,7 @@ def without_bars(frames: Tensor) -> Tensor:
 
     Returns:
         (t, 3, h', w'), the same tensor where there are no bars, or where little but them would be
-        left: less than a quarter of a side.
+        left: less than a fifth of a side.
     """
     sizes = getattr(_kept, "sizes", None)
     key = id(frames), 0, 0
@@ -83,7 +83,7 @@ def _between_bars(brightest: np.ndarray) -> tuple[int, int]:
     if min(bars) < _THINNEST * rows or abs(bars[0] - bars[1]) > max(2, _UNLIKE * rows):
         return 0, rows
     first, last = -(-first // _BLOCK_PX) * _BLOCK_PX, last // _BLOCK_PX * _BLOCK_PX
-    return (first, last) if 4 * (last - first) >= rows else (0, rows)
+    return (first, last) if 5 * (last - first) >= rows else (0, rows)
 
 
 def resized(frames: Tensor, height: int, width: int) -> Tensor:

@@ -373,12 +373,17 @@ def one_clip(video: Any, prompt: str | None = None, *, fps: float | None = None)
         FramesError: when there are several.
         TypeError: when it is nothing that can be scored.
     """
+    if not isinstance(prompt, str | None):
+        raise TypeError(f"prompt must be a text or None, got {one_line(repr(prompt), limit=80)}")
     clips = clips_of(video)
     if clips is not None:
         if len(clips) != 1:
             found = f"expected one clip, got a batch of {len(clips)}; score_many takes batches"
             raise FramesError("frames", found)
         video = clips[0]
+    if not (isinstance(video, (str, os.PathLike)) or is_frames(video)):
+        found = one_line(repr(video), limit=80)
+        raise TypeError(f"a video must be a path or frames, got {found}")
     return as_clip((video, prompt), fps=fps)
 
 

@@ -18,7 +18,7 @@ def barred(frames, *, beside=0, above=0, below=None):
     return F.pad(frames, (beside, beside, above, above if below is None else below))
 
 
-@pytest.mark.parametrize("beside, above", [(0, 16), (24, 0), (8, 8), (0, 64)])
+@pytest.mark.parametrize("beside, above", [(0, 16), (24, 0), (8, 8), (0, 64), (0, 96)])
 def test_bars_of_whole_blocks_leave_the_picture_itself(beside, above):
     frames = noise()
     assert torch.equal(without_bars(barred(frames, beside=beside, above=above)), frames)
@@ -30,10 +30,11 @@ def test_edges_move_inwards_to_whole_blocks():
     assert torch.equal(left, frames[..., 3:43, :])  # rows 16 to 56 of 74
 
 
-def test_noise_of_coding_does_not_hide_a_bar():
+@pytest.mark.parametrize("black", [0, 16])
+def test_noise_of_coding_does_not_hide_a_bar(black):
     frames = noise()
-    coded = barred(frames, above=16)
-    coded[:, :, :16, ::9] = 20
+    coded = F.pad(frames, (0, 0, 16, 16), value=black)
+    coded[:, :, :16, ::9] = 30
     assert torch.equal(without_bars(coded), frames)
 
 
@@ -43,7 +44,7 @@ def test_noise_of_coding_does_not_hide_a_bar():
         pytest.param(noise(), id="none"),
         pytest.param(barred(noise(), above=16, below=0), id="one black side of a dark scene"),
         pytest.param(barred(noise(), above=24, below=8), id="two unlike ones"),
-        pytest.param(barred(noise(), above=80), id="little is left"),
+        pytest.param(barred(noise(), above=104), id="little is left"),
         pytest.param(torch.zeros(3, 3, 48, 64, dtype=torch.uint8), id="all black"),
         pytest.param(
             torch.cat([noise(), barred(noise(32), above=8)]), id="in some of the frames only"

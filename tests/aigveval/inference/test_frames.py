@@ -77,6 +77,21 @@ def test_one_clip(assessor, expected, clip):
 
 
 @pytest.mark.parametrize(
+    "given, message",
+    [
+        ((BATCH[0], 3), "^prompt must be a text or None, got 3$"),
+        ((BATCH[0], ["a"]), r"^prompt must be a text or None, got \['a'\]$"),
+        ((None,), "^a video must be a path or frames, got None$"),
+        (([],), r"^a video must be a path or frames, got \[\]$"),
+        ((3, "a"), "^a video must be a path or frames, got 3$"),
+    ],
+)
+def test_what_is_no_video_or_prompt_is_named(assessor, given, message):
+    with pytest.raises(TypeError, match=message):
+        assessor.score(*given)
+
+
+@pytest.mark.parametrize(
     "batch",
     [
         BATCH,
