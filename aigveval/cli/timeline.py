@@ -16,7 +16,7 @@ from .console import (
     silence_libraries,
     video_progress,
 )
-from .options import SCALE, Device, Dtype, ModelName, Quiet
+from .options import SCALE, Device, Dtype, Fps, ModelName, Quiet, check_fps
 
 TIMELINE_HELP = f"""\
 Scores a video along its time.
@@ -46,13 +46,14 @@ def timeline(
     step: Annotated[
         float, typer.Option(metavar="SECONDS", help="From a window's start to the next one's.")
     ] = 0.5,
+    fps: Fps = None,
     model: ModelName = "lite",
     plot: Annotated[
         Optional[Path],
         typer.Option(
             metavar="FILE",
             help="Plot: `.png`, `.svg` or `.pdf`. By default `VIDEO.timeline.png` in the current "
-            "folder.",
+            "folder, after the folder for a pattern of pictures.",
         ),
     ] = None,
     csv: Annotated[
@@ -67,8 +68,10 @@ def timeline(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        plot = Path(f"{video.stem}.timeline.png") if plot is None else plot
-        csv = Path(f"{video.stem}.timeline.csv") if csv is None else csv
+        name = (video.parent.name or "frames") if "*" in video.name else video.stem
+        plot = Path(f"{name}.timeline.png") if plot is None else plot
+        csv = Path(f"{name}.timeline.csv") if csv is None else csv
+        check_fps(fps)
         _check(window, step, plot, csv)
         from ..inference.assessor import load
         from ..inference.timeline import make_timeline
@@ -81,6 +84,7 @@ def timeline(
                 assessor,
                 video,
                 prompt=prompt,
+                fps=fps,
                 window_seconds=window,
                 step_seconds=step,
                 on_window=lambda done, total: progress.update(task, completed=done, total=total),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from aigveval.assessment import SCORE_FIELDS
@@ -200,9 +201,19 @@ def test_command(folder):
     assert Path("a.svg").read_text().startswith("<?xml") and Path("b.csv").stat().st_size
 
 
+def test_numbered_pictures_have_the_frame_rate_that_is_given(folder):
+    for number in range(8):
+        Image.new("RGB", (64, 64), (30 * number, 90, 60)).save(f"v/{number:02}.png")
+    result = run("v/*.png", "--fps", "4", "--window", "1", "--step", "1")
+    lines = [line.split()[:3] for line in result.stdout.splitlines()]
+    assert ["1.00", "-", "2.00"] in lines  # 8 frames last 2 seconds
+    assert Path("v.timeline.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["v/even.mp4", "--fps", "0"], 2, "--fps must be above 0, got 0"),
         (["gone.mp4"], 1, "gone.mp4: no such file"),
         (
             ["https://x.org/a.mp4"],
