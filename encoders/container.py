@@ -414,3 +414,11 @@ def webp_durations(path: str) -> list[float] | None:
                 durations.append(int.from_bytes(body[12:15], "little") / 1000)
             file.seek(size - len(body), 1)
     return durations or None
+
+
+def is_animated_webp(path: str) -> bool:
+    """Whether a file is an animated WebP; False too for one that can't be opened."""
+    try:
+        return webp_durations(path) is not None
+    except OSError:
+        return False

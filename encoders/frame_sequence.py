@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .container import DEFAULT_FPS, VideoError, VideoIndex, webp_durations
+from .container import DEFAULT_FPS, VideoError, VideoIndex, is_animated_webp
 from .display import flattened
 
 if TYPE_CHECKING:
@@ -245,16 +245,13 @@ def in_order(files: Sequence[str]) -> list[str] | None:
             return None
         ends.add((match[1], suffix.lower()))
         found[file] = int(match[2])
-    if len(ends) != 1 or len(files) < 2 or (suffix.lower() == ".webp" and _is_animated(files[0])):
+    if (
+        len(ends) != 1
+        or len(files) < 2
+        or (suffix.lower() == ".webp" and is_animated_webp(files[0]))
+    ):
         return None
     return sorted(files, key=found.__getitem__)
-
-
-def _is_animated(webp: str) -> bool:
-    try:
-        return webp_durations(webp) is not None
-    except OSError:
-        return False
 
 
 def _suffix(file: str) -> str:

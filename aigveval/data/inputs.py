@@ -163,12 +163,9 @@ def is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix != ".webp":
         return suffix in VIDEO_SUFFIXES
-    from encoders.container import webp_durations  # brings PyAV along
+    from encoders.container import is_animated_webp  # brings PyAV along
 
-    try:
-        return webp_durations(os.fspath(path)) is not None
-    except OSError:
-        return False
+    return is_animated_webp(os.fspath(path))
 
 
 def _sequences(files: Sequence[str], name: str) -> dict[Path, Clip]:
