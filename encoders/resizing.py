@@ -58,6 +58,12 @@ def without_bars(frames: Tensor) -> Tensor:
     return inner
 
 
+def has_bars(frames: Tensor) -> bool:
+    """Whether `without_bars` leaves something out; nothing is copied."""
+    height, width = frames.shape[-2:]
+    return between_bars(frames) != (0, height, 0, width)
+
+
 def between_bars(frames: Tensor) -> tuple[int, int, int, int]:
     """Where the picture of `without_bars` lies: its top, bottom, left and right, in pixels.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from encoders.onednn import use_bfloat16, use_onednn
-from encoders.resizing import without_bars
+from encoders.resizing import has_bars
 from encoders.video import (
     FrameRequest,
     Frames,
@@ -179,8 +179,7 @@ class ModelEngine:
         views, warnings = self.view(frames, path), info.warnings
         encoders = getattr(self.model, "encoders", {})  # a vision-language model has none
         if any(
-            getattr(encoder, "crop_bars", False)
-            and without_bars(frames[name].pixels) is not frames[name].pixels
+            getattr(encoder, "crop_bars", False) and has_bars(frames[name].pixels)
             for name, encoder in encoders.items()
         ):
             warnings = (*warnings, "black bars: left out")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from encoders import create_encoder
-from encoders.resizing import each_size_once, resized, without_bars
+from encoders.resizing import each_size_once, has_bars, resized, without_bars
 
 
 def noise(height=48, width=64, count=3):
@@ -27,6 +27,7 @@ def test_bars_of_whole_blocks_leave_the_picture_itself(beside, above):
 def test_edges_move_inwards_to_whole_blocks():
     frames = noise()
     left = without_bars(barred(frames, above=13))
+    assert has_bars(barred(frames, above=13))
     assert torch.equal(left, frames[..., 3:43, :])  # rows 16 to 56 of 74
 
 
@@ -52,7 +53,7 @@ def test_noise_of_coding_does_not_hide_a_bar(black):
     ],
 )
 def test_what_is_no_bar_stays(frames):
-    assert without_bars(frames) is frames
+    assert without_bars(frames) is frames and not has_bars(frames)
 
 
 def test_within_a_block_frames_are_looked_at_and_resized_once():
