@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 from typing import Annotated, Optional
@@ -68,7 +69,8 @@ def timeline(
 ) -> None:
     with one_line_errors():
         silence_libraries()
-        name = (video.parent.name or "frames") if "*" in video.name else video.stem
+        several = glob.has_magic(video.name) and not os.path.lexists(video)
+        name = (video.parent.name or "frames") if several else video.stem
         plot = Path(f"{name}.timeline.png") if plot is None else plot
         csv = Path(f"{name}.timeline.csv") if csv is None else csv
         check_fps(fps)

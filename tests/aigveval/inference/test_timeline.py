@@ -208,6 +208,9 @@ def test_numbered_pictures_have_the_frame_rate_that_is_given(folder):
     lines = [line.split()[:3] for line in result.stdout.splitlines()]
     assert ["1.00", "-", "2.00"] in lines  # 8 frames last 2 seconds
     assert Path("v.timeline.csv").is_file()
+    Path("v.timeline.csv").unlink()
+    run("v/0[0-3].png", "--window", "0.1", "--step", "0.1")
+    assert Path("v.timeline.csv").is_file()
 
 
 @pytest.mark.parametrize(
