@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from aigveval import versions
-from aigveval.versions import newer_than_tested
 
 from .deprecations import Deprecations
 
@@ -37,7 +36,7 @@ _DEPRECATIONS.watch()
 
 def pytest_report_header() -> str:
     """Says so where something is newer than what was tested."""
-    newer = newer_than_tested()
+    newer = versions.newer_than_tested()
     return f"not tested yet: {', '.join(newer)}" if newer else "no library is newer than tested"
 
 
