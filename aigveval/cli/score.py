@@ -58,9 +58,9 @@ SCORE_HELP = f"""\
 Scores videos.
 
 INPUTS are video files, folders (searched with all folders inside), patterns such as
-`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos. A folder of
-numbered pictures (`0001.png`, `0002.png`, ...), or a pattern of them such as `'frames/*.png'`, is
-one video; `--fps` gives its frame rate.
+`'clips/*.mp4'`, manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos, and text files
+(`.txt`) with a path in each line. A folder of numbered pictures (`0001.png`, `0002.png`, ...), or a
+pattern of them such as `'frames/*.png'`, is one video; `--fps` gives its frame rate.
 
 `--prompts` takes
 
