@@ -404,7 +404,7 @@ def _of_motion(observed: Observed) -> list[Fact]:
 def _of_picture(observed: Observed) -> list[Fact]:
     facts = [Fact(kind="duration", value=round(observed.duration_seconds, 3))]
     facts += [_measured(kind, float(np.median(found))) for kind, found in observed.looks.items()]
-    sharpness = observed.looks["sharpness"]
+    sharpness = observed.looks.get("sharpness", ())
     if len(sharpness) >= 4:
         for kind, pick in (("sharpest", np.argmax), ("softest", np.argmin)):
             n = int(pick(sharpness))
