@@ -86,8 +86,9 @@ def test_a_transparent_picture_lies_on_white():
 
 
 def test_pictures_of_another_size_are_brought_to_that_of_the_first():
-    pixels, _, _ = read(FrameSequence(pictures=[PICTURES[0], PICTURES[1].resize((48, 32))]))
+    pixels, info, _ = read(FrameSequence(pictures=[PICTURES[0], PICTURES[1].resize((48, 32))]))
     assert pixels.shape == (2, 64, 96, 3)
+    assert info.warnings == ("sizes differ: frames brought to that of the first",)
 
 
 EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w), or a list of pictures, got "
