@@ -207,6 +207,13 @@ def test_without_the_detector_the_rest_is_measured(monkeypatch):
     assert list(fields["explanation"]) == ["technical"] and fields["advice"] == ()
 
 
+def test_problems_of_a_text_that_is_not_shown_are_none_of_the_row(steady):
+    problems = ("malformed_score: 3.4 4.0", "unknown_defect: wobble 9", "missing_line: technical")
+    row = {"technical": Score(score=1.0, std=0.1), "problems": problems}
+    assert explained(row, steady, [], None, words=True)["problems"] == problems
+    assert explained(row, steady, [], None, words=False)["problems"] == problems[1:2]
+
+
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (90, 120)])
 def test_a_tiny_picture_is_not_compared_in_sharpness(height, width, monkeypatch):
     monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
