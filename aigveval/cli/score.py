@@ -227,7 +227,7 @@ def score_into(
         cluster: in place of this machine; not connected yet.
     """
     from ..data.inputs import collect
-    from ..reports.results import ResultsFile, take_earlier
+    from ..reports.results import ResultsFile, only_writer, take_earlier
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
@@ -253,6 +253,7 @@ def score_into(
         device = "cpu"  # of this machine, which computes nothing
     name = row_name(model, device=device, dtype=dtype)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(only_writer(out))
         if cluster is not None:
             with native_stderr_silenced():  # Ray's own words about what it tries
                 stack.enter_context(cluster)

@@ -74,6 +74,8 @@ def collect(
     open_ended = False  # whether an input can hold more than it names
     sources = inputs if inputs or prompts is None else [prompts]
     for given in sources:
+        if not os.fspath(given):  # such as "$UNSET" of a shell; as a path it would be this folder
+            raise InputError("an input is empty: name videos, folders or patterns")
         source = Path(given)
         if _is_manifest(source):
             if not _is_same_file(source, prompts):

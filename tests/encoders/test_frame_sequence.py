@@ -153,6 +153,13 @@ def test_rates_that_are_none(fps):
         FrameSequence(pictures=FRAMES, fps=fps)
 
 
+@pytest.mark.parametrize("fps", [np.float32(12), np.int64(12)])
+def test_rates_of_numpy(fps):
+    assert FrameSequence(pictures=FRAMES, fps=fps).index.times[-1] == pytest.approx(
+        (COUNT - 1) / 12
+    )
+
+
 def test_clips_of_a_batch():
     several = [FRAMES, FRAMES[:4]]
     assert [len(clip) for clip in clips_of(several)] == [9, 4]
