@@ -41,6 +41,8 @@ _NO_VIDEO = {  # by how they begin, in lower case
     b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches the video",
     b"<!doctype html": "a web page",
     b"<html": "a web page",
+    b"pk\x03\x04": "an archive: unpack it",
+    b"\x1f\x8b": "an archive: unpack it",
 }
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive

@@ -91,6 +91,7 @@ def test_every_class_of_input_is_read_rightly_or_refused_in_one_line(name, tmp_p
             "a Git LFS pointer: `git lfs pull` fetches the video",
         ),
         (b"\n<!DOCTYPE html>\n<title>404</title>", "a web page"),
+        (b"PK\3\4\x14\0", "an archive: unpack it"),
     ],
 )
 def test_what_stands_in_for_a_video_is_named(content, what, tmp_path):
