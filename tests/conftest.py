@@ -19,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if BESIDE_OTHERS else "2")
 LONG = ("test_notebooks.py", "test_fit_processes.py")
 
 
+gc.disable()  # until all is imported, of which nothing is garbage
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     if BESIDE_OTHERS:
@@ -28,6 +31,8 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What is imported stays: else each training would search all of it for garbage."""
     gc.freeze()
+    gc.enable()
+    gc.set_threshold(int(__import__("os").environ.get("GCT","700")), 10, 10)
 
 
 _DEPRECATIONS = Deprecations()
