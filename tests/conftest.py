@@ -32,7 +32,6 @@ def pytest_collection_finish():
     """What is imported stays: else each training would search all of it for garbage."""
     gc.freeze()
     gc.enable()
-    gc.set_threshold(int(__import__("os").environ.get("GCT","700")), 10, 10)
 
 
 _DEPRECATIONS = Deprecations()
