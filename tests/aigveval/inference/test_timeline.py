@@ -14,6 +14,7 @@ from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 from aigveval.inference import timeline as module
+from aigveval.inference.assessor import Assessor
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.timeline import make_timeline, window_spans
 from aigveval.reports.plots import plot_timeline
@@ -246,13 +247,12 @@ def test_errors_are_one_line(folder, arguments, code, message):
 
 
 @pytest.mark.slow
-def test_lite_sees_where_a_video_freezes(make_encoder, tmp_path):
+def test_lite_sees_where_a_video_freezes(lite, tmp_path):
     """The shipped model, on a clip whose second half stands still for a while."""
-    for name in ("semantic_lite", "motion_flow", "technical_lite"):
-        make_encoder(name)
     video = Path(__file__).parents[3] / "examples" / "videos" / "scene_freeze.mp4"
-    lite = assess.load("lite", contributions=True)  # instead of an explanation, which takes longer
-    found = make_timeline(lite, video, window_seconds=1.0, step_seconds=0.5)
+    # instead of an explanation, which takes longer
+    contributing = Assessor(lite.engine, name="lite", contributions=True)
+    found = make_timeline(contributing, video, window_seconds=1.0, step_seconds=0.5)
     motion = [window.scores["motion"].score for window in found.windows]
     assert max(motion) - min(motion) > 0.5
     assert torch.tensor(motion).isfinite().all()
