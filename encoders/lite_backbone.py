@@ -25,8 +25,8 @@ HEAD_WIDTH = 1280
 STAGE_WIDTHS = (16, 24, 40, 112, 320)
 NUM_CLASSES = 1000
 _STAGE_ENDS = (0, 1, 2, 4, 6)
-# Images at a time on a CPU: more don't fit its caches and take half as long again. The first blocks,
-# whose maps are large, take them one by one.
+# Images at a time on a CPU: more don't fit its caches and take half as long again. The first
+# blocks, whose maps are large, take them one by one.
 _CHUNK = 4
 _FIRST_BLOCKS = 2
 _WHEEL = "efficientnet-lite0"

@@ -242,6 +242,8 @@ class HintEngine(ModelEngine):
             scores are those of the hints then too.
     """
 
+    sizes: Mapping[str, Any] = {"quick": True}
+
     def __init__(
         self, model: Any, *, device: torch.device, load_whole: Callable[[], ModelEngine]
     ) -> None:
@@ -249,6 +251,9 @@ class HintEngine(ModelEngine):
         self.model, self.processor, self.device, self.run = model, None, device, model
         self.explainer = Explainer(model, None, run=model)
         self._load_whole = load_whole
+
+    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
+        return views_of(frames, self.model.encoders, quick=True)
 
     @cached_property
     def whole(self) -> ModelEngine:
