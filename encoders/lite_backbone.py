@@ -7,6 +7,7 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 import copy
 import math
 import threading
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -40,9 +41,14 @@ class LiteBackbone(nn.Module):
     While it is frozen, a copy with batch normalisation folded into the convolutions, and on a CPU
     the activations too, computes: twice as fast, and the same but for rounding. State and training
     are those of `network`.
+
+    Attributes:
+        quick: Have all but that copy's first blocks compute in bfloat16, on a CPU; see
+            `use_bfloat16`.
     """
 
     network: Any  # timm's models promise no more than nn.Module
+    quick = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +89,8 @@ class LiteBackbone(nn.Module):
             return _copied(last[1])
         with torch.no_grad():
             if self._folded is None:
-                self._folded = (_quickest(self.network, pixels[:1]),)
+                quickest = _quickest(self.network, pixels[:1], bfloat16=self.quick)
+                self._folded = (quickest,)
             first, then = (1, _CHUNK) if pixels.device.type == "cpu" else (0, 0)
             # Filled up, as the last bit of a result may depend on how many there are at a time.
             filled = -len(pixels) % (then or max(1, len(pixels)))
@@ -127,8 +134,9 @@ def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def _last_blocks(network: Any, x: Tensor) -> Features:
+    x = x.to(getattr(network, "last_dtype", x.dtype))
     x, stages = _blocks(network, x, _FIRST_BLOCKS, len(network.blocks))
-    head = network.bn2(network.conv_head(x)).mean((2, 3))
+    head = _mean(network, network.bn2(network.conv_head(x)))
     return stages, head, network.classifier(head)
 
 
@@ -138,17 +146,26 @@ def _blocks(network: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, lis
     for number in range(start, stop):
         x = network.blocks[number](x)
         if number in _STAGE_ENDS:
-            stages.append(x.mean((2, 3)))
+            stages.append(_mean(network, x))
     return x, stages
 
 
-def _quickest(network: Any, pixels: Tensor) -> Any:
+def _mean(network: Any, x: Tensor) -> Tensor:
+    """Over space, in the type of the network's end, which may be more exact."""
+    return x.to(network.classifier.weight.dtype).mean((2, 3))
+
+
+def _quickest(network: Any, pixels: Tensor, *, bfloat16: bool = False) -> Any:
     """A folded copy that gives the same features of some pixels; the network where none does."""
     folded = _fold(copy.deepcopy(network))
     weight = folded.conv_stem.weight
+    near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and has_onednn():
         folded = _pack(folded)
-    near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
+        if bfloat16:
+            folded.blocks[_FIRST_BLOCKS:].bfloat16()
+            folded.conv_head.bfloat16()
+            folded.last_dtype, near = torch.bfloat16, 0.1
     same = not len(pixels) or all(
         (one - other).abs().max() <= near * one.abs().max()
         for one, other in zip(_flat(_features(network, pixels)), _flat(_features(folded, pixels)))
@@ -242,6 +259,18 @@ def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     if [ours[name].shape for name in names] != [value.shape for value in values]:
         raise WeightsError(f"{file}: tensors are not those of tf_efficientnet_lite0")
     return {**ours, **dict(zip(names, values))}
+
+
+def use_bfloat16(encoders: Iterable[nn.Module]) -> None:
+    """Has the networks of `lite` encoders compute mostly in bfloat16 on a CPU, but in no others."""
+    copies: dict[LiteBackbone, LiteBackbone] = {}
+    for encoder in encoders:
+        for name, child in encoder.named_children():
+            if isinstance(child, LiteBackbone):
+                if child not in copies:
+                    copies[child] = copy.deepcopy(child)
+                    copies[child].quick = True
+                setattr(encoder, name, copies[child])
 
 
 @lru_cache(maxsize=1)

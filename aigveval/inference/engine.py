@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from encoders import lite_backbone
 from encoders.onednn import use_bfloat16, use_onednn
 from encoders.resizing import has_bars
 from encoders.video import (
@@ -240,14 +241,22 @@ class HintEngine(ModelEngine):
         device: where to compute.
         load_whole: gives an engine of the model with its LLM, once something is to be explained;
             scores are those of the hints then too.
+        fast: on a CPU, have the `lite` encoders compute in bfloat16.
     """
 
     sizes: Mapping[str, Any] = {"quick": True}
 
     def __init__(
-        self, model: Any, *, device: torch.device, load_whole: Callable[[], ModelEngine]
+        self,
+        model: Any,
+        *,
+        device: torch.device,
+        load_whole: Callable[[], ModelEngine],
+        fast: bool = False,
     ) -> None:
         model.to(device).load_encoders()
+        if fast:
+            lite_backbone.use_bfloat16(model.encoders.values())
         self.model, self.processor, self.device, self.run = model, None, device, model
         self.explainer = Explainer(model, None, run=model)
         self._load_whole = load_whole
@@ -360,7 +369,7 @@ def load_engine(
     if not hints:
         return load_whole()
     model = checkpoint.hint_class.from_pretrained(checkpoint.folder)
-    quick = HintEngine(model, device=device, load_whole=load_whole)
+    quick = HintEngine(model, device=device, load_whole=load_whole, fast=fast)
     if explain:
         quick.whole  # noqa: B018 - now, so that missing weights show at once
     return quick
