@@ -7,7 +7,6 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 import copy
 import math
 import threading
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +43,7 @@ class LiteBackbone(nn.Module):
 
     Attributes:
         quick: Have all but that copy's first blocks compute in bfloat16, on a CPU; see
-            `use_bfloat16`.
+            `encoders.onednn.quicken`.
     """
 
     network: Any  # timm's models promise no more than nn.Module
@@ -259,18 +258,6 @@ def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     if [ours[name].shape for name in names] != [value.shape for value in values]:
         raise WeightsError(f"{file}: tensors are not those of tf_efficientnet_lite0")
     return {**ours, **dict(zip(names, values))}
-
-
-def use_bfloat16(encoders: Iterable[nn.Module]) -> None:
-    """Has the networks of `lite` encoders compute mostly in bfloat16 on a CPU, but in no others."""
-    copies: dict[LiteBackbone, LiteBackbone] = {}
-    for encoder in encoders:
-        for name, child in encoder.named_children():
-            if isinstance(child, LiteBackbone):
-                if child not in copies:
-                    copies[child] = copy.deepcopy(child)
-                    copies[child].quick = True
-                setattr(encoder, name, copies[child])
 
 
 @lru_cache(maxsize=1)

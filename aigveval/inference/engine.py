@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from encoders import lite_backbone
-from encoders.onednn import use_bfloat16, use_onednn
+from encoders.onednn import quicken, use_bfloat16, use_onednn
 from encoders.resizing import has_bars
 from encoders.video import (
     FrameRequest,
@@ -256,7 +255,7 @@ class HintEngine(ModelEngine):
     ) -> None:
         model.to(device).load_encoders()
         if fast:
-            lite_backbone.use_bfloat16(model.encoders.values())
+            quicken(model.encoders.values())
         self.model, self.processor, self.device, self.run = model, None, device, model
         self.explainer = Explainer(model, None, run=model)
         self._load_whole = load_whole

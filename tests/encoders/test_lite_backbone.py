@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from encoders import lite_backbone
-from encoders.lite_backbone import _features, use_bfloat16
-from encoders.onednn import PackedConvolution, has_onednn
+from encoders.lite_backbone import _features
+from encoders.onednn import PackedConvolution, has_onednn, quicken
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_in_bfloat16_it_is_nearly_the_same_and_others_stay_exact(backbone):
     encoders = [torch.nn.ModuleDict({"backbone": backbone}) for _ in range(2)]
     encoders.append(torch.nn.ModuleDict({"other": torch.nn.Linear(1, 1)}))
     exact = backbone(PIXELS)
-    use_bfloat16(encoders)
+    quicken(encoders)
     quick = encoders[0]["backbone"]
     assert quick is encoders[1]["backbone"] and quick is not backbone
     found = quick(PIXELS)
