@@ -36,6 +36,14 @@ _STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 NO_FILE = "a URL, and files are needed: download it and give its path"
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,3}(?=[^/])", re.IGNORECASE)
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg plays text files, by their suffix
+_NO_VIDEO = {  # by how they begin, in lower case
+    b"#extm3u": "a playlist: download the video that it lists",
+    b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches the video",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"pk\x03\x04": "an archive: unpack it",
+    b"\x1f\x8b": "an archive: unpack it",
+}
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
@@ -332,14 +340,16 @@ def _check_file(path: str) -> None:
         raise VideoError(path, f"can't be opened ({reason})") from None
 
 
-def missing_part(path: str) -> str | None:
-    """Why FFmpeg may have refused a file that begins like an MP4; None for other files."""
+def why_refused(path: str) -> str | None:
+    """Why FFmpeg may have refused a file, by how it begins; None where that tells nothing."""
     try:
         with open(path, "rb") as file:
-            head = file.read(8)
+            head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:
         return None
-    return "truncated or damaged, its MP4 index is missing" if head[4:] == b"ftyp" else None
+    if head[4:8] == b"ftyp":
+        return "truncated or damaged, its MP4 index is missing"
+    return next((what for start, what in _NO_VIDEO.items() if head.lower().startswith(start)), None)
 
 
 def open_file(path: str) -> Any:

@@ -72,6 +72,8 @@ class Sink:
         """Store one frame, (h, w, 3) uint8; a second time replaces the first."""
         if not self.width:
             self.height, self.width = rgb.shape[:2]
+        elif rgb.shape[:2] != (self.height, self.width):
+            self.warnings.add("sizes differ: frames brought to that of the first")
         small: dict[str, np.ndarray] = {}
         for key, slot in self._slots[position]:
             stream, count = key[0], len(key[1]) // 8

@@ -10,9 +10,10 @@ import glob
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real  # a number of NumPy, too
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -58,7 +59,7 @@ class FrameSequence:
 
     def __post_init__(self) -> None:
         fps = self.fps
-        if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
+        if isinstance(fps, bool) or not isinstance(fps, Real) or not 0 < fps < math.inf:
             raise FramesError(self.name, f"fps must be a number above 0, got {fps!r}")
         if _is_array(self.pictures):
             self._channel_axis(self.pictures, 4)
@@ -176,8 +177,8 @@ def is_frames(value: object) -> bool:
 
 
 def is_one_clip(value: Any) -> bool:
-    """Whether a value can only be a single clip, its frames or its path."""
-    if isinstance(value, (str, os.PathLike)):
+    """Whether a value can only be a single clip: its frames, its path, or a mapping with them."""
+    if isinstance(value, (str, os.PathLike, Mapping)):
         return True
     if isinstance(value, (list, tuple)) and value:
         first = value[0]

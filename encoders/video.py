@@ -48,7 +48,7 @@ import numpy as np
 from torch import Tensor
 
 from .base import Encoder, Stream
-from .container import VideoError, VideoIndex, inspect, missing_part
+from .container import VideoError, VideoIndex, inspect, why_refused
 from .decoding import Backend, Recount, Sink, decode
 from .frame_sequence import FrameSequence
 from .resizing import each_size_once
@@ -318,7 +318,7 @@ def _guard(path: str, function: Callable[..., Any], *args: Any) -> Any:
     except MemoryError as error:
         raise VideoError(path, "needs more memory than there is") from error
     except av.FFmpegError as error:
-        reason = missing_part(path) or error.strerror or type(error).__name__
+        reason = why_refused(path) or error.strerror or type(error).__name__
         raise VideoError(path, f"not a readable video ({reason})") from error
     except Exception as error:
         raise VideoError(path, f"can't be read ({type(error).__name__}: {error})") from error

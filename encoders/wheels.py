@@ -66,7 +66,7 @@ class Wheel:
     optional: str = ""
 
 
-def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> Path:
+def download(name: str, wheel: Wheel, folder: Path) -> Path:
     """The wheel's file in `folder`, an empty folder that also takes pip's temporary files.
 
     pip 25.1 and later take up a broken connection where it broke. The file is not checked yet.
@@ -94,7 +94,7 @@ def download(name: str, wheel: Wheel, folder: Path, *, quiet: bool = False) -> P
     environment["PIP_NO_COLOR"] = "1"
     environment.setdefault("PIP_RESUME_RETRIES", "5")  # off by default in 25.1; ignored before
     with (
-        _progress(name, wheel.size_bytes, folder, quiet=quiet) as show,
+        _progress(name, wheel.size_bytes, folder) as show,
         _started(command, environment, name, wheel) as process,
     ):
         try:
@@ -215,13 +215,10 @@ def _pip_reason(output: str) -> str:
 
 
 @contextmanager
-def _progress(
-    name: str, total_bytes: int, folder: Path, *, quiet: bool
-) -> Iterator[Callable[[], None]]:
+def _progress(name: str, total_bytes: int, folder: Path) -> Iterator[Callable[[], None]]:
     """A bar on a terminal; pip runs in another process, so the size of its file is what we see."""
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            print(f"fetching {name} ({total_bytes / 1e6:.0f} MB)", file=sys.stderr)
+    if not sys.stderr.isatty():
+        print(f"fetching {name} ({total_bytes / 1e6:.0f} MB)", file=sys.stderr)
         yield lambda: None
         return
     from rich.console import Console

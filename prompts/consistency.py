@@ -130,7 +130,7 @@ def check_consistency(
             add("defect_contradicts_score", f"{text}, {defect.dimension} {score:.2f}")
     timed = () if facts is None else answer.scaled(seconds_per_unit).defects or ()
     for dimension, text in answer.reasoning.items():
-        if _loops(text):
+        if loops(text):
             add("repeats_itself", text)
         if facts is not None:
             text = _ungrounded(text, facts, timed, add)
@@ -167,7 +167,12 @@ def _ungrounded(
     return " ".join(rest)
 
 
-def _loops(text: str) -> bool:
+def contradicts(sentence: str, facts: Sequence[Fact], *, defects: Sequence[Defect] = ()) -> bool:
+    """Whether a sentence has a claim that no fact stands behind; see `claims`."""
+    return not all(claim.true for claim in claims(sentence, facts, defects=defects))
+
+
+def loops(text: str) -> bool:
     """Whether some words come again and again, as from a model that doesn't end."""
     words = text.lower().split()
     for length in range(1, _LOOP_WORDS + 1):

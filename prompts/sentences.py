@@ -52,7 +52,7 @@ def sentences(
     dimensions: Sequence[Dimension],
     costs: Mapping[str, float | None] | None = None,
 ) -> dict[Dimension, str]:
-    """One or two sentences for each dimension.
+    """One or two sentences for each dimension that there's something to say of.
 
     Args:
         facts: Of the clip.
@@ -67,7 +67,8 @@ def sentences(
         own.sort(key=lambda defect: -defect.severity)
         parts = build[dimension](list(facts), own)
         parts.append(cost_sentence(dimension, (costs or {}).get(dimension), said=parts))
-        found[dimension] = " ".join(part[0].upper() + part[1:] for part in parts if part)
+        if any(parts):
+            found[dimension] = " ".join(part[0].upper() + part[1:] for part in parts if part)
     return found
 
 
@@ -82,7 +83,8 @@ def cost_sentence(dimension: Dimension, moved: float | None, *, said: Sequence[s
     if moved is None or abs(moved) < _LEAST_COST:
         return ""
     what = {"technical": "picture", "motion": "movement", "semantic": "content"}[dimension]
-    return _choose(said, *_COST[moved > 0]).format(what=what, n=f"{abs(moved):.2f}")
+    wordings = _COST[moved > 0] if said else _COST[moved > 0][:1]
+    return _choose(said, *wordings).format(what=what, n=f"{abs(moved):.2f}")
 
 
 _COST = {

@@ -16,7 +16,10 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFL
 BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "1" if BESIDE_OTHERS else "2")
 # The longest: begun first, so that no process is left alone with one at the end.
-LONG = ("test_notebooks.py", "test_fit_processes.py")
+LONG = ("test_notebooks.py", "test_fit_processes.py", "test_bad_input.py")
+
+
+gc.disable()  # until all is imported, of which nothing is garbage
 
 
 @pytest.hookimpl(trylast=True)
@@ -28,6 +31,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What is imported stays: else each training would search all of it for garbage."""
     gc.freeze()
+    gc.enable()
 
 
 _DEPRECATIONS = Deprecations()

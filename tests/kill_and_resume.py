@@ -33,7 +33,6 @@ from aigveval.reports.results import read_results
 from aigveval.scale.cluster import Cluster
 
 from tests import media
-from tests.aigveval.engines import tiny_assessor
 from tests.aigveval.scale import works
 
 CLIPS = 12
@@ -138,7 +137,10 @@ def main(moments: int, seed: int, engine: str) -> None:
             Path("clips/05.mp4").write_text("unreadable")
             assess.load = works.load
             address = stack.enter_context(ray_cluster())
+            import ray  # noqa: F401  before the forks, which would each import it
         else:
+            from tests.aigveval.engines import tiny_assessor
+
             for number in range(CLIPS):
                 path = Path(f"clips/{number:02}.mp4")
                 media.write_video(path, num_frames=4, seed=number)

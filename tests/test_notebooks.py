@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+# As `python -m ipykernel_launcher`, but without searching for garbage while much is imported.
+KERNEL = "import gc; gc.set_threshold(50_000); from ipykernel.kernelapp import main; main()"
 SECONDS = 900  # for one cell; on an idle machine, a whole notebook takes about a minute
 
 
@@ -49,7 +51,7 @@ def folder(tmp_path, monkeypatch):
     shutil.copytree(EXAMPLES / "videos", tmp_path / "videos")
     kernel = tmp_path / "jupyter/kernels/python3"
     kernel.mkdir(parents=True)
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
     (kernel / "kernel.json").write_text(
         json.dumps({"argv": command, "display_name": "Python 3", "language": "python"})
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -76,6 +77,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Runs the command line and exits; never shows a traceback, unless AIGVEVAL_DEBUG is set."""
+    gc.set_threshold(50_000)  # libraries make a million objects as they're imported, all to be kept
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows a mark
             stream.reconfigure(errors="backslashreplace")

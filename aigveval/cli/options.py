@@ -77,7 +77,7 @@ Tables = Annotated[
 ]
 Inputs = Annotated[
     Optional[list[str]],
-    typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests."),
+    typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, manifests, lists."),
 ]
 
 

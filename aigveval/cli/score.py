@@ -58,9 +58,9 @@ SCORE_HELP = f"""\
 Scores videos.
 
 INPUTS are video files, folders (searched with all folders inside), patterns such as
-`'clips/*.mp4'`, and manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos. A folder of
-numbered pictures (`0001.png`, `0002.png`, ...), or a pattern of them such as `'frames/*.png'`, is
-one video; `--fps` gives its frame rate.
+`'clips/*.mp4'`, manifests (`.csv`, `.json`, `.jsonl`, `.parquet`) that list videos, and text files
+(`.txt`) with a path in each line. A folder of numbered pictures (`0001.png`, `0002.png`, ...), or a
+pattern of them such as `'frames/*.png'`, is one video; `--fps` gives its frame rate.
 
 `--prompts` takes
 
@@ -227,7 +227,7 @@ def score_into(
         cluster: in place of this machine; not connected yet.
     """
     from ..data.inputs import collect
-    from ..reports.results import ResultsFile, take_earlier
+    from ..reports.results import ResultsFile, only_writer, take_earlier
 
     if not inputs and prompts is None:
         raise InputError("nothing to score: name videos, folders or patterns")
@@ -253,6 +253,7 @@ def score_into(
         device = "cpu"  # of this machine, which computes nothing
     name = row_name(model, device=device, dtype=dtype)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(only_writer(out))
         if cluster is not None:
             with native_stderr_silenced():  # Ray's own words about what it tries
                 stack.enter_context(cluster)

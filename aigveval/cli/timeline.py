@@ -45,8 +45,13 @@ def timeline(
     ] = None,
     window: Annotated[float, typer.Option(metavar="SECONDS", help="Length of a window.")] = 2.0,
     step: Annotated[
-        float, typer.Option(metavar="SECONDS", help="From a window's start to the next one's.")
-    ] = 0.5,
+        Optional[float],
+        typer.Option(
+            metavar="SECONDS",
+            help="From a window's start to the next one's. By default 0.5, or a shorter window's "
+            "length.",
+        ),
+    ] = None,
     fps: Fps = None,
     model: ModelName = "lite",
     plot: Annotated[
@@ -98,9 +103,11 @@ def timeline(
             typer.echo(f"the plot is {plot}, the scores are {csv}")
 
 
-def _check(window: float, step: float, plot: Path, csv: Path) -> None:
+def _check(window: float, step: float | None, plot: Path, csv: Path) -> None:
     """Fails before the work is done rather than after it."""
-    if not 0 < step <= window < float("inf"):
+    if not 0 < window < float("inf"):
+        raise InputError(f"--window ({window:g}) must be above 0")
+    if step is not None and not 0 < step <= window:
         raise InputError(f"--step ({step:g}) must be above 0 and at most --window ({window:g})")
     for path, suffixes, what in (
         (plot, (".png", ".svg", ".pdf"), "a plot"),

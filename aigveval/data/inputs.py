@@ -18,14 +18,15 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 
 from ..errors import InputError, as_text
-from .manifest import Clip, check_exists, make_clip, read_manifest, read_prompt_list
-from .readers import MANIFEST_SUFFIXES, is_saved_dataset, url_of
+from .manifest import Clip, check_exists, locate, make_clip, read_manifest, read_prompt_list
+from .readers import MANIFEST_SUFFIXES, is_saved_dataset, open_text, url_of
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .gif .apng .mpg .mpeg .m2v .vob .ts .m2ts .mts .wmv .asf .flv "
     ".f4v .3gp .ogv .mxf .ivf .y4m".split()
 )
 _NUMBERED_PICTURE = re.compile(r"\d\.(png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
+_NO_LIST = "a text, and no line of it is the path of a file that is there; tables are .csv"
 BY_NAME, BY_FOLDER = "names", "folders"  # in place of a file of prompts
 
 
@@ -50,8 +51,8 @@ def collect(
     An input that is missing stays in the list with its problem, so it fails as a row of its own.
 
     Args:
-        inputs: Files, folders (searched whole), patterns and manifests. None at all: the videos
-            that `prompts` names.
+        inputs: Files, folders (searched whole), patterns, manifests, and text files (`.txt`) with
+            a path in each line. None at all: the videos that `prompts` names.
         prompt: Prompt of every video that has none of its own.
         prompts: One of four.
             A manifest with the prompts. A video that it names several times is assessed as often.
@@ -73,6 +74,8 @@ def collect(
     open_ended = False  # whether an input can hold more than it names
     sources = inputs if inputs or prompts is None else [prompts]
     for given in sources:
+        if not os.fspath(given):  # such as "$UNSET" of a shell; as a path it would be this folder
+            raise InputError("an input is empty: name videos, folders or patterns")
         source = Path(given)
         if _is_manifest(source):
             if not _is_same_file(source, prompts):
@@ -133,6 +136,8 @@ def _find(source: Path) -> tuple[list[Clip], bool]:
     if os.path.isdir(source):
         return sorted(_walk(source), key=lambda clip: clip.path.parts), True
     pattern = os.path.expanduser(source)
+    if source.suffix.lower() in (".txt", ".tsv") and os.path.isfile(source):
+        return _listed(source), False
     if os.path.lexists(source) or not glob.has_magic(pattern) or url_of(source):
         return [check_exists(make_clip(source))], False
     clips: list[Clip] = []
@@ -156,6 +161,21 @@ def _find(source: Path) -> tuple[list[Clip], bool]:
         elif not os.path.isdir(match) and (any_kind or is_video(match)):
             clips.append(check_exists(make_clip(match)))
     return clips, True
+
+
+def _listed(source: Path) -> list[Clip]:
+    """Gives the videos whose paths are the lines of a text; itself where it is something else."""
+    itself = make_clip(source)
+    try:
+        with open_text(source) as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeError):  # a video of this name, maybe
+        return [itself]
+    paths = [line for line in lines if line and line[0] != "#" and "\0" not in line]
+    clips = [check_exists(make_clip(locate(path, source.parent))) for path in paths]
+    if any(clip.problem is None or url_of(clip.path) for clip in clips):
+        return clips
+    return [replace(itself, problem=_NO_LIST)]  # such as a README that the shell's * brought in
 
 
 def is_video(path: Path) -> bool:

@@ -84,8 +84,8 @@ def check_exists(clip: Clip) -> Clip:
     except FileNotFoundError:
         if not glob.glob(os.fspath(clip.path)):  # else a pattern of pictures
             return replace(clip, problem=why_missing(clip.path))
-    except OSError as error:
-        return replace(clip, problem=one_line(error.strerror or error))
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        return replace(clip, problem=one_line(getattr(error, "strerror", None) or error))
     return clip
 
 

@@ -192,6 +192,7 @@ def _reader(source: str | os.PathLike[str]) -> Reader:
         return _rows_of_dataset
     reader = readers.get(Path(source).suffix.lower())
     if reader is None:
+        os.stat(source)  # one that isn't there is none of another format
         raise ValueError(f"a manifest is one of {', '.join(MANIFEST_SUFFIXES)}")
     return reader
 

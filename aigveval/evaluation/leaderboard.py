@@ -182,9 +182,8 @@ def rank(
         )
     notes = _notes(clips, names)
     if (fewest := min(counts)) < FEW_UNITS:
-        notes.append(
-            f"a generator has only {fewest} {unit}: the intervals of the means are too narrow"
-        )
+        few = f"{fewest} {unit if fewest > 1 else unit.removesuffix('s')}"
+        notes.append(f"a generator has only {few}: the intervals of the means are too narrow")
     return Leaderboard(
         by=by,
         places=places,

@@ -331,7 +331,7 @@ def as_clip(
         fps: where the item has none.
 
     Raises:
-        TypeError: when it is none of the accepted kinds.
+        TypeError: when it is none of the accepted kinds, or its prompt is no text.
     """
     video: Any = None
     if isinstance(item, Clip):
@@ -349,6 +349,8 @@ def as_clip(
         video, prompt = item[0], item[1] or prompt
     elif is_frames(item):
         video = item
+    if not isinstance(prompt, str | None):
+        raise TypeError(f"prompt must be a text or None, got {one_line(repr(prompt), limit=80)}")
     if isinstance(video, (str, os.PathLike)):
         return replace(make_clip(video, prompt), fps=fps)
     if is_frames(video):
@@ -373,8 +375,6 @@ def one_clip(video: Any, prompt: str | None = None, *, fps: float | None = None)
         FramesError: when there are several.
         TypeError: when it is nothing that can be scored.
     """
-    if not isinstance(prompt, str | None):
-        raise TypeError(f"prompt must be a text or None, got {one_line(repr(prompt), limit=80)}")
     clips = clips_of(video)
     if clips is not None:
         if len(clips) != 1:
@@ -384,7 +384,7 @@ def one_clip(video: Any, prompt: str | None = None, *, fps: float | None = None)
     if not (isinstance(video, (str, os.PathLike)) or is_frames(video)):
         found = one_line(repr(video), limit=80)
         raise TypeError(f"a video must be a path or frames, got {found}")
-    return as_clip((video, prompt), fps=fps)
+    return as_clip({"video": video, "prompt": prompt}, fps=fps)
 
 
 def source_of_clip(clip: Clip) -> Path | FrameSequence:
@@ -419,6 +419,8 @@ def _clips(
     if isinstance(prompts, str) or prompts is None:
         pairs: Iterable[tuple[Item, str | None]] = ((item, prompts) for item in several)
     else:
+        if not isinstance(prompts, Iterable):
+            raise TypeError(f"prompts must be a text, or one for each clip, got {prompts!r}")
         if hasattr(several, "__len__") and len(several) != len(prompts):
             raise ValueError(f"there are {len(prompts)} prompts for {len(several)} clips")
         pairs = zip(several, prompts, strict=True)

@@ -89,12 +89,12 @@ def better_on(found: Comparison, name: str) -> tuple[int, float]:
 def verdict(names: Sequence[str], found: Comparison) -> str:
     """What a comparison comes to, in a sentence with the names of the two clips."""
     clip, chance = better_on(found, "overall")
-    said = (
-        f"{names[clip]} is better, with a chance of {percent(chance)} by the {found.basis} of the "
-        "scores"
-    )
+    which = f"{names[clip]} is better, with" if percent(chance) != "50 %" else "neither is better:"
+    said = f"{which} a chance of {percent(chance)} by the {found.basis} of the scores"
     if found.dimension is not None:
         clip, surest = better_on(found, found.dimension)
+        if percent(surest) == "50 %":
+            return said
         said += (
             f"; it is surest on {found.dimension}, where {names[clip]} is better with "
             f"{percent(surest)}"

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prompts import DIMENSIONS, SCORES, Answer, check_consistency, parse
 from prompts.answer import TENTHS, Problem
-from prompts.consistency import sentences_of
+from prompts.consistency import contradicts, loops, sentences_of
 from prompts.facts import Fact
 from prompts.rubric import Score as ScoreName
 
@@ -216,14 +216,13 @@ def read_answer(
         facts=facts,
         seconds_per_unit=unit,
     )
-    repeated, false = (
-        {problem.detail for problem in found if problem.kind == kind}
-        for kind in ("repeats_itself", "text_contradicts_facts")
-    )
-    kept = {n: text for n, text in answer.reasoning.items() if text[:80] not in repeated}
+    kept = {name: text for name, text in answer.reasoning.items() if not loops(text)}
     if facts is not None:
-        sentences = {name: sentences_of(text) for name, text in kept.items()}
-        kept = {n: " ".join(s for s in own if s[:80] not in false) for n, own in sentences.items()}
+        defects = answer.scaled(unit).defects or ()
+        kept = {
+            name: " ".join(s for s in sentences_of(t) if not contradicts(s, facts, defects=defects))
+            for name, t in kept.items()
+        }
     answer = replace(answer, reasoning=kept, problems=(*answer.problems, *extra, *found))
     return answer.scaled(unit) if times == "tenths" else answer
 

@@ -404,7 +404,7 @@ def _of_motion(observed: Observed) -> list[Fact]:
 def _of_picture(observed: Observed) -> list[Fact]:
     facts = [Fact(kind="duration", value=round(observed.duration_seconds, 3))]
     facts += [_measured(kind, float(np.median(found))) for kind, found in observed.looks.items()]
-    sharpness = observed.looks["sharpness"]
+    sharpness = observed.looks.get("sharpness", ())
     if len(sharpness) >= 4:
         for kind, pick in (("sharpest", np.argmax), ("softest", np.argmin)):
             n = int(pick(sharpness))
@@ -458,6 +458,13 @@ def _fact(
     )
 
 
+# Kinds of problems that keep a defect from being read, or make it doubtful.
+_OF_DEFECTS = (
+    *("no_answer", "too_long", "unfinished", "missing_line: defects", "repeated_line: Defects"),
+    *("malformed_defect", "unknown_defect", "severity_out_of_range", "times_reversed"),
+    *("time_beyond_clip", "defect_contradicts_score"),
+)
+
 # ---- rows ---------------------------------------------------------------------------------------
 
 
@@ -477,7 +484,8 @@ def explained(
         facts: as `facts_of` makes them of that.
         prompt: the text that it was generated from, if it's known.
         words: whether the model's own sentences and defects stay; else they are made from facts,
-            and of its defects those that agree with them. Where facts contradicted all that the
+            and of its defects those that agree with them, and of its problems those of its
+            defects, as nothing else of its text is shown. Where facts contradicted all that the
             model said of a dimension, a sentence is made of them there, too.
     """
     fields = dict(row) | {"warnings": (*row.get("warnings", ()), *observed.warnings)}
@@ -497,5 +505,7 @@ def explained(
         scores: dict[str, float] = {name: row[name].score for name in scored}
         defects = confirmed(defects, facts, prompt, scores)
         fields["defects"] = defects
+        problems = row.get("problems") or ()
+        fields["problems"] = tuple(line for line in problems if line.startswith(_OF_DEFECTS))
         fields["explanation"] = sentences(facts, defects, dimensions=scored, costs=costs)
     return fields | {"evidence": tuple(facts), "advice": advice(facts, defects)}

@@ -27,6 +27,7 @@ NUM_SLOW, NUM_FAST = 8, 48
 LOOKS = ("sharpness", "grain", "brightness", "contrast", "whites", "blacks", "cast")
 SHORT_SIDE_PX = 128  # of the frames between which flow is computed
 _MAX_SIDE_PX = 640  # of the frames in which things are looked for
+_COMPARED_SIDE_PX = 128  # the longer side, from which on; the least of the reference clips has 160
 _SAME, _SAME_PLACE = 0.45, 0.75  # overlap of two boxes of one thing: of one class, of two
 _INSIDE = 0.8  # share of a box within a larger one of its class, likewise
 _CUT_GRAY, _CUT_TIMES = 18.0, 3.0
@@ -46,6 +47,7 @@ class Observed:
         slow_seconds: (8,) or fewer; when the frames are in which things are looked for.
         things: of each of those frames, the surest first; None where there's no detector.
         looks: what each of those frames looks like, by names of `LOOKS`; see `prompts.facts.KINDS`.
+            Without sharpness and grain of a picture too small for these to mean anything.
         fast_seconds: (48,) or fewer; when the frames are between which movement is measured.
         pictures: their gray levels, uint8 (t, h, w).
         changes: (t - 1,) mean absolute difference of neighbours, in gray levels.
@@ -134,7 +136,11 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
         things = [without_doubles(found) for found in detect(large)]
     except WeightsError as error:
         warnings = (f"objects not looked for: {error}",)
-    looks = np.array([_look(frame) for frame in large])
+    looks = dict(zip(LOOKS, np.array([_look(frame) for frame in large]).T))
+    height, width = large.shape[-2:]
+    if max(height, width) < _COMPARED_SIDE_PX:
+        del looks["sharpness"], looks["grain"]
+        warnings += (f"sharpness not compared: {width}x{height} pixels are too few",)
     pictures = np.stack([_gray(f) for f in with_short_side(small, SHORT_SIDE_PX)])
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
@@ -143,7 +149,7 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
         duration_seconds=duration_seconds,
         slow_seconds=slow.timestamps_seconds,
         things=things,
-        looks=dict(zip(LOOKS, looks.T)),
+        looks=looks,
         fast_seconds=seconds,
         pictures=pictures,
         changes=changes,

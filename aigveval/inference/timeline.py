@@ -64,7 +64,7 @@ def make_timeline(
     prompt: str | None = None,
     fps: float | None = None,
     window_seconds: float = WINDOW_SECONDS,
-    step_seconds: float = STEP_SECONDS,
+    step_seconds: float | None = None,
     on_window: Callable[[int, int], None] | None = None,
 ) -> Timeline:
     """Scores a video as a whole and in windows.
@@ -75,7 +75,8 @@ def make_timeline(
         video, fps: as of `Assessor.score`.
         prompt: text it was generated from.
         window_seconds: length of a window.
-        step_seconds: from the start of a window to that of the next.
+        step_seconds: from the start of a window to that of the next; by default 0.5, or the length
+            of a shorter window.
         on_window: called with how many of how many windows are done, for a progress bar.
 
     Raises:
@@ -83,6 +84,7 @@ def make_timeline(
         AssessmentError: when something else failed, see `Assessor.score`.
         ValueError: when window or step are out of range.
     """
+    step_seconds = min(STEP_SECONDS, window_seconds) if step_seconds is None else step_seconds
     engine = assessor.engine
     if engine.explains and not (assessor.explain or assessor.contributions):
         assessor = Assessor(engine, name=assessor.name, explain=True)

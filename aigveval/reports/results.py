@@ -16,10 +16,13 @@ closed.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -262,6 +265,29 @@ class ResultsFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextmanager
+def only_writer(path: str | Path) -> Iterator[None]:
+    """Keeps other processes on this machine from writing a file of results meanwhile.
+
+    Raises:
+        ResultsError: when one does.
+    """
+    from filelock import FileLock, Timeout
+
+    key = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
+    lock = FileLock(os.path.join(tempfile.gettempdir(), f"aigveval-{key}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ResultsError(f"{path}: another command is writing it") from None
+    except OSError:  # another user's lock, or no place for one: no reason to fail
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, kw_only=True)

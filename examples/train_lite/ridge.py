@@ -59,7 +59,7 @@ USED: dict[str, tuple[dict[tuple[str, int, int], float], float]] = {
 # rated clip, and which share of what its manifest says it takes off; points that a wrong prompt
 # takes off. Chosen likewise.
 DAMAGE = {
-    "technical": (0.035, 0.3),
+    "technical": (0.0175, 0.3),
     "motion": (0.056, 0.45),
     "semantic": (0.014, 0.5),
     "overall": (0.0175, 0.7),

@@ -4,6 +4,18 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def lite():
+    """The shipped model, loaded once; it scores, and nobody changes it."""
+    from aigveval.inference.assessor import load
+    from encoders import WeightsError
+
+    try:
+        return load("lite", device="cpu")
+    except WeightsError as error:
+        pytest.skip(f"the frozen weights cannot be had here: {error}")
+
+
+@pytest.fixture(scope="session")
 def fit_llm(tmp_path_factory):
     from tests.aigveval.fit_case import make_llm
 

@@ -299,6 +299,7 @@ class TestInterlaced:
         (tmp_path / "c.ts").write_bytes(first.read_bytes() + second.read_bytes())
         pixels, info, _ = read(tmp_path / "c.ts")
         assert pixels.shape == (48, 64, 96, 3) and "interlaced: deinterlaced" in info.warnings
+        assert "sizes differ: frames brought to that of the first" in info.warnings
         assert np.array_equal(pixels[:24], read(first)[0])
         assert all(combs(pixels[24 + i]) < 0.5 * combs(media.woven(i)) for i in range(1, 23))
 

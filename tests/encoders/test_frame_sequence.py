@@ -86,8 +86,9 @@ def test_a_transparent_picture_lies_on_white():
 
 
 def test_pictures_of_another_size_are_brought_to_that_of_the_first():
-    pixels, _, _ = read(FrameSequence(pictures=[PICTURES[0], PICTURES[1].resize((48, 32))]))
+    pixels, info, _ = read(FrameSequence(pictures=[PICTURES[0], PICTURES[1].resize((48, 32))]))
     assert pixels.shape == (2, 64, 96, 3)
+    assert info.warnings == ("sizes differ: frames brought to that of the first",)
 
 
 EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w), or a list of pictures, got "
@@ -150,6 +151,13 @@ def test_pictures_of_more_bits():
 def test_rates_that_are_none(fps):
     with pytest.raises(FramesError, match="^frames: fps must be a number above 0, got "):
         FrameSequence(pictures=FRAMES, fps=fps)
+
+
+@pytest.mark.parametrize("fps", [np.float32(12), np.int64(12)])
+def test_rates_of_numpy(fps):
+    assert FrameSequence(pictures=FRAMES, fps=fps).index.times[-1] == pytest.approx(
+        (COUNT - 1) / 12
+    )
 
 
 def test_clips_of_a_batch():

@@ -82,6 +82,23 @@ def test_every_class_of_input_is_read_rightly_or_refused_in_one_line(name, tmp_p
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\xef\xbb\xbf#EXTM3U\nfirst.ts\n", "a playlist: download the video that it lists"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a Git LFS pointer: `git lfs pull` fetches the video",
+        ),
+        (b"\n<!DOCTYPE html>\n<title>404</title>", "a web page"),
+        (b"PK\3\4\x14\0", "an archive: unpack it"),
+    ],
+)
+def test_what_stands_in_for_a_video_is_named(content, what, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert reason(tmp_path / "a.mp4") == f"not a readable video ({what})"
+
+
 @pytest.mark.parametrize("url", ["https://example.com/a.mp4", "s3://bucket/a.mp4", "hf://a/b.mp4"])
 def test_a_url_is_told_to_be_none(url):
     for given in (url, Path(url)):  # a path has one slash of the two

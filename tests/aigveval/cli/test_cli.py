@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import aigveval
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
-from aigveval.reports.results import read_results
+from aigveval.reports.results import only_writer, read_results
 
 from ..engines import TextEngine, text_engine
 
@@ -235,12 +235,23 @@ USAGE = [
     (["empty"], "no video in the folder empty"),
     (["*.avi"], "no video in the pattern *.avi"),
     (["--model", "x"], "nothing to score: name videos, folders or patterns"),
+    (["v", ""], "an input is empty: name videos, folders or patterns"),
+    (["v", "--prompts", "gone"], "gone: No such file or directory"),
     (
         ["v", "--out", "mine.csv"],
         "mine.csv: not a file of results: its columns are video, prompt; "
         "choose another file for the results",
     ),
 ]
+
+
+def test_a_second_command_does_not_write_the_same_results(engine):
+    with only_writer("x/../results.jsonl"):
+        result = run("v/a.mp4", code=2)
+        assert result.stderr == "error: results.jsonl: another command is writing it\n"
+        assert not Path("results.jsonl").exists()
+        run("v/a.mp4", "--out", "other.jsonl")
+    run("v/a.mp4")
 
 
 @pytest.mark.parametrize(("arguments", "message"), USAGE)

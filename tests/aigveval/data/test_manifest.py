@@ -534,6 +534,44 @@ def test_rows_are_numbered_as_editors_do():
     assert list(read_rows("p.csv")) == [(3, {"video": "a.mp4", "prompt": "A"})]
 
 
+@pytest.mark.parametrize("text", ["video\tprompt\nx/a.mp4\ta dog\n", '{"video": "x/a.mp4"}\n'])
+def test_utf_16_as_excel_writes_it(text):
+    touch("x/a.mp4")
+    name = "m.jsonl" if text[0] == "{" else "m.csv"
+    assert pairs(write(name, text.replace("\n", "\r\n"), encoding="utf-16")) == [
+        ("x/a.mp4", None if text[0] == "{" else "a dog")
+    ]
+
+
+class TestLists:
+    TEXT = "# clips\r\na.mp4\r\n\r\n  b c.mp4 \r\ngone.mp4\r\n"
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    def test_a_path_in_each_line_relative_to_the_list(self, encoding):
+        touch("x/a.mp4", "x/b c.mp4")
+        clips = collect([write("x/list.TXT", self.TEXT, encoding=encoding)], prompt="a dog").clips
+        assert [(clip.video, clip.prompt, clip.problem) for clip in clips] == [
+            ("x/a.mp4", "a dog", None),
+            ("x/b c.mp4", "a dog", None),
+            ("x/gone.mp4", "a dog", "no such file"),
+        ]
+
+    @pytest.mark.parametrize("text", ["", "gone.mp4", "a\tb\n", "v\0i\0d"])
+    def test_other_text_is_one_row(self, text):
+        (clip,) = collect([write("readme.txt", text)]).clips
+        assert (clip.video, clip.problem) == (
+            "readme.txt",
+            "a text, and no line of it is the path of a file that is there; tables are .csv",
+        )
+
+    def test_addresses_are_listed(self):
+        assert videos(write("list.txt", "https://x.org/a.mp4\n")) == ["https://x.org/a.mp4"]
+
+    def test_a_video_may_have_the_suffix(self):
+        Path("clip.txt").write_bytes(b"\0\0\0\x18ftypmp42\xff\xfe")
+        assert [(c.video, c.problem) for c in collect(["clip.txt"]).clips] == [("clip.txt", None)]
+
+
 def test_own_results_are_a_manifest():
     touch("v/a.mp4")
     os.makedirs("out")

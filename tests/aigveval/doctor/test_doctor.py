@@ -237,7 +237,7 @@ class TestWeights:
         assert look("weights")["tiny"].state == "ok"
 
     def test_wrong_hash_and_its_repair(self, tiny):
-        path = weights.fetch("tiny", quiet=True) / "w.bin"
+        path = weights.fetch("tiny") / "w.bin"
         good = sha256(path)
         path.write_bytes(bytes(path.stat().st_size))
         finding = look("weights")["tiny"]
@@ -269,7 +269,7 @@ class TestWeights:
             f"0.1 GB free at {home}, 720 MB are needed",
             "free some space or set AIGVEVAL_HOME to another disk",
         )
-        weights.fetch("tiny", quiet=True)
+        weights.fetch("tiny")
         assert look("weights")["disk"].state == "note"  # nothing more is needed
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
         shutil.rmtree(home)

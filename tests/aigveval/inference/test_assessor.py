@@ -132,6 +132,24 @@ class TestScoreMany:
         with pytest.raises(TypeError, match="^an item must be a path, a pair .*, got 3$"):
             list(assessor.score_many([3]))  # type: ignore[list-item]
 
+    @pytest.mark.parametrize(
+        ("items", "prompts", "message"),
+        [
+            ([{"video": "a.mp4", "prompt": 3}], None, "^prompt must be a text or None, got 3$"),
+            (["a.mp4"], [3], "^prompt must be a text or None, got 3$"),
+            (["a.mp4"], 3, "^prompts must be a text, or one for each clip, got 3$"),
+        ],
+    )
+    def test_wrong_prompt_is_said_to_be_wrong(self, assessor, items, prompts, message):
+        with pytest.raises(TypeError, match=message):
+            list(assessor.score_many(items, prompts=prompts))
+
+    def test_a_name_that_no_file_can_have(self, assessor):
+        with pytest.raises(VideoError, match="embedded null byte"):
+            assessor.score("a\0.mp4")
+        (row,) = assessor.score_many(["a\0.mp4"])
+        assert row.error == "embedded null byte"
+
     def test_same_file_twice_is_two_rows(self, assessor, folder):
         path = clips(folder)[0]
         assert len(list(assessor.score_many([path, path, (path, "p"), (path, "p")]))) == 4

@@ -261,6 +261,7 @@ def reading():
 
 def test_an_llm_writes_sentences_of_facts(reading, videos, writer, monkeypatch):
     """Side by side with the templates on the same facts; what contradicts them is dropped."""
+    monkeypatch.setattr(observe, "_COMPARED_SIDE_PX", 0)
     monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
     facts = facts_of(observe.observe(videos[0]), "a robot")
     script = {}
@@ -316,6 +317,17 @@ def test_times_of_an_answer_in_tenths_are_compared_in_seconds():
     assert [problem.kind for problem in answer.problems] == ["text_contradicts_facts"]
     assert set(answer.reasoning) == {"technical", "semantic"}
     assert read_answer(off, **known).problems == ()
+
+
+def test_of_two_sentences_that_begin_alike_the_true_one_stays():
+    facts = [Fact(kind="sharpness", value=9.0, percentile=20)]
+    start = "Looked at as a whole and from its very start to its very end, in every corner of it, "
+    true, false = (f"{start}it is sharper than {n} % of clips." for n in (20, 90))
+    text = HEAD + GOOD.replace("heavy blocks break up the picture.", f"{false} {true}")
+    written = Written(text=text.format(NUMBERS), finished=True, num_tokens=9)
+    answer = read_answer(written, scores=SLOTS, duration_seconds=4.0, times="tenths", facts=facts)
+    assert answer.reasoning["technical"] == true
+    assert "text_contradicts_facts" in [problem.kind for problem in answer.problems]
 
 
 def test_a_model_that_does_not_explain(videos):

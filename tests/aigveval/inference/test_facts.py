@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aigveval.assessment import Score
+from aigveval.assessment import Contributions, Score
 from aigveval.inference import observe
 from aigveval.inference.facts import (
     explained,
@@ -205,6 +205,36 @@ def test_without_the_detector_the_rest_is_measured(monkeypatch):
     fields = explained(row, seen, facts_of(seen, "a dog"), "a dog", words=False)
     assert fields["warnings"] == ("odd", *seen.warnings)
     assert list(fields["explanation"]) == ["technical"] and fields["advice"] == ()
+
+
+def test_problems_of_a_text_that_is_not_shown_are_none_of_the_row(steady):
+    problems = ("malformed_score: 3.4 4.0", "unknown_defect: wobble 9", "missing_line: technical")
+    row = {"technical": Score(score=1.0, std=0.1), "problems": problems}
+    assert explained(row, steady, [], None, words=True)["problems"] == problems
+    assert explained(row, steady, [], None, words=False)["problems"] == problems[1:2]
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 32), (90, 120)])
+def test_a_tiny_picture_is_not_compared_in_sharpness(height, width, monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+    noise = np.random.default_rng(0).integers(0, 256, (48, 3, height, width), np.uint8)
+    clip = Frames(
+        pixels=torch.from_numpy(noise),
+        indices=np.arange(48),
+        timestamps_seconds=np.arange(48) / 12,
+    )
+    seen = observe.measure(clip, clip, SECONDS)
+    assert seen.warnings == (f"sharpness not compared: {width}x{height} pixels are too few",)
+    facts = facts_of(seen)
+    kinds = {fact.kind for fact in facts}
+    assert {"brightness", "speed"} <= kinds
+    assert not kinds & {"sharpness", "sharpest", "softest", "grain"}
+    row = {"technical": Score(score=3.0, std=0.1), "motion": Score(score=3.0, std=0.1)}
+    told = explained(row, seen, facts, None, words=False)["explanation"]
+    assert "harp" not in told.get("technical", "")
+    moved = Contributions(baseline=3.0, technical=-0.5, motion=0.0, semantic=None, residue=0.0)
+    told = explained(row | {"contributions": moved}, seen, facts, None, words=False)["explanation"]
+    assert told["technical"].endswith("The picture costs the overall score 0.50.")
 
 
 def test_cuts_and_freezes(monkeypatch):

@@ -155,7 +155,15 @@ def test_bad_frames_raise_where_they_are_alone(assessor):
 
 
 @pytest.mark.parametrize(
-    "one", [BATCH[0], torch.zeros(8, 3, 8, 8), pictures(BATCH[0]), list(BATCH[0]), "clip.mp4"]
+    "one",
+    [
+        BATCH[0],
+        torch.zeros(8, 3, 8, 8),
+        pictures(BATCH[0]),
+        list(BATCH[0]),
+        "clip.mp4",
+        {"video": "clip.mp4"},
+    ],
 )
 def test_a_clip_is_no_batch(assessor, one):
     with pytest.raises(ValueError, match="^expected several clips, got a single one"):

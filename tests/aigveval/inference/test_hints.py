@@ -131,9 +131,9 @@ def test_what_is_trained_on_forgets_that_its_hints_may_stand():
 
 
 @pytest.mark.skipif(open_checkpoint("lite").hints_within is None, reason="lite has no curve")
-def test_lite_scores_the_examples_as_near_as_its_config_says():
+def test_lite_scores_the_examples_as_near_as_its_config_says(lite):
     pairs = [(path, "a paper boat on a pond") for path in EXAMPLES]
-    exact = list(aigveval.load("lite", device="cpu").score_many(pairs))
+    exact = list(lite.score_many(pairs))
     fast = list(aigveval.load("lite", device="cpu", dtype="fast").score_many(pairs))
     assert len(exact) == len(EXAMPLES) > 4
     for one, other in zip(exact, fast):

@@ -3,14 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import aigveval
 from aigveval.train import fit
 from aigveval.train.config import FitError
 from aigveval.train.dataset import GROUP, PAIR, WEIGHT
@@ -54,10 +52,9 @@ def test_the_target_is_what_the_llm_is_shown(distilling, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_shipped_checkpoint_says_what_it_is_shown():
+def test_the_shipped_checkpoint_says_what_it_is_shown(lite):
     """A random LLM knows no words that it could copy, so this takes the real one."""
-    lite: Any = aigveval.load("lite", device="cpu").engine
-    model, processor = lite.model, lite.processor
+    model, processor = lite.engine.model, lite.engine.processor
     folder = Path(__file__).parents[3] / "examples/videos"
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
     views = [processor.encode_video(folder / name) for name in prompts]
