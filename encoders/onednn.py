@@ -12,6 +12,7 @@ PyTorch 2.0. Where they are absent, or give something else, everything stays as 
 import copy
 import hashlib
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,21 @@ def use_bfloat16(module: nn.Module) -> None:
         if type(layer) is nn.Linear and _is_plain(layer.weight):
             layer.__class__ = Bfloat16Linear
             layer.bfloat16()
+
+
+def quicken(encoders: Iterable[nn.Module]) -> None:
+    """Has networks of encoders compute mostly in bfloat16, those that offer it (`quick`).
+
+    They're copies, as other encoders may share the network.
+    """
+    copies: dict[nn.Module, nn.Module] = {}
+    for encoder in encoders:
+        for name, child in encoder.named_children():
+            if getattr(child, "quick", None) is False:
+                if child not in copies:
+                    copies[child] = copy.deepcopy(child)
+                    copies[child].quick = True  # type: ignore[assignment]
+                setattr(encoder, name, copies[child])
 
 
 def bfloat16_is_quick() -> bool:

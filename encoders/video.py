@@ -187,6 +187,7 @@ def read_frames(
     *,
     slow_max_side_px: int = 1920,
     fast_short_side_px: int = 224,
+    quick: bool = False,
     backend: Backend = "auto",
 ) -> tuple[VideoInfo, dict[str, Frames]]:
     """Read all frames that anyone wants in one decoding pass.
@@ -199,6 +200,7 @@ def read_frames(
         requests: Name to wanted frames, at least one. Equal requests share one tensor.
         slow_max_side_px: The longest side of slow frames is at most this.
         fast_short_side_px: The shortest side of fast frames is at most this.
+        quick: Bring frames to their size in less time, as of `encoders.resizing.reduced`.
         backend: `auto` is PyAV, and Pillow for animated WebP. `decord` and `av` insist.
 
     Returns:
@@ -223,7 +225,7 @@ def read_frames(
     name, index = str(path), index_of(path)
     while True:
         wanted = {key: _indices(key, request, index) for key, request in requests.items()}
-        sink = Sink(name, slow_max_side_px, fast_short_side_px)
+        sink = Sink(name, slow_max_side_px, fast_short_side_px, quick=quick)
         for key, request in requests.items():
             sink.want(request.stream, wanted[key])
         try:
@@ -293,10 +295,14 @@ def read_views(
 
 
 def views_of(
-    frames: Mapping[str, Frames], encoders: Mapping[str, Encoder], *, seed: int = 0
+    frames: Mapping[str, Frames],
+    encoders: Mapping[str, Encoder],
+    *,
+    seed: int = 0,
+    quick: bool = False,
 ) -> dict[str, Tensor]:
-    """Each encoder's view of frames, as of `requests_of`; see `read_views`."""
-    with each_size_once():
+    """Each encoder's view of frames, as of `requests_of`; see `read_views` and `read_frames`."""
+    with each_size_once(quick=quick):
         return {
             name: encoder.preprocess(frames[name].pixels, seed=seed)
             for name, encoder in encoders.items()

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from encoders.onednn import use_bfloat16, use_onednn
+from encoders.onednn import quicken, use_bfloat16, use_onednn
 from encoders.resizing import has_bars
 from encoders.video import (
     FrameRequest,
@@ -240,15 +240,28 @@ class HintEngine(ModelEngine):
         device: where to compute.
         load_whole: gives an engine of the model with its LLM, once something is to be explained;
             scores are those of the hints then too.
+        fast: on a CPU, have the `lite` encoders compute in bfloat16.
     """
 
+    sizes: Mapping[str, Any] = {"quick": True}
+
     def __init__(
-        self, model: Any, *, device: torch.device, load_whole: Callable[[], ModelEngine]
+        self,
+        model: Any,
+        *,
+        device: torch.device,
+        load_whole: Callable[[], ModelEngine],
+        fast: bool = False,
     ) -> None:
         model.to(device).load_encoders()
+        if fast:
+            quicken(model.encoders.values())
         self.model, self.processor, self.device, self.run = model, None, device, model
         self.explainer = Explainer(model, None, run=model)
         self._load_whole = load_whole
+
+    def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
+        return views_of(frames, self.model.encoders, quick=True)
 
     @cached_property
     def whole(self) -> ModelEngine:
@@ -355,7 +368,7 @@ def load_engine(
     if not hints:
         return load_whole()
     model = checkpoint.hint_class.from_pretrained(checkpoint.folder)
-    quick = HintEngine(model, device=device, load_whole=load_whole)
+    quick = HintEngine(model, device=device, load_whole=load_whole, fast=fast)
     if explain:
         quick.whole  # noqa: B018 - now, so that missing weights show at once
     return quick

@@ -8,7 +8,7 @@ import torch
 
 from encoders import lite_backbone
 from encoders.lite_backbone import _features
-from encoders.onednn import PackedConvolution, has_onednn
+from encoders.onednn import PackedConvolution, has_onednn, quicken
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,10 @@ PIXELS = torch.randint(
 def flat(features):
     stages, head, logits = features
     return [*stages, head, logits]
+
+
+def packed(module):
+    return isinstance(module, PackedConvolution)
 
 
 def near(found, expected):
@@ -108,3 +112,24 @@ def test_without_onednn_it_is_the_same(backbone, monkeypatch):
             isinstance(m, torch.nn.Conv2d) for m in backbone.network.modules()
         )
         assert torch.nn.ReLU6 not in kinds
+
+
+@pytest.mark.skipif(not has_onednn(), reason="oneDNN isn't what computes here")
+def test_in_bfloat16_it_is_nearly_the_same_and_others_stay_exact(backbone):
+    encoders = [torch.nn.ModuleDict({"backbone": backbone}) for _ in range(2)]
+    encoders.append(torch.nn.ModuleDict({"other": torch.nn.Linear(1, 1)}))
+    exact = backbone(PIXELS)
+    quicken(encoders)
+    quick = encoders[0]["backbone"]
+    assert quick is encoders[1]["backbone"] and quick is not backbone
+    found = quick(PIXELS)
+    kinds = {m.convolution.weight.dtype for m in quick._folded[0].modules() if packed(m)}
+    assert kinds == {torch.float32, torch.bfloat16}
+    assert all(value.dtype == torch.float32 for value in [*flat(found), *quick.parameters()])
+    assert all((a - b).abs().max() < 0.05 * b.abs().max() for a, b in zip(flat(found), flat(exact)))
+    assert all(map(torch.equal, found[0][:2], exact[0][:2]))  # of the first blocks
+    assert not torch.equal(found[1], exact[1])
+    parts = zip(*(flat(quick(part)) for part in PIXELS.split([2, 3])))
+    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(flat(found), parts))
+    backbone._last = None
+    assert all(map(torch.equal, flat(backbone(PIXELS)), flat(exact)))
