@@ -6,7 +6,6 @@ The ranges are those of our own package metadata; in a checkout those of its `se
 import configparser
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -83,6 +82,8 @@ def newer_than_tested() -> list[str]:
 
 def _requirements() -> dict[str, list[str]]:
     """Extra, or "", to its requirements: of the checkout around this file, else as installed."""
+    from importlib import metadata  # not with the package: it takes longer than all else there
+
     config = configparser.ConfigParser(interpolation=None)
     found: dict[str, list[str]] = {}
     try:
@@ -114,6 +115,8 @@ def _range(requirement: str) -> VersionRange | None:
 
 
 def _installed(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -1,5 +1,6 @@
 """The command line, mostly in this process, with an engine that reads scores out of text files."""
 
+import configparser
 import json
 import os
 import signal
@@ -367,6 +368,27 @@ class TestProcess:
         process = self.command("score", "*.mp4", cwd=tmp_path)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (2, "", "error: no video in the pattern *.mp4\n")
+
+    @pytest.mark.parametrize("start", ["module", "entry point"])
+    def test_interrupt_while_importing_is_no_traceback(self, start):
+        config = configparser.ConfigParser()
+        config.read(ROOT / "setup.cfg")
+        scripts = config["options.entry_points"]["console_scripts"]
+        module, _, name = scripts.partition("=")[2].strip().partition(":")
+        script = (
+            "import sys\n"
+            "class Interrupted:\n"
+            "    def find_spec(name, *_):\n"
+            "        if name == 'typer':\n"
+            "            raise KeyboardInterrupt\n"
+            "sys.meta_path.insert(0, Interrupted)\n"
+        )
+        if start == "module":
+            script += "import runpy; runpy.run_module('aigveval', run_name='__main__')\n"
+        else:
+            script += f"from {module} import {name}; {name}()\n"
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
 
     @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
     def test_interrupt_does_not_wait_for_decoders(self, tmp_path):
