@@ -15,6 +15,7 @@ from .console import (
     LEVEL_NUMBERS,
     native_stderr_silenced,
     one_line_errors,
+    plain,
     print_errors,
     print_wide,
     say,
@@ -181,13 +182,13 @@ def _print(contests: Sequence[dict[str, Any]], by: str) -> None:
         for clip in contest["clips"][:1] if several else contest["clips"]:
             known = clip[by] is not None
             cells = [
-                Text(clip["video"]) if known or not several else Text("none", style="red"),
+                Text(plain(clip["video"])) if known or not several else Text("none", style="red"),
                 Text(f"{clip[by]['score']:.2f}" if known else "-"),
                 Text(percent(clip["chance"]) if known else "-"),
             ]
             if several:
                 name = contest.get("prompt") or contest["folder"]
-                cells = [Text(name), *cells, Text(str(len(contest["clips"])))]
+                cells = [Text(plain(name)), *cells, Text(str(len(contest["clips"])))]
             table.add_row(*cells)
     print_wide(table)
     bases = {contest["basis"] for contest in contests if contest["basis"]}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +22,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TaskProgressColumn,
     TimeRemainingColumn,
 )
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 LEVEL_NUMBERS = "1 bad, 2 poor, 3 fair, 4 good, 5 excellent"
 SHOWN_ROWS = 50
 _SHOWN_EXPLANATIONS = 10
+_NARROW = 100  # columns of a terminal below which names need the room of the intervals
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -46,10 +49,15 @@ def debugging() -> bool:
     return os.environ.get("AIGVEVAL_DEBUG", "") not in ("", "0")
 
 
+def plain(name: str) -> str:
+    """Gives a name with its control characters escaped: they would move a terminal's cursor."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: c[0].encode("unicode_escape").decode(), name)
+
+
 def say(text: str, *, style: str = "") -> None:
     """Prints one line on standard error: names of files can look like markup, or break lines."""
     console = Console(stderr=True)
-    console.print(Text(" ".join(text.splitlines()), style=style), soft_wrap=True)
+    console.print(Text(plain(" ".join(text.splitlines())), style=style), soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -152,11 +160,23 @@ class _Rate(ProgressColumn):
         return Text(f"{1 / task.speed:.1f} s/{unit}" if slow else f"{task.speed:.1f} {unit}s/s")
 
 
+class _Bar(Progress):
+    """A progress bar whose rate counts from the start: videos come in batches, all at one time."""
+
+    def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
+        task = super().add_task(*args, **kwargs)
+        self.advance(task, 0)  # the first sample, from which the rate is measured
+        return task
+
+
 def bar_of(*columns: str | ProgressColumn, quiet: bool) -> Progress:
     """Gives a progress bar on standard error; none when that is not a terminal."""
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
-    return Progress(*columns, console=console, disable=hidden, transient=True)
+    period = 600.0  # seconds that the rate is the mean of
+    return _Bar(
+        *columns, console=console, disable=hidden, transient=True, speed_estimate_period=period
+    )
 
 
 def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
@@ -176,12 +196,14 @@ def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, i
 
 def print_results(rows: Sequence[Assessment]) -> None:
     """Prints scores as a table on standard output, with their means, long lists cut short."""
-    table = Table(caption=_caption(rows), show_edge=False)
+    console = Console()
+    short = console.is_terminal and console.width < _NARROW
+    table = Table(caption=LEVEL_NUMBERS if short else _caption(rows), show_edge=False)
     table.add_column("video", overflow="fold")
     for name in SCORE_FIELDS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:SHOWN_ROWS]:
-        table.add_row(_name(row), *(_cell(row, name) for name in SCORE_FIELDS))
+        table.add_row(_name(row), *(_cell(row, name, short=short) for name in SCORE_FIELDS))
     if len(rows) > SHOWN_ROWS:
         table.add_row(Text(f"... and {len(rows) - SHOWN_ROWS} more", style="dim"))
     scored = [row for row in rows if row.error is None]
@@ -200,22 +222,24 @@ def print_wide(table: Table, *, width: int = 120) -> None:
 
 
 def _name(row: Assessment) -> Text:
-    name = Text(row.video)
+    name = Text(plain(row.video))
     for note in row.notes:
         name.append(f"\n  {note}", style="yellow")
     return name
 
 
-def _cell(row: Assessment, name: str) -> Text:
+def _cell(row: Assessment, name: str, *, short: bool = False) -> Text:
     score: Score | None = getattr(row, name)
     if row.error is not None:
         return Text("failed" if name == SCORE_FIELDS[0] else "", style="red")
-    return _shown(score)
+    return _shown(score, short=short)
 
 
-def _shown(score: Score | None) -> Text:
+def _shown(score: Score | None, *, short: bool = False) -> Text:
     if score is None:
         return Text("-", style="dim")
+    if short:
+        return Text(f"{score.score:.2f}")
     if score.low is not None and score.high is not None:
         return Text(f"{score.score:.2f} [{score.low:.1f}, {score.high:.1f}]")
     return Text(f"{score.score:.2f} ±{score.std:.2f}")
@@ -264,7 +288,7 @@ def print_explanations(rows: Sequence[Assessment]) -> None:
         lines += [f"problem: {problem}" for problem in row.problems or ()]
         if row.contributions is not None:
             lines.append(_sum(row, row.contributions))
-        console.print(Text("\n  ".join(["", row.video, *lines]).lstrip()), soft_wrap=True)
+        console.print(Text("\n  ".join(["", plain(row.video), *lines]).lstrip()), soft_wrap=True)
     if len(explained) > _SHOWN_EXPLANATIONS:
         more = len(explained) - _SHOWN_EXPLANATIONS
         console.print(f"... and {more} more explanations in the results")

@@ -1,0 +1,50 @@
+"""What the command line shows."""
+
+import pytest
+
+from aigveval.assessment import SCORE_FIELDS, Assessment, Score
+from aigveval.cli.console import print_results, say, video_progress
+
+
+def scored(video: str) -> Assessment:
+    scores = {name: Score(3.25, 0.5, low=2.5, high=4.125) for name in SCORE_FIELDS}
+    return Assessment(
+        video=video, prompt=None, model="m", version="1", seconds=1.0, familiarity=50.0, **scores
+    )
+
+
+def test_the_rate_of_videos_that_come_in_batches():
+    now = [0.0]
+    bar = video_progress(quiet=True)
+    bar.get_time = lambda: now[0]
+    task = bar.add_task("scoring", total=24)
+    for now[0] in (16.0, 32.0):
+        for _ in range(8):
+            bar.advance(task)
+        assert bar.tasks[0].speed == pytest.approx(0.5)
+    assert bar.tasks[0].time_remaining == 16
+    now[0] = 80.0  # a batch may take longer than the half minute that rich looks back
+    bar.advance(task)
+    assert bar.tasks[0].speed == pytest.approx(17 / 80)
+
+
+def test_a_path_stays_readable_on_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    print_results([scored("clips/a_dog_runs/0001.mp4")] * 2)
+    shown = capsys.readouterr().out
+    assert "clips/a_dog_runs/0001.mp4" in shown and "3.25" in shown and "[2.5" not in shown
+    assert "interval" not in shown
+    monkeypatch.setenv("COLUMNS", "120")
+    print_results([scored("clips/a_dog_runs/0001.mp4")] * 2)
+    shown = capsys.readouterr().out
+    assert "clips/a_dog_runs/0001.mp4" in shown and "3.25 [2.5, 4.1]" in shown
+
+
+def test_names_cannot_move_the_cursor(capsys):
+    print_results([scored("a\x1b[2Jb\nc.mp4")])
+    say("failed: a\x1b[2Jb\x9b.mp4: 犬🎬 is\nno video")
+    out, err = capsys.readouterr()
+    assert "a\\x1b[2Jb\\nc.mp4" in out
+    assert err == "failed: a\\x1b[2Jb\\x9b.mp4: 犬🎬 is no video\n"
