@@ -30,6 +30,7 @@ HUB_ID = re.compile(
 )
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_disk` leaves
 _PARQUET_ROWS = 4096  # in memory at a time
+_DECIMAL_COMMA = re.compile(r"(\s*[+-]?\d+),(\d+\s*)")
 
 Row = tuple[int, dict[str, Any]]
 Parsed = TypeVar("Parsed")
@@ -309,7 +310,15 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
                     "text with commas needs double quotes around it",
                 )
             else:
+                if delimiter != ",":
+                    record = [_with_point(value) for value in record]
                 yield number, dict(zip(columns, record))
+
+
+def _with_point(value: str) -> str:
+    """A number with a decimal comma as Python reads it; any other text as it is."""
+    found = _DECIMAL_COMMA.fullmatch(value) if "," in value else None
+    return ".".join(found.groups()) if found else value
 
 
 def _rows_of_parquet(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:

@@ -265,3 +265,20 @@ def test_json_keeps_repeated_keys_and_nested_objects(tmp_path):
 )
 def test_parts_are_named_after_files(sources, names):
     assert part_names(sources) == names
+
+
+class TestDecimalCommas:
+    @pytest.mark.parametrize("mark", [";", "\t"])
+    def test_as_spreadsheets_write_them(self, tmp_path, mark):
+        path = tmp_path / "m.csv"
+        lines = ["video;prompt;technical;overall", "a.mp4;one, 2,5 or 3;3,25;+4", 'b.mp4;b;"2,5";']
+        path.write_text("\ufeff" + "\r\n".join(lines).replace(";", mark), encoding="utf-8")
+        first, second = iter_manifest(path)
+        assert first.prompt == "one, 2,5 or 3"
+        assert (first.scores[0], first.scores[3], second.scores[0]) == (3.25, 4.0, 2.5)
+
+    def test_commas_between_columns_are_no_marks_of_numbers(self, tmp_path):
+        path = tmp_path / "m.csv"
+        path.write_text('video,overall\na.mp4,"3,5"\n')
+        with pytest.raises(ManifestError, match="row 2: overall must be a number, got '3,5'"):
+            list(iter_manifest(path))
