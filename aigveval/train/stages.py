@@ -133,7 +133,16 @@ def _stage(
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads ``1:5`` as text, as YAML 1.2 does, not as sixty-five in base 60."""
+    """Reads ``1:5`` as text, as YAML 1.2 does, not as sixty-five in base 60; no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise FitError(f"option {name!r} is given twice: lines {lines[name]} and {line}")
+            lines[name] = line
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -185,6 +194,8 @@ def load(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise FitError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    except FitError as error:
+        raise FitError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise FitError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):

@@ -49,6 +49,12 @@ def test_yaml_is_read(tmp_path, monkeypatch):
         ("train: a.jsonl\ncache_dir: c", "option 'output_dir' is missing"),
         ("- a", "expected options, one 'name: value' a line"),
         ("a: [", "not YAML ("),
+        (YAML + "train: b.jsonl", "option 'train' is given twice: lines 1 and 5"),
+        (YAML + "lora:\n  r: 4\n  r: 8", "option 'r' is given twice: lines 6 and 7"),
+        (
+            YAML + "stages: [{stage: sft, stage: grpo}]",
+            "option 'stage' is given twice: lines 5 and ",
+        ),
     ],
 )
 def test_yaml_errors_name_the_option(tmp_path, text, message):
