@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -120,6 +121,12 @@ def evaluate(
     Raises:
         InputError: a file cannot be used, or no score can be evaluated.
     """
+    for table in (predictions, manifest, against):
+        if table is not None and not isinstance(table, (str, os.PathLike)):
+            raise TypeError(
+                f"predictions and ratings are files, got a {type(table).__name__}; of a table of "
+                "pandas make one by table.to_csv('predictions.csv', index=False)"
+            )
     rated = _without_repeats(read_ratings(manifest, scale=scale, where=where), manifest)
     files = [(predictions, column)]
     if against is not None:
@@ -343,7 +350,8 @@ def _names(
             f"{as_text(path)}: {', '.join(sorted(names)) or 'none for these clips'}"
             for path, names in held
         )
-        raise InputError(f"no score is in all files: {each}")
+        advice = "" if all(names for _, names in held) else "; --column names the one with overall"
+        raise InputError(f"no score is in all files: {each}{advice}")
     return [name for name in common if not wanted or name in wanted]
 
 

@@ -208,6 +208,19 @@ def test_wrong_use_is_one_line(files, arguments, message):
     assert message in output and len(output.strip().splitlines()) == 1
 
 
+def test_another_column_is_pointed_to(files):
+    _csv("p.csv", ["video", "musiq"], zip(VIDEOS, SCORES))
+    output = _run("p.csv", "m.csv", code=2)
+    assert "p.csv: none for these clips; --column names the one with overall" in output
+
+
+def test_tables_in_memory_are_told_to_be_files(files):
+    with pytest.raises(
+        TypeError, match=r"are files, got a dict; .* table.to_csv\('predictions.csv'"
+    ):
+        evaluate({"video": VIDEOS, "overall": SCORES}, "m.csv")
+
+
 @pytest.mark.parametrize(
     "row, message",
     [
