@@ -112,6 +112,9 @@ class Encoder(nn.Module):
         Args:
             frames: uint8 RGB (t, 3, h, w), the frames `frame_indices` asked for, any size.
             seed: Seed of random crops, if there are any; the same seed gives the same view.
+
+        Raises:
+            ValueError: The frames have another type or shape; see `check_frames`.
         """
         raise NotImplementedError
 
@@ -125,6 +128,8 @@ class Encoder(nn.Module):
 
     def forward(self, view: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """View (b, ...) and, where the encoder reads it, b prompts to float32 (b, k, d)."""
+        if isinstance(text, str):  # which is a sequence of prompts of one letter
+            raise TypeError(f"text must be a list with a prompt for each clip, got {text!r}")
         with full_float32(view.device):
             return self.join(self.encode(view), text).float()
 
@@ -136,6 +141,24 @@ class Encoder(nn.Module):
         """16 hex digits that change whenever the tokens could change."""
         parts = (self.spec, self.version, self.weights_id, sorted(self.options().items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def check_frames(frames: Tensor) -> None:
+    """Sees to it that an encoder is given uint8 RGB (t, 3, h, w), with a frame at least.
+
+    Raises:
+        ValueError: The frames have another type or shape, which is named.
+    """
+    shape = tuple(getattr(frames, "shape", ()))
+    right = len(shape) == 4 and shape[1] == 3 and all(shape)
+    if isinstance(frames, Tensor) and frames.dtype == torch.uint8 and right:
+        return
+    kind = str(getattr(frames, "dtype", "")).removeprefix("torch.")
+    found = f"{type(frames).__name__} of {kind} {shape}" if shape else type(frames).__name__
+    advice = ""
+    if isinstance(frames, Tensor) and frames.is_floating_point() and right:
+        advice = "; of floats in 0..1 make them by (x * 255).round().to(torch.uint8)"
+    raise ValueError(f"frames must be a tensor of uint8 (t, 3, h, w), got {found}{advice}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .base import Encoder
+from .base import Encoder, check_frames
 from .resizing import repeat_to
 from .sampling import uniform
 
@@ -133,6 +133,7 @@ class FrameEncoder(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, size, size)."""
+        check_frames(frames)
         return repeat_to(self.picture.resized(frames), self.num_frames)
 
     def pixels(self, view: Tensor) -> Tensor:

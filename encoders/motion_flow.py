@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Encoder, EncoderSpec
+from .base import Encoder, EncoderSpec, check_frames
 from .checkpoints import RANDOM
 from .flow_statistics import (
     NUM_CHANGE,
@@ -125,6 +125,7 @@ class MotionFlow(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to float32 (num_frames, 57): one row of statistics per time step."""
+        check_frames(frames)
         if len(frames) == 1:  # a single frame is a clip in which nothing moves
             frames = frames.repeat(2, 1, 1, 1)
         frames = without_bars(frames) if self.crop_bars else frames

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import Encoder, EncoderSpec
+from .base import Encoder, EncoderSpec, check_frames
 from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict, seeded
 from .resizing import repeat_to, resized
 from .sampling import uniform
@@ -104,6 +104,7 @@ class MotionSlowFast(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, size, size)."""
+        check_frames(frames)
         return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import EncoderSpec
+from .base import EncoderSpec, check_frames
 from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
 from .clip_towers import transformers_input
 from .frame_encoder import FrameEncoder, PictureInput, as_option
@@ -102,6 +102,7 @@ class SemanticBlip(FrameEncoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, size, size)."""
+        check_frames(frames)
         if not self.strict_upstream:
             return super().preprocess(frames, seed=seed)
         # As `torch.nn.functional.interpolate`: the pixel at the cell's corner, not at its centre.

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import lite_backbone
-from .base import Encoder, EncoderSpec
+from .base import Encoder, EncoderSpec, check_frames
 from .lite_backbone import NUM_CLASSES, shared_backbone
 from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
 from .reference import reference_posteriors
@@ -89,6 +89,7 @@ class SemanticLite(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, 224, 224)."""
+        check_frames(frames)
         frames = without_bars(frames) if self.crop_bars else frames
         return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
 

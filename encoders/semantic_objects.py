@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import detection
-from .base import Encoder, EncoderSpec
+from .base import Encoder, EncoderSpec, check_frames
 from .detection import Thing, overlap
 from .resizing import repeat_to, resized
 from .sampling import uniform
@@ -71,6 +71,7 @@ class SemanticObjects(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, 300, 300)."""
+        check_frames(frames)
         return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
 
     @torch.compiler.disable

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .base import Encoder, EncoderSpec
+from .base import Encoder, EncoderSpec, check_frames
 from .checkpoints import RANDOM, checkpoint_id, read_checkpoint, seeded
 from .fastvqa_network import FastVQANetwork
 from .fastvqa_variants import MEAN, STD, find_variant, fragment_view, network_input
@@ -137,6 +137,7 @@ class TechnicalFastVQA(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_clips, num_frames, 3, size, size)."""
+        check_frames(frames)
         if len(frames) < self.sampling.total:
             frames = repeat_to(frames, self.sampling.total)
         return fragment_view(

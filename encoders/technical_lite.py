@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import lite_backbone
-from .base import Encoder, EncoderSpec
+from .base import Encoder, EncoderSpec, check_frames
 from .fragments import sample_fragments
 from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, shared_backbone
 from .picture_statistics import NUM_STATISTICS, picture_statistics
@@ -72,6 +72,7 @@ class TechnicalLite(Encoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, 224, 224): whole frame, fragments."""
+        check_frames(frames)
         frames = without_bars(frames) if self.crop_bars else frames
         whole = resized(frames, self.spec.size, self.spec.size)
         # Multiples of 8 keep the codec's block grid in phase, so that blocking can be seen.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import EncoderSpec
+from .base import EncoderSpec, check_frames
 from .checkpoints import find_checkpoint
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, state_id
@@ -100,6 +100,7 @@ class TechnicalPyiqa(FrameEncoder):
 
         A frame lies in the top left corner; the fourth channel is 255 there and 0 elsewhere.
         """
+        check_frames(frames)
         limit, sides = self.spec.size, frames.shape[-2:]
         factor = min(1.0, limit / max(sides))
         height, width = (min(limit, max(_SMALLEST, round(factor * side))) for side in sides)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import EncoderSpec
+from .base import EncoderSpec, check_frames
 from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
 from .fragments import sample_fragments
 from .frame_encoder import FrameEncoder, PictureInput, as_option
@@ -78,6 +78,7 @@ class TechnicalTimm(FrameEncoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, size, size): whole frame, fragments."""
+        check_frames(frames)
         whole = self.picture.resized(frames)
         # Multiples of 8 keep the codec's block grid in phase, so that blocking can be seen.
         mosaic = sample_fragments(

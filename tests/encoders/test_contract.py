@@ -264,6 +264,33 @@ def test_a_view_is_the_same_for_a_seed_and_frames_are_left_alone(encoder):
     assert torch.equal(frames, before)
 
 
+@pytest.mark.parametrize(
+    "wrong, got",
+    [
+        (
+            lambda frames: frames / 255,
+            "Tensor of float32 (2, 3, 40, 56); of floats in 0..1 make them by "
+            "(x * 255).round().to(torch.uint8)",
+        ),
+        (lambda frames: frames.permute(0, 2, 3, 1), "Tensor of uint8 (2, 40, 56, 3)"),
+        (lambda frames: frames.numpy(), "ndarray of uint8 (2, 3, 40, 56)"),
+        (lambda frames: frames[None], "Tensor of uint8 (1, 2, 3, 40, 56)"),
+        (lambda frames: frames[:0], "Tensor of uint8 (0, 3, 40, 56)"),
+        (list, "list"),
+    ],
+)
+def test_other_frames_than_uint8_are_refused(encoder, wrong, got):
+    frames = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
+    with pytest.raises(ValueError) as caught:
+        encoder.preprocess(wrong(frames))
+    assert str(caught.value) == f"frames must be a tensor of uint8 (t, 3, h, w), got {got}"
+
+
+def test_one_text_for_all_clips_is_refused(encoder, views):
+    with pytest.raises(TypeError, match="must be a list with a prompt for each clip, got 'a dog'"):
+        encoder(views[:1], "a dog")
+
+
 def test_frames_may_come_in_any_memory_layout(encoder):
     frames = wanted(encoder, scene(48))
     decoded = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
