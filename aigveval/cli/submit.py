@@ -85,12 +85,15 @@ def submit(
             raise InputError(f"{out}: a submission is a .zip")
         rated = read_predictions(predictions, column=column)
         found = check(rated, read_names(names), score=score)
+        if not _list_problems(found, dropping=drop_extra):
+            say(f"no submission: see above what is wrong with {predictions}", style="red")
+            raise typer.Exit(1)
         seconds = runtime if runtime is not None else mean_seconds(rated)
-        if seconds is None:
-            raise InputError(f"{predictions}: does not tell the runtime; give it with --runtime")
         models = ", ".join(sorted({clip.model for clip in rated if clip.model}))
-        if description is None and not models:
-            raise InputError(f"{predictions}: does not tell the model; give a --description")
+        unknown = ["the runtime: give --runtime"] if seconds is None else []
+        unknown += [] if models or description is not None else ["the model: give a --description"]
+        if seconds is None or unknown:
+            raise InputError(f"{predictions}: does not tell {'; and '.join(unknown)}")
         readme = Readme(
             runtime_seconds=seconds,
             cpu=hardware == "cpu",
@@ -98,9 +101,6 @@ def submit(
             llm=llm,
             description=description or f"aigveval {__version__}, model {models}",
         )
-        if not _list_problems(found, dropping=drop_extra):
-            say(f"no submission: see above what is wrong with {predictions}", style="red")
-            raise typer.Exit(1)
         write_zip(out, found.scores, readme)
         typer.echo(f"{len(found.scores)} scores are in {out}")
         typer.echo(str(readme), nl=False)

@@ -87,7 +87,11 @@ def test_runtime_and_model_come_from_results(folder):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "does not tell the runtime"),
+        (
+            [],
+            "p.json: does not tell the runtime: give --runtime; and the model: give a "
+            "--description\n",
+        ),
         (["--runtime", "0", "--description", "x"], "the runtime must be above 0 seconds, got 0"),
         (["--runtime", "1"], "does not tell the model"),
         (
@@ -103,6 +107,13 @@ def test_what_is_lacking_is_said_in_a_line(folder, options, message):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert message in result.output and "Traceback" not in result.output
+
+
+def test_wrong_names_are_listed_before_the_readme_is_asked_for(folder):
+    Path("p.json").write_text(json.dumps(_rows(a=3.0, b=2.0, x=1.0)))
+    command = ["submit", "p.json", "names.txt", "--hardware", "cpu", "--extra-data"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1 and "1 missing:\n  c.mp4\n" in result.output
 
 
 def test_bad_names(folder):
