@@ -383,7 +383,8 @@ def one_clip(video: Any, prompt: str | None = None, *, fps: float | None = None)
         video = clips[0]
     if not (isinstance(video, (str, os.PathLike)) or is_frames(video)):
         found = one_line(repr(video), limit=80)
-        raise TypeError(f"a video must be a path or frames, got {found}")
+        advice = "; of an iterator make a list" if hasattr(video, "__next__") else ""
+        raise TypeError(f"a video must be a path or frames, got {found}{advice}")
     return as_clip({"video": video, "prompt": prompt}, fps=fps)
 
 

@@ -122,6 +122,9 @@ class VideoReward:
         def video_reward(
             prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
         ) -> list[float]:
+            if column is not None and column not in columns:
+                found = ", ".join(columns) or "none"
+                raise ValueError(f"the data set has no column {column!r}; its others are {found}")
             wanted = [_text(one) for one in (prompts if column is None else columns[column])]
             made = [_text(one) for one in completions]
             return self(made if render is None else render(made), wanted).tolist()

@@ -84,6 +84,7 @@ def test_one_clip(assessor, expected, clip):
         ((None,), "^a video must be a path or frames, got None$"),
         (([],), r"^a video must be a path or frames, got \[\]$"),
         ((3, "a"), "^a video must be a path or frames, got 3$"),
+        ((iter(BATCH[0]),), "got <.*iterator.*>; of an iterator make a list$"),
     ],
 )
 def test_what_is_no_video_or_prompt_is_named(assessor, given, message):

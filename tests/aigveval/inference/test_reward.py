@@ -216,6 +216,11 @@ class TestTrl:
         )
         assert asked == ["x", "y", ""] and found == pytest.approx(expected.tolist(), abs=1e-4)
 
+    def test_a_column_that_is_not_there(self, reward):
+        judge = reward.as_trl(column="wish")
+        with pytest.raises(ValueError, match="has no column 'wish'; its others are seed, text$"):
+            judge(prompts=PROMPTS, completions=list(VIDEOS), seed=[1, 2, 3], text=PROMPTS)
+
     def test_completions_that_are_videos(self, reward, expected):
         found = reward.as_trl()(prompts=PROMPTS, completions=list(VIDEOS))
         assert found == pytest.approx(expected.tolist(), abs=1e-4)
