@@ -376,6 +376,8 @@ def rated_model(
     for hook in hooks:
         hook.remove()
     forgive(backbone)
+    with torch.no_grad():
+        ridge.set_local_expert(backbone, chosen, tokens)
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 

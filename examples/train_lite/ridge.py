@@ -69,6 +69,9 @@ WRONG = {"semantic": (0.03, 0.5), "overall": (0.03, 0.5)}
 WRONG_PROMPTS = 2  # of a clip
 # Where a data set was asked for the overall score alone, this share of it counts for each other.
 OVERALL_SHARE = {"technical": 0.3, "motion": 0.3, "semantic": 0.1}
+# What FETV's raters said of the picture, for clips like theirs: from the same columns, without
+# damage. Chosen by leaving whole prompts out; hardly any of it reaches a data set left out.
+LOCAL, LOCAL_PENALTY = "technical", 0.3
 # What tells camera-made clips from generated ones of 2023.
 LIKENESS = ({LOCAL_FLOW: 1.0, FLOW: 1.0, FRAGMENT_STAGES: 0.5}, 0.05)
 REAL_WEIGHT = 2.0  # of a camera-made clip beside a generated one
@@ -290,6 +293,35 @@ def set_likeness(backbone: AIGVEvalBackbone, linear: LinearMap) -> None:
     likeness.threshold.fill_(THRESHOLD)
     likeness.reach.fill_(REACH)
     likeness.gain.copy_(torch.tensor(GAIN))
+
+
+def set_local_expert(
+    backbone: AIGVEvalBackbone, clips: Sequence[Clip], tokens: Mapping[str, Array]
+) -> None:
+    """Have a model say what the raters of `LOCAL` said, near the clips where they did.
+
+    Args:
+        clips: n, rated or not, and copies of them. Without a rating of `LOCAL` nothing is set.
+        tokens: Encoder to (n, d).
+    """
+    row = SCORES.index(LOCAL)
+    scores = np.array([clip.scores[row] for clip in clips])
+    rated = np.flatnonzero(~np.isnan(scores))
+    if not len(rated):
+        return
+    clips, scores = [clips[n] for n in rated], scores[rated]
+    tokens = {name: values[rated] for name, values in tokens.items()}
+    parts = [_comparisons(clips, scores)]
+    found = _ridge(clips, tokens, parts, USED[LOCAL][0], LOCAL_PENALTY, changes=(), name=LOCAL)
+    native = [n for n, clip in enumerate(clips) if clip.kind == "native" and not clip.real]
+    own = sum(tokens[name][native] @ w for name, w in found.items())
+    expert = backbone.add_local_expert(len(native))
+    names = list(backbone.projectors)
+    means = [torch.from_numpy(tokens[name][native]).float()[:, None] for name in names]
+    expert.place(backbone.compared(means), [clips[n].group for n in native])
+    expert.weight.copy_(torch.from_numpy(np.concatenate([found[name] for name in names])))
+    expert.bias.fill_(float((scores[native] - own).mean()))
+    expert.share[row] = 1
 
 
 def mean_tokens(
