@@ -29,7 +29,7 @@ _POINTS = 33  # of a hint curve
 _STIFFNESS, _TIGHT = 0.5, 1e3  # how much bends count, and that it ends at the top
 # Of the distances that rated clips have from those with other prompts, the quantiles at which a
 # `LocalExpert` begins to fall silent, and is.
-_NEAR, _FAR = 0.1, 0.5
+_NEAR, _FAR = 0.25, 0.75
 _LEAST_SLOPE = 0.1  # so that the order of clips stays
 _Outputs = tuple[Tensor, Tensor, Tensor]  # of `FeatureProjector.forward`
 
@@ -226,14 +226,16 @@ class LocalExpert(nn.Module):
     """What the raters of some clips saw in them, for clips like those.
 
     Raters of one data set may mark down what those of another don't mind, which should stay there.
-    So a linear map of the clip's mean standardised tokens takes the place of the hint of the scores
-    whose `share` is 1: wholly for clips that are up to `near` from the rated ones, not at all for
-    those from `far` on. Distances are those of familiarity (see `calibration`).
+    So a linear map of the clip's mean standardised tokens moves the hints of the scores whose
+    `share` is 1 towards its own, each by `reach` points at most: with full weight for clips that
+    are up to `near` from the rated ones, with none for those from `far` on. Distances are those of
+    familiarity (see `calibration`).
     """
 
     clips: Tensor
     near: Tensor
     far: Tensor
+    reach: Tensor
     weight: Tensor
     bias: Tensor
     share: Tensor
@@ -243,8 +245,9 @@ class LocalExpert(nn.Module):
         self.register_buffer("clips", torch.zeros(clips, compared))
         self.register_buffer("near", torch.zeros(()))
         self.register_buffer("far", torch.ones(()))
-        self.register_buffer("weight", torch.zeros(width))
-        self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("reach", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(len(SCORES), width))
+        self.register_buffer("bias", torch.zeros(len(SCORES)))
         self.register_buffer("share", torch.zeros(len(SCORES)))
 
     @torch.no_grad()
@@ -261,7 +264,7 @@ class LocalExpert(nn.Module):
         self.far.copy_(apart.quantile(_FAR))
 
     def forward(self, said: Tensor, standardised: Sequence[Tensor], vectors: Tensor) -> Tensor:
-        """Points (b, 4) that put its own word in place of what was said.
+        """Points (b, 4) to add.
 
         Args:
             said: Score hints (b, 4) of what holds for all clips.
@@ -269,10 +272,11 @@ class LocalExpert(nn.Module):
             vectors: (b, d), as of `ScoreHints.compared`.
         """
         means = torch.cat([tokens.mean(1) for tokens in standardised], dim=1)
-        own = means @ self.weight + self.bias
+        own = nn.functional.linear(means, self.weight, self.bias)
         apart = distance(vectors.float(), self.clips)
         gate = ((self.far - apart) / (self.far - self.near)).clamp(0, 1)
-        return (gate[:, None] * self.share) * (own[:, None] - said)
+        moved = (own - said).clamp(-self.reach, self.reach)
+        return gate[:, None] * self.share * moved
 
 
 class HintCurve(nn.Module):

@@ -377,7 +377,7 @@ def rated_model(
         hook.remove()
     forgive(backbone)
     with torch.no_grad():
-        ridge.set_local_expert(backbone, chosen, tokens)
+        ridge.set_local_expert(backbone, chosen, tokens, linear)
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 
