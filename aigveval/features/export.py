@@ -227,11 +227,7 @@ def extract_features(
     workers: int = 2,
     device: str | torch.device = "cpu",
 ) -> Generator[FeatureRow, None, None]:
-    """Encode clips into a folder, yielding a row per clip in order, errors included.
-
-    Args:
-        clips, encoders, batch_size, workers, device: As of `encode_clips`.
-        folder: Where the tokens go.
+    """Encode clips into a folder as `encode_clips` does; a row per clip in order, errors included.
 
     Raises:
         FeaturesError: The folder can't be written.

@@ -74,13 +74,7 @@ class QuestionProcessor(ProcessorMixin):
         heads: Sequence[Sequence[int]] | None,
         unscored: Sequence[str],
     ) -> BatchFeature:
-        """See `AIGVEvalProcessor.encode_prompts`.
-
-        Args:
-            prompts: b prompts.
-            heads: Tokens that each row begins with.
-            unscored: Dimensions without a score.
-        """
+        """See `AIGVEvalProcessor.encode_prompts`; `heads` are tokens that each row begins with."""
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list with one prompt per clip, got a string")
         known = [clean(prompt or "") for prompt in prompts]

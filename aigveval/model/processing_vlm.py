@@ -116,9 +116,7 @@ class VlmProcessor(QuestionProcessor):
     def encode_video(self, path: str | Path, *, seed: int = 0) -> dict[str, Tensor]:
         """A video as the model takes it, see `encode_frames`; decoded once, in one pass.
 
-        Args:
-            path: Video file.
-            seed: Nothing is random here.
+        Nothing is random here, whatever the seed.
 
         Raises:
             encoders.VideoError: The file cannot be read, or the model takes no such shape.

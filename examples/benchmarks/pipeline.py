@@ -136,14 +136,7 @@ class Stages:
 def measure(
     assessor: aigveval.Assessor, explaining: aigveval.Assessor | None, video: Path, repeat: int
 ) -> dict[str, Any]:
-    """Medians of total and stages, and what the clip is like.
-
-    Args:
-        assessor: Of the model.
-        explaining: The same, if it can explain.
-        video: The clip.
-        repeat: How often.
-    """
+    """Medians of total and stages, and what the clip is like."""
     from encoders import read_video
 
     info = read_video(video).info
