@@ -106,7 +106,7 @@ def _read_csv(path: Path) -> list[Assessment]:
     if not records:
         return []
     columns = records[0]
-    ours = csv_columns(csv_extras(columns))
+    ours = csv_columns([name for name, own in _EXTRAS.items() if own[0] in columns])
     # earlier versions had no warnings
     if tuple(columns) not in (ours, tuple(name for name in ours if name != "warnings")):
         raise _not_ours(path, f"its columns are {', '.join(columns)}")
@@ -373,11 +373,6 @@ def take_earlier(
 def csv_columns(extras: Collection[str] = ()) -> tuple[str, ...]:
     """The columns of a CSV file whose rows have these extras, see `Assessment.extras`."""
     return _PLAIN + tuple(c for name in _EXTRAS if name in extras for c in _EXTRAS[name])
-
-
-def csv_extras(columns: Collection[str]) -> list[str]:
-    """The extras of a CSV file with these columns."""
-    return [name for name, own in _EXTRAS.items() if own[0] in columns]
 
 
 def to_flat(row: Assessment) -> dict[str, Any]:
