@@ -193,9 +193,7 @@ class AIGVEvalProcessor(QuestionProcessor):
     ) -> "AIGVEvalProcessor":
         """From a folder or Hub id of a model; its own tokenizer files aren't needed.
 
-        Args:
-            pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `revision`, `token`, `cache_dir`.
+        Options are `revision`, `token` and `cache_dir`.
         """
         folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = AIGVEvalConfig.from_pretrained(folder)

@@ -81,9 +81,7 @@ class VlmProcessor(QuestionProcessor):
     ) -> "VlmProcessor":
         """From a folder or Hub id of a model; its own processor files aren't needed.
 
-        Args:
-            pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `revision`, `token`, `cache_dir`.
+        Options are `revision`, `token` and `cache_dir`.
         """
         folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = VlmConfig.from_pretrained(folder)

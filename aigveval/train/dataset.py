@@ -253,10 +253,9 @@ class VlmDataset(QualityDataset):
     takes them, and no tokens. They are decoded in every epoch, not cached.
 
     Args:
-        rows, digests: See `QualityDataset`.
         cache: For the files' digests only.
         processor: Decodes clips.
-        **options: Of `QualityDataset`.
+        rows, digests, **options: See `QualityDataset`.
     """
 
     decodes = True
