@@ -383,10 +383,6 @@ def write_tables(path: Path, found: Sequence[Table], plain: dict[str, Any]) -> N
     suffix = path.suffix.lower()
     if suffix == ".json":
         text = json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    elif suffix == ".md":
-        text = as_markdown(found)
-    elif suffix == ".tex":
-        text = as_latex(found)
     else:
-        text = as_plain(found)
+        text = {".md": as_markdown, ".tex": as_latex}.get(suffix, as_plain)(found)
     write_text(path, text)
