@@ -76,7 +76,7 @@ class FeatureRow:
         return self.video, self.prompt
 
 
-class FeatureFolder:
+class FeatureFolder(AbstractContextManager["FeatureFolder"]):
     """Writes features; a context manager, which loses nothing when it is left early.
 
     Args:
@@ -144,9 +144,6 @@ class FeatureFolder:
         self.rows = sorted(_latest(self.rows), key=lambda row: places.get(row.key, -1))
         with self._writing():
             self._write_index()
-
-    def __enter__(self) -> FeatureFolder:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._write_shard()

@@ -22,7 +22,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -189,7 +189,7 @@ def _write_parquet(path: Path, rows: Iterable[Assessment], extras: Collection[st
     parquet.write_table(table, path)
 
 
-class ResultsFile:
+class ResultsFile(AbstractContextManager["ResultsFile"]):
     """Writes rows to a results file as they come; a context manager.
 
     Args:
@@ -259,9 +259,6 @@ class ResultsFile:
 
     def _cannot_write(self, error: OSError) -> ResultsError:
         return ResultsError(f"{self.path}: cannot be written: {error.strerror or error}")
-
-    def __enter__(self) -> ResultsFile:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
