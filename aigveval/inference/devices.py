@@ -101,7 +101,8 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "aigveval.model.modeling", "aigveval.inference.engine"])
+    needed = ("aigveval.model.modeling", "aigveval.inference.engine")
+    context.set_forkserver_preload([__name__, *needed])
     return context
 
 
