@@ -79,6 +79,36 @@ class EncoderSpec:
         return cls(**{**fields, **lists})
 
 
+def slow_spec(
+    name: str,
+    steps: int,
+    dim: int,
+    *,
+    size: int,
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    others: int = 0,
+) -> EncoderSpec:
+    """The spec of an encoder of slow frames, whose name begins with its dimension.
+
+    Args:
+        name, dim, size, mean, std: See `EncoderSpec`.
+        steps: Tokens in the order of time, as many for each frame.
+        others: Tokens behind them that describe the whole clip.
+    """
+    return EncoderSpec(
+        name=name,
+        dimension=name.partition("_")[0],  # type: ignore[arg-type]
+        num_tokens=steps + others,
+        dim=dim,
+        stream="slow",
+        size=size,
+        mean=mean,
+        std=std,
+        time_steps=steps,
+    )
+
+
 class Encoder(nn.Module):
     """Base class of the feature encoders.
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .base import Encoder
+from .base import Encoder, slow_spec
 from .resizing import repeat_to
 from .sampling import uniform
 
@@ -93,9 +93,8 @@ def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:
 class FrameEncoder(Encoder):
     """An encoder of slow frames spread over the clip, each seen by itself.
 
-    A subclass sets `spec`, `weights_id`, `picture` and an attribute for each of its options, writes
-    `encode`, and calls `requires_grad_(False).eval()` at the end of its constructor: it trains
-    where a caller asks for it.
+    A subclass sets `weights_id`, `picture` and an attribute for each of its options, writes
+    `encode`, and calls `finish` at the end of its constructor.
 
     Args:
         num_frames: Slow frames; a shorter clip repeats its nearest ones.
@@ -114,6 +113,14 @@ class FrameEncoder(Encoder):
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, got {num_frames}")
         self.num_frames = num_frames
+
+    def finish(self, name: str, dim: int, *, per_frame: int = 1, others: int = 0) -> None:
+        """Sets `spec`, and freezes all: it trains where a caller asks for it."""
+        own, steps = self.picture, self.num_frames * per_frame
+        self.spec = slow_spec(
+            name, steps, dim, size=own.size, mean=own.mean, std=own.std, others=others
+        )
+        self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "FrameEncoder":
         """As in torch, but a frozen encoder stays in eval mode: its tokens never change."""

@@ -10,12 +10,15 @@ import threading
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from .base import Encoder, slow_spec
 from .library_internals import activation_of
 from .onednn import PackedConvolution, has_onednn
+from .sampling import uniform
 from .weights import WHEELS, WeightsError, fetch, load_torch_file
 
 MEAN = (127.0, 127.0, 127.0)
@@ -266,3 +269,32 @@ def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 def shared_backbone() -> LiteBackbone:
     """One copy for all encoders of the process: it is frozen, so they can share it."""
     return LiteBackbone()
+
+
+class LiteEncoder(Encoder):
+    """What the encoders share that read the backbone: slow frames, a token each.
+
+    Args:
+        name, dim: See `EncoderSpec`.
+        num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
+        crop_bars: Look only at what lies between black bars.
+    """
+
+    def __init__(self, name: str, dim: int, *, num_frames: int, crop_bars: bool) -> None:
+        super().__init__()
+        self.num_frames, self.crop_bars = num_frames, crop_bars
+        self.spec = slow_spec(name, num_frames, dim, size=SIZE, mean=MEAN, std=STD)
+        self.backbone = shared_backbone()
+
+    def requires_grad_(self, requires_grad: bool = True) -> "LiteEncoder":
+        if requires_grad:  # the frozen network stays that of the other `lite` encoder
+            self.backbone = copy.deepcopy(self.backbone)
+        return super().requires_grad_(requires_grad)
+
+    def options(self) -> dict[str, Any]:
+        # The default is left out, as models and cached features of before don't know it.
+        bars = {"crop_bars": True} if self.crop_bars else {}
+        return {"num_frames": self.num_frames, **bars}
+
+    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
+        return uniform(num_frames, self.num_frames)

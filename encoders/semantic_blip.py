@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import EncoderSpec
 from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
 from .clip_towers import transformers_input
 from .frame_encoder import FrameEncoder, PictureInput, as_option
@@ -82,18 +81,7 @@ class SemanticBlip(FrameEncoder):
             self.weights_id = f"{self.network.config.layer_norm_eps} {state_id(self.network)}"
         if strict_upstream:
             self.picture = replace(self.picture, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
-        self.spec = EncoderSpec(
-            name="semantic_blip",
-            dimension="semantic",
-            num_tokens=num_frames,
-            dim=self.network.config.hidden_size,
-            stream="slow",
-            size=self.picture.size,
-            mean=self.picture.mean,
-            std=self.picture.std,
-            time_steps=num_frames,
-        )
-        self.requires_grad_(False).eval()
+        self.finish("semantic_blip", self.network.config.hidden_size)
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
         if self.strict_upstream:

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import EncoderSpec
 from .clip_towers import DEFAULT_MODEL, load_towers
 from .frame_encoder import FrameEncoder, as_option
 
@@ -84,19 +83,9 @@ class SemanticClip(FrameEncoder):
                 )
             self._width = max(self._width, features.shape[1])
         self._per_frame = 1 + patch_grid**2
-        self.spec = EncoderSpec(
-            name="semantic_clip",
-            dimension="semantic",
-            num_tokens=num_frames * self._per_frame + 1,
-            dim=self._width + _SCALARS,
-            stream="slow",
-            size=size,
-            mean=self.picture.mean,
-            std=self.picture.std,
-            time_steps=num_frames * self._per_frame,
-        )
         self._known: dict[tuple[str, str], Tensor] = {}
-        self.requires_grad_(False).eval()
+        width = self._width + _SCALARS
+        self.finish("semantic_clip", width, per_frame=self._per_frame, others=1)
 
     def encode(self, view: Tensor) -> Tensor:
         """View to embeddings and cells of the feature map (b, frames x (1 + cells), d - 4)."""

@@ -9,26 +9,21 @@ Plain similarity says as much about how common the prompt's words are among clas
 the clip. So the prompt's mean similarity to a fixed reference set of clips is taken off.
 """
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
 from . import lite_backbone
-from .base import Encoder, EncoderSpec
-from .lite_backbone import NUM_CLASSES, shared_backbone
+from .lite_backbone import NUM_CLASSES, LiteEncoder
 from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
 from .reference import reference_posteriors
 from .resizing import repeat_to, resized, without_bars
-from .sampling import uniform
 from .weights import build_once, load_torch_file
 
 # Softmax temperatures of the posterior: sharp is right about a clear object, soft about a scene.
@@ -37,7 +32,7 @@ _POINTS = "class_points.safetensors"
 _SCALARS = 2 * len(_TEMPERATURES) + 5
 
 
-class SemanticLite(Encoder):
+class SemanticLite(LiteEncoder):
     """Tokens (b, num_frames, 3 x 384 + 11) float32; needs the prompt.
 
     A token holds the frame's point in text space, the prompt's, their product, and the scalars:
@@ -50,20 +45,8 @@ class SemanticLite(Encoder):
     """
 
     def __init__(self, *, num_frames: int = 8, crop_bars: bool = False) -> None:
-        super().__init__()
-        self.num_frames, self.crop_bars = num_frames, crop_bars
-        self.spec = EncoderSpec(
-            name="semantic_lite",
-            dimension="semantic",
-            num_tokens=num_frames,
-            dim=3 * TEXT_WIDTH + _SCALARS,
-            stream="slow",
-            size=lite_backbone.SIZE,
-            mean=lite_backbone.MEAN,
-            std=lite_backbone.STD,
-            time_steps=num_frames,
-        )
-        self.backbone = shared_backbone()
+        width = 3 * TEXT_WIDTH + _SCALARS
+        super().__init__("semantic_lite", width, num_frames=num_frames, crop_bars=crop_bars)
         reference = reference_posteriors()
         self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {reference.sha256}"
         names = _class_embeddings()
@@ -73,19 +56,6 @@ class SemanticLite(Encoder):
 
     class_points: Tensor
     reference_points: Tensor
-
-    def requires_grad_(self, requires_grad: bool = True) -> "SemanticLite":
-        if requires_grad:  # the frozen network stays that of the other `lite` encoder
-            self.backbone = copy.deepcopy(self.backbone)
-        return super().requires_grad_(requires_grad)
-
-    def options(self) -> dict[str, Any]:
-        # The default is left out, as models and cached features of before don't know it.
-        bars = {"crop_bars": True} if self.crop_bars else {}
-        return {"num_frames": self.num_frames, **bars}
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, 224, 224)."""

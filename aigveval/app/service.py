@@ -33,7 +33,7 @@ class Request:
     answer: Future[Assessment] = field(default_factory=Future)
 
 
-class Service:
+class Service(contextlib.AbstractContextManager["Service"]):
     """Scores clips in the order in which they come, in a thread of its own; a context manager.
 
     While a batch is computed the next clips are decoded; one that comes alone waits for nobody.
@@ -114,9 +114,6 @@ class Service:
         for request in waiting:
             _fail(request, Refused("the server is stopping", 503))
         self._thread.join(timeout=30)
-
-    def __enter__(self) -> Service:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

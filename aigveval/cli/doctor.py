@@ -12,6 +12,7 @@ import typer
 
 from ..versions import __version__
 from .console import one_line_errors, print_wide
+from .options import AsJson
 
 if TYPE_CHECKING:
     from ..doctor.examine import Finding
@@ -45,9 +46,7 @@ def doctor(
         Optional[str],
         typer.Option(help="Of the self-test: `cpu`, `cuda`; by default a GPU if there is one."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     with one_line_errors():
         from ..doctor.examine import examine, is_well

@@ -267,11 +267,7 @@ def prompt_of_name(path: str | os.PathLike[str]) -> str:
 
 
 class NamedPrompts:
-    """A list of prompts that files are named after.
-
-    Args:
-        prompts: Each once.
-    """
+    """A list of prompts that files are named after."""
 
     def __init__(self, prompts: Iterable[str]) -> None:
         self._exact = {unicodedata.normalize("NFC", prompt): prompt for prompt in prompts}

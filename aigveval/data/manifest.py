@@ -165,13 +165,8 @@ class ManifestRow:
         record["weight"] = None if self.weight == 1 else self.weight
         for name, ratings in self.raters.items():
             for rater, rating in ratings.items():
-                record[rater_column(name, rater)] = _known(rating)
+                record[f"{name}_rater{rater}"] = _known(rating)
         return record | dict(self.extra)
-
-
-def rater_column(score: str, rater: str) -> str:
-    """Name of the column that holds what one rater gave for a score."""
-    return f"{score}_rater{rater}"
 
 
 def iter_manifest(

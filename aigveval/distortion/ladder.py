@@ -143,7 +143,7 @@ def make_ladder(
             f"(above 0), crf={crf} (0 to 51), seed={seed} (0 or more)"
         )
     settings = Settings(seed=seed, max_side_px=max_side_px, max_seconds=max_seconds, crf=crf)
-    report = on_error or _print_error
+    report = on_error or (lambda path, reason: print(f"{path}: {reason}", file=sys.stderr))
     clips = _find_sources(sources, prompts, report)
     out = Path(out_dir)
     names = _folder_names(clips)
@@ -246,10 +246,6 @@ def _check_settings(path: Path, settings: Settings) -> None:
             f"{path.parent} was made with other settings, {theirs}, not {mine}; use another folder"
         )
     write_text(path, mine + "\n")
-
-
-def _print_error(path: str, reason: str) -> None:
-    print(f"{path}: {reason}", file=sys.stderr)
 
 
 # ---- rendering all sources ----------------------------------------------------------------------

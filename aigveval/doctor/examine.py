@@ -127,12 +127,7 @@ def _ending(code: int | str | None) -> str:
 
 
 def run_checks(names: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Runs checks in this process and prints their findings as JSON, a line each.
-
-    Args:
-        names: of `checks()`.
-        options: of `examine`.
-    """
+    """Runs checks in this process and prints their findings as JSON, a line each."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as out:
         os.dup2(2, 1)  # what libraries print is no finding

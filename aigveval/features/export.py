@@ -76,7 +76,7 @@ class FeatureRow:
         return self.video, self.prompt
 
 
-class FeatureFolder:
+class FeatureFolder(AbstractContextManager["FeatureFolder"]):
     """Writes features; a context manager, which loses nothing when it is left early.
 
     Args:
@@ -144,9 +144,6 @@ class FeatureFolder:
         self.rows = sorted(_latest(self.rows), key=lambda row: places.get(row.key, -1))
         with self._writing():
             self._write_index()
-
-    def __enter__(self) -> FeatureFolder:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._write_shard()
@@ -227,11 +224,7 @@ def extract_features(
     workers: int = 2,
     device: str | torch.device = "cpu",
 ) -> Generator[FeatureRow, None, None]:
-    """Encode clips into a folder, yielding a row per clip in order, errors included.
-
-    Args:
-        clips, encoders, batch_size, workers, device: As of `encode_clips`.
-        folder: Where the tokens go.
+    """Encode clips into a folder as `encode_clips` does; a row per clip in order, errors included.
 
     Raises:
         FeaturesError: The folder can't be written.

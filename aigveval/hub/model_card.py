@@ -130,7 +130,8 @@ def make_card(
     merged = (folder / "llm").is_dir()
     parts = find_parts(config)
     training = read_training(origin)
-    tables = [read_evaluation(path) for path in [*find_evaluations(origin), *figures]]
+    left = sorted(origin.glob("evaluation*.json"))
+    tables = [read_evaluation(path) for path in [*left, *figures]]
     known, notes = _readme(origin / "README.md")
     license = license or known.get("license")
     facts = ModelCardData(
@@ -472,11 +473,6 @@ def read_evaluation(path: str | Path) -> FigureTable:
         ) from None
     rows = {name: row for name, row in rows.items() if row}
     return FigureTable(data=name, note=note, scores=_scores(rows), rows=rows, measured=True)
-
-
-def find_evaluations(model: Path) -> list[Path]:
-    """The evaluations that lie in a model's folder: `evaluation*.json`."""
-    return sorted(model.glob("evaluation*.json"))
 
 
 def _scores(rows: Mapping[str, Mapping[str, Figure]]) -> list[str]:

@@ -103,11 +103,7 @@ class Explainer:
     def tries(
         self, batch: dict[str, Any], durations: Sequence[float]
     ) -> list[tuple[Scores, list[Answer]] | Exception]:
-        """Scores of each clip and every answer that is written of it; `best_of` them counts.
-
-        Args:
-            batch, durations: as of `explain`.
-        """
+        """Scores of each clip and every answer that is written of it; `best_of` them counts."""
         output, named = self._score(batch, use_cache=True)
         found = self._tries(batch, output, named, durations)
         return [s if isinstance(s, Exception) else (s, found[row]) for row, s in enumerate(named)]

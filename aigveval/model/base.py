@@ -113,7 +113,7 @@ class ScorerModel(PreTrainedModel):
         encoders as far as they are in the model.
         """
         own = [f"{ENCODER_PREFIX}{name}." for name in self.config.trained_encoders]
-        parts = ("projectors", "detector", "calibration", "likeness", "hint_curve")
+        parts = "projectors", "detector", "calibration", "likeness", "local_expert", "hint_curve"
         prefixes = (*(f"model.{part}." for part in parts), *own)
         return {
             key

@@ -55,29 +55,39 @@ class Calibration(nn.Module):
             vectors: (n, d) of the rated clips, as of `clip_vectors`.
             groups: n prompts, two at least. A clip isn't compared with those of its fold.
         """
-        names = sorted(set(groups))
-        part = torch.tensor([names.index(group) % FOLDS for group in groups])
-        distances = torch.zeros(len(vectors))
-        for number in part.unique():
-            out = part == number
-            distances[out] = _distance(vectors[out], vectors[~out])
-        self.distances.copy_(distances.sort().values)
+        self.distances.copy_(left_out_distances(vectors, groups).sort().values)
         self.clips.copy_(vectors)
 
     @torch.no_grad()
     def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Clips' vectors (b, d) to familiarity (b,) in 0-100, and half widths (b, scores)."""
-        distance = _distance(vectors.float(), self.clips)
-        familiarity = 100 * (self.distances[None] > distance[:, None]).float().mean(1)
+        apart = distance(vectors.float(), self.clips)
+        familiarity = 100 * (self.distances[None] > apart[:, None]).float().mean(1)
         share = ((familiarity - UNKNOWN) / (KNOWN - UNKNOWN)).clamp(0, 1)[:, None]
         return familiarity, torch.lerp(self.unknown, self.known, share)
 
 
-def _distance(vectors: Tensor, clips: Tensor) -> Tensor:
+def distance(vectors: Tensor, clips: Tensor) -> Tensor:
     """Of (b, d) from the nearest of clips (n, d), (b,)."""
     # Not by matrix products, whose rounding depends on how many there are.
     apart = torch.cdist(vectors, clips, compute_mode="donot_use_mm_for_euclid_dist")
     return apart.sort(dim=1).values[:, :NEAREST].mean(1)
+
+
+def left_out_distances(vectors: Tensor, groups: Sequence[str]) -> Tensor:
+    """Of clips (n, d) from the nearest outside of their own fold of prompts, (n,).
+
+    Args:
+        vectors: As of `clip_vectors`.
+        groups: n prompts, two at least.
+    """
+    names = sorted(set(groups))
+    part = torch.tensor([names.index(group) % FOLDS for group in groups])
+    found = torch.zeros(len(vectors))
+    for number in part.unique():
+        out = part == number
+        found[out] = distance(vectors[out], vectors[~out])
+    return found
 
 
 def clip_vectors(standardised: Sequence[Tensor]) -> Tensor:

@@ -190,6 +190,8 @@ class AIGVEvalConfig(ScorerConfig):
         damage_only: What the score heads learn only takes points off what the projectors' given
             linear maps say; see `projector.AIGVEvalBackbone`.
         likeness: Whether there is a `projector.CameraLikeness`.
+        local_expert: How many rated clips a `projector.LocalExpert` speaks near. With 0 there is
+            none.
         hints_within: The most that scores were found to differ, in points, from what a
             `projector.HintCurve` makes of their hints. It may stand for the LLM then, where scoring
             has to be quick. None where that wasn't measured.
@@ -228,6 +230,7 @@ class AIGVEvalConfig(ScorerConfig):
         calibration: int = 0,
         damage_only: bool = False,
         likeness: bool = False,
+        local_expert: int = 0,
         hints_within: float | None = None,
         level_token_ids: Sequence[int] | None = None,
         feature_token_id: int | None = None,
@@ -262,9 +265,10 @@ class AIGVEvalConfig(ScorerConfig):
         self.feature_clip = feature_clip
         self.score_hints = bool(score_hints)
         self.detector = check_names(detector)
-        if calibration < 0:
-            raise ValueError(f"calibration must not be negative, got {calibration}")
-        self.calibration = calibration
+        for name, clips in (("calibration", calibration), ("local_expert", local_expert)):
+            if clips < 0:
+                raise ValueError(f"{name} must not be negative, got {clips}")
+        self.calibration, self.local_expert = calibration, local_expert
         self.damage_only = bool(damage_only)
         self.likeness = bool(likeness)
         if hints_within is not None and not (score_hints and hints_within >= 0):

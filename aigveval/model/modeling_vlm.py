@@ -264,13 +264,7 @@ class VlmModel(ScorerModel):
         visuals: Sequence[Mapping[str, Tensor]] | None = None,
         **options: Any,
     ) -> Any:
-        """`generate` of the vision-language model, which continues from its own cache.
-
-        Args:
-            input_ids: (b, s).
-            visuals: As in `forward`.
-            **options: Of `GenerationMixin.generate`.
-        """
+        """`generate` of the vision-language model, which continues from its own cache."""
         return self.vlm.generate(input_ids, **self.model.inputs(input_ids, visuals), **options)
 
     @classmethod

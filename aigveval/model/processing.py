@@ -74,13 +74,7 @@ class QuestionProcessor(ProcessorMixin):
         heads: Sequence[Sequence[int]] | None,
         unscored: Sequence[str],
     ) -> BatchFeature:
-        """See `AIGVEvalProcessor.encode_prompts`.
-
-        Args:
-            prompts: b prompts.
-            heads: Tokens that each row begins with.
-            unscored: Dimensions without a score.
-        """
+        """See `AIGVEvalProcessor.encode_prompts`; `heads` are tokens that each row begins with."""
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list with one prompt per clip, got a string")
         known = [clean(prompt or "") for prompt in prompts]
@@ -199,9 +193,7 @@ class AIGVEvalProcessor(QuestionProcessor):
     ) -> "AIGVEvalProcessor":
         """From a folder or Hub id of a model; its own tokenizer files aren't needed.
 
-        Args:
-            pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `revision`, `token`, `cache_dir`.
+        Options are `revision`, `token` and `cache_dir`.
         """
         folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = AIGVEvalConfig.from_pretrained(folder)

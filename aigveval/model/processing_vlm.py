@@ -81,9 +81,7 @@ class VlmProcessor(QuestionProcessor):
     ) -> "VlmProcessor":
         """From a folder or Hub id of a model; its own processor files aren't needed.
 
-        Args:
-            pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `revision`, `token`, `cache_dir`.
+        Options are `revision`, `token` and `cache_dir`.
         """
         folder = open_checkpoint(pretrained_model_name_or_path, **kwargs).folder
         config = VlmConfig.from_pretrained(folder)
@@ -116,9 +114,7 @@ class VlmProcessor(QuestionProcessor):
     def encode_video(self, path: str | Path, *, seed: int = 0) -> dict[str, Tensor]:
         """A video as the model takes it, see `encode_frames`; decoded once, in one pass.
 
-        Args:
-            path: Video file.
-            seed: Nothing is random here.
+        Nothing is random here, whatever the seed.
 
         Raises:
             encoders.VideoError: The file cannot be read, or the model takes no such shape.

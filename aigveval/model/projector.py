@@ -18,7 +18,7 @@ from encoders.base import Encoder, join_rows
 from prompts import SCORES, clean
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
-from .calibration import Calibration, clip_vectors
+from .calibration import Calibration, clip_vectors, distance, left_out_distances
 from .config import AIGVEvalConfig
 from .defect_detector import DefectDetector
 
@@ -27,6 +27,9 @@ _BEND = 0.5  # points before the ends of the scale
 _SOFTNESS = 0.1  # points
 _POINTS = 33  # of a hint curve
 _STIFFNESS, _TIGHT = 0.5, 1e3  # how much bends count, and that it ends at the top
+# Of the distances that rated clips have from those with other prompts, the quantiles at which a
+# `LocalExpert` begins to fall silent, and is.
+_NEAR, _FAR = 0.25, 0.75
 _LEAST_SLOPE = 0.1  # so that the order of clips stays
 _Outputs = tuple[Tensor, Tensor, Tensor]  # of `FeatureProjector.forward`
 
@@ -219,6 +222,63 @@ class CameraLikeness(nn.Module):
         return beyond[:, None] * self.gain
 
 
+class LocalExpert(nn.Module):
+    """What the raters of some clips saw in them, for clips like those.
+
+    Raters of one data set may mark down what those of another don't mind, which should stay there.
+    So a linear map of the clip's mean standardised tokens moves the hints of the scores whose
+    `share` is 1 towards its own, each by `reach` points at most: with full weight for clips that
+    are up to `near` from the rated ones, with none for those from `far` on. Distances are those of
+    familiarity (see `calibration`).
+    """
+
+    clips: Tensor
+    near: Tensor
+    far: Tensor
+    reach: Tensor
+    weight: Tensor
+    bias: Tensor
+    share: Tensor
+
+    def __init__(self, *, clips: int, compared: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("clips", torch.zeros(clips, compared))
+        self.register_buffer("near", torch.zeros(()))
+        self.register_buffer("far", torch.ones(()))
+        self.register_buffer("reach", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(len(SCORES), width))
+        self.register_buffer("bias", torch.zeros(len(SCORES)))
+        self.register_buffer("share", torch.zeros(len(SCORES)))
+
+    @torch.no_grad()
+    def place(self, vectors: Tensor, groups: Sequence[str]) -> None:
+        """Set where it speaks.
+
+        Args:
+            vectors: (n, d) of the rated clips, as of `ScoreHints.compared`.
+            groups: n prompts, two at least.
+        """
+        self.clips.copy_(vectors)
+        apart = left_out_distances(vectors, groups)
+        self.near.copy_(apart.quantile(_NEAR))
+        self.far.copy_(apart.quantile(_FAR))
+
+    def forward(self, said: Tensor, standardised: Sequence[Tensor], vectors: Tensor) -> Tensor:
+        """Points (b, 4) to add.
+
+        Args:
+            said: Score hints (b, 4) of what holds for all clips.
+            standardised: Each encoder's tokens (b, k, d_i).
+            vectors: (b, d), as of `ScoreHints.compared`.
+        """
+        means = torch.cat([tokens.mean(1) for tokens in standardised], dim=1)
+        own = nn.functional.linear(means, self.weight, self.bias)
+        apart = distance(vectors.float(), self.clips)
+        gate = ((self.far - apart) / (self.far - self.near)).clamp(0, 1)
+        moved = (own - said).clamp(-self.reach, self.reach)
+        return gate[:, None] * self.share * moved
+
+
 class HintCurve(nn.Module):
     """What the LLM makes of score hints: a curve for each score, without and with a prompt.
 
@@ -323,6 +383,9 @@ class ScoreHints(nn.Module):
         self.likeness: CameraLikeness | None = None
         if config.likeness:
             self.add_likeness()
+        self.local_expert: LocalExpert | None = None
+        if config.local_expert:
+            self.add_local_expert(config.local_expert)
         self.calibration: Calibration | None = None
         if config.calibration:
             self.add_calibration(config.calibration)
@@ -341,9 +404,15 @@ class ScoreHints(nn.Module):
     def _score_hints(self, features: Tensor, outputs: Sequence[_Outputs]) -> Tensor:
         learnt = torch.stack([part.mean(1) for _, part, _ in outputs]).sum(0)
         given = torch.stack([part.mean(1) for _, _, part in outputs]).sum(0)
-        hints = MIDDLE + given + (taken_off(learnt) if self.config.damage_only else learnt)
-        if self.likeness is not None:
-            hints = hints + self.likeness(self.standardised(features))
+        said = MIDDLE + given
+        hints = said + (taken_off(learnt) if self.config.damage_only else learnt)
+        if self.likeness is not None or self.local_expert is not None:
+            tokens = self.standardised(features)
+            if self.likeness is not None:
+                lift = self.likeness(tokens)
+                said, hints = said + lift, hints + lift
+            if self.local_expert is not None:
+                hints = hints + self.local_expert(said, tokens, self.compared(tokens))
         return hints
 
     def learn_damage_only(self) -> None:
@@ -365,16 +434,30 @@ class ScoreHints(nn.Module):
         self.likeness = CameraLikeness(sum(d for _, d in self.config.feature_shapes))
         return self.likeness.to(self.device)
 
+    def add_local_expert(self, clips: int) -> LocalExpert:
+        """Add an expert near that many rated clips, which says nothing yet."""
+        self.config.local_expert = clips
+        self.local_expert = LocalExpert(
+            clips=clips,
+            compared=self._compared_width(),
+            width=sum(d for _, d in self.config.feature_shapes),
+        )
+        return self.local_expert.to(self.device)
+
     def add_calibration(self, clips: int) -> Calibration:
         """Add statistics for intervals and familiarity, to be set by `Calibration.fit`."""
         self.config.calibration = clips
-        width = sum(self.config.feature_shapes[number][1] for number in self._compared())
-        self.calibration = Calibration(width=width, clips=clips, scores=len(SCORES))
-        self.calibration.to(self.device)
-        return self.calibration
+        self.calibration = Calibration(
+            width=self._compared_width(), clips=clips, scores=len(SCORES)
+        )
+        return self.calibration.to(self.device)
 
     def remove_measured(self) -> None:
-        """Drop what was measured, intervals too: it doesn't hold for a model that is trained on."""
+        """Drop what was measured, intervals too: it doesn't hold for a model that is trained on.
+
+        Nor do the raters of a `LocalExpert`, who would speak over new ones.
+        """
+        self.config.local_expert, self.local_expert = 0, None
         self.config.calibration, self.calibration = 0, None
         self.config.hints_within, self.hint_curve = None, None
 
@@ -399,6 +482,9 @@ class ScoreHints(nn.Module):
         dimensions = [entry["dimension"] for entry in self.config.encoders]
         motion = [n for n, dimension in enumerate(dimensions) if dimension == "motion"]
         return motion or list(range(len(dimensions)))
+
+    def _compared_width(self) -> int:
+        return sum(self.config.feature_shapes[number][1] for number in self._compared())
 
     def standardised(self, features: Tensor) -> list[Tensor]:
         """Features (b, K, D) to each encoder's tokens (b, k, d), standardised."""

@@ -22,7 +22,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -106,7 +106,7 @@ def _read_csv(path: Path) -> list[Assessment]:
     if not records:
         return []
     columns = records[0]
-    ours = csv_columns(csv_extras(columns))
+    ours = csv_columns([name for name, own in _EXTRAS.items() if own[0] in columns])
     # earlier versions had no warnings
     if tuple(columns) not in (ours, tuple(name for name in ours if name != "warnings")):
         raise _not_ours(path, f"its columns are {', '.join(columns)}")
@@ -189,7 +189,7 @@ def _write_parquet(path: Path, rows: Iterable[Assessment], extras: Collection[st
     parquet.write_table(table, path)
 
 
-class ResultsFile:
+class ResultsFile(AbstractContextManager["ResultsFile"]):
     """Writes rows to a results file as they come; a context manager.
 
     Args:
@@ -259,9 +259,6 @@ class ResultsFile:
 
     def _cannot_write(self, error: OSError) -> ResultsError:
         return ResultsError(f"{self.path}: cannot be written: {error.strerror or error}")
-
-    def __enter__(self) -> ResultsFile:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -373,11 +370,6 @@ def take_earlier(
 def csv_columns(extras: Collection[str] = ()) -> tuple[str, ...]:
     """The columns of a CSV file whose rows have these extras, see `Assessment.extras`."""
     return _PLAIN + tuple(c for name in _EXTRAS if name in extras for c in _EXTRAS[name])
-
-
-def csv_extras(columns: Collection[str]) -> list[str]:
-    """The extras of a CSV file with these columns."""
-    return [name for name, own in _EXTRAS.items() if own[0] in columns]
 
 
 def to_flat(row: Assessment) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def label(name: str) -> str:
 
 def tables(evaluation: Evaluation, *, details: bool = False) -> list[Table]:
     """All tables of an evaluation; `details` adds one with every prompt."""
-    found = [_overview(evaluation)]
-    found += _parts(evaluation) + _human(evaluation) + _comparison(evaluation)
+    first = _overview(evaluation), _parts(evaluation), _human(evaluation), *_comparison(evaluation)
+    found = [table for table in first if table.rows]
     for score, values in evaluation.scores.items():
         names = evaluation.generators[score]
         if names:
@@ -114,25 +114,21 @@ def _figure_rows(columns: Iterable[dict[str, Estimate]], prefix: str = "") -> li
     return [[prefix + label(name), *(values.get(name) for values in several)] for name in names]
 
 
-def _parts(evaluation: Evaluation) -> list[Table]:
+def _parts(evaluation: Evaluation) -> Table:
     rows: list[list[Cell]] = []
     for part in ("within_generators", "between_generators", "within_prompts"):
         columns = [values.parts.get(part, {}) for values in evaluation.scores.values()]
         rows += _figure_rows(columns, prefix=f"{LABELS[part]}: ")
-    if not rows:
-        return []
-    return [
-        Table(
-            title="Inside and between groups",
-            header=["", *evaluation.scores],
-            rows=rows,
-            note="Inside generators or prompts: mean over those with three clips or more; pairs "
-            "are of one prompt. Generators' means: one point per generator, the model level.",
-        )
-    ]
+    return Table(
+        title="Inside and between groups",
+        header=["", *evaluation.scores],
+        rows=rows,
+        note="Inside generators or prompts: mean over those with three clips or more; pairs "
+        "are of one prompt. Generators' means: one point per generator, the model level.",
+    )
 
 
-def _human(evaluation: Evaluation) -> list[Table]:
+def _human(evaluation: Evaluation) -> Table:
     rows: list[list[Cell]] = []
     for name in _HUMAN:
         for who in ("one rater", "predictions"):
@@ -142,37 +138,29 @@ def _human(evaluation: Evaluation) -> list[Table]:
             ]
             if any(columns):
                 rows.append([f"{label(name)}, {who}", *columns])
-    if not rows:
-        return []
-    return [
-        Table(
-            title="Human ceiling",
-            header=["", *evaluation.scores],
-            rows=rows,
-            note="Each rater against the mean of the other raters, averaged over raters; and the "
-            "predictions against the same means of the others.",
-        )
-    ]
+    return Table(
+        title="Human ceiling",
+        header=["", *evaluation.scores],
+        rows=rows,
+        note="Each rater against the mean of the other raters, averaged over raters; and the "
+        "predictions against the same means of the others.",
+    )
 
 
 def _comparison(evaluation: Evaluation) -> list[Table]:
-    found = []
-    for score, values in evaluation.scores.items():
-        rows: list[list[Cell]] = [
-            [label(name), each.first, each.second, each.difference, _p(each)]
-            for name, each in values.comparison.items()
-        ]
-        if rows:
-            found.append(
-                Table(
-                    title=f"{score}: first minus second predictor",
-                    header=["", "first", "second", "difference", "p"],
-                    rows=rows,
-                    note=f"First: {evaluation.predictions}; second: {evaluation.against}. Paired "
-                    "bootstrap: both are measured on the same samples; p is two-sided.",
-                )
-            )
-    return found
+    return [
+        Table(
+            title=f"{score}: first minus second predictor",
+            header=["", "first", "second", "difference", "p"],
+            rows=[
+                [label(name), each.first, each.second, each.difference, _p(each)]
+                for name, each in values.comparison.items()
+            ],
+            note=f"First: {evaluation.predictions}; second: {evaluation.against}. Paired "
+            "bootstrap: both are measured on the same samples; p is two-sided.",
+        )
+        for score, values in evaluation.scores.items()
+    ]
 
 
 def _p(difference: Difference) -> Cell:
@@ -395,10 +383,6 @@ def write_tables(path: Path, found: Sequence[Table], plain: dict[str, Any]) -> N
     suffix = path.suffix.lower()
     if suffix == ".json":
         text = json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    elif suffix == ".md":
-        text = as_markdown(found)
-    elif suffix == ".tex":
-        text = as_latex(found)
     else:
-        text = as_plain(found)
+        text = {".md": as_markdown, ".tex": as_latex}.get(suffix, as_plain)(found)
     write_text(path, text)

@@ -68,10 +68,7 @@ class Encoder:
         self._faults = Faults("encoded")
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Encodes a batch.
-
-        Args:
-            batch: as of `Scorer`.
+        """Encodes a batch of rows, as `Scorer` has them.
 
         Returns:
             The batch with `tokens`, float32 (b, k, d), or `pooled` (b, d), where a video that

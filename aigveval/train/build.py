@@ -22,7 +22,6 @@ from ..model.modeling import AIGVEvalModel
 from ..model.modeling_vlm import VlmConfig, VlmModel
 from ..model.processing import AIGVEvalProcessor
 from ..model.processing_vlm import VlmProcessor
-from ..model.projector import pack_features
 from .config import FitConfig, FitError
 from .dataset import Collator, QualityDataset, VlmCollator, VlmDataset
 from .rows import TrainingRow
@@ -60,10 +59,8 @@ class Built:
     @property
     def collate(self) -> Any:
         """Makes batches of the items of `dataset`."""
-        encode = self.processor.encode_prompts
-        if self.is_vlm:
-            return VlmCollator(encode_prompts=encode)
-        return Collator(encode_prompts=encode, pack_features=pack_features)
+        kind = VlmCollator if self.is_vlm else Collator
+        return kind(encode_prompts=self.processor.encode_prompts)
 
     def dataset(
         self,

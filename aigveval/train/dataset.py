@@ -28,7 +28,7 @@ from prompts.rubric import SCORES
 from ..data.preference_pairs import PreferencePair
 from ..features.cache import FeatureCache
 from ..model.processing_vlm import VlmProcessor
-from ..model.projector import join_tokens
+from ..model.projector import join_tokens, pack_features
 from .rows import UNKNOWN, TrainingRow, answers_of, facts_of_row, preference_targets, sides
 
 _SEMANTIC, _OVERALL = SCORES.index("semantic"), SCORES.index("overall")
@@ -253,10 +253,9 @@ class VlmDataset(QualityDataset):
     takes them, and no tokens. They are decoded in every epoch, not cached.
 
     Args:
-        rows, digests: See `QualityDataset`.
         cache: For the files' digests only.
         processor: Decodes clips.
-        **options: Of `QualityDataset`.
+        rows, digests, **options: See `QualityDataset`.
     """
 
     decodes = True
@@ -297,21 +296,25 @@ def labels_of(items: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     ]
 
 
+def features_of(items: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Items of `QualityDataset` to features (b, K, D) and labels (b, 13)."""
+    per_encoder = zip(*(item["tokens"] for item in items), strict=True)
+    features = pack_features([torch.stack(tokens) for tokens in per_encoder])
+    return features, torch.tensor(labels_of(items), dtype=torch.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Collator:
     """Items of `QualityDataset` to the model's inputs plus ``labels`` (b, 13).
 
     Attributes:
         encode_prompts: `AIGVEvalProcessor.encode_prompts`.
-        pack_features: `aigveval.model.projector.pack_features`, one (b, k, d) per encoder
-            to (b, K, D).
     """
 
     encode_prompts: Callable[..., Mapping[str, Tensor]]
-    pack_features: Callable[..., Tensor]
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        features, labels = self.features(items)
+        features, labels = features_of(items)
         prompts = [item["prompt"] for item in items]
         batch: dict[str, Any] = {
             **self.encode_prompts(prompts),
@@ -324,12 +327,6 @@ class Collator:
             }
             batch["text"] = prompts
         return batch
-
-    def features(self, items: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-        """Features (b, K, D) and labels (b, 13) alone."""
-        per_encoder = zip(*(item["tokens"] for item in items), strict=True)
-        features = self.pack_features([torch.stack(tokens) for tokens in per_encoder])
-        return features, torch.tensor(labels_of(items), dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

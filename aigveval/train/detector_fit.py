@@ -24,10 +24,10 @@ from prompts import DEFECTS, Defect, parse
 from prompts.answer import TENTHS
 
 from ..model.defect_detector import MIDDLE_SEVERITY, DefectDetector
-from ..model.projector import AIGVEvalBackbone
+from ..model.projector import AIGVEvalBackbone, pack_features
 from .callbacks import steps_bar
 from .config import FitError
-from .dataset import Collator, QualityDataset
+from .dataset import QualityDataset
 from .rows import answers_of
 
 # Chosen by cross-validation over the sources of `lite`, and by results on those held out.
@@ -81,7 +81,6 @@ class Rows:
 def fit_detector(
     backbone: AIGVEvalBackbone,
     dataset: QualityDataset,
-    collate: Collator,
     console: Console,
     *,
     seed: int = 0,
@@ -95,7 +94,7 @@ def fit_detector(
     """
     detector = backbone.detector
     assert detector is not None
-    rows = _read(backbone, detector, dataset, collate, console, seed=seed)
+    rows = _read(backbone, detector, dataset, console, seed=seed)
     if not (rows.severity.sum(1) == 0).any():
         raise FitError("detector needs some clips whose answer says that there are no defects")
     fit(detector, rows)
@@ -105,7 +104,6 @@ def _read(
     backbone: AIGVEvalBackbone,
     detector: DefectDetector,
     dataset: QualityDataset,
-    collate: Collator,
     console: Console,
     *,
     seed: int,
@@ -117,7 +115,7 @@ def _read(
         task = bar.add_task("Detector", total=len(shown), note="")
         for start in range(0, len(shown), _BATCH):
             part = shown[start : start + _BATCH]
-            features = collate.pack_features(
+            features = pack_features(
                 [
                     torch.stack(tokens)
                     for tokens in zip(*(dataset.tokens(row, prompt) for row, prompt, _ in part))

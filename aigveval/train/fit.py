@@ -315,10 +315,10 @@ def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:
     if config.ridge:
         fit_ridge(model.model, ready.train_set, console, seed=config.seed)
     if config.align_epochs:
-        loss = pretrain_projectors(model.model, ready.train_set, ready.collate, config, console)
+        loss = pretrain_projectors(model.model, ready.train_set, config, console)
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.detector:
-        fit_detector(model.model, ready.train_set, ready.collate, console, seed=config.seed)
+        fit_detector(model.model, ready.train_set, console, seed=config.seed)
         console.print(f"Detects {', '.join(model.config.detector)}", highlight=False)
 
 

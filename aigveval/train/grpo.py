@@ -276,11 +276,7 @@ class Evidence:
 
 
 class RowProcessor(ProcessorMixin):
-    """TRL's processor: gives the numbers of rows as `pixel_values` (b, 1).
-
-    Args:
-        tokenizer: Decodes completions.
-    """
+    """TRL's processor: gives the numbers of rows as `pixel_values` (b, 1)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(tokenizer)
@@ -306,13 +302,6 @@ class Rollouts:
     """TRL's `rollout_func`: samples an answer for each prompt of a generation batch.
 
     The same step of the same run gives the same answers.
-
-    Args:
-        evidence: Of the training rows.
-        tokenizer: The processor's.
-        options: Of the sampling.
-        max_new_tokens: Where an answer is cut.
-        seed: Of the run.
     """
 
     def __init__(
@@ -376,13 +365,7 @@ def _row_of(prompt: Any) -> int:
 
 
 class LoggedRewards:
-    """Reward functions for TRL, which log each completion in `COMPLETIONS`.
-
-    Args:
-        folder: Of the run.
-        dataset: The training rows.
-        weights: Of the rewards by name.
-    """
+    """Reward functions for TRL, which log each completion in `COMPLETIONS`."""
 
     def __init__(self, folder: Path, dataset: QualityDataset, weights: Mapping[str, float]) -> None:
         self.path, self.dataset, self.weights = folder / COMPLETIONS, dataset, dict(weights)

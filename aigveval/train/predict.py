@@ -18,7 +18,6 @@ from ..features.cache import FeatureCache, extract
 from ..model.base import ScorerModel
 from ..model.modeling import AIGVEvalModel
 from ..model.processing import AIGVEvalProcessor
-from ..model.projector import pack_features
 from .dataset import Collator, QualityDataset
 from .rows import TrainingRow
 
@@ -70,7 +69,7 @@ def predict(
         key=lambda i: len(rows[i].prompt or ""),
     )
     dataset = QualityDataset([[rows[i] for i in order]], digests, encoders, cache)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
+    collate = Collator(encode_prompts=processor.encode_prompts)
     result = np.full((len(rows), len(SCORES)), np.nan, dtype=np.float32)
     if order:
         result[order], _ = score_rows(model, dataset, collate, batch_size=batch_size, device=device)

@@ -22,7 +22,7 @@ from prompts.rubric import SCORES
 from ..model.projector import AIGVEvalBackbone
 from .callbacks import steps_bar
 from .config import FitConfig
-from .dataset import GROUP, WEIGHT, Collator, EpochSampler, QualityDataset
+from .dataset import GROUP, WEIGHT, EpochSampler, QualityDataset, features_of
 from .losses import rank_loss
 
 _BATCH = 64
@@ -32,7 +32,6 @@ _GROUP = 8
 def pretrain_projectors(
     backbone: AIGVEvalBackbone,
     dataset: QualityDataset,
-    collate: Collator,
     config: FitConfig,
     console: Console,
 ) -> float:
@@ -44,7 +43,7 @@ def pretrain_projectors(
     torch.manual_seed(config.seed)
     sampler = EpochSampler(dataset.groups, batch_size=_BATCH, group_size=_GROUP, seed=config.seed)
     loader: DataLoader = DataLoader(
-        dataset, batch_size=_BATCH, sampler=sampler, collate_fn=collate.features
+        dataset, batch_size=_BATCH, sampler=sampler, collate_fn=features_of
     )
     parameters = [
         parameter

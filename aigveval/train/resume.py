@@ -65,12 +65,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def stale_validations(history: Sequence[Mapping[str, float]], metric: str) -> int:
-    """How many validations in a log came after the first best one.
-
-    Args:
-        history: As the Trainer's state has it.
-        metric: That the best model is chosen by.
-    """
+    """How many validations in a log came after the first best one."""
     values = [entry[f"eval_{metric}"] for entry in history if f"eval_{metric}" in entry]
     return len(values) - 1 - values.index(max(values)) if values else 0
 

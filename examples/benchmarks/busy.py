@@ -13,7 +13,6 @@ Times are medians over all rounds. To reach, on two CPUs: beside one spinning pr
 times as slow as alone, and alone at most 1.05 times as slow as `before`. Let nothing else run.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline import PROMPT, make_clip
+from pipeline import PROMPT, make_clip, parser_of
 
 SPINNERS = (0, 1, 2)
 BEFORE, OURS = "before", "aigveval"
@@ -190,9 +189,7 @@ def show(rows: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("video", nargs="?", type=Path, metavar="VIDEO")
     parser.add_argument("--cores", type=int, default=2, help="CPUs for everything (default 2)")
     parser.add_argument(

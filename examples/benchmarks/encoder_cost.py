@@ -33,7 +33,6 @@ from encoders.checkpoints import RANDOM
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for make_videos
 
 FPS, FRAMES, HEIGHT, WIDTH = 24.0, 120, 720, 1280
-PROMPT = "a red car drives along a road past green hills"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "technical_lite": ("technical_lite", {}),
     "technical_fastvqa": ("technical_fastvqa", {"weights": RANDOM}),

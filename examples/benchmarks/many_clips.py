@@ -9,7 +9,6 @@ fifth of the rows and after all of them, its peak, the rows per second of the fi
 tenth, and how often the file was read. Needs Linux.
 """
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline import make_clip
+from pipeline import make_clip, parser_of
 
 from aigveval.reports.results import read_results
 
@@ -49,9 +48,7 @@ def memory_mb(process: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--clips", type=int, default=1000, help="default 1000")
     parser.add_argument("--model", default="lite", help="default lite")
     parser.add_argument("--precision", default="auto", help="auto (default) or fast")

@@ -16,7 +16,6 @@ does meets all of them; the medians over the rounds are printed, and how many ti
 `lite` each takes. `network` is without reading and cutting frames.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from pipeline import make_clip  # beside this file
+from pipeline import PROMPT, make_clip, parser_of  # beside this file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +36,6 @@ from encoders.resizing import repeat_to, resized
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, read_frames, requests_of
 
-PROMPT = "a red car drives along a road past green hills"
 AESTHETIC_FRAMES, AESTHETIC_PX = 32, 224
 MUSIQ_PX = 512
 
@@ -144,9 +142,7 @@ def lite(model: str) -> Timed:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("videos", nargs="*", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="lite")

@@ -136,14 +136,7 @@ class Stages:
 def measure(
     assessor: aigveval.Assessor, explaining: aigveval.Assessor | None, video: Path, repeat: int
 ) -> dict[str, Any]:
-    """Medians of total and stages, and what the clip is like.
-
-    Args:
-        assessor: Of the model.
-        explaining: The same, if it can explain.
-        video: The clip.
-        repeat: How often.
-    """
+    """Medians of total and stages, and what the clip is like."""
     from encoders import read_video
 
     info = read_video(video).info
@@ -199,10 +192,14 @@ def show(clips: list[dict[str, Any]]) -> None:
     print_wide(table)
 
 
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """For the options of a script, whose docstring is shown as it stands."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=layout)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO")
     parser.add_argument("--repeat", type=int, default=3, help="runs per clip (default 3)")
     parser.add_argument("--model", default="lite", help="lite, a folder or a Hub id")

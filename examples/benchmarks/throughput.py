@@ -15,7 +15,6 @@ turn, in one process, so that a busy machine shows in all figures alike; and in 
 divided by the number of CPUs, beside those of the clock, as neighbours change these far less.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -29,13 +28,12 @@ from typing import Any
 
 import av
 import numpy as np
-from pipeline import make_clip
+from pipeline import PROMPT, make_clip, parser_of
 
 import aigveval
 
 SMALL, LARGE = 16, 4
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-PROMPT = "a red car drives along a road past green hills"
 
 
 def make_clips(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -134,9 +132,7 @@ def memory_mb() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--precision", default="auto", help="auto (default) or fast")
     parser.add_argument("--out", type=Path, help="JSON file for the figures, single runs included")

@@ -59,7 +59,6 @@ from aigveval.model.defect_detector import NAMED_FROM
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.precision import find_device
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.model.projector import pack_features
 from aigveval.train.dataset import Collator, QualityDataset
 from aigveval.train.rows import TrainingRow
 from aigveval.versions import __version__
@@ -188,7 +187,7 @@ def write_answers(
     unknown = (float("nan"),) * len(SCORES)
     rows = [TrainingRow(video=case.path, prompt=case.prompt, scores=unknown) for case in cases]
     dataset = QualityDataset([rows], report.digests, encoders, cache)
-    collate = Collator(encode_prompts=engine.processor.encode_prompts, pack_features=pack_features)
+    collate = Collator(encode_prompts=engine.processor.encode_prompts)
     starts = range(0, len(cases), batch_size)
     bar = track(starts, f"{name}: batches of {batch_size}", console=Console(stderr=True))
     for start in bar:

@@ -320,12 +320,7 @@ def as_markdown(
     figures: Mapping[str, Mapping[str, Figure]],
     confusions: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> str:
-    """Tables with a column per model: figures, and what else is named.
-
-    Args:
-        figures: Column to `figures_of`.
-        confusions: Column to `confusion`.
-    """
+    """Tables with a column per model: figures, and what else is named."""
     columns = list(figures)
     # The order of the fullest column; the others may have rows of their own.
     names = dict.fromkeys(

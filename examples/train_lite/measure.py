@@ -29,8 +29,7 @@ from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, srocc
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.model.projector import pack_features
-from aigveval.train.dataset import Collator, QualityDataset
+from aigveval.train.dataset import QualityDataset, features_of
 from aigveval.train.predict import predict
 from aigveval.train.rows import TrainingRow
 from prompts.rubric import DIMENSIONS, SCORES
@@ -95,11 +94,10 @@ def predicted_scores(
     encoders = list(processor.encoders.values())
     digests = extract(sorted({row.video for row in rows}), encoders, cache, workers=2).digests
     dataset = QualityDataset([rows], digests, encoders, cache)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     found = []
     for start in range(0, len(rows), 64):
         items = [dataset[n] for n in range(start, min(start + 64, len(rows)))]
-        found.append(model.model.score_hints(collate.features(items)[0]))
+        found.append(model.model.score_hints(features_of(items)[0]))
     return torch.cat(found).numpy()
 
 

@@ -55,9 +55,9 @@ from aigveval.model.calibration import half_width
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
-from aigveval.model.projector import MIDDLE, AIGVEvalBackbone, pack_features
+from aigveval.model.projector import MIDDLE, AIGVEvalBackbone
 from aigveval.train.config import FitConfig
-from aigveval.train.dataset import Collator, QualityDataset
+from aigveval.train.dataset import QualityDataset
 from aigveval.train.fit import main as fit
 from aigveval.train.projector_pretraining import pretrain_projectors
 from aigveval.train.rows import TrainingRow
@@ -370,12 +370,13 @@ def rated_model(
     ]
     digests = {row.video: cache.digest(row.video) for row in rows}
     dataset = KeptDataset([rows], digests, encoders, cache)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     fit_config = FitConfig(train=["-"], output_dir="-", cache_dir="-", **HEADS)
-    pretrain_projectors(backbone, dataset, collate, fit_config, Console(stderr=True))
+    pretrain_projectors(backbone, dataset, fit_config, Console(stderr=True))
     for hook in hooks:
         hook.remove()
     forgive(backbone)
+    with torch.no_grad():
+        ridge.set_local_expert(backbone, chosen, tokens, linear)
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
 

@@ -69,6 +69,10 @@ WRONG = {"semantic": (0.03, 0.5), "overall": (0.03, 0.5)}
 WRONG_PROMPTS = 2  # of a clip
 # Where a data set was asked for the overall score alone, this share of it counts for each other.
 OVERALL_SHARE = {"technical": 0.3, "motion": 0.3, "semantic": 0.1}
+# What FETV's raters said of the picture, for clips like theirs: from the same columns, without
+# damage. Chosen by leaving whole prompts out, the reach (points) so that the order of damage and
+# the scores of today's generators hardly change.
+LOCAL_PENALTY, LOCAL_REACH = 0.3, 0.3
 # What tells camera-made clips from generated ones of 2023.
 LIKENESS = ({LOCAL_FLOW: 1.0, FLOW: 1.0, FRAGMENT_STAGES: 0.5}, 0.05)
 REAL_WEIGHT = 2.0  # of a camera-made clip beside a generated one
@@ -290,6 +294,48 @@ def set_likeness(backbone: AIGVEvalBackbone, linear: LinearMap) -> None:
     likeness.threshold.fill_(THRESHOLD)
     likeness.reach.fill_(REACH)
     likeness.gain.copy_(torch.tensor(GAIN))
+
+
+def set_local_expert(
+    backbone: AIGVEvalBackbone,
+    clips: Sequence[Clip],
+    tokens: Mapping[str, Array],
+    linear: LinearMap,
+) -> None:
+    """Have a model say what FETV's raters said, near the clips where they did.
+
+    Args:
+        clips: n, rated or not, and copies of them. Without a technical rating nothing is set.
+        tokens: Encoder to (n, d).
+        linear: Fitted to them; gives motion.
+    """
+    technical, motion, overall = (SCORES.index(name) for name in ("technical", "motion", "overall"))
+    scores = np.array([clip.scores[technical] for clip in clips])
+    rated = np.flatnonzero(~np.isnan(scores))
+    if not len(rated):
+        return
+    clips, scores = [clips[n] for n in rated], scores[rated]
+    tokens = {name: values[rated] for name, values in tokens.items()}
+    columns, _ = USED["technical"]
+    parts = [_comparisons(clips, scores)]
+    found = _ridge(clips, tokens, parts, columns, LOCAL_PENALTY, changes=(), name="technical")
+    native = [n for n, clip in enumerate(clips) if clip.kind == "native" and not clip.real]
+    own = sum(tokens[name][native] @ w for name, w in found.items())
+    names = list(backbone.projectors)
+    expert = backbone.add_local_expert(len(native))
+    means = [torch.from_numpy(tokens[name][native]).float()[:, None] for name in names]
+    expert.place(backbone.compared(means), [clips[n].group for n in native])
+    expert.reach.fill_(LOCAL_REACH)
+    expert.share[[technical, overall]] = 1
+    weight = np.concatenate([found[name] for name in names])
+    moving = np.concatenate([linear.weights[name][motion] for name in names])
+    bias = float((scores[native] - own).mean())
+    expert.weight[technical] = torch.from_numpy(weight)
+    expert.bias[technical] = bias
+    # What these raters say of the whole is the mean of what they say of its parts. How a clip fits
+    # its prompt is known least, and not at all without one.
+    expert.weight[overall] = torch.from_numpy((weight + moving) / 2)
+    expert.bias[overall] = (bias + linear.bias[motion]) / 2
 
 
 def mean_tokens(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aigveval.model.base import name_scores
-from aigveval.model.calibration import Calibration, clip_vectors, half_width
+from aigveval.model.calibration import Calibration, clip_vectors, distance, half_width
 from aigveval.model.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
@@ -159,6 +159,52 @@ class TestInAModel:
         torch.testing.assert_close(lift, expected, atol=1e-5, rtol=0)
         assert 0 < (expected[:, 0] > 0).sum() < 40 and (expected[:, 0] == 1.0).any()
 
+    def test_a_local_expert_speaks_near_its_clips_and_nowhere_else(self):
+        model, processor = self.calibrated()
+        batch = make_batch(processor, model.config, ["a dog"] * 40)
+        backbone = model.model
+        for projector in backbone.projectors.values():  # what is learnt comes on top
+            projector.score_head.weight.data.zero_()
+            projector.score_head.bias.data.zero_()
+        said = backbone.score_hints(batch["features"])
+        tokens = backbone.standardised(batch["features"])
+        vectors = backbone.compared(tokens)
+        expert = backbone.add_local_expert(10)
+        expert.place(vectors[:10], [str(n) for n in range(10)])
+        expert.bias.copy_(torch.tensor([4.5, 9.0, 9.0, 9.0]))
+        expert.weight[0, 3] = 0.2
+        expert.share[0] = 1
+        expert.reach.fill_(1.2)
+        found = backbone.score_hints(batch["features"])
+        own = 4.5 + 0.2 * torch.cat([t.mean(1) for t in tokens], dim=1)[:, 3]
+        moved = (own - said[:, 0]).clamp(-1.2, 1.2)
+        assert (moved == 1.2).any() and (moved != 1.2).any()
+        apart = distance(vectors, expert.clips)
+        gate = ((expert.far - apart) / (expert.far - expert.near)).clamp(0, 1)
+        far = gate == 0
+        assert far.any() and not far.all()
+        torch.testing.assert_close(found[:, 0], said[:, 0] + gate * moved)
+        assert torch.equal(found[:, 1:], said[:, 1:]) and torch.equal(found[far], said[far])
+
+    def test_a_local_expert_is_saved_and_goes_where_the_model_is_trained_on(self, tmp_path):
+        model, processor = self.calibrated()
+        batch = make_batch(processor, model.config, ["a dog", "a cat"])
+        plain = model.model.score_hints(batch["features"])
+        expert = model.model.add_local_expert(2)
+        vectors = model.model.compared(model.model.standardised(batch["features"]))
+        expert.place(vectors, ["a dog", "a cat"])
+        expert.far.add_(100)  # else both are as far as each other
+        expert.share.fill_(1)
+        expert.reach.fill_(0.3)
+        model.save_pretrained(tmp_path)
+        again = AIGVEvalModel.from_pretrained(tmp_path, llm=make_llm())
+        hints = again.model.score_hints(batch["features"])
+        assert torch.equal(hints, model.model.score_hints(batch["features"]))
+        assert not torch.equal(hints, plain)
+        again.model.remove_measured()
+        assert again.config.local_expert == 0
+        assert torch.equal(again.model.score_hints(batch["features"]), plain)
+
     def test_a_base_that_is_trained_on_loses_its_intervals(self):
         model, _ = self.calibrated()
         model.model.remove_measured()
@@ -167,5 +213,6 @@ class TestInAModel:
         assert any("likeness" in key for key in model.trained_keys())
 
     def test_sizes_are_checked(self):
-        with pytest.raises(ValueError, match=r"^calibration must not be negative, got -1$"):
-            make_model(calibration=-1)
+        for name in ("calibration", "local_expert"):
+            with pytest.raises(ValueError, match=rf"^{name} must not be negative, got -1$"):
+                make_model(**{name: -1})

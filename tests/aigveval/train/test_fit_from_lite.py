@@ -44,7 +44,8 @@ def test_the_shipped_checkpoint_is_trained_on(make_encoder, tmp_path):
     # What was measured of `lite` doesn't hold for a model that learnt something else.
     assert before.calibration and not after.calibration
     assert before.hints_within and after.hints_within is None
-    measured = (".calibration.", ".hint_curve.")
+    assert before.local_expert and not after.local_expert
+    measured = (".calibration.", ".hint_curve.", ".local_expert.")
     old = {name: value for name, value in old.items() if not any(m in name for m in measured)}
     assert old.keys() == new.keys()
     fixed = (".mean", ".std", ".probe", ".probe_bias")

@@ -12,7 +12,6 @@ from transformers import EvalPrediction
 
 from aigveval.data.preference_pairs import PreferencePair, read_pairs
 from aigveval.features.cache import FeatureCache, extract
-from aigveval.model.projector import pack_features
 from aigveval.train import fit, losses
 from aigveval.train.config import FitError
 from aigveval.train.dataset import (
@@ -172,7 +171,7 @@ def test_pairs_stay_side_by_side_in_every_batch(singles):
 
 def test_padding_counts_for_nothing(fit_data):
     data = dataset(fit_data)
-    collate = Collator(encode_prompts=lambda prompts: {}, pack_features=pack_features)
+    collate = Collator(encode_prompts=lambda prompts: {})
     labels = collate([data[0, 1], data[0, 24], data[0, 25], data[0, PADDING]])["labels"]
     assert labels[:, WEIGHT].tolist() == [1, 1, 1, 0]
     assert labels[:, PAIR].tolist() == [-1, 0, 0, -1]

@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from aigveval.model.projector import FeatureProjector, pack_features
+from aigveval.model.projector import FeatureProjector
 from aigveval.train.config import FitConfig
-from aigveval.train.dataset import Collator
+from aigveval.train.dataset import features_of
 from aigveval.train.projector_pretraining import pretrain_projectors
 from prompts import SCORES
 
@@ -71,7 +71,6 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
     model, processor = new_model()
     rows = Rows(model, 240)
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=40)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
     learning = (".up.weight", ".up.bias", ".score_head.weight", ".score_head.bias")
     frozen = {
         name: value.clone()
@@ -79,11 +78,11 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
         if not name.endswith(learning)
     }
     quiet = Console(quiet=True)
-    first = pretrain_projectors(model.model, rows, collate, replace(config, align_epochs=1), quiet)
-    last = pretrain_projectors(model.model, rows, collate, config, quiet)
+    first = pretrain_projectors(model.model, rows, replace(config, align_epochs=1), quiet)
+    last = pretrain_projectors(model.model, rows, config, quiet)
     assert last < 0.3 * first
 
-    features, _ = collate.features([rows[0, number] for number in range(240)])
+    features, _ = features_of([rows[0, number] for number in range(240)])
     model.eval()
     with torch.no_grad():
         told = model.model.score_hints(features)
@@ -98,8 +97,7 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
 def test_any_number_of_steps(steps):
     model, processor = new_model()
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=steps)
-    collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-    loss = pretrain_projectors(model.model, Rows(model, 8), collate, config, Console(quiet=True))
+    loss = pretrain_projectors(model.model, Rows(model, 8), config, Console(quiet=True))
     assert np.isfinite(loss)
 
 
@@ -107,8 +105,7 @@ def test_the_same_seed_gives_the_same_projectors():
     def aligned():
         model, processor = new_model()
         config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=2)
-        collate = Collator(encode_prompts=processor.encode_prompts, pack_features=pack_features)
-        pretrain_projectors(model.model, Rows(model, 48), collate, config, Console(quiet=True))
+        pretrain_projectors(model.model, Rows(model, 48), config, Console(quiet=True))
         parameters = model.model.projectors.parameters()
         return np.concatenate([value.detach().numpy().ravel() for value in parameters])
 
