@@ -82,6 +82,12 @@ with torch.inference_mode():
     encoder(encoder.preprocess(frames)[None])
 print(json.dumps(sorted(sys.modules)))
 """
+# The originals, so that a copy that imports one of them brings it back.
+FORGET = (
+    "import sys\n"
+    "for name in [name for name in sys.modules if name.partition('.')[0] == 'encoders']:\n"
+    "    del sys.modules[name]\n"
+)
 SMALL = {
     "technical_fastvqa": ", num_frames=8, embed_dim=12",
     "motion_slowfast": ", size=64",
@@ -101,19 +107,17 @@ def modules_of(tmp_path_factory):
 
     Each in a fork of a fresh interpreter that has loaded torch, which takes long, and nothing else.
     """
-    codes = {
-        "list": LISTED,
-        "names": NAMES,
-        "vendored": vendored("encoders", tmp_path_factory.mktemp("vendored")),
-    }
+    codes = {"list": LISTED, "names": NAMES}
     codes |= {name: ALONE.format(name=name, options=SMALL.get(name, "")) for name in NEEDED}
     imports = ", ".join(MODULES["encoders"])
     codes["all modules"] = f"import sys, json, {imports}\nprint(json.dumps(sorted(sys.modules)))"
+    codes["vendored"] = FORGET + vendored("encoders", tmp_path_factory.mktemp("vendored"))
     if not hasattr(os, "fork"):
         return {key: json.loads(run(code)) for key, code in codes.items()}
     folder = tmp_path_factory.mktemp("modules")
-    *alone, last, everything = codes.items()
-    chains = [[one] for one in alone] + [[last, everything]]  # the last has loaded most of it
+    # Each of the last three has loaded most of what the next one needs.
+    chain = [(key, codes[key]) for key in ("names", "all modules", "vendored")]
+    chains = [[one] for one in codes.items() if one not in chain] + [chain]
     run(
         "import os, sys, torch\n"
         f"for chain in {chains!r}:\n"

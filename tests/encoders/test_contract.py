@@ -35,6 +35,10 @@ ALWAYS = {
     },
     "technical_timm": {"model": "test_vit", "weights": RANDOM, "grid": 5},
     "technical_pyiqa": {"metrics": ("piqe", "entropy"), "size": 256},
+    # As few as show that time steps are local.
+    "technical_lite": {"num_frames": 6},
+    "semantic_lite": {"num_frames": 6},
+    "semantic_objects": {"num_frames": 6},
     "motion_slowfast": {"weights": RANDOM, "size": 64},
     "semantic_clip": {"model": tiny_models.open_clip_folder()},
     "semantic_blip": {"weights": RANDOM},

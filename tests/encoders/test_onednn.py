@@ -40,7 +40,7 @@ def test_the_same_numbers(shape, monkeypatch):
     with torch.inference_mode():
         torch.testing.assert_close(fast(x), plain(x))
         assert torch.equal(fast(x), fast(x))
-    assert len(calls) == (6 if x.numel() else 0)
+    assert len(calls) == (6 if x.numel() > 64 else 0)  # not for a single row
     assert not any(fast.state_dict()[name].isnan().any() for name in fast.state_dict())
 
 

@@ -1,4 +1,4 @@
-"""Real Ray: two processes on two cores."""
+"""Real Ray: two processes on two cores, or one where two show no more."""
 
 import json
 import sys
@@ -25,6 +25,7 @@ from tests import media
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
+ONE = ("--engine", "ray", "--processes", 1)  # each takes seconds to import what it needs
 BUG = f"RuntimeError: a bug with two lines{newer_versions()}"  # from Ray's own processes
 
 
@@ -166,7 +167,7 @@ def test_commands_give_what_they_give_on_one_machine(folder, tmp_path, monkeypat
 def test_resume_computes_what_is_not_there_and_nothing_else(tmp_path, texts):
     texts(2, 4, 3, "unreadable", 1, 5)
     out = tmp_path / "r.csv"
-    asked = ["score", tmp_path / "clips", "--out", out, "--engine", "ray", "--processes", 1]
+    asked = ["score", tmp_path / "clips", "--out", out, *ONE]
     assert command(*asked).exit_code == 1
     whole = read_results(out)
     long = [replace(row, seconds=77.0) for row in whole]  # seconds are rounded, and may be alike
@@ -185,7 +186,7 @@ def test_resume_computes_what_is_not_there_and_nothing_else(tmp_path, texts):
 def test_a_fault_of_the_software_ends_the_run_with_one_line(tmp_path, texts):
     texts("bug", "unreadable", *["bug"] * 6)
     out = tmp_path / "r.jsonl"
-    done = command("score", tmp_path / "clips", "--engine", "ray", "--out", out)
+    done = command("score", tmp_path / "clips", *ONE, "--out", out)
     assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith(
         "error: none of 7 videos could be assessed; something other than the video is at fault: "
@@ -198,7 +199,7 @@ def test_a_leaderboard(tmp_path, texts):
     texts(2, 4, 3, "unreadable", "bug", 5)
     results, board = tmp_path / "board.jsonl", tmp_path / "board.json"
     asked = ["leaderboard", tmp_path / "clips", "--results", results, "--out", board]
-    assert command(*asked, "--draws", 0, "--engine", "ray").exit_code == 1
+    assert command(*asked, "--draws", 0, *ONE).exit_code == 1
     errors = [row.error for row in read_results(results)]
     assert errors == [None, None, BUG, None, "not a video", None]
     places = json.loads(board.read_text())["places"]
@@ -208,7 +209,7 @@ def test_a_leaderboard(tmp_path, texts):
 def test_features(folder, tmp_path):
     asked = ["features", folder, "--encoder", "motion_flow", "--out"]
     assert command(*asked, tmp_path / "local").exit_code == 1
-    assert command(*asked, tmp_path / "ray", "--engine", "ray").exit_code == 1
+    assert command(*asked, tmp_path / "ray", *ONE).exit_code == 1
     ours, theirs = (
         [json.loads(line) for line in (tmp_path / name / "index.jsonl").read_text().splitlines()]
         for name in ("local", "ray")
