@@ -8,7 +8,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -17,10 +16,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests import kernels
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+# As `python -m ipykernel_launcher`, but without searching for garbage while much is imported.
+KERNEL = "import gc; gc.set_threshold(50_000); from ipykernel.kernelapp import main; main()"
 SECONDS = 900  # for one cell; on an idle machine, a whole notebook takes about a minute
 
 
@@ -44,44 +43,23 @@ def test_stored_without_outputs(path):
     assert len(text) < 20_000 and str(Path.home()) not in text
 
 
-@pytest.fixture(scope="module")
-def kernel_command(tmp_path_factory):
-    """The command line of a kernel, without its connection file."""
-    if not hasattr(os, "fork"):
-        yield [sys.executable, "-m", "ipykernel_launcher"]
-        return
-    path = str(tmp_path_factory.mktemp("kernels") / "socket")
-    server = [sys.executable, "-m", "tests.kernels", path]
-    root = EXAMPLES.parent
-    with subprocess.Popen(server, cwd=root, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        yield [*kernels.COMMAND, path]
-        process.kill()
-
-
 @pytest.fixture
-def examples(tmp_path):
-    """A copy of the examples."""
+def folder(tmp_path, monkeypatch):
+    """A copy of the examples, and a kernel that is the interpreter of this test."""
     for path in [*NOTEBOOKS, EXAMPLES / "small_data.py"]:
         shutil.copy(path, tmp_path)
     shutil.copytree(EXAMPLES / "videos", tmp_path / "videos")
-    return tmp_path
-
-
-@pytest.fixture
-def folder(examples, monkeypatch, kernel_command):
-    """A copy of the examples, and a kernel that is the interpreter of this test."""
-    kernel = examples / "jupyter/kernels/python3"
+    kernel = tmp_path / "jupyter/kernels/python3"
     kernel.mkdir(parents=True)
-    command = [*kernel_command, "-f", "{connection_file}"]
+    command = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
     (kernel / "kernel.json").write_text(
         json.dumps({"argv": command, "display_name": "Python 3", "language": "python"})
     )
-    monkeypatch.setenv("JUPYTER_PATH", str(examples / "jupyter"))
-    monkeypatch.setenv("IPYTHONDIR", str(examples / "ipython"))  # nobody's own settings
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own settings
     found = [str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, found)))
-    return examples
+    return tmp_path
 
 
 def run(folder, name, expression):
@@ -155,15 +133,15 @@ def test_encoders(folder):
     assert found["SVR", "technical"]["SROCC"] > 0.4
 
 
-def test_small_data_without_any(examples, monkeypatch):
+def test_small_data_without_any(folder, monkeypatch):
     """What a reader without the data gets: whole prompts, and damage with its nominal drop."""
     monkeypatch.delenv("AIGVEVAL_DATA", raising=False)
-    monkeypatch.syspath_prepend(str(examples))
+    monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "small_data", raising=False)
     import small_data
 
     assert not small_data.has_human_scores()
-    manifest = small_data.rated_clips(examples / "out", prompts=2)
+    manifest = small_data.rated_clips(folder / "out", prompts=2)
     with open(manifest, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({row["prompt"] for row in rows}) == 2
@@ -174,15 +152,15 @@ def test_small_data_without_any(examples, monkeypatch):
     assert float(damaged["overall"]) == pytest.approx((1.5 + 4.5 + 4.5) / 3, abs=1e-3)
 
 
-def test_small_data_of_people(examples, data_dir, monkeypatch):
-    monkeypatch.syspath_prepend(str(examples))
+def test_small_data_of_people(folder, data_dir, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "small_data", raising=False)
     import small_data
 
     assert small_data.has_human_scores()
-    rows = small_data.sources(examples / "out")
+    rows = small_data.sources(folder / "out")
     assert len({row["prompt"] for row in rows}) == len(rows) == 8
-    with open(small_data.rated_clips(examples / "out"), newline="", encoding="utf-8") as file:
+    with open(small_data.rated_clips(folder / "out"), newline="", encoding="utf-8") as file:
         rated = list(csv.DictReader(file))
     assert len(rated) == 32 and not any("real" in row["generator"] for row in rated)
     assert "motion_rater1" in rated[0]

@@ -58,7 +58,7 @@ def score_on_devices(
         UsageError: when a process cannot load the model, or no clip of its share gets through.
         AssessmentError: when a process ends without a word, as one without memory does.
     """
-    context = _context()
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     workers: dict[Connection, tuple[str, Any]] = {}
     threads = max(1, available_cpus() // len(devices))
     try:
@@ -93,17 +93,6 @@ def score_on_devices(
     finally:
         for _, process in workers.values():
             process.kill()
-
-
-def _context() -> Any:
-    """Starts processes as forks of one that has imported what all need, and in which no CUDA runs,
-    as that does not survive a fork; afresh where the system has no such thing."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    needed = ("aigveval.model.modeling", "aigveval.inference.engine")
-    context.set_forkserver_preload([__name__, *needed])
-    return context
 
 
 def _work(
