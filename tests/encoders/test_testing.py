@@ -36,7 +36,7 @@ def one_thread():
 @pytest.mark.parametrize("name", INSTALLED)
 def test_every_encoder_keeps_its_promises(name, make_encoder):
     make_encoder(name, **ALWAYS.get(name, {}))  # skips the test where there are no weights
-    check_encoder(create_encoder(name, **ALWAYS.get(name, {}), **SMALL.get(name, {})))
+    check_encoder(create_encoder(name, **{**ALWAYS.get(name, {}), **SMALL.get(name, {})}))
 
 
 class Sound(Encoder):
