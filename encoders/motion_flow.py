@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .base import Encoder, EncoderSpec, check_frames
 from .checkpoints import RANDOM
+from .fades import between_fades
 from .flow_statistics import (
     NUM_CHANGE,
     NUM_GAP,
@@ -57,6 +58,7 @@ class MotionFlow(Encoder):
         weights: Path of RAFT's checkpoint; None looks for it in the folder `checkpoints` of the
             cache folder, then lets torchvision download it.
         crop_bars: Look only at what lies between black bars.
+        skip_fades: Leave out a fade from black at the beginning, and one to black at the end.
 
     Raises:
         WeightsError: RAFT's checkpoint can't be had or isn't RAFT's.
@@ -74,9 +76,11 @@ class MotionFlow(Encoder):
         flow: Flow = "dis",
         weights: str | os.PathLike[str] | None = None,
         crop_bars: bool = False,
+        skip_fades: bool = False,
     ) -> None:
         super().__init__()
-        self.num_frames, self.flow, self.crop_bars = num_frames, flow, crop_bars
+        self.num_frames, self.flow = num_frames, flow
+        self.crop_bars, self.skip_fades = crop_bars, skip_fades
         self.raft: Raft | None = None
         self.spec = EncoderSpec(
             name="motion_flow",
@@ -118,6 +122,8 @@ class MotionFlow(Encoder):
             options["weights"] = RANDOM
         if self.crop_bars:
             options["crop_bars"] = True
+        if self.skip_fades:
+            options["skip_fades"] = True
         return options
 
     def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
@@ -132,6 +138,9 @@ class MotionFlow(Encoder):
         planes = with_short_side(frames, self.spec.size).numpy()
         small = [cv2.merge(list(colours)) for colours in planes]  # permuting takes five times that
         grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]
+        if self.skip_fades:
+            start, stop = between_fades(grays)
+            small, grays = small[start:stop], grays[start:stop]
         last = len(small) - 1
         # From every second frame, as far as the clip goes.
         jumps = {n: min(n + _GAP, last) for n in range(0, max(1, last + 1 - _GAP), _GAP // 2)}

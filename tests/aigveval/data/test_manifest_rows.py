@@ -45,7 +45,7 @@ WRONG = {
         '{"video": "a", "overall": Infinity}',
         "row 1: overall must lie in 1-5, got inf",
     ),
-    "comma.csv": ("video;overall\na;3,5\n", "row 2: overall must be a number, got '3,5'"),
+    "comma.csv": ('video,overall\na,"3,5"\n', "row 2: overall must be a number, got '3,5'"),
     "word.csv": ("video,overall\na,good\n", "row 2: overall must be a number, got 'good'"),
     "weight.csv": ("video,weight\na,0\n", "row 2: weight must be above 0, got 0"),
     "semantic.csv": ("video,semantic\na,3\n", "row 2: a semantic score needs a prompt"),
