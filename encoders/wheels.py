@@ -12,7 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,13 +229,18 @@ def _progress(name: str, total_bytes: int, folder: Path) -> Iterator[Callable[[]
         task = bar.add_task(name, total=total_bytes)
 
         def show() -> None:
-            sizes = []
-            for path in folder.rglob("*.whl"):
-                try:
-                    sizes.append(path.stat().st_size)
-                except OSError:  # pip moved it between the listing and the look
-                    continue
-            bar.update(task, completed=max(sizes, default=0))
+            bar.update(task, completed=_largest_wheel(folder))
 
         yield show
         show()
+
+
+def _largest_wheel(folder: Path) -> int:
+    """Bytes of the largest wheel anywhere in it; pip may move or remove what was just listed."""
+    largest = 0
+    for inner, _, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            if name.endswith(".whl"):
+                with suppress(OSError):
+                    largest = max(largest, os.path.getsize(os.path.join(inner, name)))
+    return largest

@@ -132,6 +132,22 @@ def test_a_bar_on_a_terminal(tiny, capsys, monkeypatch):
     assert "100%" in shown or f"/{tiny.stat().st_size / 1000:.1f} kB" in shown
 
 
+def test_the_bar_survives_what_pip_removes_meanwhile(tmp_path, monkeypatch):
+    for name in ("kept.whl", "gone/moved.whl", "kept/larger.whl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"0" * len(name))
+    (tmp_path / "dangling.whl").symlink_to(tmp_path / "nowhere")
+    scandir = os.scandir
+
+    def gone(path):
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert wheels._largest_wheel(tmp_path) == len("kept/larger.whl")
+
+
 def test_pip_inside_ensurepip_serves_a_venv_without_pip(tiny, monkeypatch):
     real = importlib.util.find_spec
     if not list(Path(real("ensurepip").submodule_search_locations[0]).glob("_bundled/pip-*.whl")):
