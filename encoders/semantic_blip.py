@@ -91,9 +91,9 @@ class SemanticBlip(FrameEncoder):
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, size, size)."""
-        check_frames(frames)
         if not self.strict_upstream:
             return super().preprocess(frames, seed=seed)
+        check_frames(frames)
         # As `torch.nn.functional.interpolate`: the pixel at the cell's corner, not at its centre.
         size = self.spec.size
         rows, columns = (torch.arange(size) * side // size for side in frames.shape[-2:])

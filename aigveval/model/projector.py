@@ -214,9 +214,8 @@ class CameraLikeness(nn.Module):
         self.register_buffer("reach", torch.zeros(()))
         self.register_buffer("gain", torch.zeros(len(SCORES)))
 
-    def forward(self, standardised: Sequence[Tensor]) -> Tensor:
-        """Each encoder's standardised tokens (b, k, d_i) to points (b, 4)."""
-        means = torch.cat([tokens.mean(1) for tokens in standardised], dim=1)
+    def forward(self, means: Tensor) -> Tensor:
+        """Mean standardised tokens of all encoders, (b, d), to points (b, 4)."""
         likeness = means @ self.weight + self.bias
         beyond = (likeness - self.threshold).clamp_min(0).minimum(self.reach)
         return beyond[:, None] * self.gain
@@ -255,7 +254,7 @@ class LocalExpert(nn.Module):
         """Set where it speaks.
 
         Args:
-            vectors: (n, d) of the rated clips, as of `ScoreHints.compared`.
+            vectors: (n, compared) of the rated clips, as of `ScoreHints.compared`.
             groups: n prompts, two at least.
         """
         self.clips.copy_(vectors)
@@ -263,15 +262,14 @@ class LocalExpert(nn.Module):
         self.near.copy_(apart.quantile(_NEAR))
         self.far.copy_(apart.quantile(_FAR))
 
-    def forward(self, said: Tensor, standardised: Sequence[Tensor], vectors: Tensor) -> Tensor:
+    def forward(self, said: Tensor, means: Tensor, vectors: Tensor) -> Tensor:
         """Points (b, 4) to add.
 
         Args:
             said: Score hints (b, 4) of what holds for all clips.
-            standardised: Each encoder's tokens (b, k, d_i).
-            vectors: (b, d), as of `ScoreHints.compared`.
+            means: Mean standardised tokens of all encoders, (b, width).
+            vectors: (b, compared), as of `ScoreHints.compared`.
         """
-        means = torch.cat([tokens.mean(1) for tokens in standardised], dim=1)
         own = nn.functional.linear(means, self.weight, self.bias)
         apart = distance(vectors.float(), self.clips)
         gate = ((self.far - apart) / (self.far - self.near)).clamp(0, 1)
@@ -408,11 +406,12 @@ class ScoreHints(nn.Module):
         hints = said + (taken_off(learnt) if self.config.damage_only else learnt)
         if self.likeness is not None or self.local_expert is not None:
             tokens = self.standardised(features)
+            means = torch.cat([part.mean(1) for part in tokens], dim=1)
             if self.likeness is not None:
-                lift = self.likeness(tokens)
+                lift = self.likeness(means)
                 said, hints = said + lift, hints + lift
             if self.local_expert is not None:
-                hints = hints + self.local_expert(said, tokens, self.compared(tokens))
+                hints = hints + self.local_expert(said, means, self.compared(tokens))
         return hints
 
     def learn_damage_only(self) -> None:

@@ -323,8 +323,8 @@ def set_local_expert(
     own = sum(tokens[name][native] @ w for name, w in found.items())
     names = list(backbone.projectors)
     expert = backbone.add_local_expert(len(native))
-    means = [torch.from_numpy(tokens[name][native]).float()[:, None] for name in names]
-    expert.place(backbone.compared(means), [clips[n].group for n in native])
+    vectors = _vectors(backbone, {name: values[native] for name, values in tokens.items()})
+    expert.place(vectors, [clips[n].group for n in native])
     expert.reach.fill_(LOCAL_REACH)
     expert.share[[technical, overall]] = 1
     weight = np.concatenate([found[name] for name in names])
@@ -362,6 +362,10 @@ def clip_means(
     cache: FeatureCache,
 ) -> Tensor:
     """What `AIGVEvalBackbone.compared` gives for the rows, (n, d)."""
-    tokens = mean_tokens(rows, backbone, encoders, cache)
+    return _vectors(backbone, mean_tokens(rows, backbone, encoders, cache))
+
+
+def _vectors(backbone: AIGVEvalBackbone, tokens: Mapping[str, Array]) -> Tensor:
+    """What `AIGVEvalBackbone.compared` gives for mean tokens, encoder to (n, d_i): (n, d)."""
     means = [torch.from_numpy(tokens[name]).float()[:, None] for name in backbone.projectors]
     return backbone.compared(means)
