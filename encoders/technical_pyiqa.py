@@ -111,9 +111,8 @@ class TechnicalPyiqa(FrameEncoder):
 
     def _scores(self, frame: Tensor) -> Tensor:
         """A frame (3, h, w), 0-1, to the metrics' scores (metrics,)."""
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         # Statistics of pixels and their thresholds need all digits: bfloat16 halves PIQE.
-        with exact, torch.autocast(frame.device.type, enabled=False):
+        with _deterministic(), torch.autocast(frame.device.type, enabled=False):
             scores = [network(frame[None]) for network in self.networks]
         return torch.stack([score.float().mean() for score in scores])
 
@@ -166,6 +165,20 @@ def _load(name: str, weights: str | None) -> Any:
                 return pyiqa.create_metric(name, device="cpu", **options)
         except ModuleNotFoundError as error:
             raise EncoderError(f"{asked} needs {error.name}, which is not installed") from error
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """Have cuDNN compute the same each time."""
+    # `torch.backends.cudnn.flags` would set all of its settings: TF32 too, which `full_float32`
+    # keeps away, and it raises where that does.
+    cudnn = torch.backends.cudnn
+    kept = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = kept
 
 
 @contextlib.contextmanager
