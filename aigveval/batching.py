@@ -170,10 +170,12 @@ def _forget_locals(error: BaseException) -> None:
 
     Else the tensors of one video that did not fit would leave no memory for the next.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
+    seen: list[BaseException] = []  # `raise error from error` makes a ring
+    link: BaseException | None = error
+    while link is not None and not any(link is one for one in seen):
+        traceback.clear_frames(link.__traceback__)
+        seen.append(link)
+        link = link.__cause__ or link.__context__
 
 
 def stop_at_our_fault(

@@ -76,3 +76,14 @@ def test_counts_below_one_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
         run_batches([], prepare=str, compute=list, **options)
+
+
+def test_an_error_that_is_its_own_cause_is_of_its_item_alone():
+    def prepare(item):
+        try:
+            raise ValueError(item)
+        except ValueError as error:
+            raise error from error  # as some libraries do
+
+    (outcome,) = run_batches("a", prepare=prepare, compute=lambda batch: [])
+    assert str(outcome.error) == "a" and outcome.error.__cause__ is outcome.error
