@@ -72,9 +72,10 @@ class Checkpoint:
                 )
             )
         except Exception as error:  # the Hub client has a dozen kinds of errors
-            reason = str(error).strip().splitlines()[0]
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise OSError(
-                f"{self.source} is not a folder, and the Hugging Face Hub doesn't give it: {reason}"
+                f"{self.source} is not a folder, and the Hugging Face Hub doesn't give it: "
+                f"{lines[0]}"
             ) from error
 
     @cached_property

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from aigveval.model.checkpoint import open_checkpoint
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
@@ -150,6 +151,15 @@ def test_no_such_model(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(OSError, match="^no/such-model is not a folder, and the Hugging Face Hub"):
         AIGVEvalModel.from_pretrained("no/such-model", cache_dir=str(tmp_path))
+
+
+def test_an_error_of_the_hub_without_words_is_named(monkeypatch):
+    def timed_out(*args, **options):
+        raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", timed_out)
+    with pytest.raises(OSError, match="the Hugging Face Hub doesn't give it: TimeoutError$"):
+        open_checkpoint("owner/model").folder  # noqa: B018
 
 
 # ---- configuration ----
