@@ -24,6 +24,8 @@ def between_fades(grays: Sequence[np.ndarray]) -> tuple[int, int]:
     brightness = np.array([gray.mean() for gray in grays])
     level, most = float(np.median(brightness)), int(_LONGEST * len(grays))
     first, last = (_faded(values, level, most) for values in (brightness, brightness[::-1]))
+    if first + last == len(grays) - 1:  # of three frames a single one, in which nothing moves
+        return 0, len(grays)
     return first, len(grays) - last
 
 

@@ -59,3 +59,10 @@ def test_an_encoder_judges_motion_without_it_where_it_is_told_to():
     assert not torch.equal(plain.preprocess(faded), plain.preprocess(frames))
     assert "skip_fades" not in plain.options()  # so that what was cached before is read
     assert plain.fingerprint() != skipping.fingerprint()
+
+
+def test_three_frames_of_which_two_are_black_all_count():
+    frames = lit(clip(3), {0: 0, 2: 0})
+    assert between_fades(list(frames[:, 0].numpy())) == (0, 3)
+    encoder = create_encoder("motion_flow", skip_fades=True)
+    assert encoder(encoder.preprocess(frames)[None]).isfinite().all()
