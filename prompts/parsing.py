@@ -29,6 +29,7 @@ from .rubric import (
 
 MAX_ANSWER_CHARS = 8000  # longer than any valid answer; a model that never ends is cut here
 TIME_SLACK_SECONDS = 0.051  # the rounding of a written time
+_LATEST = 999_999.9  # seconds that a `Defect` can have
 
 _Add = Callable[[ProblemKind, str], None]
 _FLAGS = re.IGNORECASE | re.ASCII  # without ASCII a dotless i would pass as an i
@@ -142,7 +143,9 @@ def read_defects(
     """
     if text.lower() == "none":
         return ()
-    limit = float("inf") if duration_seconds is None else duration_seconds + TIME_SLACK_SECONDS
+    limit = _LATEST
+    if duration_seconds is not None:
+        limit = min(limit, duration_seconds + TIME_SLACK_SECONDS)
     defects: dict[Defect, None] = {}
     for item in map(str.strip, text.split(";")):
         kind: ProblemKind | None = None

@@ -151,6 +151,14 @@ def test_defects_alone_are_read_as_in_an_answer():
     assert not problems
 
 
+def test_a_time_that_no_defect_can_have_is_beyond_any_clip():
+    assert parse("Defects: blur 3 0-999999.9").defects == (
+        Defect(name="blur", severity=3, start_seconds=0, end_seconds=999999.9),
+    )
+    assert kinds("Defects: blur 3 0-999999.99") == ["time_beyond_clip"]
+    assert kinds("Defects: blur 3 0-999999.99", duration_seconds=2e6) == ["time_beyond_clip"]
+
+
 def test_the_first_of_repeated_lines_counts():
     parsed = parse("Overall quality: good\nOverall quality: bad")
     assert parsed.scores == {"overall": 4}
