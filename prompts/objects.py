@@ -368,7 +368,7 @@ def _count(words: list[str], place: int, taken: int) -> tuple[int | None, bool, 
         word = words[before]
         if word in _MANY:
             return None, False, True
-        if word.isdigit() and 0 < int(word) <= 10:
+        if word.isdigit() and len(word) < 5 and 0 < int(word) <= 10:
             return int(word), True, True
         if word in NUMBERS:
             return NUMBERS[word], True, True

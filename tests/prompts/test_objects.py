@@ -81,3 +81,8 @@ def test_what_a_prompt_says_of_the_look():
     assert asks_for_action("a vase on a table") is None
     assert asks_for_cuts("the scene cuts to a beach") and not asks_for_cuts("a beach")
     assert asks_for_colours("a neon city") and not asks_for_colours("a city")
+
+
+def test_a_number_of_thousands_of_digits_is_none():
+    (asked,) = asked_things("9" * 5000 + " dogs")
+    assert (asked.name, asked.count) == ("dog", None)
