@@ -140,7 +140,10 @@ class VlmProcessor(QuestionProcessor):
             encoders.VideoError: The frames have a shape that the model does not take.
         """
         slow, fast = frames["slow"], frames["fast"]
-        times = {key: f.timestamps_seconds - start_seconds for key, f in frames.items()}
+        # The first may be on the screen from before the start.
+        times = {
+            key: np.maximum(0.0, f.timestamps_seconds - start_seconds) for key, f in frames.items()
+        }
         pictures, moving = list(slow.pixels), fast.pixels
         options: dict[str, Any] = {}
         if self.has_videos:

@@ -1,9 +1,11 @@
 """The vision-language model: scores, batches, saving, generation; on a tiny Qwen3-VL."""
 
+import numpy as np
 import pytest
 import torch
 
 from encoders import VideoError
+from encoders.video import Frames
 from prompts import ANSWER, SLOT
 
 from tests.aigveval.tiny_vlm import FRAMES, make_vlm, make_vlm_model
@@ -47,6 +49,18 @@ def test_the_question_shows_frames_with_their_times_and_then_the_prompt(vlm_mode
     ids = batch["input_ids"][0]
     for slot in batch["slot_positions"][0]:
         assert processor.tokenizer.decode(ids[slot]).endswith(":")
+
+
+def test_a_frame_that_was_there_before_the_start_is_seen_at_the_start(vlm_model):
+    _, processor = vlm_model
+    frames = Frames(
+        pixels=torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
+        indices=np.arange(12, 14),
+        timestamps_seconds=np.array([0.48, 1.0]),
+    )
+    clip = processor.encode_frames({"slow": frames, "fast": frames}, start_seconds=0.5)
+    text = processor.tokenizer.decode(clip["input_ids"])
+    assert "<0.0 seconds>" in text and "<0.5 seconds>" in text and "<-" not in text
 
 
 def test_counts_and_sizes_of_frames_come_from_the_config(clips):
