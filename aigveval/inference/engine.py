@@ -267,6 +267,7 @@ class HintEngine(ModelEngine):
     def whole(self) -> ModelEngine:
         """The engine that writes explanations."""
         engine = self._load_whole()
+        engine.model.encoders = self.model.encoders  # whose tokens a clip has, explained or not
         read = engine.run
 
         def run(*, use_cache: bool = False, **batch: Any) -> Any:

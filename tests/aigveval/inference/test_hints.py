@@ -104,6 +104,17 @@ def test_an_explanation_loads_the_llm_once_and_keeps_the_scores(engines, clips):
         ]
 
 
+def test_an_explained_clip_has_the_tokens_of_the_quick_encoders(engines, clips, monkeypatch):
+    engine, _, _ = engines
+    for encoder in engine.model.encoders.values():  # as bfloat16 does, if less
+        exact = encoder.encode
+        monkeypatch.setattr(encoder, "encode", lambda view, exact=exact: 1.1 * exact(view))
+    prepared = [engine.prepare(clips[0])]
+    (plain,), (told,) = (engine.score(prepared, ["a dog"], explain=on) for on in (False, True))
+    assert told["explanation"] is not None
+    assert [told[name] for name in SCORE_FIELDS] == [plain[name] for name in SCORE_FIELDS]
+
+
 def test_a_saved_model_with_a_curve_is_loaded_without_its_llm(fit_config, clips, monkeypatch):
     folder = fit.main(replace(fit_config, max_steps=1, valid=[])).model
     monkeypatch.setattr(onednn, "bfloat16_is_quick", lambda: False)
