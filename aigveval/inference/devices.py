@@ -49,7 +49,7 @@ def score_on_devices(
 
     Args:
         clips: every n-th goes to the same of n devices.
-        devices: one process each.
+        devices: one process each, as far as there are clips.
         make: gives a process its assessor, with `device` and the options; can be pickled.
         fps: as of `Assessor.score_many`.
         **options: of `make`.
@@ -58,9 +58,10 @@ def score_on_devices(
         UsageError: when a process cannot load the model, or no clip of its share gets through.
         AssessmentError: when a process ends without a word, as one without memory does.
     """
+    devices = devices[: len(clips)]
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     workers: dict[Connection, tuple[str, Any]] = {}
-    threads = max(1, available_cpus() // len(devices))
+    threads = max(1, available_cpus() // max(1, len(devices)))
     try:
         for number, device in enumerate(devices):
             ours, theirs = context.Pipe(duplex=False)

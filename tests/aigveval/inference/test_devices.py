@@ -54,6 +54,10 @@ def test_a_process_that_ends(clips):
         list(score_on_devices(clips, ["cpu"], make=make, dies=True))
 
 
+def test_a_device_without_a_clip_has_no_process():
+    assert list(score_on_devices([], ["cpu"], make=make, dies=True)) == []
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
