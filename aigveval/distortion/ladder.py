@@ -297,8 +297,8 @@ def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[st
                 with _pool(width) as pool:
                     while todo or running:
                         while todo and len(running) < width:
-                            job = todo.pop()
-                            running[pool.submit(render, job)] = job
+                            running[pool.submit(render, todo[-1])] = todo[-1]
+                            todo.pop()
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             finish(running[future], future.result)
                             del running[future]

@@ -2,7 +2,8 @@ import hashlib
 import json
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import av
 import numpy as np
@@ -224,6 +225,25 @@ def test_a_crash_costs_one_source(tmp_path, monkeypatch):
     )
     assert errors == [(str(tmp_path / "two.mp4"), "the process that read it crashed")]
     assert {row["group"] for row in rows_of(manifest)} == {"one", "three", "four"}
+
+
+def test_a_source_that_a_broken_pool_does_not_take_is_rendered_all_the_same(tmp_path, monkeypatch):
+    for seed, name in enumerate(["one", "two"]):
+        write_mp4(tmp_path / f"{name}.mp4", scene(seed), FPS)
+    taken = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *call):
+            taken.append(call)
+            if len(taken) == 2:
+                raise BrokenProcessPool
+            return super().submit(*call)
+
+    monkeypatch.setattr(ladder, "_pool", Pool)
+    manifest = make_ladder(
+        [tmp_path], tmp_path / "out", types=["blur"], severities=[1], workers=2, quiet=True
+    )
+    assert {row["group"] for row in rows_of(manifest)} == {"one", "two"}
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (9, 18, 130)])
