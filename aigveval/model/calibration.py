@@ -82,8 +82,8 @@ def left_out_distances(vectors: Tensor, groups: Sequence[str]) -> Tensor:
         groups: n prompts, two at least.
     """
     names = sorted(set(groups))
-    part = torch.tensor([names.index(group) % FOLDS for group in groups])
-    found = torch.zeros(len(vectors))
+    part = torch.tensor([names.index(group) % FOLDS for group in groups], device=vectors.device)
+    found = vectors.new_zeros(len(vectors))
     for number in part.unique():
         out = part == number
         found[out] = distance(vectors[out], vectors[~out])

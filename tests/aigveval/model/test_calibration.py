@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from aigveval.model.base import name_scores
-from aigveval.model.calibration import Calibration, clip_vectors, distance, half_width
+from aigveval.model.calibration import (
+    Calibration,
+    clip_vectors,
+    distance,
+    half_width,
+    left_out_distances,
+)
 from aigveval.model.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
 
@@ -31,6 +37,13 @@ def drawn(count, *, seed):
 @pytest.fixture(scope="module")
 def tokens():
     return drawn(90, seed=0)
+
+
+def test_distances_lie_where_the_vectors_do(tokens):
+    groups = [str(n) for n in range(90)]
+    with torch.device("meta"):  # stands for any other device
+        found = left_out_distances(tokens, groups)
+    assert torch.equal(found, left_out_distances(tokens, groups))
 
 
 class TestFamiliarity:
