@@ -71,7 +71,7 @@ def make_timeline(
 
     Args:
         assessor: as `aigveval.load` gives it. If its model explains, the whole clip is explained,
-            whatever the assessor was loaded for.
+            unless the assessor was loaded for contributions alone.
         video, fps: as of `Assessor.score`.
         prompt: text it was generated from.
         window_seconds: length of a window.
@@ -98,7 +98,7 @@ def make_timeline(
         windows.append(window)
         if on_window is not None:
             on_window(len(windows), len(spans))
-    clip = assessor.score(path, prompt)
+    clip = assessor.score(video, prompt, fps=fps)
     return Timeline(duration_seconds=info.duration_seconds, windows=windows, clip=clip)
 
 

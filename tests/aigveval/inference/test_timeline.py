@@ -127,6 +127,12 @@ def test_short_clip_without_prompt(videos):
     assert window.scores["overall"].score == pytest.approx(found.clip.overall.score, abs=2e-5)
 
 
+def test_the_whole_clip_is_called_as_the_caller_does(videos, monkeypatch):
+    monkeypatch.chdir(videos["short"].parent)
+    path = f"./{videos['short'].name}"
+    assert make_timeline(tiny_assessor(), path).clip.video == path
+
+
 def test_memory_is_bounded():
     def size(width, height):
         info = VideoInfo(
