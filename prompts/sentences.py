@@ -35,7 +35,7 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
 _ADVICE: Mapping[str, str] = {
     "vanishing_object": "Try another seed, or end the clip at {start} s: the {name} vanishes then.",
     "appearing_object": "Try another seed, or start the clip at {end} s: the {name} appears then.",
-    "identity_drift": "Try another seed, or less movement: the {name} turns into a {other}.",
+    "identity_drift": "Try another seed, or less movement: the {name} turns into {other}.",
     "missing_object": "Name the {name} first in the prompt, and what it does next.",
     "wrong_count": "Say each of the {expected} {names} apart in the prompt, or try other seeds.",
     "duplicated_object": "Write `one {name}, alone` in the prompt, or try another seed.",
@@ -103,7 +103,7 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
             lines[line.format(
                 name=name,
                 names=_plural(name),
-                other=fact.other,
+                other=_a(fact.other),
                 expected=_number(fact.expected),
                 start=_seconds(fact.start_seconds),
                 end=_seconds(fact.end_seconds),
@@ -189,16 +189,16 @@ def _motion(facts: list[Fact], defects: list[Defect]) -> list[str]:
         if fact is None or defect.name in ("flicker",):
             parts.append(_plain(defect, facts))
         elif defect.name == "vanishing_object":
-            line = _choose(facts, "The {} {} is gone at {} s without leaving the frame.",
-                           "A {} {} vanishes at {} s, inside of the frame.")  # fmt: skip
-            parts.append(line.format(fact.name, _where(fact), _seconds(fact.end_seconds)))
+            line = _choose(facts, "The {0} {1} is gone at {2} s without leaving the frame.",
+                           "{A} {1} vanishes at {2} s, inside of the frame.")  # fmt: skip
+            parts.append(_of_thing(line, fact))
         elif defect.name == "appearing_object":
-            line = _choose(facts, "A {} {} is there at {} s, and came from nowhere.",
-                           "At {2} s a {0} appears {1}, inside of the frame.")  # fmt: skip
-            parts.append(line.format(fact.name, _where(fact), _seconds(fact.end_seconds)))
+            line = _choose(facts, "{A} {1} is there at {2} s, and came from nowhere.",
+                           "At {2} s {a} appears {1}, inside of the frame.")  # fmt: skip
+            parts.append(_of_thing(line, fact))
         elif defect.name == "identity_drift":
             parts.append(
-                f"The {fact.name} {_where(fact)} turns into a {fact.other} between "
+                f"The {fact.name} {_where(fact)} turns into {_a(fact.other)} between "
                 f"{_seconds(fact.start_seconds)} and {_seconds(fact.end_seconds)} s."
             )
         elif defect.name == "freeze":
@@ -312,6 +312,23 @@ def _at(fact: Fact) -> str:
 
 def _where(fact: Fact) -> str:
     return where(fact.box) if fact.box else "in the picture"
+
+
+def _of_thing(line: str, fact: Fact) -> str:
+    """A sentence about what vanishes or appears, with its name, place and time."""
+    return line.format(
+        fact.name,
+        _where(fact),
+        _seconds(fact.end_seconds),
+        a=_a(fact.name),
+        A=_a(fact.name).capitalize(),
+    )
+
+
+def _a(noun: str | None) -> str:
+    """With its article, as the classes of the detector have it: `an elephant`."""
+    noun = noun or "thing"
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _sure(fact: Fact) -> str:

@@ -109,6 +109,24 @@ def test_the_same_facts_give_the_same_words():
     assert one == sentences([*SHARP, *MOVES], [], dimensions=("technical", "motion"))
 
 
+def test_a_thing_has_the_article_of_its_name():
+    at = {"confidence": 0.9, "at_seconds": 1.2, "box": BOX}
+    for start in (1.2, 1.3, 1.4, 1.5, 1.6):  # which gives both wordings
+        times = {"start_seconds": start, "end_seconds": start + 0.1}
+        change = Fact(kind="changes", name="cow", other="elephant", **times, **at)
+        facts = [Fact(kind="appears", name="airplane", **times, **at), change]
+        for name, said in (
+            ("appearing_object", ("An airplane on the left is there", "s an airplane appears on")),
+            ("identity_drift", ("The cow on the left turns into an elephant between",)),
+        ):
+            defects = [Defect(name=name, severity=4, **times)]
+            text = sentences(facts, defects, dimensions=("motion",))["motion"]
+            assert any(words in text for words in said)
+    assert advice(facts, defects) == (
+        "Try another seed, or less movement: the cow turns into an elephant.",
+    )
+
+
 def test_of_the_prompt():
     seen = Fact(
         kind="asked_seen",
