@@ -1,6 +1,7 @@
 """The COCO detector on pictures that are known, and the columns of `semantic_objects`."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -44,6 +45,31 @@ def test_overlap():
     assert overlap((0, 0, 0.5, 0.5), (0, 0, 0.5, 0.5)) == 1
     assert overlap((0, 0, 0.5, 1), (0.5, 0, 1, 1)) == 0
     assert overlap((0, 0, 0.6, 1), (0.2, 0, 0.8, 1)) == pytest.approx(0.5)
+
+
+def test_a_fetch_that_failed_is_not_tried_again_for_each_clip(monkeypatch, tmp_path):
+    tried = []
+
+    def without_network(name):
+        tried.append(name)
+        raise WeightsError("no network")
+
+    for name, value in (("fetch", without_network), ("_idle", []), ("_failed", {})):
+        monkeypatch.setattr(detection, name, value)
+    monkeypatch.setenv("AIGVEVAL_HOME", str(tmp_path))
+    monkeypatch.delenv("AIGVEVAL_WHEELS", raising=False)
+
+    def tries():
+        with pytest.raises(WeightsError, match="^no network$"):
+            detect(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        return len(tried)
+
+    assert [tries() for _ in range(3)] == [1, 1, 1]
+    monkeypatch.setenv("AIGVEVAL_WHEELS", str(tmp_path))  # as the message advises
+    assert [tries() for _ in range(2)] == [2, 2]
+    later = time.monotonic() + 601
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert tries() == 3
 
 
 def test_a_stop_sign_is_seen_where_it_is(detector):
