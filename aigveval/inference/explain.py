@@ -260,9 +260,9 @@ def contributions_of(
     found = (run or model)(features=torch.cat(replaced), **inputs).scores
     assert found is not None
     overall = SCORES.index("overall")
-    variants = found[:, overall].double().view(len(replaced), -1).T.tolist()  # (b, variants)
+    variants = found[:, overall].view(len(replaced), -1).T.tolist()  # (b, variants)
     rows = []
-    for full, (*without, baseline) in zip(scores[:, overall].double().tolist(), variants):
+    for full, (*without, baseline) in zip(scores[:, overall].tolist(), variants):
         moved = {name: round(full - score, 5) for name, score in zip(seen, without)}
         known = round(baseline, 5) + sum(moved.values())
         rows.append(
