@@ -92,11 +92,11 @@ class FrameSequence:
     @cached_property
     def index(self) -> VideoIndex:
         """What the packets of a file would tell."""
-        count = len(self.pictures)
+        count, fps = len(self.pictures), float(self.fps)
         return VideoIndex(
-            times=np.arange(count) / self.fps,
-            fps=float(self.fps),
-            last_seconds=1 / self.fps,
+            times=np.arange(count) / fps,
+            fps=fps,
+            last_seconds=1 / fps,
             pts=None,
             keys=np.zeros(1, np.int64),
             clean=True,

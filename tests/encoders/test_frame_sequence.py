@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,11 +154,12 @@ def test_rates_that_are_none(fps):
         FrameSequence(pictures=FRAMES, fps=fps)
 
 
-@pytest.mark.parametrize("fps", [np.float32(12), np.int64(12)])
-def test_rates_of_numpy(fps):
-    assert FrameSequence(pictures=FRAMES, fps=fps).index.times[-1] == pytest.approx(
-        (COUNT - 1) / 12
-    )
+@pytest.mark.parametrize("fps", [np.float32(12), np.int64(12), Fraction(12)])
+def test_rates_of_numpy_and_fractions(fps):
+    index = FrameSequence(pictures=FRAMES, fps=fps).index
+    assert index.times.dtype == np.float64
+    assert type(index.fps) is type(index.last_seconds) is float  # as JSON takes it
+    assert index.times[-1] == pytest.approx((COUNT - 1) / 12)
 
 
 def test_clips_of_a_batch():
