@@ -422,7 +422,8 @@ def _clips(
     else:
         if not isinstance(prompts, Iterable):
             raise TypeError(f"prompts must be a text, or one for each clip, got {prompts!r}")
-        if hasattr(several, "__len__") and len(several) != len(prompts):
+        counted = hasattr(several, "__len__") and hasattr(prompts, "__len__")
+        if counted and len(several) != len(prompts):
             raise ValueError(f"there are {len(prompts)} prompts for {len(several)} clips")
         pairs = zip(several, prompts, strict=True)
     return (

@@ -174,6 +174,8 @@ def test_a_clip_is_no_batch(assessor, one):
 def test_as_many_prompts_as_clips(assessor):
     with pytest.raises(ValueError, match="^there are 2 prompts for 3 clips$"):
         next(assessor.score_many(BATCH, prompts=["a", "b"]))
+    rows = assessor.score_many(BATCH, prompts=(prompt for prompt in PROMPTS))
+    assert [row.prompt for row in rows] == PROMPTS
 
 
 def test_numbered_pictures(assessor, expected, tmp_path):
