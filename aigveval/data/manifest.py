@@ -156,7 +156,8 @@ class ManifestRow:
     def to_record(self, folder: Path) -> dict[str, Any]:
         """Gives the row to be written to a manifest in a folder, scores on 1-5, None where unknown.
 
-        The path of the video becomes relative to that folder; an absolute one, or an address, stays.
+        The path of the video becomes relative to that folder, unless it is absolute here, or an
+        address.
         """
         video = self.video if _stays(self.video) else _relative(self.path, folder)
         record: dict[str, Any] = {"video": video, "prompt": self.prompt}

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from prompts.rubric import SCORES
 
 from ..assessment import SCORE_FIELDS
+from ..data.inputs import pair_by_ends
 from ..data.manifest import ManifestRow, iter_manifest, locate
 from ..data.readers import folder_of, read_rows
 from ..data.scales import MOS, Scale
@@ -231,7 +232,7 @@ def match(
         if same:
             found[key] = same
     taken = {_key(rows[0].video) for rows in found.values()}
-    for left, right in _same_ends(keys, list(by_key)):
+    for left, right in pair_by_ends(keys, by_key).items():
         if left not in found and right not in taken:
             found[left] = by_key[right]
             taken.add(right)
@@ -243,24 +244,6 @@ def _key(video: str) -> str:
     # macOS stores accents apart from their letters, other systems together.
     text = unicodedata.normalize("NFC", video).replace("\\", "/")
     return "/".join(part for part in text.split("/") if part != ".")
-
-
-def _same_ends(lefts: Sequence[str], rights: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs paths by ends that occur once on each side, those of many parts first."""
-    depth = max((key.count("/") + 1 for key in (*lefts, *rights)), default=0)
-    for parts in range(min(depth, 8), 0, -1):
-        ends: list[dict[str, list[str]]] = []
-        for keys in (lefts, rights):
-            by_end: dict[str, list[str]] = defaultdict(list)
-            for key in keys:
-                split = key.split("/")
-                if len(split) >= parts:
-                    by_end["/".join(split[-parts:])].append(key)
-            ends.append(by_end)
-        for end, left in ends[0].items():
-            right = ends[1].get(end, [])
-            if len(left) == len(right) == 1:
-                yield left[0], right[0]
 
 
 def _choose(clip: RatedClip, rows: Sequence[RatedClip], path: str | Path) -> RatedClip | None:
