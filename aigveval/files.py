@@ -26,7 +26,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem[:200]}.{uuid.uuid4().hex[:8]}{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:50]}.{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
         yield temporary
         os.replace(temporary, target)

@@ -434,15 +434,15 @@ def _minus_mean(values: Floats, times: Floats) -> Floats:
 def _centred(values: Floats, times: Floats) -> Floats:
     """`_minus_mean`, at most 1 large: tiny and huge units neither under- nor overflow."""
     values = np.where(times > 0, _minus_mean(values, times), 0.0)
-    largest = np.abs(values).max(-1, keepdims=True)
+    largest = np.abs(values).max(-1, keepdims=True, initial=0.0)
     return values / np.where(largest > 0, largest, 1.0)
 
 
 def _varies(values: Floats, times: Floats) -> NDArray[np.bool_]:
     """(b,) whether a sample has different values."""
     there = times > 0
-    highest = np.where(there, values, -np.inf).max(-1)
-    return np.asarray(np.where(there, values, np.inf).min(-1) < highest)
+    highest = np.where(there, values, -np.inf).max(-1, initial=-np.inf)
+    return np.asarray(np.where(there, values, np.inf).min(-1, initial=np.inf) < highest)
 
 
 def _ranks(values: Floats, times: Floats) -> Floats:

@@ -121,8 +121,8 @@ def leaderboard(
             )
             print_errors(done.rows)
             stop_if_interrupted(done, results)
-            wanted = {(row.video, row.prompt) for row in done.rows}
-            clips = [e for e in read_predictions(results) if (e.video, e.prompt) in wanted]
+            # rows of other models and versions stay before those of this run
+            clips = read_predictions(results)[-len(done.rows) :]
         else:
             clips = read_predictions(source)
         if manifest is not None:
@@ -144,7 +144,8 @@ def _with_manifest(clips: Sequence[RatedClip], manifest: Path, source: Path) -> 
     partners, _ = match(clips, known, wanted_folder=source.parent, path=manifest)
     lost = [clip.video for clip, partner in zip(clips, partners) if partner is None]
     if lost:
-        raise InputError(f"{manifest}: has no row for {lost[0]} and {len(lost) - 1} others")
+        others = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
+        raise InputError(f"{manifest}: has no row for {lost[0]}{others}")
     return [
         replace(
             clip,

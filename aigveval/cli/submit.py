@@ -99,7 +99,9 @@ def submit(
             cpu=hardware == "cpu",
             extra_data=extra_data,
             llm=llm,
-            description=description or f"aigveval {__version__}, model {models}",
+            description=f"aigveval {__version__}, model {models}"
+            if description is None
+            else description,
         )
         write_zip(out, found.scores, readme)
         typer.echo(f"{len(found.scores)} scores are in {out}")

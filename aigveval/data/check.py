@@ -21,7 +21,7 @@ from prompts.rubric import SCORES
 
 from ..batching import run_batches
 from ..errors import as_text, one_line
-from .manifest import is_absolute, iter_manifest
+from .manifest import is_absolute, iter_manifest, read_video
 from .preference_pairs import PAIR_VIDEOS, is_pairs, parse_pair
 from .readers import RowFault, parse_rows, part_names, why_missing
 from .scales import MOS, Scale
@@ -289,12 +289,13 @@ def _rows(source: str | os.PathLike[str], name: str, report: Report) -> Iterator
     for number, values, pair in parse_rows(
         source, parse_pair, required=PAIR_VIDEOS, on_fault=on_fault
     ):
+        videos = [read_video(number, values, name) for name in PAIR_VIDEOS]
         yield _Row(
             source=name,
             number=number,
             prompt=pair.prompt,
             split=pair.split,
-            videos=list(zip((values[n] for n in PAIR_VIDEOS), (pair.video_a, pair.video_b))),
+            videos=list(zip(videos, (pair.video_a, pair.video_b))),
             generators=[g for g in (pair.generator_a, pair.generator_b) if g],
             preferences=pair.preferences,
         )
@@ -442,7 +443,9 @@ class Overlap:
 
 def key_of(text: str) -> int:
     """64 bits of a hash, to compare texts without keeping them."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def prompt_key(prompt: str) -> int:

@@ -14,7 +14,7 @@ from prompts.rubric import SCORES, Score
 
 from ..errors import InputError, ManifestError, as_text
 from .adapters import Adapter, Options, find_adapter
-from .manifest import parse_row, rebase
+from .manifest import parse_row, read_video, rebase
 from .preference_pairs import PAIR_VIDEOS, parse_pair
 from .readers import RowFault, folder_of, part_names
 from .scales import MOS, Scale
@@ -74,7 +74,7 @@ def convert(
     if adapter.scale is not None:
         adapter = replace(adapter, scale=scale or adapter.scale)
     columns, counts, rows = Columns(), dict.fromkeys(SCORES, 0), 0
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as spool:
         for source, split in zip(sources, part_names(sources), strict=True):
             options = Options(
                 videos=Path(videos) if videos is not None else folder_of(source),
@@ -111,8 +111,7 @@ def _records(
                 yield row.to_record(folder)
                 continue
             parse_pair(number, values, options.videos)
-            for name in PAIR_VIDEOS:
-                values[name] = rebase(values[name], options.videos, folder)
-            yield values
+            videos = {name: read_video(number, values, name) for name in PAIR_VIDEOS}
+            yield values | {n: rebase(v, options.videos, folder) for n, v in videos.items()}
     except RowFault as fault:
         raise ManifestError(f"{as_text(source)}: {fault}") from None

@@ -14,7 +14,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path, PurePath
 
 from ..errors import InputError, as_text
@@ -318,7 +317,7 @@ def match_prompts(clips: Sequence[Clip], rows: Sequence[Clip]) -> tuple[list[Cli
     used = {id(row) for found in matches.values() for row in found}
     strangers = {os.path.abspath(row.path) for row in rows if id(row) not in used}
     orphans = [path for path, found in matches.items() if not found]
-    for path, stranger in _pair_by_name(orphans, sorted(strangers)):
+    for path, stranger in pair_by_ends(orphans, strangers).items():
         matches[path] = by_path[stranger]
         used.update(id(row) for row in by_path[stranger])
     matched: list[Clip] = []
@@ -328,27 +327,20 @@ def match_prompts(clips: Sequence[Clip], rows: Sequence[Clip]) -> tuple[list[Cli
     return matched, [row for row in rows if row.problem and id(row) not in used]
 
 
-def _pair_by_name(lefts: Sequence[str], rights: Sequence[str]) -> list[tuple[str, str]]:
+def pair_by_ends(lefts: Iterable[str], rights: Iterable[str]) -> dict[str, str]:
     """Pairs paths by the longest end they share, where neither side leaves a choice."""
-    ends: dict[str, dict[str, int]] = defaultdict(dict)
-    same_name: dict[str, list[str]] = defaultdict(list)
-    for right in rights:
-        same_name[_parts(right)[-1]].append(right)
-    for left in lefts:
-        for right in same_name[_parts(left)[-1]]:
-            ends[left][right] = ends[right][left] = _common_end(left, right)
-    pairs = ((left, _only_best(ends[left])) for left in lefts if left in ends)
-    return [(left, right) for left, right in pairs if right and _only_best(ends[right]) == left]
-
-
-def _only_best(lengths: dict[str, int]) -> str | None:
-    best = [path for path in lengths if lengths[path] == max(lengths.values())]
-    return best[0] if len(best) == 1 else None
-
-
-def _common_end(left: str, right: str) -> int:
-    pairs = zip(reversed(_parts(left)), reversed(_parts(right)))
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    sides = [{path: _parts(path) for path in paths} for paths in (lefts, rights)]
+    pairs: dict[str, str] = {}
+    for count in range(1, 1 + max((len(p) for side in sides for p in side.values()), default=0)):
+        ends: list[dict[tuple[str, ...], list[str]]] = [defaultdict(list), defaultdict(list)]
+        for side, by_end in zip(sides, ends):
+            for path, parts in side.items():
+                if len(parts) >= count:
+                    by_end[parts[-count:]].append(path)
+        for end, left in ends[0].items():
+            if len(left) == len(right := ends[1].get(end, [])) == 1:
+                pairs[left[0]] = right[0]
+    return pairs
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -156,9 +156,10 @@ class ManifestRow:
     def to_record(self, folder: Path) -> dict[str, Any]:
         """Gives the row to be written to a manifest in a folder, scores on 1-5, None where unknown.
 
-        The path of the video becomes relative to that folder, unless it is absolute here.
+        The path of the video becomes relative to that folder, unless it is absolute here, or an
+        address.
         """
-        video = self.video if is_absolute(self.video) else _relative(self.path, folder)
+        video = self.video if _stays(self.video) else _relative(self.path, folder)
         record: dict[str, Any] = {"video": video, "prompt": self.prompt}
         record |= {name: _known(score) for name, score in zip(SCORES, self.scores, strict=True)}
         record |= {name: getattr(self, name) for name in ("generator", "group", "split")}
@@ -265,8 +266,13 @@ def _located(video: str, folder: Path) -> str:
 
 
 def rebase(video: str, folder: Path, new_folder: Path) -> str:
-    """Gives the path of a video for a manifest in another folder; an absolute one stays."""
-    return video if is_absolute(video) else _relative(locate(video, folder), new_folder)
+    """Gives the path of a video for a manifest in another folder; an absolute one, or an address,
+    stays."""
+    return video if _stays(video) else _relative(locate(video, folder), new_folder)
+
+
+def _stays(video: str) -> bool:
+    return is_absolute(video) or url_of(video) is not None
 
 
 def is_absolute(video: str) -> bool:

@@ -220,6 +220,23 @@ def open_text(path: Path, *, newline: str = "") -> Iterator[TextIO]:
         yield text
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a text file that are not empty, with their numbers.
+
+    Raises:
+        ManifestError: When the file cannot be read.
+    """
+    try:
+        with open_text(path, newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except OSError as error:
+        raise ManifestError(f"{as_text(path)}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{as_text(path)}: not UTF-8 text") from None
+
+
 def _undecodable(path: str | os.PathLike[str]) -> int:
     """Number of the first line that is not UTF-8."""
     with open(path, "rb") as file:

@@ -178,12 +178,12 @@ class _Rows:
     ) -> None:
         self.source, self.only, self.folder = source, only, folder_of(source)
         self.columns, self.before = Columns(), Leaks()
-        videos = PAIR_VIDEOS if is_pairs(source) else ("video",)
+        self.videos = PAIR_VIDEOS if is_pairs(source) else ("video",)
         links_row, links_key = array("q"), array("Q")
         order = array("Q")
         try:
             for position, (number, values) in enumerate(self.again(count_all=True)):
-                keys = [video_key(read_video(number, values, name)) for name in videos]
+                keys = [video_key(values[name]) for name in self.videos]
                 read_prompt(number, values)
                 ties = [key_of(f"{by} {what}") for what in _ties(number, values, by)]
                 order.append(min(ties or keys))  # no path, so that it's the same in any folder
@@ -197,7 +197,7 @@ class _Rows:
         if not order:
             raise ManifestError(f"{as_text(source)}: no row is of the split {only!r}")
         self.columns["split"] = "text"
-        for name in videos:
+        for name in self.videos:
             self.columns[name] = "text"
         keys_of, ids = np.unique(np.frombuffer(links_key, np.uint64), return_inverse=True)
         rows_of = np.frombuffer(links_row, np.int64)
@@ -209,8 +209,14 @@ class _Rows:
         self.order_keys = np.frombuffer(order, np.uint64)
 
     def again(self, *, count_all: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields the rows to split; on the first time the given parts are looked at as well."""
+        """Yields the rows to split, with paths as text; on the first time the given parts are
+        looked at as well.
+
+        Raises:
+            RowFault: When a row names no video.
+        """
         for number, values in read_rows(self.source, required=()):
+            values |= {name: read_video(number, values, name) for name in self.videos}
             part = read_label(values, "split")
             if count_all and part is not None:
                 self.before.count(part)

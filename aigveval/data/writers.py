@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -79,7 +80,10 @@ class TableWriter:
                     self._open_parquet(part)
                     stack.callback(self._close)
                 else:
-                    self._file = open(part, "w", encoding="utf-8", newline="")
+                    # half a character of UTF-16 is escaped, as JSON has it
+                    self._file = open(
+                        part, "w", encoding="utf-8", errors="backslashreplace", newline=""
+                    )
                     stack.callback(self._close)
                     if suffix == ".csv":
                         self._csv = csv.writer(self._file)
@@ -103,7 +107,7 @@ class TableWriter:
             elif suffix == ".csv":
                 self._csv.writerow([_csv_cell(value) for value in whole.values()])
             else:
-                text = json.dumps(whole, ensure_ascii=False, allow_nan=False)
+                text = _json(whole)
                 if suffix == ".json":
                     text = ",\n" * bool(self._rows) + text
                 self._file.write(text if suffix == ".json" else text + "\n")
@@ -165,4 +169,20 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return as_text(value) if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    """As JSON, which has no NaN or infinity: null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

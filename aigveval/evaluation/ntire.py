@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 
-from ..data.readers import read_rows
+from ..data.manifest import read_video
+from ..data.readers import parse_rows, read_lines
 from ..errors import InputError, as_text, one_line
 from ..files import replaced
 from .ratings import RatedClip
@@ -97,21 +98,15 @@ def read_names(path: str | Path) -> list[str]:
         InputError: it cannot be read, or a line is not as said.
     """
     if Path(path).suffix.lower() != ".txt":
-        return [_name(str(row["video"])) for _, row in read_rows(path)]
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{as_text(path)}: not UTF-8 text") from None
-    except OSError as error:
-        raise InputError(f"{as_text(path)}: {error.strerror or error}") from None
+        rows = parse_rows(path, lambda number, row, _: read_video(number, row))
+        return [_name(video) for _, _, video in rows]
     names = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            name = _name(line.split("|", 1)[0].strip())
-            if not _VIDEO_NAME.search(name):
-                got = one_line(repr(line), limit=60)
-                raise InputError(f"{as_text(path)}: line {number} begins with no video, got {got}")
-            names.append(name)
+    for number, line in read_lines(Path(path)):
+        name = _name(line.partition("|")[0])
+        if not _VIDEO_NAME.search(name):
+            got = one_line(repr(line), limit=60)
+            raise InputError(f"{as_text(path)}: line {number} begins with no video, got {got}")
+        names.append(name)
     if not names:
         raise InputError(f"{as_text(path)}: holds no names")
     return names

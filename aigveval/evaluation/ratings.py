@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from prompts.rubric import SCORES
 
 from ..assessment import SCORE_FIELDS
+from ..data.inputs import pair_by_ends
 from ..data.manifest import ManifestRow, iter_manifest, locate
 from ..data.readers import folder_of, read_rows
 from ..data.scales import MOS, Scale
@@ -224,46 +226,24 @@ def match(
     for clip in offered:
         by_key[_key(clip.video)].append(clip)
     found: dict[str, list[RatedClip]] = {}
-    for key in dict.fromkeys(_key(clip.video) for clip in wanted):
+    keys = list(dict.fromkeys(_key(clip.video) for clip in wanted))
+    for key in keys:
         same = by_key.get(key) or by_key.get(_key(str(wanted_folder / key)))
         if same:
             found[key] = same
     taken = {_key(rows[0].video) for rows in found.values()}
-    lost = [k for k in dict.fromkeys(_key(e.video) for e in wanted) if k not in found]
-    spare = [key for key in by_key if key not in taken]
-    for left, right in _same_ends(lost, spare):
-        found[left] = by_key[right]
-        taken.add(right)
+    for left, right in pair_by_ends(keys, by_key).items():
+        if left not in found and right not in taken:
+            found[left] = by_key[right]
+            taken.add(right)
     partners = [_choose(clip, found.get(_key(clip.video), []), path) for clip in wanted]
     return partners, [e for key, rows in by_key.items() if key not in taken for e in rows]
 
 
 def _key(video: str) -> str:
-    parts = [part for part in video.replace("\\", "/").split("/") if part != "."]
-    return "/".join(parts)
-
-
-def _same_ends(lefts: Sequence[str], rights: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs paths by their ends: those of many parts first, each only where it leaves no choice."""
-    pairs = []
-    open_left, open_right = set(lefts), set(rights)
-    depth = max((key.count("/") + 1 for key in open_left | open_right), default=0)
-    for parts in range(min(depth, 8), 0, -1):
-        ends: list[dict[str, list[str]]] = []
-        for keys in (open_left, open_right):
-            by_end: dict[str, list[str]] = defaultdict(list)
-            for key in keys:
-                split = key.split("/")
-                if len(split) >= parts:
-                    by_end["/".join(split[-parts:])].append(key)
-            ends.append(by_end)
-        for end, left in ends[0].items():
-            right = ends[1].get(end, [])
-            if len(left) == len(right) == 1:
-                pairs.append((left[0], right[0]))
-                open_left.discard(left[0])
-                open_right.discard(right[0])
-    return pairs
+    # macOS stores accents apart from their letters, other systems together.
+    text = unicodedata.normalize("NFC", video).replace("\\", "/")
+    return "/".join(part for part in text.split("/") if part != ".")
 
 
 def _choose(clip: RatedClip, rows: Sequence[RatedClip], path: str | Path) -> RatedClip | None:

@@ -390,8 +390,9 @@ def read_training(model: Path) -> Training | None:
     Args:
         model: The folder `model` of a run, whose parent holds `fit.json` and the checkpoints.
     """
+    model = model.resolve()
     config = _read(model.parent / "fit.json")
-    if not isinstance(config, dict) or model.resolve().name != "model":
+    if not isinstance(config, dict) or model.name != "model":
         return None
     train, valid = (list(map(str, config.get(name) or [])) for name in ("train", "valid"))
     base = config.get("base")

@@ -94,7 +94,7 @@ def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
 
     Raises:
         CheckpointError: It is no checkpoint, or its config names folders of this machine.
-        aigveval.data.readers.InputError: A file of figures is none.
+        aigveval.errors.InputError: A file of figures is none.
     """
     model, out = Path(model), Path(out)
     for name in ("config.json", WEIGHTS):

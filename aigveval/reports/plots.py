@@ -24,6 +24,7 @@ from .strips import Range, boxes_at, colour_of, label_of, ranges_of, read_strip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind can distinguish.
 _COLOURS = {
@@ -70,7 +71,7 @@ def plot_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     facts speak of, and more ranges below.
 
     Raises:
-        OSError: when the file cannot be written.
+        InputError: when the file cannot be written.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -97,7 +98,19 @@ def plot_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         parts[-1, 0].set_xlabel("seconds")
         parts[-1, 0].set_xlim(0, timeline.duration_seconds)
         metadata = {"Date": None} if Path(path).suffix.lower() == ".svg" else None
-        figure.savefig(path, dpi=150, metadata=metadata)
+        _save(figure, path, dpi=150, metadata=metadata)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str], **options: Any) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of glyphs that the font lacks, such as Chinese names
+        try:
+            with replaced(path) as temporary:
+                figure.savefig(temporary, **options)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{as_text(path)}: cannot be written: {reason}") from None
 
 
 _PLOT_WIDTH = 6.7  # inches that the axes take of a figure's 9, about
@@ -136,7 +149,7 @@ def _draw_frames(axes: Axes, timeline: Timeline, frames: np.ndarray, times: np.n
             colour = colour_of(fact)
             axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.3))
             note = axes.text(
-                corner[0], 1.02 - y0, _plain(label_of(fact)), fontsize=5, va="top", color="white"
+                corner[0], 1.02 - y0, label_of(fact), fontsize=5, va="top", color="white"
             )
             note.set_bbox({"facecolor": colour, "linewidth": 0, "pad": 0.8, "alpha": 0.85})
     axes.set_ylim(0, 1)
@@ -197,7 +210,7 @@ def _draw_ranges(top: Axes, axes: Axes, timeline: Timeline, ranges: Sequence[Ran
         axes.broken_barh(bar, (row - 0.35, 0.7), color=one.colour, alpha=0.75)
         if row < len(defects) and defects[row].start_seconds is not None:
             top.axvspan(start, start + width, color=one.colour, alpha=0.12, linewidth=0)
-    axes.set_yticks(range(len(ranges)), [_plain(one.label) for one in ranges])
+    axes.set_yticks(range(len(ranges)), [one.label for one in ranges])
     axes.set_ylim(len(ranges) - 0.5, -0.5)
     axes.grid(axis="x", color="#e2e8f0")
     axes.set_axisbelow(True)
@@ -237,15 +250,7 @@ def plot_check(report: Report, path: str | os.PathLike[str]) -> None:
         ),
         fontsize=11,
     )
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of glyphs that the font lacks, such as Chinese names
-        try:
-            with replaced(path) as temporary:
-                figure.savefig(temporary, dpi=_DPI, format="png")
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{as_text(path)}: cannot be written: {reason}") from None
+    _save(figure, path, dpi=_DPI, format="png")
 
 
 def _plain(text: str) -> str:

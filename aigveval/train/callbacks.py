@@ -64,7 +64,7 @@ def print_line(console: Console, text: str, **options: Any) -> None:
 def print_metrics(console: Console, found: Mapping[str, float], parts: Sequence[str]) -> None:
     """Print a line per validation manifest."""
     for line in metric_lines(found, parts):
-        print_line(console, line)
+        print_line(console, line, markup=False)
 
 
 class ProgressCallback(TrainerCallback):

@@ -11,7 +11,7 @@ Axis legend: m rows, e widths of all encoders together, n defects, t time steps,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,19 @@ _BATCH = 64
 
 def names_in(dataset: QualityDataset) -> list[str]:
     """The defects that answers name, in the order of the rubric."""
-    found = {d.name for row in dataset.rows for d in _defects(answers_of(row)) or ()}
+    found = {defect.name for _, defects in _judged(dataset) for defect in defects}
     return [name for name in DEFECTS if name in found]
 
 
-def _defects(answers: Sequence[str]) -> tuple[Defect, ...] | None:
-    return parse(answers[0]).defects if answers else None
+def _judged(dataset: QualityDataset) -> Iterator[tuple[int, tuple[Defect, ...]]]:
+    """The rows whose answer tells the defects, and these; of rows of one clip the first."""
+    seen: set[tuple[str, str | None]] = set()
+    for number, row in enumerate(dataset.rows):
+        answers = answers_of(row)
+        defects = parse(answers[0]).defects if answers else None
+        if defects is not None and (row.video, row.prompt) not in seen:
+            seen.add((row.video, row.prompt))
+            yield number, defects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +158,10 @@ def _shown(
     """Rows, the prompts that they are shown with, and their defects."""
     shown: list[tuple[int, str | None, tuple[Defect, ...]]] = []
     wrong = (Defect(name=_MISMATCH, severity=5),)
-    seen: set[tuple[str, str | None]] = set()  # a row may be there more than once
-    for number, row in enumerate(dataset.rows):
-        defects = _defects(answers_of(row))
-        if defects is None or (row.video, row.prompt) in seen:
-            continue
-        seen.add((row.video, row.prompt))
-        shown.append((number, row.prompt, defects))
-        if mismatches and not defects and row.prompt is not None:
+    for number, defects in _judged(dataset):
+        prompt = dataset.rows[number].prompt
+        shown.append((number, prompt, defects))
+        if mismatches and not defects and prompt is not None:
             random = np.random.default_rng((seed, number, 2))
             prompts = [dataset.wrong_prompt(number, random) for _ in range(MISMATCHES)]
             shown += [(number, p, wrong) for p in dict.fromkeys(prompts) if p is not None]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from torch import distributed as dist
 from transformers import (
     EarlyStoppingCallback,
@@ -386,7 +387,7 @@ def _result(
         print_best(console, metrics, main=ready.metrics.main)
         print_metrics(console, metrics, ready.metrics.names)
     model = Path(config.output_dir) / "model"
-    print_line(console, f"Saved [bold]{model}[/bold]")
+    print_line(console, f"Saved [bold]{escape(str(model))}[/bold]")
     return FitResult(model=model, steps=steps, resumed_from=ready.checkpoint, metrics=metrics)
 
 
@@ -452,7 +453,7 @@ def _print_data(
     report: ExtractReport,
 ) -> None:
     for line in report.notes:
-        print_line(console, f"[yellow]{line}[/yellow]")
+        print_line(console, line, style="yellow", markup=False)
     if report.errors:
         console.print(f"[yellow]{len(report.errors)} videos can't be used:[/yellow]")
         lines = list(report.errors.values())

@@ -201,6 +201,7 @@ def train(
             console,
             f"Mean reward {rewards[0]:.3f} at first, {rewards[-1]:.3f} at last; the answers are in "
             f"{folder / COMPLETIONS}",
+            markup=False,
         )
     return trainer.state.global_step
 

@@ -62,6 +62,7 @@ def pretrain_projectors(
         pct_start=0.1 if steps > 10 else 0.0,  # it divides by the steps of the warm-up less one
     )
     backbone.projectors.train()
+    device = parameters[0].device
     mean = math.nan
     with steps_bar(console) as bar:
         task = bar.add_task("Aligning", total=steps, note="")
@@ -69,7 +70,8 @@ def pretrain_projectors(
             sampler.set_epoch(epoch)
             total = 0.0
             for features, labels in loader:
-                loss = _loss(backbone.score_hints(features), labels, config.rank_min_difference)
+                scores = backbone.score_hints(features.to(device))
+                loss = _loss(scores, labels.to(device), config.rank_min_difference)
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)

@@ -78,7 +78,7 @@ def drop_completions(path: Path, *, from_step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):  # a prompt may have other ends
         try:
             if json.loads(line)["step"] < from_step:
                 kept.append(line + "\n")

@@ -223,7 +223,8 @@ def change(values: dict[str, Any], wanted: str) -> None:
     if not fields:
         values[name] = value
         return
-    mapping = values.setdefault(name, default_of(name))
+    given = _with_preset(values) if "preset" in values else values
+    mapping = values.setdefault(name, copy.deepcopy(given.get(name, default_of(name))))
     for outer in fields[:-1]:
         mapping = mapping.setdefault(outer, {}) if isinstance(mapping, dict) else None
     if not isinstance(mapping, dict):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ...errors import ManifestError, as_text
-from ..readers import RowFault, open_text, read_rows
+from ..readers import RowFault, read_lines, read_rows
 
 
 def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
@@ -29,23 +29,6 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
             yield number, name.strip(), prompt.strip(), score.strip()
         else:
             yield number, name.strip(), rest.strip(), None
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a text file that are not empty, with their numbers.
-
-    Raises:
-        ManifestError: When the file cannot be read.
-    """
-    try:
-        with open_text(path, newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except OSError as error:
-        raise ManifestError(f"{as_text(path)}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{as_text(path)}: not UTF-8 text") from None
 
 
 def _is_number(text: str) -> bool:

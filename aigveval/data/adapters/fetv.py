@@ -16,10 +16,9 @@ from statistics import fmean
 from typing import Any
 
 from ...errors import ManifestError, as_text
-from ..readers import Row, read_rows
+from ..readers import Row, read_lines, read_rows
 from ..scales import Scale
 from . import Adapter, Options
-from ._piped import read_lines
 
 SCORES = {"technical": "static_quality", "motion": "temporal_quality", "semantic": "alignment"}
 _PREFIX, _REAL = "manual_eval_results_", "ground-truth"

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..readers import Row, RowFault
+from ..readers import Row, RowFault, read_lines
 from ..scales import Scale
 from . import Adapter, Options
-from ._piped import Prompts, read_lines, read_piped
+from ._piped import Prompts, read_piped
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:

@@ -65,6 +65,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
 
 
 def _label(number: int, labels: Mapping[str, Any], a: str, b: str) -> str | None:
+    if not all(isinstance(labels.get(x, {}), Mapping) for x in (a, b)):
+        raise RowFault(number, f"row {number}: the labels of {a} and {b} must be objects by model")
     forward, backward = (labels.get(x, {}).get(y) for x, y in ((a, b), (b, a)))
     try:
         share = forward if forward is not None else None if backward is None else 1 - backward

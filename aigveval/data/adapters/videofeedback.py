@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
-from ..readers import Row, lacking, read_rows
+from ..readers import Row, RowFault, lacking, read_rows
 from ..scales import Scale
 from . import Adapter, Options
 
@@ -38,7 +38,10 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             **{ours: values[theirs] for ours, theirs in dimensions.items()},
         }
         if options.mean_overall:
-            row["overall"] = fmean(map(float, (row[name] for name in dimensions)))
+            try:
+                row["overall"] = fmean(float(row[name]) for name in dimensions)
+            except (TypeError, ValueError):
+                raise RowFault(number, f"row {number}: a dimension is no number") from None
         yield number, row
 
 

@@ -207,6 +207,9 @@ def test_videofeedback(tmp_path, name):
     source = write(tmp_path, name, [VIDEOFEEDBACK | {"dynamic degree": None}])
     with pytest.raises(ManifestError, match="row 1 has no 'dynamic degree'"):
         rows_of("videofeedback", source, tmp_path)
+    source = write(tmp_path, name, [VIDEOFEEDBACK | {"dynamic degree": "much"}])
+    with pytest.raises(ManifestError, match="row 1: a dimension is no number"):
+        rows_of("videofeedback", source, tmp_path, mean_overall=True)
 
 
 def aigvqa(question, mos="59.5", video="/DATA/wjr/G1/Gen-2/100013.mp4"):
@@ -366,6 +369,9 @@ def test_vbench_preference(tmp_path):
     wrong = VBENCH | {"human_anno": {"a": {"b": 1}, "b": {"a": 1}}}
     with pytest.raises(ManifestError, match="row 1: the labels of a and b must be 0, 0.5 or 1"):
         source = write(tmp_path, "color.json", [wrong])
+        convert("vbench-preference", [source], tmp_path / "out.csv")
+    source = write(tmp_path, "color.json", [VBENCH | {"human_anno": {"a": 1}}])
+    with pytest.raises(ManifestError, match="row 1: the labels of a and b must be objects"):
         convert("vbench-preference", [source], tmp_path / "out.csv")
 
 

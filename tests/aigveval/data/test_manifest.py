@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aigveval.data.inputs import collect
+from aigveval.data.inputs import collect, pair_by_ends
 from aigveval.data.manifest import iter_manifest, make_clip, read_manifest
 from aigveval.data.readers import read_rows
 from aigveval.errors import InputError
@@ -255,6 +255,11 @@ class TestMatching:
         rows = [(clip.video, clip.prompt) for clip in collect(["v"], prompts=path).clips]
         assert rows == [("v/one/0.mp4", None), ("v/two/0.mp4", None), ("m/0.mp4", "A")]
 
+    def test_many_files_of_one_name_take_no_time(self):
+        names = [f"{n}/video.mp4" for n in range(3000)]  # two by two it would take hours
+        found = pair_by_ends([f"/a/{n}" for n in names], [f"/b/{n}" for n in names])
+        assert found == {f"/a/{n}": f"/b/{n}" for n in names}
+
     def test_accents_as_macos_writes_them(self):
         touch(unicodedata.normalize("NFD", "v/café.mp4"))
         path = write("p.json", json.dumps({unicodedata.normalize("NFC", "café.mp4"): "A"}))
@@ -331,6 +336,11 @@ class TestNamesOfFiles:
     def test_of_a_list_in_every_format(self, name, text):
         touch("v/a dog-0.mp4")
         assert pairs("v", prompts=write(name, text)) == [("v/a dog-0.mp4", "a dog")]
+
+    def test_many_files_of_one_name_take_no_time(self):
+        names = [f"{n}/video.mp4" for n in range(3000)]  # two by two it would take hours
+        found = pair_by_ends([f"/a/{n}" for n in names], [f"/b/{n}" for n in names])
+        assert found == {f"/a/{n}": f"/b/{n}" for n in names}
 
     def test_accents_as_macos_writes_them(self):
         touch(unicodedata.normalize("NFD", "v/un café-0.mp4"))

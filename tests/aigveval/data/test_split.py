@@ -3,10 +3,14 @@
 import json
 import os
 import random
+from datetime import datetime
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from aigveval.data.check import Leaks, prompt_key, video_key
+from aigveval.data.check import Leaks, check_manifests, prompt_key, video_key
+from aigveval.data.convert import convert
 from aigveval.data.manifest import iter_manifest
 from aigveval.data.preference_pairs import read_pairs
 from aigveval.data.readers import read_rows
@@ -110,6 +114,60 @@ def test_format_is_that_of_the_manifest_or_as_asked(tmp_path, suffix):
     assert sum(1 for path in done.files.values() for _ in iter_manifest(path)) == 20
     done = split(tmp_path / f"m{suffix}", tmp_path, by="random", folds=2, suffix=".jsonl")
     assert {path.suffix for path in done.files.values()} == {".jsonl"}
+
+
+HALVES = {"a": 0.5, "b": 0.5}
+
+
+@pytest.mark.parametrize("names", [["video"], ["video_a", "video_b"]])
+def test_a_path_may_be_the_object_of_a_data_set(tmp_path, names):
+    rows = [
+        {"overall": "A" if len(names) > 1 else 3, "prompt": f"p{n}"}
+        | {name: {"path": f"{name}{n}.mp4", "bytes": None} for name in names}
+        for n in range(4)
+    ]
+    source = tmp_path / "m.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    done = split(source, tmp_path / "out", by="prompt", parts=HALVES)
+    found = [
+        row[names[0]] for path in done.files.values() for _, row in read_rows(path, required=())
+    ]
+    assert sorted(found) == [f"../{names[0]}{n}.mp4" for n in range(4)]
+    assert check_manifests([source], files="none").videos == 4 * len(names)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_values_that_the_format_has_not_are_written_as_near_to_it_as_can_be(tmp_path, suffix):
+    more = {"note": "half \ud83d", "far": float("inf"), "all": [1.0, float("nan")]}
+    rows = [{"video": f"{n}.mp4", "prompt": f"half \ud83d {n}", **more} for n in range(4)]
+    source = tmp_path / "m.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    done = split(source, tmp_path / "out", by="prompt", parts=HALVES, suffix=suffix)
+    assert convert("manifest", [source], tmp_path / f"c{suffix}").rows == 4
+    rest = [row for _, row in read_rows(tmp_path / f"c{suffix}")]
+    assert len(rest) == sum(done.rows.values()) == 4
+    if suffix.startswith(".json"):
+        assert rest[0]["note"] == "half \ud83d"
+        assert rest[0]["far"] is None and rest[0]["all"] == [1.0, None]
+
+
+def test_times_of_a_table_become_text(tmp_path):
+    when = datetime(2026, 1, 2)
+    rows = [{"video": f"{n}.mp4", "prompt": f"p{n}", "when": when} for n in range(4)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "m.parquet")
+    done = split(
+        tmp_path / "m.parquet", tmp_path / "out", by="prompt", parts=HALVES, suffix=".jsonl"
+    )
+    assert values(done.files["a"], "when") == ["2026-01-02 00:00:00"] * 2
+
+
+def test_addresses_stay(tmp_path):
+    write_table(tmp_path / "m.jsonl", [{"video": f"s3://b/{n}.mp4"} for n in range(4)])
+    done = split(tmp_path / "m.jsonl", tmp_path / "out", by="random", parts=HALVES)
+    convert("manifest", [tmp_path / "m.jsonl"], tmp_path / "deep" / "c.csv")
+    found = [v for path in done.files.values() for v in values(path, "video")]
+    assert sorted(found) == values(tmp_path / "deep" / "c.csv", "video")
+    assert sorted(found) == [f"s3://b/{n}.mp4" for n in range(4)]
 
 
 def test_a_video_is_never_parted(tmp_path):

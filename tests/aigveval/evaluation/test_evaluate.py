@@ -254,6 +254,19 @@ def test_videos_are_matched_by_the_end_of_the_path_that_is_unique():
     assert {e.video for e in spare} == {"q/3.mp4", "r/3.mp4"}
 
 
+def test_the_last_two_of_a_name_are_no_pair_because_the_others_were_found():
+    wanted = [_entry("a/1.mp4"), _entry("b/1.mp4")]
+    offered = [_entry("a/1.mp4"), _entry("c/1.mp4")]
+    assert match(wanted, offered, wanted_folder=Path(), path="p")[0] == [offered[0], None]
+
+
+def test_accents_are_matched_however_they_are_stored():
+    (found,), _ = match(
+        [_entry("x/caf\u00e9.mp4")], [_entry("x/cafe\u0301.mp4")], wanted_folder=Path(), path="p"
+    )
+    assert found is not None
+
+
 def test_repeated_predictions_have_to_agree():
     wanted = [_entry("a.mp4", prompt="dog")]
     same = [_entry("a.mp4"), _entry("a.mp4")]

@@ -223,6 +223,19 @@ def test_human_ceiling_leaves_one_rater_out():
     assert "plcc_fitted" not in found.human
 
 
+def test_a_rater_who_saw_nothing_of_a_generator_has_the_figures_of_the_others():
+    raters = np.round(np.clip(Y[:, None] + RANDOM.normal(0, 0.8, (N, 3)), 1, 5))
+    raters[GENERATORS == 1, 0] = np.nan
+    found = _agree(raters=raters, generators=GENERATORS)
+    expected = []
+    for rater in range(3):
+        others = np.nanmean(np.delete(raters, rater, axis=1), axis=1)
+        seen = [np.flatnonzero((GENERATORS == g) & np.isfinite(raters[:, rater])) for g in range(4)]
+        inside = [stats.spearmanr(raters[s, rater], others[s]).statistic for s in seen if len(s)]
+        expected.append(np.mean(inside))
+    assert found.human["within_generators/srocc"].value == pytest.approx(np.mean(expected))
+
+
 def test_comparison_is_paired():
     better = Y + RANDOM.normal(0, 0.2, N)
     found = _agree(predictions=better, other=X, prompts=PROMPTS).comparison["srocc"]

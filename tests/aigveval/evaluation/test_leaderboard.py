@@ -143,6 +143,13 @@ def test_command_on_folders_scores_them_once(tmp_path, monkeypatch):
         ("low", 3, 1),
     ]
     assert Path("l.html").stat().st_size > 10_000
+    # rows of another model stay in the file, and out of the leaderboard
+    results = Path("leaderboard.jsonl")
+    results.write_text(results.read_text().replace('"model": "lite', '"model": "another'))
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1, result.output
+    assert len(results.read_text().splitlines()) == 14
+    assert json.loads(Path("l.json").read_text())["places"] == places
 
 
 def test_command_on_a_table(tmp_path, monkeypatch):
@@ -157,3 +164,7 @@ def test_command_on_a_table(tmp_path, monkeypatch):
     written = json.loads(Path("l.json").read_text())
     assert [place["generator"] for place in written["places"]] == ["good", "bad"]
     assert "| good | 1 [1, 1] | a | 20 |" in Path("l.md").read_text()
+    Path("m.csv").write_text("video,generator\nelsewhere.mp4,good\n")
+    result = CliRunner().invoke(app, ["leaderboard", "m.csv", "--manifest", "s.json"])
+    assert "m.csv" not in result.output and result.exit_code == 2
+    assert "error: s.json: has no row for elsewhere.mp4\n" in result.output

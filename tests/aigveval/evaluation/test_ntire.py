@@ -99,6 +99,7 @@ def test_runtime_and_model_come_from_results(folder):
             "s.tar: a submission is a .zip",
         ),
         (["--runtime", "1", "--description", "x", "--score", "beauty"], "'beauty' is no score"),
+        (["--runtime", "1", "--description", ""], "the description is empty"),
     ],
 )
 def test_what_is_lacking_is_said_in_a_line(folder, options, message):
@@ -122,6 +123,15 @@ def test_bad_names(folder):
         read_names("names.txt")
     with pytest.raises(InputError, match="nowhere.txt: No such file"):
         read_names("nowhere.txt")
+    Path("names.jsonl").write_text('{"video": null}')
+    with pytest.raises(InputError, match="names.jsonl: row 1: video must be a path, got None"):
+        read_names("names.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_prompt_with_ends_of_lines_of_its_own_is_one_line(folder, encoding):
+    Path("names.txt").write_text("a.mp4|two\u2028lines\r\nb.mp4|x\x85y|3.2\n", encoding=encoding)
+    assert read_names("names.txt") == ["a.mp4", "b.mp4"]
 
 
 def test_a_description_stays_one_line():

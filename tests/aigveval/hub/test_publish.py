@@ -238,6 +238,9 @@ def test_trained_by_fit_is_told(tmp_path):
     assert "| SROCC | 0.50 |" in text and "| PLCC | 0.25 |" in text
     assert "has not stated their licence" in text
     assert str(tmp_path) not in text and "/home" not in text
+    (tmp_path / "latest").symlink_to(model)
+    known = model_card.read_training(model)
+    assert known is not None and model_card.read_training(tmp_path / "latest") == known
 
 
 def test_figures_of_an_evaluation(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from aigveval.assessment import SCORE_FIELDS
+from aigveval.errors import InputError
 from aigveval.inference.timeline import make_timeline
 from aigveval.reports.plots import plot_timeline, write_timeline
 from prompts import Defect
@@ -79,6 +80,9 @@ def test_plot(plain, with_defects, tmp_path):
     plot_timeline(with_defects, tmp_path / "defects.svg")
     plot_timeline(with_defects, tmp_path / "defects.png")
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("*.[sp][vn]g")}
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match="folder.png: cannot be written: Is a directory"):
+        plot_timeline(plain, tmp_path / "folder.png")
 
 
 def test_plot_without_semantic_scores(videos, tmp_path):

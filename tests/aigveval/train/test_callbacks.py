@@ -4,10 +4,13 @@ import json
 import os
 import signal
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
@@ -41,6 +44,17 @@ def at_step(monkeypatch, step, action):
         step_end(self, args, state, flags, **kwargs)
 
     monkeypatch.setattr(fit.ProgressCallback, "on_step_end", called)
+
+
+def test_names_in_brackets_are_no_markup():
+    console = Console(file=StringIO(), width=200)
+    config = SimpleNamespace(output_dir="runs/[a]")
+    ready = SimpleNamespace(metrics=SimpleNamespace(main="srocc", names=["[b]"]), checkpoint=None)
+    found = {"srocc": 0.5, "[b]_srocc_motion": 0.5, "[b]_plcc_motion": 0.5}
+    fit._result(config, ready, found, steps=1, console=console)
+    assert "  [b]  SROCC / PLCC  motion +0.500 / +0.500\nSaved runs/[a]/model\n" in (
+        console.file.getvalue()
+    )
 
 
 @pytest.mark.parametrize("number, step", [(signal.SIGINT, 6), (signal.SIGTERM, 8)])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from aigveval.cli.app import app
 from aigveval.errors import ManifestError
+from aigveval.presets import read_preset
 from aigveval.train.config import FitConfig, FitError
 from aigveval.train.rows import read_training_manifest
 from aigveval.train.stages import read_fit_config, write_fit_config
@@ -111,6 +112,16 @@ def test_wrong_changes(path, change, message):
     with pytest.raises(FitError) as error:
         read_fit_config(path, changes=[change])
     assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_field_is_changed_in_what_the_preset_has(path):
+    path.write_text("train: a.csv\noutput_dir: o\ncache_dir: c\npreset: qsave\n")
+    config = read_fit_config(path, changes=["lora.r=4", "frames.num_slow=2", "loss.rank=0"])
+    preset = read_preset("qsave")
+    assert config.lora == preset["lora"] | {"r": 4}
+    assert config.frames == preset["frames"] | {"num_slow": 2}
+    assert config.loss == {"level": 1.0, "plcc": 1.0, "rank": 0, "pair": 1.0}
+    assert read_preset("qsave") == preset
 
 
 def test_a_base_replaces_what_comes_with_it(path):

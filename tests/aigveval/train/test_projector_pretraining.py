@@ -110,3 +110,23 @@ def test_the_same_seed_gives_the_same_projectors():
         return np.concatenate([value.detach().numpy().ravel() for value in parameters])
 
     assert np.array_equal(aligned(), aligned())
+
+
+def test_batches_go_to_the_device_that_the_model_is_on(monkeypatch):
+    def hints(features):
+        assert features.device.type == "meta"
+        raise KeyboardInterrupt
+
+    model, processor = new_model()
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=1)
+    monkeypatch.setattr(model.model.to("meta"), "score_hints", hints)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_projectors(model.model, Rows(model, 8), config, Console(quiet=True))
+
+
+@pytest.mark.gpu
+def test_on_the_device_that_the_model_is_on():
+    model, processor = new_model()
+    config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=2)
+    backbone = model.model.to("cuda")
+    assert np.isfinite(pretrain_projectors(backbone, Rows(model, 8), config, Console(quiet=True)))

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +21,10 @@ from aigveval.train.answer_targets import FromDetections, FromLabels
 from aigveval.train.answers import AnswerCollator, read_answers, with_answers
 from aigveval.train.config import FitError
 from aigveval.train.dataset import QualityDataset
+from aigveval.train.detector_fit import names_in
 from aigveval.train.losses import IGNORED, answer_loss
 from aigveval.train.rejection_sampling import read_completions
+from aigveval.train.rows import AnswerRow
 from aigveval.train.stages import read_stages, run_stages, write_fit_config
 from prompts import SCORES, check_consistency, parse, render_defects, render_levels, split_levels
 from prompts.phrasings import DEGREES
@@ -437,6 +440,15 @@ def test_the_detector_needs_undamaged_clips(room, tmp_path):
                 room["data"], room["llm"], tmp_path / "run", train=[str(damaged)], detector=True
             )
         )
+
+
+def test_of_rows_of_one_clip_the_detector_learns_the_first():
+    def row(video, defects):
+        text = f"Defects: {defects}"
+        return AnswerRow(video=video, prompt=None, scores=(3.0,) * 4, answers=(text,))
+
+    rows = [row("a.mp4", "blur 3"), row("a.mp4", "shake 2"), row("b.mp4", "none")]
+    assert names_in(SimpleNamespace(rows=rows)) == ["blur"]
 
 
 def test_learning_to_read_makes_the_answer_of_what_is_told():

@@ -1,6 +1,6 @@
 """Lists of stages in a YAML file, the best of what was sampled, and what is refused."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +190,11 @@ def test_completions_are_written_read_and_forgotten(tmp_path):
         file.write('{"step": 3, "ro')  # a kill
     drop_completions(path, from_step=1)
     assert list(read_completions(path)) == SAMPLED[:5]
+    odd = [replace(item, prompt="two\u2028lines\x85") for item in SAMPLED[:5]]
+    path.unlink()
+    append_completions(path, odd)
+    drop_completions(path, from_step=1)
+    assert list(read_completions(path)) == odd
     path.write_text('{"video": "a.mp4"}\n')
     with pytest.raises(FitError, match="row 1 is no completion of stage grpo"):
         list(read_completions(path))
