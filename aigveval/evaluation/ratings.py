@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -239,7 +240,8 @@ def match(
 
 
 def _key(video: str) -> str:
-    parts = [part for part in video.replace("\\", "/").split("/") if part != "."]
+    video = unicodedata.normalize("NFC", video).replace("\\", "/")
+    parts = [part for part in video.split("/") if part != "."]
     return "/".join(parts)
 
 
