@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,13 @@ def test_another_column_is_pointed_to(files):
     assert "p.csv: none for these clips; --column names the one with overall" in output
 
 
+def test_ratings_without_a_score_are_told_what_to_be_called(files):
+    _csv("r.csv", ["video", "mos"], zip(VIDEOS, SCORES))
+    output = _run("p.json", "r.csv", code=2)
+    assert "r.csv: none for these clips; p.json: " in output
+    assert output.rstrip().endswith("; one of these must be a column of r.csv")
+
+
 def test_tables_in_memory_are_told_to_be_files(files):
     with pytest.raises(
         TypeError, match=r"are files, got a dict; .* table.to_csv\('predictions.csv'"
@@ -252,6 +260,12 @@ def test_videos_are_matched_by_the_end_of_the_path_that_is_unique():
     found, spare = match(wanted, offered, wanted_folder=Path("m"), path="p")
     assert [e and e.video for e in found] == ["C:\\x\\a\\1.mp4", "/x/b/1.mp4", "./2.mp4", None]
     assert {e.video for e in spare} == {"q/3.mp4", "r/3.mp4"}
+
+
+def test_accents_of_another_system_are_the_same():
+    composed, apart = (unicodedata.normalize(form, "café.mp4") for form in ("NFC", "NFD"))
+    found, spare = match([_entry(apart)], [_entry(composed)], wanted_folder=Path("m"), path="p")
+    assert [e and e.video for e in found] == [composed] and not spare
 
 
 def test_repeated_predictions_have_to_agree():
