@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SUFFIXES = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff".split())
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _SLACK = 1e-3  # what rounding may add to 0 and 1
+_OVERSHOOT = 0.2  # beyond 0 and 1; more means another range
 _EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w)"
 _DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits
 
@@ -162,7 +163,10 @@ class FrameSequence:
         first, last = axes - 3, axes - 1
         fitting = [axis for axis in (first, last) if len(shape) == axes and shape[axis] == 3]
         if not fitting or 0 in shape[-3:]:
-            raise self._wrong(f"{'a list of ' if axes == 3 else ''}{shape}")
+            hint = ""
+            if len(shape) == axes == 4 and shape[0] == 3:  # as VAEs give and 3D networks take it
+                hint = " (if it is meant as (3, t, h, w): x.swapaxes(-4, -3))"
+            raise self._wrong(f"{'a list of ' if axes == 3 else ''}{shape}{hint}")
         return fitting[0] if hasattr(pixels, "detach") else fitting[-1]
 
     def _wrong(self, got: str) -> FramesError:
@@ -272,7 +276,9 @@ def _range(low: float, high: float) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return "expected floats in 0..1, got NaN or infinity"
     hint = ""
-    if low < -_SLACK and -1 - _SLACK <= low <= high <= 1 + _SLACK:
+    if -_OVERSHOOT <= low and high <= 1 + _OVERSHOOT:
+        hint = " (if a decoder overshot: x.clip(0, 1))"
+    elif low < -_SLACK and -1 - _SLACK <= low <= high <= 1 + _SLACK:
         hint = " (if they are meant as -1..1: x / 2 + 0.5)"
     elif low >= -_SLACK and high <= 255:
         hint = " (if they are meant as 0..255: x / 255)"

@@ -41,7 +41,7 @@ shortest side, both by area averaging. Nothing is ever enlarged but pixels that 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -106,10 +106,17 @@ class FrameRequest:
     Attributes:
         indices: (num_frames, fps) to int64 indices, ascending, unique, at least one.
         stream: `slow` (native resolution) or `fast` (small).
+
+    Raises:
+        ValueError: The stream is neither.
     """
 
     indices: Callable[[int, float], np.ndarray]
     stream: Stream
+
+    def __post_init__(self) -> None:
+        if self.stream not in get_args(Stream):
+            raise ValueError(f"stream must be one of {get_args(Stream)}, got {self.stream!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

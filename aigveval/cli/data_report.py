@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prompts.rubric import SCORES
+
 from ..data.check import Report
 from .console import say
 
@@ -30,6 +32,8 @@ def print_report(report: Report) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     if report.scores:
         console.print(_score_table(report))
+    elif report.rows and not report.pairs:
+        typer.echo(f"no row has a score; columns of scores are {', '.join(SCORES)}")
     if report.preferences:
         console.print(_preference_table(report))
     if report.generators:

@@ -24,6 +24,7 @@ import glob
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -261,6 +262,11 @@ def _located(video: str, folder: Path) -> str:
         posix = os.path.join(start, video.replace("\\", "/"))
         if os.path.lexists(posix):
             return posix
+    if not video.isascii():  # a manifest or files written on a Mac, where letters come apart
+        for form in ("NFC", "NFD"):
+            other = os.path.join(start, unicodedata.normalize(form, video))
+            if os.path.lexists(other):
+                return other
     # Our own results: relative to where they were made.
     return video if os.path.lexists(video) or url_of(video) else path
 

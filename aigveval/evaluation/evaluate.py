@@ -350,7 +350,11 @@ def _names(
             f"{as_text(path)}: {', '.join(sorted(names)) or 'none for these clips'}"
             for path, names in held
         )
-        advice = "" if all(names for _, names in held) else "; --column names the one with overall"
+        advice = ""
+        if not held[0][1]:
+            advice = f"; one of these must be a column of {as_text(manifest)}"
+        elif not all(names for _, names in held):
+            advice = "; --column names the one with overall"
         raise InputError(f"no score is in all files: {each}{advice}")
     return [name for name in common if not wanted or name in wanted]
 

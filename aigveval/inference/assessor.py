@@ -347,8 +347,11 @@ def as_clip(
         fps = fps if named.get("fps") is None else named["fps"]
     elif _is_pair(item):
         video, prompt = item[0], item[1] or prompt
-    elif is_frames(item):
+    else:
         video = item
+    clips = clips_of(video)
+    if clips is not None and len(clips) == 1:  # such as a call of a pipeline of diffusers gives
+        video = clips[0]
     if not isinstance(prompt, str | None):
         raise TypeError(f"prompt must be a text or None, got {one_line(repr(prompt), limit=80)}")
     if isinstance(video, (str, os.PathLike)):

@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real  # a number of NumPy, too
 from typing import Any, Literal, get_args
 
 import torch
@@ -147,7 +148,7 @@ def _checked(weights: Mapping[str, float]) -> dict[str, float]:
     for name, weight in weights.items():
         if name not in SCORE_FIELDS:
             raise ValueError(f"weights are of {', '.join(SCORE_FIELDS)}, got {name!r}")
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight >= 0:
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not weight >= 0:
             raise ValueError(f"the weight of {name} must be at least 0, got {weight!r}")
     total = math.fsum(weights.values())
     if not 0 < total < math.inf:

@@ -143,6 +143,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
+    _print_faults(console, report)
     unscored = model.config.unscored
     train, valid = (
         [part.usable(report.digests, unscored=unscored) for part in parts]
@@ -445,13 +446,7 @@ def _print_gpus(console: Console, arguments: TrainingArguments) -> None:
         print_line(console, f"Training on one of {count} GPUs; {command} takes them all")
 
 
-def _print_data(
-    console: Console,
-    train: Sequence[Part],
-    valid: Sequence[Part],
-    built: Built,
-    report: ExtractReport,
-) -> None:
+def _print_faults(console: Console, report: ExtractReport) -> None:
     for line in report.notes:
         print_line(console, line, style="yellow", markup=False)
     if report.errors:
@@ -460,6 +455,15 @@ def _print_data(
         more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
         for line in lines[:10] + more:
             print_line(console, f"  {line}", markup=False)
+
+
+def _print_data(
+    console: Console,
+    train: Sequence[Part],
+    valid: Sequence[Part],
+    built: Built,
+    report: ExtractReport,
+) -> None:
     pairs = sum(len(part.pairs) for part in (*train, *valid))
     print_line(
         console,

@@ -92,6 +92,7 @@ def test_pictures_of_another_size_are_brought_to_that_of_the_first():
     assert info.warnings == ("sizes differ: frames brought to that of the first",)
 
 
+SWAP = " (if it is meant as (3, t, h, w): x.swapaxes(-4, -3))"
 EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w), or a list of pictures, got "
 
 
@@ -101,7 +102,9 @@ EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w), or a list of pictures, got "
         (FRAMES[0], f"{EXPECTED}(64, 96, 3)"),
         (FRAMES[None], f"{EXPECTED}(1, 9, 64, 96, 3)"),
         (FRAMES[..., :1], f"{EXPECTED}(9, 64, 96, 1)"),
-        (torch.zeros(3, 9, 64, 96), f"{EXPECTED}(3, 9, 64, 96)"),
+        (torch.zeros(3, 9, 64, 96), f"{EXPECTED}(3, 9, 64, 96){SWAP}"),
+        (np.zeros((3, 9, 64, 96)), f"{EXPECTED}(3, 9, 64, 96){SWAP}"),
+        (torch.zeros(4, 9, 64, 96), f"{EXPECTED}(4, 9, 64, 96)"),
         (FRAMES[:, :0], f"{EXPECTED}(9, 0, 96, 3)"),
         (list(FRAMES[..., 0]), f"{EXPECTED}a list of (64, 96)"),
         (list(FRAMES[:, :0]), f"{EXPECTED}a list of (0, 96, 3)"),
@@ -128,6 +131,8 @@ def test_other_shapes_and_types(pictures, reason):
     [
         (lambda x: 255 * x, "0..255 (if they are meant as 0..255: x / 255)"),
         (lambda x: 2 * x - 1, "-1..1 (if they are meant as -1..1: x / 2 + 0.5)"),
+        (lambda x: 1.1 * x, "0..1.1 (if a decoder overshot: x.clip(0, 1))"),
+        (lambda x: 1.1 * x - 0.1, "-0.1..1 (if a decoder overshot: x.clip(0, 1))"),
         (lambda x: 1000 * x - 500, "-500..500"),
         (lambda x: x / 0, "NaN or infinity"),
     ],

@@ -153,6 +153,11 @@ def test_both_backends_give_the_same_frames(name, tmp_path):
         assert (one.pixels.int() - two.pixels.int()).abs().max() <= 2
 
 
+def test_a_stream_that_is_none():
+    with pytest.raises(ValueError, match=r"^stream must be one of \('slow', 'fast'\), got 'mid'$"):
+        FrameRequest(indices=every, stream="mid")
+
+
 @pytest.mark.parametrize(
     "options", [{"bf": "0"}, {"bf": "3"}, {"x264-params": "open-gop=1:bframes=3"}]
 )

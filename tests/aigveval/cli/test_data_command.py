@@ -116,6 +116,16 @@ def test_errors_are_one_line(arguments, message):
     assert sorted(os.listdir()) == ["m.csv", "x_test.txt", "x_train.txt"]
 
 
+def test_a_manifest_without_scores_is_told_their_columns():
+    Path("m.csv").write_text("video,prompt,mos\na.mp4,a,3\nb.mp4,b,4\n")
+    result = run("check", "m.csv", "--files", "none", "--no-picture")
+    columns = "technical, motion, semantic, overall"
+    assert f"no row has a score; columns of scores are {columns}\n" in result.stdout
+    Path("pairs.csv").write_text("video_a,video_b,prompt,overall\na.mp4,b.mp4,a,A\n")
+    result = run("check", "pairs.csv", "--files", "none", "--no-picture")
+    assert "no row has a score" not in result.stdout
+
+
 def test_help_names_every_adapter_and_column():
     told = run("convert", "--help").stdout
     assert all(name in told for name in list_adapters())

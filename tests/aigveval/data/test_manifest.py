@@ -265,6 +265,13 @@ class TestMatching:
         path = write("p.json", json.dumps({unicodedata.normalize("NFC", "café.mp4"): "A"}))
         assert [prompt for _, prompt in pairs("v", prompts=path)] == ["A"]
 
+    @pytest.mark.parametrize("here, there", [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_accents_of_another_system(self, here, there):
+        touch(unicodedata.normalize(here, "m/süß/café.mp4"))
+        row = unicodedata.normalize(there, "video,prompt\nsüß/café.mp4,A\n")
+        [clip] = collect([write("m/p.csv", row)]).clips
+        assert clip.problem is None and clip.path.exists()
+
     def test_backslashes_of_windows(self):
         touch("m/sub/a.mp4")
         assert pairs(write("m/p.csv", "video,prompt\nsub\\a.mp4,A\n")) == [("m/sub/a.mp4", "A")]

@@ -214,6 +214,13 @@ def test_another_column_is_pointed_to(files):
     assert "p.csv: none for these clips; --column names the one with overall" in output
 
 
+def test_ratings_without_a_score_are_told_what_to_be_called(files):
+    _csv("r.csv", ["video", "mos"], zip(VIDEOS, SCORES))
+    output = _run("p.json", "r.csv", code=2)
+    assert "r.csv: none for these clips; p.json: " in output
+    assert output.rstrip().endswith("; one of these must be a column of r.csv")
+
+
 def test_tables_in_memory_are_told_to_be_files(files):
     with pytest.raises(
         TypeError, match=r"are files, got a dict; .* table.to_csv\('predictions.csv'"

@@ -102,8 +102,22 @@ def test_what_is_no_video_or_prompt_is_named(assessor, given, message):
         SimpleNamespace(frames=BATCH.astype(np.float32) / 255),
         SimpleNamespace(frames=torch.tensor(BATCH).permute(0, 1, 4, 2, 3) / 255),
         SimpleNamespace(frames=[pictures(clip) for clip in BATCH]),
+        [clip[None] for clip in BATCH],
+        [[pictures(clip)] for clip in BATCH],
+        [SimpleNamespace(frames=clip[None].astype(np.float32) / 255) for clip in BATCH],
     ],
-    ids=["uint8", "tensor", "pictures", "floats", "np of diffusers", "pt", "pil"],
+    ids=[
+        "uint8",
+        "tensor",
+        "pictures",
+        "floats",
+        "np of diffusers",
+        "pt",
+        "pil",
+        "frames of calls",
+        "pil of calls",
+        "calls",
+    ],
 )
 def test_batches(assessor, expected, batch):
     rows = list(assessor.score_many(batch, prompts=PROMPTS, fps=FPS))

@@ -55,6 +55,13 @@ def test_it_is_the_weighted_mean_of_the_scores(reward, expected):
     assert len(set(found.tolist())) == 3
 
 
+def test_weights_of_numpy(assessor):
+    weights = {name: np.float32(weight) for name, weight in MIX.items()}
+    assert VideoReward(assessor, weights=weights).weights == pytest.approx(
+        VideoReward(assessor, weights=MIX).weights
+    )
+
+
 def test_by_default_overall_counts(assessor):
     found = VideoReward(assessor)(VIDEOS, PROMPTS)
     rows = assessor.score_many(VIDEOS, prompts=PROMPTS)

@@ -216,6 +216,7 @@ def test_bad_videos_are_left_out(fit_config, fit_data, tmp_path, capfd):
     manifest.write_text(bad)
     with pytest.raises(FitError, match="none of its 1 videos can be used"):
         fit.main(replace(fit_config, train=[str(manifest)], output_dir=str(tmp_path / "none")))
+    assert "broken.mp4: not a readable video" in capfd.readouterr().err
 
 
 def _dataset(fit_data, **options) -> QualityDataset:
