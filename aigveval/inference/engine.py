@@ -143,7 +143,6 @@ class ModelEngine:
         model.load_encoders(processor.encoders)  # now, so that missing weights show at once
         llm = model.to(device).model.language_model
         if fast:
-            merge_lora(llm)
             use_bfloat16(llm)
         use_onednn(llm)
         self._set(model, processor, device, PrefixCache(model))
@@ -364,6 +363,7 @@ def load_engine(
         engine = _ENGINES[checkpoint.model_type]
         processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
         model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
+        merge_lora(model)
         return engine(model, processor, device=device, fast=fast)
 
     if not hints:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -171,15 +172,16 @@ def without_lora(model: nn.Module, *, like: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def merge_lora(language_model: nn.Module) -> None:
+def merge_lora(model: nn.Module) -> None:
     """Add what LoRA layers learnt to the frozen weights, for one product each instead of three.
 
-    Scores stay as they are but for rounding. There's no training any more from here.
+    Scores stay as they are but for rounding; weights of fewer digits than float32 are left alone,
+    as it would cost them some. There's no training any more from here.
     """
     from peft.tuners.lora import LoraLayer
 
-    for layer in language_model.modules():
-        if isinstance(layer, LoraLayer):
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and layer.get_base_layer().weight.dtype == torch.float32:
             layer.merge()
 
 
