@@ -240,9 +240,9 @@ def load(
             sizes, in bfloat16 by up to 0.13 (measured on a 7B with random weights); the field
             `model` of each row has a type that isn't float32: `NAME (bfloat16)`. `fast` leaves
             the LLM out of a model whose score hints may stand for it, as those of `lite` may (its
-            config says how far scores move, `hints_within`); it's loaded where there is something
-            to explain. Of other models on a CPU the LLM multiplies matrices in bfloat16 if a
-            measurement, made once on each machine, finds that quick there.
+            config says how far scores move, `hints_within`), unless it is to write explanations, as
+            that of `lite` isn't. Of other models on a CPU the LLM multiplies matrices in bfloat16
+            if a measurement, made once on each machine, finds that quick there.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
         explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,

@@ -237,7 +237,7 @@ class HintEngine(ModelEngine):
     Args:
         model: a `HintModel`.
         device: where to compute.
-        load_whole: gives an engine of the model with its LLM, once something is to be explained;
+        load_whole: gives an engine of the model with its LLM, once that is to write an explanation;
             scores are those of the hints then too.
         fast: on a CPU, have the `lite` encoders compute in bfloat16.
     """
@@ -289,11 +289,11 @@ class HintEngine(ModelEngine):
         contributions: bool = False,
         facts: Sequence[Sequence[Fact]] | None = None,
     ) -> list[Scores | Exception]:
-        if explain:
+        if explain and self.explainer.writes:
             return self.whole.score(
                 clips, prompts, explain=True, contributions=contributions, facts=facts
             )
-        return super().score(clips, prompts, contributions=contributions)
+        return super().score(clips, prompts, explain=explain, contributions=contributions)
 
     @torch.inference_mode()
     def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
@@ -370,6 +370,6 @@ def load_engine(
         return load_whole()
     model = checkpoint.hint_class.from_pretrained(checkpoint.folder)
     quick = HintEngine(model, device=device, load_whole=load_whole, fast=fast)
-    if explain:
+    if explain and quick.explainer.writes:
         quick.whole  # noqa: B018 - now, so that missing weights show at once
     return quick

@@ -10,6 +10,10 @@ further off, where the probabilities have two peaks.) What the model writes afte
 and checked; an answer with any problem is written again, up to three times in all, and the best of
 them counts. What is wrong with that one stays in `problems`. Where the clip's facts are known,
 sentences that contradict them are left out, each with a problem `text_contradicts_facts`.
+
+Nothing is written where a model has a detector and its score hints may stand for its LLM, as those
+of `lite` may: all that such an LLM has learnt is to repeat what the detector is sure of. Sentences
+are made from facts then, see `facts.explained`.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from prompts.rubric import Score as ScoreName
 from ..assessment import Contributions, Scores
 from ..errors import one_line
 from ..model.base import AIGVEvalOutput, ScorerModel, name_scores
+from ..model.defect_detector import NAMED_FROM
 from ..model.generation import AnswerWriter, Written, answer_heads, max_new_tokens_of
 from ..model.library_internals import cache_of
 from ..model.projector import unpack_features
@@ -62,6 +67,13 @@ class Explainer:
         self.max_new_tokens = max_new_tokens or max_new_tokens_of(model)
         self.attempts = attempts
 
+    @property
+    def writes(self) -> bool:
+        """Whether the LLM writes answers; else a detector stands for it, as hints do for scores."""
+        config = self.model.config
+        may_stand = getattr(config, "hints_within", None) is not None
+        return config.reads_facts or not (may_stand and config.detector)
+
     @torch.inference_mode()
     def explain(
         self,
@@ -78,10 +90,11 @@ class Explainer:
             batch: as the model takes it.
             durations: of the clips, in seconds.
             text: add `explanation`, `defects` and `problems`; the model must be trained to write.
+                Where it only `writes` what a detector found, the explanation is empty.
             contributions: add `contributions`; the model must have encoders.
             facts: of the clips, which the text is checked by; None where they're unknown.
         """
-        output, named = self._score(batch, use_cache=text)
+        output, named = self._score(batch, use_cache=text and self.writes)
         good = [row for row, scores in enumerate(named) if not isinstance(scores, Exception)]
         rows: list[dict[str, Any]] = [{} if isinstance(s, Exception) else dict(s) for s in named]
         if contributions:
@@ -90,8 +103,13 @@ class Explainer:
             for row, moved in zip(good, found):
                 rows[row]["contributions"] = moved
         if text:
-            for row, tries in self._tries(batch, output, named, durations, facts).items():
-                answer = best_of(tries)
+            if self.writes:
+                tries = self._tries(batch, output, named, durations, facts)
+                answers = {row: best_of(found) for row, found in tries.items()}
+            else:
+                answers = self._detected(batch, named, durations)
+            for row in good:
+                answer = answers[row]
                 rows[row].update(
                     explanation=dict(answer.reasoning),
                     defects=answer.defects,
@@ -114,6 +132,20 @@ class Explainer:
         output = self.run(**batch, use_cache=use_cache)
         return output, name_scores(output, batch["slot_mask"])
 
+    def _detected(
+        self,
+        batch: dict[str, Any],
+        named: Sequence[Scores | Exception],
+        durations: Sequence[float],
+    ) -> dict[int, Answer]:
+        """An answer of each row, with the defects that the detector is sure of and no text."""
+        answers = {}
+        for row, detections in enumerate(self.model.detections(batch, _known(named))):
+            sure = [one.defect for one in detections if one.certainty >= NAMED_FROM]
+            sure.sort(key=lambda defect: DIMENSIONS.index(defect.dimension))
+            answers[row] = Answer(defects=tuple(sure)).scaled(durations[row] / TENTHS)
+        return answers
+
     def _tries(
         self,
         batch: dict[str, Any],
@@ -123,10 +155,7 @@ class Explainer:
         facts: Sequence[Sequence[Fact]] | None = None,
     ) -> dict[int, list[Answer]]:
         """Answers of each row with scores: greedy at first, then sampled with fixed seeds."""
-        scores: list[dict[ScoreName, float]] = [
-            {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
-            for row in named
-        ]
+        scores = _known(named)
         told = None  # without what is seen of a prompt's things, where no prompt is known
         if facts is not None:
             told = [
@@ -162,6 +191,14 @@ class Explainer:
                     )
                 )
         return tries
+
+
+def _known(named: Sequence[Scores | Exception]) -> list[dict[ScoreName, float]]:
+    """The scores that each row has."""
+    return [
+        {} if isinstance(row, Exception) else {n: row[n].score for n in SCORES if row[n]}
+        for row in named
+    ]
 
 
 def best_of(tries: Sequence[Answer]) -> Answer:

@@ -64,6 +64,7 @@ class FeatureEncoding:
     """What a model with `encoders` does with them."""
 
     config: AIGVEvalConfig
+    model: ScoreHints
     encoders: nn.ModuleDict
     encoder_weights: Path | None  # folder of a merged checkpoint
     encoder_states: dict[str, dict[str, Tensor]]  # what encoders were trained to
@@ -122,6 +123,31 @@ class FeatureEncoding:
                 for name, encoder in self.encoders.items()
             ]
         )
+
+    @torch.no_grad()
+    def detections(
+        self,
+        batch: Mapping[str, Any],
+        scores: Sequence[Mapping[Score, float]],
+        *,
+        noise: float = 0.0,
+    ) -> list[list[Detection]]:
+        """What the detector finds in each clip, the likeliest first; times are in tenths of it.
+
+        Args:
+            batch: With `features` and `slot_mask`, as `forward` takes them.
+            scores: Of the b clips; no detection is graver than its dimension's score allows.
+            noise: Standard deviation of noise on standardised features, as in training.
+        """
+        tokens = self.model.standardised(batch["features"].to(self.device))
+        if noise:
+            tokens = [part + noise * torch.randn_like(part) for part in tokens]
+        assert self.model.detector is not None
+        found = self.model.detector.detect(tokens, batch["slot_mask"])
+        return [
+            [_bounded(one, known) for one in detections]
+            for detections, known in zip(found, scores, strict=True)
+        ]
 
 
 class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
@@ -184,14 +210,8 @@ class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
     ) -> list[str]:
         if self.model.detector is None:
             return super().detection_lines(batch, scores)
-        tokens = self.model.standardised(batch["features"].to(self.device))
-        if noise:
-            tokens = [part + noise * torch.randn_like(part) for part in tokens]
-        found = self.model.detector.detect(tokens, batch["slot_mask"])
-        return [
-            render_detections([_bounded(one, known) for one in detections], known) + "\n"
-            for detections, known in zip(found, scores, strict=True)
-        ]
+        found = self.detections(batch, scores, noise=noise)
+        return [render_detections(*row) + "\n" for row in zip(found, scores, strict=True)]
 
     def forward(
         self,

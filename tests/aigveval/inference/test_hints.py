@@ -9,6 +9,7 @@ import torch
 
 import aigveval
 from aigveval.assessment import SCORE_FIELDS
+from aigveval.inference import explain
 from aigveval.inference.assessor import Assessor, load, row_name
 from aigveval.inference.engine import HintEngine, ModelEngine
 from aigveval.model import modeling
@@ -113,6 +114,33 @@ def test_an_explained_clip_has_the_tokens_of_the_quick_encoders(engines, clips, 
     (plain,), (told,) = (engine.score(prepared, ["a dog"], explain=on) for on in (False, True))
     assert told["explanation"] is not None
     assert [told[name] for name in SCORE_FIELDS] == [plain[name] for name in SCORE_FIELDS]
+
+
+def test_a_detector_stands_for_the_llm_s_answer_where_hints_stand_for_its_scores(
+    clips, monkeypatch
+):
+    model, processor = make_model(explains=True, detector=["flicker", "blur", "prompt_mismatch"])
+    processor._encoders = make_encoders()
+    with torch.no_grad():  # a blur in anything, from the beginning to the middle, and no more
+        model.model.detector.presence.bias.copy_(torch.tensor([-9.0, 5.0, -9.0, 0.0, 0.0]))
+    exact = ModelEngine(model, processor, device=CPU)
+    assert exact.explainer.writes
+    model.model.add_hint_curve(0.1)
+    hints = HintModel(model.config, 32)
+    state = model.state_dict()
+    hints.load_state_dict({key: state[key] for key in hints.state_dict()})
+    monkeypatch.setattr(hints, "load_encoders", partial(hints.load_encoders, make_encoders()))
+    monkeypatch.setattr(explain, "AnswerWriter", None)
+    quick = HintEngine(hints.eval(), device=CPU, load_whole=pytest.fail)
+    for engine in (exact, quick):
+        prepared = [engine.prepare(clip) for clip in clips[:2]]
+        for row in engine.score(prepared, ["a dog", None], explain=True, contributions=True):
+            (blur,) = row["defects"]
+            assert blur.name == "blur" and 1 <= blur.severity <= 5
+            assert row["explanation"] == {} and row["problems"] == ()
+            assert row["contributions"] is not None
+    (wrong,) = exact.score(prepared[:1], [None], explain=True)
+    assert [defect.name for defect in wrong["defects"]] == ["blur"]
 
 
 def test_a_saved_model_with_a_curve_is_loaded_without_its_llm(fit_config, clips, monkeypatch):
