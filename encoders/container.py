@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from .display import Look, quarter_turns, transfer_of
+from .display import Look, is_turned, transfer_of
 from .packets import (
     Packet,
     display_order,
@@ -303,7 +303,7 @@ def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | Non
         return f"the pixel format {frame.format.name}"
     if min(frame.width, frame.height) < 32 or frame.width % 2 or frame.height % 2:
         return f"the size {frame.width}x{frame.height}"
-    return "a stored rotation" if quarter_turns(frame) else None
+    return "a stored rotation" if is_turned(frame) else None
 
 
 def as_url(path: str) -> str | None:

@@ -1,5 +1,6 @@
 import os
 import pickle
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from encoders import container, decoding, video
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, VideoError, read_frames, read_video
 
+from .reading import read
 from tests import media
 
 
@@ -195,6 +197,30 @@ def test_stored_rotation_is_applied(degrees, tmp_path):
     assert clip.slow.pixels.shape[2:] == (64, 96)
     assert clip.slow.pixels[0, :, 4, 4].tolist() == pytest.approx([220, 30, 30], abs=12)
     assert numbers(clip.fast.pixels) == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, 1), lambda stored: stored[:, ::-1]),
+        ((1, 0, 0, -1), lambda stored: stored[::-1]),
+        ((0, 1, 1, 0), lambda stored: stored.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda stored: stored[::-1, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_stored_mirroring_is_applied(matrix, shown, tmp_path):
+    """As front cameras have it."""
+    path = media.write_video(tmp_path / "a.mp4", num_frames=3)
+    stored = read(path)[0]
+    data = bytearray(path.read_bytes())
+    xx, xy, yx, yy = (65536 * value for value in matrix)
+    # Behind version, flags, three numbers, duration, layers and volume.
+    struct.pack_into(">6i", data, data.index(b"tkhd") + 44, xx, xy, 0, yx, yy, 0)
+    path.write_bytes(data)
+    pixels, info, _ = read(path)
+    assert (info.height, info.width) == pixels.shape[1:3]
+    assert all(np.array_equal(one, shown(other)) for one, other in zip(pixels, stored, strict=True))
+    assert reason(path, backend="decord") == "decord can't be trusted with a stored rotation"
 
 
 def test_equal_requests_share_one_tensor_and_one_pass(tmp_path, monkeypatch):
