@@ -352,6 +352,12 @@ def test_a_truncated_mp4_says_how_much_is_there(tmp_path):
     assert reason(path, backend="av") == f"truncated: only {found} of its 48 frames are there"
 
 
+def test_a_truncated_webp(tmp_path):
+    path = media.MAKERS["webp"][1](tmp_path / "a.webp")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert reason(path) == "truncated or damaged"
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("decord fails"), ImportError("no decord")])
 def test_insisting_on_decord_says_that_it_fails(failure, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
