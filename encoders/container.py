@@ -143,7 +143,10 @@ def inspect(path: str) -> VideoIndex:
             warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
         if joins:
             warnings.append("time stamps jump: frames in the order of the file")
-        rate = float(stream.average_rate or stream.guessed_rate or 0) or DEFAULT_FPS
+        rates = [stream.average_rate, stream.guessed_rate]
+        if packets[0].pts is None:  # a raw stream, whose average is FFmpeg's default
+            rates.reverse()
+        rate = float(rates[0] or rates[1] or 0) or DEFAULT_FPS
         unit = float(stream.time_base)
         order, pts = display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())

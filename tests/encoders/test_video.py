@@ -181,6 +181,13 @@ def test_other_containers(suffix, codec, tmp_path):
     assert numbers(clip.fast.pixels) == list(range(24))
 
 
+def test_a_raw_stream_has_the_rate_that_it_states(tmp_path):
+    path = media.write_video(tmp_path / "a.h264", num_frames=12, fps=24)
+    _, info, times = read(path)
+    assert info.fps == 24 and info.duration_seconds == pytest.approx(0.5)
+    np.testing.assert_allclose(times, np.arange(12) / 24)
+
+
 def test_variable_frame_rate_keeps_the_stream_s_own_times(tmp_path):
     path = media.variable_frame_rate(tmp_path / "a.mp4")
     info, frames = read_frames(path, {"a": FrameRequest(indices=every, stream="fast")})
