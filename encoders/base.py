@@ -4,6 +4,7 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -201,13 +202,35 @@ def full_float32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    kept = convolution.fp32_precision
-    convolution.fp32_precision = "ieee"
+    _exact.enter()
     try:
         yield
     finally:
-        convolution.fp32_precision = kept
+        _exact.leave()
+
+
+class _Exact:
+    """The setting is the process's: the first thread that wants it sets it, the last resets it."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._kept = threading.Lock(), 0, ""
+        self._convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._kept = self._convolution.fp32_precision
+                self._convolution.fp32_precision = "ieee"
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._convolution.fp32_precision = self._kept
+
+
+_exact = _Exact()
 
 
 def join_rows(encoder: Encoder, tokens: Tensor, prompts: Sequence[str | None] | None) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from .display import Look, quarter_turns, transfer_of
+from .display import Look, is_turned, transfer_of
 from .packets import (
     Packet,
     display_order,
@@ -143,7 +143,10 @@ def inspect(path: str) -> VideoIndex:
             warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
         if joins:
             warnings.append("time stamps jump: frames in the order of the file")
-        rate = float(stream.average_rate or stream.guessed_rate or 0) or DEFAULT_FPS
+        rates = [stream.average_rate, stream.guessed_rate]
+        if packets[0].pts is None:  # a raw stream, whose average is FFmpeg's default
+            rates.reverse()
+        rate = float(rates[0] or rates[1] or 0) or DEFAULT_FPS
         unit = float(stream.time_base)
         order, pts = display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
@@ -303,7 +306,7 @@ def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | Non
         return f"the pixel format {frame.format.name}"
     if min(frame.width, frame.height) < 32 or frame.width % 2 or frame.height % 2:
         return f"the size {frame.width}x{frame.height}"
-    return "a stored rotation" if quarter_turns(frame) else None
+    return "a stored rotation" if is_turned(frame) else None
 
 
 def as_url(path: str) -> str | None:

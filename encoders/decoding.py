@@ -318,10 +318,17 @@ def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink)
 
 
 def webp_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
-    """Frames of an animated WebP at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA."""
+    """Frames of an animated WebP at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA.
+
+    Raises:
+        VideoError: Pillow can't read the file, of which any damage is reason enough.
+    """
     from PIL import Image
 
-    with Image.open(path) as image:
-        for position in positions:
-            image.seek(position)
-            yield np.array(image.convert("RGBA"))  # a copy that may be written to
+    try:
+        with Image.open(path) as image:
+            for position in positions:
+                image.seek(position)
+                yield np.array(image.convert("RGBA"))  # a copy that may be written to
+    except (OSError, EOFError) as error:
+        raise VideoError(path, "truncated or damaged") from error

@@ -15,6 +15,7 @@ on a display of 203 cd/m2, the white that ITU-R BT.2408 gives to what isn't a hi
 FFmpeg's own filters for that (zscale, libplacebo) are not in PyAV's wheels.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -68,9 +69,23 @@ def transfer_of(codec: Any) -> Transfer | None:
     return found.get(int(codec.color_trc), wide)
 
 
-def quarter_turns(frame: Any) -> int:
-    """Quarter turns counter-clockwise that make the frame upright."""
-    return round(getattr(frame, "rotation", 0) / 90) % 4
+def is_turned(frame: Any) -> bool:
+    """Whether the picture isn't stored as it's shown, but turned or mirrored."""
+    return _is_mirrored(frame) or _quarter_turns(frame) != 0
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Counter-clockwise, that make the frame upright, after it was flipped if it's mirrored."""
+    return round(frame.rotation / 90) % 4
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Whether the frame is to be flipped upside down before it's turned, as of a front camera."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")  # int32 (3, 3), whose last column is no turn
+    if matrix is None:
+        return False
+    xx, xy, _, yx, yy = struct.unpack("=5i", bytes(matrix)[:20])
+    return xx * yy < xy * yx
 
 
 def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
@@ -86,7 +101,8 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
     if look.pixel_ratio != 1:
         size = look.size(frame.width, frame.height)
         rgb = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_CUBIC)
-    return np.rot90(rgb, quarter_turns(frame)), warnings
+    rgb = rgb[::-1] if _is_mirrored(frame) else rgb
+    return np.rot90(rgb, _quarter_turns(frame)), warnings
 
 
 def flattened(rgba: np.ndarray) -> tuple[np.ndarray, list[str]]:

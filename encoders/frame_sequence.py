@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .decoding import Sink
 
 _SUFFIXES = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff".split())
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
 _SLACK = 1e-3  # what rounding may add to 0 and 1
 _OVERSHOOT = 0.2  # beyond 0 and 1; more means another range
 _EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w)"
@@ -137,7 +137,7 @@ class FrameSequence:
     def _of_pillow(self, picture: Image.Image) -> tuple[np.ndarray, list[str]]:
         if picture.mode.startswith(_DEEP):
             raise FramesError(self.name, f"pictures must have 8 bits, got mode {picture.mode}")
-        if "A" in picture.getbands() or "transparency" in picture.info:
+        if picture.has_transparency_data:
             return flattened(np.asarray(picture.convert("RGBA")))
         return np.asarray(picture.convert("RGB")), []
 

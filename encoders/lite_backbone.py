@@ -126,12 +126,13 @@ def _features(network: Any, pixels: Tensor, *, first: int = 0, then: int = 0) ->
     parts = [_last_blocks(network, part) for part in x.split(then or max(1, len(pixels)))]
     stages = [*zip(*(stages for _, stages in begun)), *zip(*(stages for stages, _, _ in parts))]
     _, heads, logits = zip(*parts)
-    return [torch.cat(stage) for stage in stages], torch.cat(heads), torch.cat(logits)
+    joined = [torch.cat(parts).float() for parts in (*stages, heads, logits)]
+    return joined[:-2], joined[-2], joined[-1]
 
 
 def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     x = (pixels.float() - MEAN[0]) / STD[0]
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.to(network.classifier.weight.dtype).contiguous(memory_format=torch.channels_last)
     return _blocks(network, network.bn1(network.conv_stem(x)), 0, _FIRST_BLOCKS)
 
 

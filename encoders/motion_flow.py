@@ -35,6 +35,7 @@ from .sampling import uniform
 from .threads import by_stretches
 
 _GAP = 4  # frames between the two frames of the wider comparison
+_SMALLEST_PX = 32  # of DIS: with less OpenCV raises, or crashes on strips
 _WIDTH = NUM_PAIR + NUM_GAP + NUM_CHANGE
 Flow = Literal["dis", "raft_small", "raft_large"]
 
@@ -52,8 +53,8 @@ class MotionFlow(Encoder):
 
     Args:
         num_tokens: Stretches that the clip is cut into.
-        num_frames: Frames compared at most; a shorter clip gives all of its frames.
-        size: Short side in pixels at which flow is computed; at least 128 for RAFT.
+        num_frames: Frames compared at most, at least 2; a shorter clip gives all of its frames.
+        size: Short side in pixels at which flow is computed; at least 32, and 128 for RAFT.
         flow: `dis`, or torchvision's `raft_small` or `raft_large`.
         weights: Path of RAFT's checkpoint; None looks for it in the folder `checkpoints` of the
             cache folder, then lets torchvision download it.
@@ -98,14 +99,17 @@ class MotionFlow(Encoder):
                 "num_frames must be a positive multiple of num_tokens "
                 f"({num_tokens}), got {num_frames}"
             )
+        if num_frames == 1:
+            raise ValueError("num_frames must be at least 2, as a lone frame has no motion, got 1")
         if flow not in get_args(Flow):
             raise ValueError(f"flow must be one of {get_args(Flow)}, got {flow!r}")
+        smallest = _SMALLEST_PX if flow == "dis" else SMALLEST_PX
+        if size < smallest:
+            raise ValueError(f"size must be at least {smallest} for {flow}, got {size}")
         if flow == "dis":
             if weights is not None:
                 raise ValueError("weights are RAFT's: they need flow='raft_small' or 'raft_large'")
             return
-        if size < SMALLEST_PX:
-            raise ValueError(f"size must be at least {SMALLEST_PX} for {flow}, got {size}")
         self.raft = Raft("small" if flow == "raft_small" else "large", weights=weights)
         self.weights_id = self.raft.weights_id
 

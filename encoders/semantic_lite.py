@@ -78,7 +78,7 @@ class SemanticLite(LiteEncoder):
         given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])
         prompt = torch.stack([_embedded(text) for text in prompts]).to(tokens) * given[:, None]
         scalars = []
-        for frame_points, reference in zip(points, self.reference_points):
+        for frame_points, reference in zip(points, self.reference_points.to(tokens)):
             usual = prompt @ reference.T
             similarity = torch.einsum("bkd,bd->bk", frame_points, prompt)
             spread = usual.std(1, keepdim=True) + 1e-3
@@ -102,7 +102,8 @@ class SemanticLite(LiteEncoder):
 
 def _points(logits: Tensor, temperature: float, class_points: Tensor) -> Tensor:
     """ConSE: logits (..., 1000) to unit vectors of text space (..., 384)."""
-    return F.normalize(torch.softmax(logits / temperature, dim=-1) @ class_points, dim=-1)
+    posterior = torch.softmax(logits / temperature, dim=-1)
+    return F.normalize(posterior @ class_points.to(logits), dim=-1)
 
 
 @lru_cache(maxsize=1)

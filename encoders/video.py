@@ -19,8 +19,8 @@ reads them from the start; and when its decoder reports an error, its frames are
 What is decided for odd files:
   - Times start at 0 with the first frame and come from the stream, so variable frame rate is
     right. A stream without times (raw H.264) gets its nominal frame rate.
-  - Rotation stored in the file is applied. Frames whose size changes on the way are brought to
-    the size of the first.
+  - Rotation and mirroring stored in the file are applied. Frames whose size changes on the way
+    are brought to the size of the first.
   - What a player shows is the video: what an edit list hides (a clip cut without encoding it
     anew) doesn't count. A stream that begins inside a GOP starts with the first frame that can
     be decoded. Where recordings were joined, so that the clock jumps, time goes on without a gap.

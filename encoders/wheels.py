@@ -92,6 +92,8 @@ def download(name: str, wheel: Wheel, folder: Path) -> Path:
     ]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     environment["PIP_NO_COLOR"] = "1"
+    # Rules for installing, which keep a wheel from being downloaded too; it's checked by us.
+    environment |= dict.fromkeys(("PIP_REQUIRE_VIRTUALENV", "PIP_REQUIRE_HASHES"), "0")
     environment.setdefault("PIP_RESUME_RETRIES", "5")  # off by default in 25.1; ignored before
     with (
         _progress(name, wheel.size_bytes, folder) as show,

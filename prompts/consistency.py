@@ -269,7 +269,9 @@ _EVENTS = (
 )
 _CLAUSES = re.compile(r",?\s\b(?:but|while|whereas)\b\s", re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?;])\s+")
-_ONE_IN_WORDS = re.compile(rf"\b({'|'.join(NUMBERS)})\W+(?:[a-z]+\W+)?$", re.IGNORECASE)
+_ONE_IN_WORDS = re.compile(  # without ASCII a dotless i would pass as an i
+    rf"\b({'|'.join(NUMBERS)})\W+(?:[a-z]+\W+)?$", re.IGNORECASE | re.ASCII
+)
 _ONE_IN_DIGITS = re.compile(r"(?<![\w.])(\d+)\W+(?:[a-z]+\W+)?$", re.IGNORECASE)
 
 
@@ -420,8 +422,8 @@ class _Clause:
             for match in (_ONE_IN_WORDS.search(before), _ONE_IN_DIGITS.search(before)):
                 if match is None or match.start(1) in times:
                     continue
-                number = NUMBERS.get(match[1].lower()) or int(match[1])
-                true = _is_among(str(number), _counts(mention.facts))
+                written = str(NUMBERS.get(match[1].lower(), match[1]))
+                true = _is_among(written, _counts(mention.facts))
                 counted.add(match.start(1))
                 yield match.start(1), Claim(kind="number", text=match[1], true=true)
         last = 0

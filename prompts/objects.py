@@ -232,7 +232,8 @@ def things_in(text: str) -> list[tuple[int, int]]:
     Returns:
         Start and end of each, in the order of the text.
     """
-    places = [match.span() for match in re.finditer(r"[a-z]+|\d+|[,.;:!?()]", text.lower())]
+    # Not in lower case as a whole: a capital I with a dot becomes two characters.
+    places = [match.span() for match in re.finditer(r"[A-Za-z]+|\d+|[,.;:!?()]", text)]
     words = [text[start:end].lower() for start, end in places]
     found, number = [], 0
     while number < len(words):

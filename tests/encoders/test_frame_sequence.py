@@ -80,10 +80,17 @@ def test_frames_that_nobody_wants_are_not_looked_at():
     assert np.array_equal(found["first"].pixels[0].permute(1, 2, 0).numpy(), FRAMES[0])
 
 
-def test_a_transparent_picture_lies_on_white():
+@pytest.mark.parametrize("palette", [False, True])
+def test_a_transparent_picture_lies_on_white(palette):
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    clear = clear.quantize() if palette else clear
     pixels, info, _ = read(FrameSequence(pictures=[clear, clear]))
     assert (pixels == 255).all() and info.warnings == ("transparent: shown on white",)
+
+
+def test_lab_has_a_channel_a_and_no_transparency():
+    _, info, _ = read(FrameSequence(pictures=[Image.new("LAB", (8, 8))] * 2))
+    assert not info.warnings
 
 
 def test_pictures_of_another_size_are_brought_to_that_of_the_first():
@@ -218,6 +225,10 @@ class TestNumberedPictures:
             read(folder)
         assert str(caught.value).startswith(f"{folder}: clip-5.png can't be read (")
         assert "\n" not in str(caught.value)
+
+    def test_a_line_break_in_the_path(self, folder):
+        folder = folder.rename(folder.with_name("two\nlines"))
+        assert np.array_equal(read(folder)[0], FRAMES)
 
     def test_a_file_with_signs_of_a_pattern_in_its_name(self, tmp_path):
         path = media.write_video(tmp_path / "clip[1].mp4", num_frames=3)

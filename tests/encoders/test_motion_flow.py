@@ -94,6 +94,11 @@ def test_each_flow_has_a_fingerprint_of_its_own():
             {"flow": "farneback"},
             "flow must be one of ('dis', 'raft_small', 'raft_large'), got 'farneback'",
         ),
+        ({"size": 31}, "size must be at least 32 for dis, got 31"),
+        (
+            {"num_tokens": 1, "num_frames": 1},
+            "num_frames must be at least 2, as a lone frame has no motion, got 1",
+        ),
         ({"flow": "raft_large", "size": 120}, "size must be at least 128 for raft_large, got 120"),
         (
             {"weights": "raft.pth"},
@@ -258,3 +263,11 @@ def test_weights_of_the_other_size_are_refused(cache):
     path = save_small(cache / "small.pth")
     with pytest.raises(WeightsError, match="not the weights of RAFT: missing"):
         Raft("large", weights=path)
+
+
+@pytest.mark.parametrize("options", [{"size": 32}, {"num_tokens": 1, "num_frames": 2}])
+def test_the_least_there_is(options):
+    encoder = create_encoder("motion_flow", **options)
+    for height, width in ((1, 1), (1, 40), (40, 30)):
+        view = encoder.preprocess(torch.zeros(2, 3, height, width, dtype=torch.uint8))
+        assert torch.isfinite(encoder(view[None])).all()

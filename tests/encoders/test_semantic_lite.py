@@ -1,5 +1,7 @@
 """ConSE on posteriors that are known, so that no picture is needed."""
 
+import copy
+
 import pytest
 import torch
 from timm.data import ImageNetInfo
@@ -55,6 +57,12 @@ def test_what_is_seen_is_nearer_to_its_own_prompt(encoder, seen, right, wrong):
     # Calibrated: in standard deviations of the reference clips, one of which looks like a dog.
     fits, misses = out[0, :, CALIBRATED], out[1, :, CALIBRATED]
     assert (fits > 2).all() and (fits > misses + 2).all(), (fits[0], misses[0])
+
+
+def test_in_half_precision_it_is_nearly_the_same(encoder):
+    logits, prompts = shows("tabby", "violin"), ["a cat sleeping"]
+    found = copy.deepcopy(encoder).half().join(logits, prompts)
+    assert (found - encoder.join(logits, prompts)).abs().max() < 0.05
 
 
 def test_a_prompt_fits_its_own_clip_best(encoder):

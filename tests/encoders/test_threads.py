@@ -1,11 +1,13 @@
-"""Work in stretches, a thread each."""
+"""Work in stretches, a thread each, and what threads share."""
 
+import contextlib
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from encoders.base import full_float32
 from encoders.resizing import resized
 from encoders.threads import by_stretches
 
@@ -58,3 +60,15 @@ def test_resizing_does_not_depend_on_the_threads(use_threads, size):
         found.append(resized(frames, *size))
     assert found[0].shape == (5, 3, *size) and found[0].float().std() > 1
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_full_float32_lasts_until_the_last_thread_is_done():
+    convolution = torch.backends.cudnn.conv
+    kept = convolution.fp32_precision
+    first, second = (full_float32(torch.device("cuda")) for _ in range(2))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(second)
+        with first:
+            stack.close()
+            assert convolution.fp32_precision == "ieee"
+    assert convolution.fp32_precision == kept

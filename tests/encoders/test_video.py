@@ -1,5 +1,6 @@
 import os
 import pickle
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from encoders import container, decoding, video
 from encoders.sampling import uniform
 from encoders.video import FrameRequest, VideoError, read_frames, read_video
 
+from .reading import read
 from tests import media
 
 
@@ -184,6 +186,13 @@ def test_other_containers(suffix, codec, tmp_path):
     assert numbers(clip.fast.pixels) == list(range(24))
 
 
+def test_a_raw_stream_has_the_rate_that_it_states(tmp_path):
+    path = media.write_video(tmp_path / "a.h264", num_frames=12, fps=24)
+    _, info, times = read(path)
+    assert info.fps == 24 and info.duration_seconds == pytest.approx(0.5)
+    np.testing.assert_allclose(times, np.arange(12) / 24)
+
+
 def test_variable_frame_rate_keeps_the_stream_s_own_times(tmp_path):
     path = media.variable_frame_rate(tmp_path / "a.mp4")
     info, frames = read_frames(path, {"a": FrameRequest(indices=every, stream="fast")})
@@ -200,6 +209,30 @@ def test_stored_rotation_is_applied(degrees, tmp_path):
     assert clip.slow.pixels.shape[2:] == (64, 96)
     assert clip.slow.pixels[0, :, 4, 4].tolist() == pytest.approx([220, 30, 30], abs=12)
     assert numbers(clip.fast.pixels) == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, 1), lambda stored: stored[:, ::-1]),
+        ((1, 0, 0, -1), lambda stored: stored[::-1]),
+        ((0, 1, 1, 0), lambda stored: stored.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda stored: stored[::-1, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_stored_mirroring_is_applied(matrix, shown, tmp_path):
+    """As front cameras have it."""
+    path = media.write_video(tmp_path / "a.mp4", num_frames=3)
+    stored = read(path)[0]
+    data = bytearray(path.read_bytes())
+    xx, xy, yx, yy = (65536 * value for value in matrix)
+    # Behind version, flags, three numbers, duration, layers and volume.
+    struct.pack_into(">6i", data, data.index(b"tkhd") + 44, xx, xy, 0, yx, yy, 0)
+    path.write_bytes(data)
+    pixels, info, _ = read(path)
+    assert (info.height, info.width) == pixels.shape[1:3]
+    assert all(np.array_equal(one, shown(other)) for one, other in zip(pixels, stored, strict=True))
+    assert reason(path, backend="decord") == "decord can't be trusted with a stored rotation"
 
 
 def test_equal_requests_share_one_tensor_and_one_pass(tmp_path, monkeypatch):
@@ -329,6 +362,12 @@ def test_a_truncated_mp4_says_how_much_is_there(tmp_path):
     found = int(reason(path).split()[2])
     assert 10 < found < 40
     assert reason(path, backend="av") == f"truncated: only {found} of its 48 frames are there"
+
+
+def test_a_truncated_webp(tmp_path):
+    path = media.MAKERS["webp"][1](tmp_path / "a.webp")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert reason(path) == "truncated or damaged"
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("decord fails"), ImportError("no decord")])

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from pathlib import Path
@@ -146,6 +147,15 @@ def test_the_bar_survives_what_pip_removes_meanwhile(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", gone)
     assert wheels._largest_wheel(tmp_path) == len("kept/larger.whl")
+
+
+@pytest.mark.parametrize("rule", ["PIP_REQUIRE_HASHES", "PIP_REQUIRE_VIRTUALENV"])
+def test_rules_for_installing_are_none_for_a_download(rule, tiny, monkeypatch):
+    monkeypatch.setenv(rule, "1")
+    if rule == "PIP_REQUIRE_VIRTUALENV":  # pip outside of any, as far as it can tell
+        monkeypatch.setattr(sys, "executable", sys._base_executable)
+        monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
+    assert (fetch("tiny") / "w.bin").read_bytes() == CONTENT
 
 
 def test_pip_inside_ensurepip_serves_a_venv_without_pip(tiny, monkeypatch):

@@ -151,6 +151,14 @@ def test_the_templates_say_nothing_but_facts():
             assert claims(text, FACTS) and all(claim.true for claim in found), text
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "s\u0131x", "\u017fix"])
+def test_numbers_that_are_none(number):
+    assert [claim.true for claim in claims(f"{number} cups", FACTS) if claim.kind == "thing"]
+    assert not any(
+        claim.true for claim in claims(f"{number} cups", FACTS) if claim.kind == "number"
+    )
+
+
 def test_facts_in_words():
     line = render_facts(FACTS)
     assert line.startswith(
@@ -170,6 +178,7 @@ def test_things_in_a_text():
     text = "Two small dogs, an orange cup and orange light; the train station, a wine glass"
     assert [text[a:b] for a, b in things_in(text)] == ["dogs", "cup", "wine glass"]
     assert things_in("An orange.") == [(3, 9)]
+    assert things_in("İİİİ, DOGS") == [(6, 10)]  # four capitals that are eight small characters
     assert [class_of(w) for w in ("puppies", "wine glass", "sports ball", "robot", "x")] == [
         "dog",
         "wine glass",
