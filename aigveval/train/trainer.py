@@ -343,7 +343,12 @@ class _Hooks(TrainerCallback):
     def __init__(self, trainer: QualityTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if state.best_global_step is not None:
+            # The recorded path is wrong where the folder of a resumed run was moved.
+            best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+            if best.is_dir():
+                state.best_model_checkpoint = str(best)
         if self.trainer.average is not None and self.trainer.resumes_from is not None:
             self.trainer.average.load(self.trainer.resumes_from)
 
