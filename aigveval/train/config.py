@@ -427,7 +427,7 @@ class FitConfig:
     def _check_grpo(self) -> None:
         options = GrpoOptions.of(self.grpo)
         if self.stage == "grpo":
-            for name in ("ema", "fsdp", "align_epochs", "early_stop"):
+            for name in ("ema", "fsdp", "ridge", "align_epochs", "early_stop"):
                 if getattr(self, name):
                     raise FitError(f"{name} can't be combined with stage grpo")
             options.groups_per_step(self)
