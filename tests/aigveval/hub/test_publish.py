@@ -243,6 +243,24 @@ def test_trained_by_fit_is_told(tmp_path):
     assert known is not None and model_card.read_training(tmp_path / "latest") == known
 
 
+def test_a_card_tells_what_alone_was_fitted(tmp_path):
+    config = {"train": ["a.csv"], "stage": "regression", "learn": "scores", "ridge": True}
+    (tmp_path / "fit.json").write_text(json.dumps({**config, "epochs": 0, "grad_accum": 1}))
+    found = model_card.read_training(tmp_path / "model")
+    assert found is not None and found.options == {"ridge": "True", "epochs": "0"}
+    (tmp_path / "fit.json").write_text(json.dumps({**config, "stage": "grpo", "ridge": False}))
+    found = model_card.read_training(tmp_path / "model")
+    assert found is not None and found.options == {"stage": "grpo"}
+
+
+def test_the_card_of_a_merged_model_names_no_folder(tmp_path):
+    config = {"llm": "/home/me/models/qwen", "encoders": []}
+    (part,) = model_card.find_parts(config)
+    assert part.name == "qwen" and part.repository is None
+    (part,) = model_card.find_parts({**config, "llm": "lab/llm"})
+    assert part.name == part.repository == "lab/llm"
+
+
 def test_figures_of_an_evaluation(tmp_path):
     path, found = evaluation_file(tmp_path)
     stage(LITE, tmp_path / "staged", repo_id="me/lite", figures=[path])
