@@ -200,11 +200,34 @@ def test_grpo_logs_answers_with_their_rewards(room):
     assert all(len(group) == GROUP for group in groups.values())
     assert all(len({item.given for item in group}) == 1 for group in groups.values())
     assert any(len({item.completion for item in group}) > 1 for group in groups.values())
-    # what TRL logs is the mean of what the file holds
+    # what is logged is the mean of what the file holds
     for entry in [e for e in history(room["configs"][1].output_dir) if "reward" in e]:
         of_step = [item.reward for item in found if item.step == entry["step"] - 1]
         assert entry["reward"] == pytest.approx(sum(of_step) / len(of_step), abs=1e-4)
+        assert entry["mean_reward"] == pytest.approx(entry["reward"], abs=1e-4)
         assert math.isfinite(entry["kl"]) and math.isfinite(entry["score_loss"])
+
+
+def test_a_reward_that_has_nothing_to_judge_does_not_lower_the_mean(tmp_path):
+    from aigveval.train.grpo import LoggedRewards
+
+    clips = SimpleNamespace(rows=[SimpleNamespace(video="a.mp4", prompt=None)])
+    logged = LoggedRewards(tmp_path, clips, {"format": 0.4, "facts": 0.6})
+    told = {}
+    text = "Motion quality: good\nMotion: smooth.\nDefects: none\nScores: - 4.0 - -"
+    for function in logged.functions():
+        function(
+            completions=[text],
+            answer=[text],
+            image=[0],
+            given=[""],
+            finished=[True],
+            trainer_state=SimpleNamespace(global_step=0, is_world_process_zero=True),
+            log_metric=told.__setitem__,
+        )
+    (line,) = read_completions(tmp_path / "completions.jsonl")
+    assert line.rewards == {"format": 1.0, "facts": None}
+    assert told == {"mean_reward": 1.0} and line.reward == 1.0
 
 
 def test_grpo_moves_what_is_trained_and_nothing_else(room):
