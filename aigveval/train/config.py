@@ -456,7 +456,8 @@ def _check_weights(
 ) -> None:
     for name, weight in weights.items():
         check_known(what, name, names)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        right = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (right and 0 <= weight < math.inf):
             raise FitError(f"the weight of {what} {name} must be >= 0, got {weight!r}")
     if not any(weights.values()):
         raise FitError(f"at least one {all_of} must weigh more than 0")
@@ -492,7 +493,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
             raise FitError(f"{name} must be one of {entries}, got {value!r}")
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)  # YAML takes 5e-4 for text
     if kind is list and entries == (str,):
         value = [value] if isinstance(value, str) else value
