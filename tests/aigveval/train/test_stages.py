@@ -16,7 +16,7 @@ from aigveval.data.cot import write_cot
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.model.projector import pack_features
-from aigveval.train import fit
+from aigveval.train import fit, trainer
 from aigveval.train.answer_targets import FromDetections, FromLabels
 from aigveval.train.answers import AnswerCollator, read_answers, with_answers
 from aigveval.train.config import FitError
@@ -165,6 +165,43 @@ def test_the_loss_is_on_what_the_model_writes(room):
     assert answer_loss(logits, batch["targets"]).item() == pytest.approx(by_hand, abs=1e-4)
     nothing = torch.full_like(batch["targets"], IGNORED)
     assert answer_loss(logits, nothing).item() == 0
+
+
+@pytest.mark.parametrize("counts", [(5, 2), (5, 0), (0, 0)])
+def test_processes_weigh_answers_by_their_tokens(counts, monkeypatch):
+    """The mean of their losses, which DDP takes, is that of one process with all the rows."""
+    logits = torch.randn(2, 6, 7)
+    targets = torch.tensor([[IGNORED] * (5 - n) + [3] * n for n in counts])
+    written = torch.tensor(counts)
+    monkeypatch.setattr(trainer, "gather_rows", lambda own: written)
+    found = [
+        trainer.answer_term(
+            lambda **inputs: SimpleNamespace(logits=logits[row : row + 1]),
+            {"answers": {"targets": targets[row : row + 1]}},
+        )
+        for row in (0, 1)
+    ]
+    mean = sum(term.loss for term in found) / 2
+    torch.testing.assert_close(mean, answer_loss(logits, targets))
+    assert [term.logged for term in found] == [any(counts)] * 2
+
+
+def test_what_is_logged_is_of_all_processes(monkeypatch):
+    logged = []
+
+    class Library:
+        def log(self, logs):
+            logged.append(logs)
+
+    class Ours(trainer.TrainerParts, Library):
+        pass
+
+    ours = Ours()
+    monkeypatch.setattr(trainer, "gather_object", lambda own: [*own, {"text_loss": 4.0}])
+    ours.note("text_loss", torch.tensor(1.0))
+    ours.note("text_loss", torch.tensor(3.0))
+    ours.log({"loss": 1.0})
+    assert logged == [{"loss": 1.0, "text_loss": 3.0}]
 
 
 def test_rows_without_answer_teach_scores_alone(room):
