@@ -56,6 +56,7 @@ def remote(monkeypatch, tmp_path):
         assert (root / repo_id).is_dir(), repo_id
         return str(root / repo_id)
 
+    monkeypatch.setattr(HfApi, "whoami", lambda self: {"name": "me"})
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "create_commit", create_commit)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -123,7 +124,8 @@ def test_save_pretrained_with_push_and_a_name_alone(remote, tmp_path):
     model, _ = make_model()
     model.save_pretrained(tmp_path / "mine", push_to_hub=True, tags=["cats"])
     assert files_of(remote.root / "me/mine") == SMALL
-    assert "cats" in card_of(remote.root / "me/mine")[0]["tags"]
+    facts, text = card_of(remote.root / "me/mine")
+    assert "cats" in facts["tags"] and 'aigveval.load("me/mine")' in text
     assert files_of(tmp_path / "mine") == SMALL - {"README.md"}
 
 
