@@ -260,7 +260,7 @@ class FitConfig:
         encode_batch_size: Videos per encoder call, see `aigveval.features.cache.extract`.
 
     Raises:
-        FitError: An option is out of its range; the message names it.
+        FitError: An option has a wrong type or is out of its range; the message names it.
     """
 
     stage: Literal["regression", "sft", "grpo", "sft2"] = "regression"
@@ -338,10 +338,12 @@ class FitConfig:
     encode_batch_size: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, _with_text_for_paths(value))
         # the old name from Python; `stages` translates those in files
         object.__setattr__(self, "learn", new_options({"learn": self.learn}, warn=True)["learn"])
+        hints = typing.get_type_hints(FitConfig)
+        for name, value in vars(self).items():
+            value = convert(name, _with_text_for_paths(value), hints[name])
+            object.__setattr__(self, name, value)
         _require(self, _POSITIVE, lambda v: v > 0, "be above 0")
         _require(self, _NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "not be negative")
         _require(self, _SHARES, lambda v: 0 <= v < 1, "lie in [0, 1)")
@@ -482,7 +484,7 @@ def default_of(name: str) -> Any:
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
-    """A value out of YAML as the type hint of its option."""
+    """A value, out of YAML or Python, as the type hint of its option."""
     if typing.get_origin(hint) is types.UnionType:
         if value is None:
             return None

@@ -222,6 +222,11 @@ def test_wrong_arguments_of_the_trainer_are_one_line(fit_config, options, messag
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_one_manifest_needs_no_list(fit_config):
+    assert replace(fit_config, train="a.jsonl").train == ["a.jsonl"]
+    assert replace(fit_config, valid=Path("b.csv")).valid == ["b.csv"]
+
+
 def test_sharding_needs_several_processes(fit_config):
     with pytest.raises(FitError) as error:
         fit.main(replace(fit_config, fsdp=True))
@@ -234,6 +239,9 @@ def test_sharding_needs_several_processes(fit_config):
     "options, message",
     [
         ({"ema": 1.0}, "ema must lie in (0, 1), got 1.0"),
+        ({"epochs": 2.5}, "epochs must be a whole number, got 2.5"),
+        ({"lora": 5}, "lora must be a mapping, got 5"),
+        ({"learn": "x"}, "learn must be one of ('scores', 'distill'), got 'x'"),
         ({"pair_tie": 1.0}, "pair_tie must be above 1, got 1.0"),
         (
             {"scale": "5:1"},
