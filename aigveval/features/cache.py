@@ -94,7 +94,10 @@ class FeatureCache:
             problem = _problem(metadata, tokens, _identity(digest, encoder))
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, LookupError, ValueError) as error:
+        except OSError as error:  # it may be whole, as where too many files are open
+            self.notes.append(f"{path}: unreadable ({error}); computed again")
+            return None
+        except (SafetensorError, LookupError, ValueError) as error:
             problem = f"unreadable ({error})"
         if problem is None:
             return tokens

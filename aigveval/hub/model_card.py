@@ -63,8 +63,18 @@ _GENERAL_LIMITS = (
     "A fixed number of frames is looked at, whatever the length: a short fault of a long video can "
     "lie between them. Sound is ignored.",
 )
+# Values that are not told; 0 epochs are, as nothing else was trained then than is named before.
+_UNTOLD: Mapping[str, tuple[Any, ...]] = {
+    "stage": ("regression",),
+    "learn": ("scores",),
+    "epochs": (None,),
+    "grad_accum": (1,),
+}
 _VALIDATION = re.compile(rf"eval_(.+)_(srocc|plcc|accuracy)_({'|'.join(SCORES)})")
 _OPTIONS = (
+    "stage",
+    "learn",
+    "ridge",
     "epochs",
     "max_steps",
     "batch_size",
@@ -177,7 +187,7 @@ def find_parts(config: Mapping[str, Any]) -> list[CardPart]:
     llm = str(config.get("llm"))
     kind = (config.get("text_config") or {}).get("model_type", "causal LM")
     what = f"a causal LM ({kind})"
-    parts = [_part("LLM", llm, catalogue["llms"].get(llm), what=what, tokens="-")]
+    parts = [_part("LLM", _source_name(llm), catalogue["llms"].get(llm), what=what, tokens="-")]
     described = describe_encoders()
     for entry in config["encoders"]:
         name, options = entry["name"], entry["options"]
@@ -408,7 +418,7 @@ def read_training(model: Path) -> Training | None:
         options={
             name: json.dumps(config[name]) if isinstance(config[name], dict) else str(config[name])
             for name in _OPTIONS
-            if config.get(name) not in (None, 0, 0.0) and (name, config[name]) != ("grad_accum", 1)
+            if name in config and config[name] not in _UNTOLD.get(name, (None, 0, 0.0))
         },
         tables=_validation(model.parent),
     )

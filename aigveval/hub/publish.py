@@ -12,16 +12,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
 from ..errors import ModelError, UsageError, one_line
 from ..model.checkpoint import WEIGHTS, open_checkpoint
 from .model_card import make_card
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
 
 FROZEN = ("llm", "encoders")
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -64,6 +64,9 @@ def push_model(
         HubError: The Hub can't be reached, or doesn't allow it.
         CheckpointError: The config names folders of this machine.
     """
+    if "/" not in repo_id:  # the card says how to load it
+        with _one_line_errors(repo_id):
+            repo_id = f"{HfApi(token=commit.get('token')).whoami()['name']}/{repo_id}"
     origin = getattr(model, "name_or_path", "") or ""
     with tempfile.TemporaryDirectory() as temporary:
         saved, staged = Path(temporary, "saved"), Path(temporary, "staged")
@@ -138,15 +141,13 @@ def upload(
     Raises:
         HubError: The Hub can't be reached, or doesn't allow it.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
     api, folder = HfApi(token=token), Path(folder)
     additions = [
         CommitOperationAdd(path_in_repo=path.relative_to(folder).as_posix(), path_or_fileobj=path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    try:
+    with _one_line_errors(repo_id):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not revision.startswith("refs/pr"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -158,6 +159,12 @@ def upload(
             commit_message=commit_message or "Upload model with aigveval",
             commit_description=commit_description,
         )
+
+
+@contextmanager
+def _one_line_errors(repo_id: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # the Hub client and what it stands on have dozens of kinds
         reason = one_line(str(error).strip() or type(error).__name__, limit=300)
         raise HubError(f"{repo_id}: the Hugging Face Hub doesn't take it: {reason}") from error

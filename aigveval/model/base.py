@@ -195,11 +195,12 @@ class ScorerModel(PreTrainedModel):
         rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1)
         ids = self.config.level_token_ids
         bias = getattr(self.lm_head, "bias", None)
-        logits = nn.functional.linear(
-            hidden[rows, slot_positions].float(),
-            self.lm_head.weight[ids].float(),
-            None if bias is None else bias[ids].float(),
-        )
+        with torch.autocast(hidden.device.type, enabled=False):  # scores need all their digits
+            logits = nn.functional.linear(
+                hidden[rows, slot_positions].float(),
+                self.lm_head.weight[ids].float(),
+                None if bias is None else bias[ids].float(),
+            )
         return self._scaled(logits)
 
     def _scaled(self, logits: Tensor) -> Tensor:

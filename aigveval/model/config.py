@@ -26,6 +26,13 @@ LORA = {
     "use_dora": False,
     "use_rslora": False,
 }
+_LORA_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "r": ((int,), "a whole number"),
+    "alpha": ((int, float), "a number"),
+    "dropout": ((int, float), "a number"),
+    "use_dora": ((bool,), "true or false"),
+    "use_rslora": ((bool,), "true or false"),
+}
 _ENTRY_TYPES = {
     "name": str,
     "options": dict,
@@ -341,10 +348,14 @@ def _checked_lora(lora: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"lora has unknown fields {sorted(unknown)}; it takes {sorted(LORA)}")
     lora = copy.deepcopy({**LORA, **lora})
+    for field, (kinds, what) in _LORA_TYPES.items():
+        value = lora[field]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"lora {field} must be {what}, got {value!r}")
     if lora["r"] < 1:
         raise ValueError(f"lora r must be at least 1, got {lora['r']}")
     targets = lora["target_modules"]
-    if targets != ALL_LINEAR and (isinstance(targets, str) or not targets):
+    if targets != ALL_LINEAR and (not isinstance(targets, (list, tuple)) or not targets):
         raise ValueError(f"lora target_modules must be a list or {ALL_LINEAR!r}, got {targets!r}")
     return lora
 

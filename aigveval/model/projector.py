@@ -517,10 +517,6 @@ class AIGVEvalBackbone(ScoreHints):
         arguments = inspect.signature(language_model.forward).parameters
         self._takes_positions = "position_ids" in arguments
 
-    @property
-    def device(self) -> torch.device:
-        return self.language_model.device
-
     def forward(
         self,
         input_ids: Tensor,

@@ -260,7 +260,7 @@ class FitConfig:
         encode_batch_size: Videos per encoder call, see `aigveval.features.cache.extract`.
 
     Raises:
-        FitError: An option is out of its range; the message names it.
+        FitError: An option has a wrong type or is out of its range; the message names it.
     """
 
     stage: Literal["regression", "sft", "grpo", "sft2"] = "regression"
@@ -338,10 +338,12 @@ class FitConfig:
     encode_batch_size: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, _with_text_for_paths(value))
         # the old name from Python; `stages` translates those in files
         object.__setattr__(self, "learn", new_options({"learn": self.learn}, warn=True)["learn"])
+        hints = typing.get_type_hints(FitConfig)
+        for name, value in vars(self).items():
+            value = convert(name, _with_text_for_paths(value), hints[name])
+            object.__setattr__(self, name, value)
         _require(self, _POSITIVE, lambda v: v > 0, "be above 0")
         _require(self, _NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "not be negative")
         _require(self, _SHARES, lambda v: 0 <= v < 1, "lie in [0, 1)")
@@ -427,7 +429,7 @@ class FitConfig:
     def _check_grpo(self) -> None:
         options = GrpoOptions.of(self.grpo)
         if self.stage == "grpo":
-            for name in ("ema", "fsdp", "align_epochs", "early_stop"):
+            for name in ("ema", "fsdp", "ridge", "align_epochs", "early_stop"):
                 if getattr(self, name):
                     raise FitError(f"{name} can't be combined with stage grpo")
             options.groups_per_step(self)
@@ -456,7 +458,8 @@ def _check_weights(
 ) -> None:
     for name, weight in weights.items():
         check_known(what, name, names)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        right = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (right and 0 <= weight < math.inf):
             raise FitError(f"the weight of {what} {name} must be >= 0, got {weight!r}")
     if not any(weights.values()):
         raise FitError(f"at least one {all_of} must weigh more than 0")
@@ -481,7 +484,7 @@ def default_of(name: str) -> Any:
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
-    """A value out of YAML as the type hint of its option."""
+    """A value, out of YAML or Python, as the type hint of its option."""
     if typing.get_origin(hint) is types.UnionType:
         if value is None:
             return None
@@ -492,7 +495,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
             raise FitError(f"{name} must be one of {entries}, got {value!r}")
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)  # YAML takes 5e-4 for text
     if kind is list and entries == (str,):
         value = [value] if isinstance(value, str) else value

@@ -129,6 +129,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     if config.stage == "sft2":
         train = add_best(config, train, console)
     arguments = training_arguments(config)
+    if config.fsdp and not (dist.is_available() and dist.is_initialized()):
+        raise FitError("fsdp: true is for several processes: start with torchrun or accelerate")
     _print_gpus(console, arguments)
     set_seed(config.seed)  # before the projectors are initialised
     if config.stage == "grpo":  # sampling and training must see the same
@@ -273,8 +275,11 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
 
 
 def _base_scores(config: FitConfig, ready: _Prepared, output: Path) -> NDArray[np.float32] | None:
-    """The base's scores (n, 4) of the validation clips, kept for a run that is resumed."""
-    wanted = config.base and config.valid and config.stage == "regression"
+    """The base's scores (n, 4) of the validation clips, kept for a run that is resumed.
+
+    None where they are not compared. A sharded model cannot be, as no process can score alone.
+    """
+    wanted = config.base and config.valid and config.stage == "regression" and not config.fsdp
     if not wanted or not _is_first(ready.arguments) or ready.built.is_vlm:
         return None
     path = output / "base_scores.npy"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
@@ -57,6 +58,8 @@ from .resume import step_of
 from .rewards import RewardFunction, text_of, trl_rewards
 from .rows import AnswerRow, answers_of, facts_of_row
 from .trainer import TrainerParts, score_loss, tensorboard, training_arguments
+
+REWARD = "mean_reward"  # logged beside TRL's "reward", where unknown rewards count 0
 
 
 class GroupTrainer(TrainerParts, GRPOTrainer):
@@ -169,7 +172,7 @@ def train(
     reference = _frozen_copy(model) if options.beta else None
     for one in filter(None, (model, reference)):
         evidence.attach(one)
-    progress = ProgressCallback(console, [], shown="reward")  # the loss says little here
+    progress = ProgressCallback(console, [], shown=REWARD)  # the loss says little here
     saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
     callbacks: list[TrainerCallback] = [progress, saving]
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
@@ -195,7 +198,7 @@ def train(
     finally:
         progress.stop()
         saving.stop()
-    rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+    rewards = [entry[REWARD] for entry in trainer.state.log_history if REWARD in entry]
     if rewards:
         print_line(
             console,
@@ -406,6 +409,7 @@ class LoggedRewards:
                     reward=round(weighted_reward(rewards, self.weights), 5),
                 )
             )
+        columns["log_metric"](REWARD, fmean(line.reward for line in lines))
         lines = gather_object(lines)
         if state.is_world_process_zero:
             append_completions(self.path, lines)

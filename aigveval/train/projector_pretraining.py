@@ -58,7 +58,7 @@ def pretrain_projectors(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         config.align_learning_rate,
-        total_steps=steps,
+        total_steps=max(2, steps),  # the last one's rate is next to nothing
         pct_start=0.1 if steps > 10 else 0.0,  # it divides by the steps of the warm-up less one
     )
     backbone.projectors.train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,11 @@ def best_of_groups(completions: Sequence[Completion], *, threshold: float) -> li
         if item.finished and (group not in best or item.reward > best[group].reward):
             best[group] = item
     chosen = [item for item in best.values() if item.reward >= threshold]
-    return list({(item.video, item.prompt, item.text): item for item in chosen}.values())
+    return _once(chosen)
+
+
+def _once(items: Iterable[Completion]) -> list[Completion]:
+    return list({(item.video, item.prompt, item.text): item for item in items}.values())
 
 
 def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list[Part]:
@@ -123,8 +127,11 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
     Raises:
         FitError: No answer is good enough, or they are of other clips.
     """
-    found = [item for path in config.completions for item in read_completions(path)]
-    chosen = best_of_groups(found, threshold=config.best_threshold)
+    runs = [list(read_completions(path)) for path in config.completions]  # each counts its steps
+    found = [item for run in runs for item in run]
+    chosen = _once(
+        item for run in runs for item in best_of_groups(run, threshold=config.best_threshold)
+    )
     rows = {
         (row.video, row.prompt): row
         for part in parts
@@ -145,7 +152,7 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
         replace(rows[item.video, item.prompt], answers=(item.text,)) for item in known
     ]
     mixed = _sample(parts, count=round(config.best_mix * len(best_rows)), seed=config.seed)
-    groups = len({(item.step, item.row) for item in found})
+    groups = sum(len({(item.step, item.row) for item in run}) for run in runs)
     print_line(
         console,
         f"{len(best_rows)} answers of {groups} groups are good enough; "

@@ -179,7 +179,9 @@ def _iou(first: _Spans, second: _Spans) -> float:
         inside = [any(a <= start and end <= b for a, b in spans) for spans in (first, second)]
         both += (end - start) * all(inside)
         either += (end - start) * any(inside)
-    return both / either if either else 1.0  # moments: all marks are the same
+    if either:
+        return both / either
+    return len({*first} & {*second}) / len({*first, *second})  # all are moments
 
 
 def facts_reward(

@@ -160,9 +160,10 @@ class _Rows:
         found = []
         for coefficients in rest.solutions(STRENGTHS):
             error = self.y - self.products[:, kept] @ coefficients
+            left = error.copy()
             for source in np.unique(self.sources):
                 own = self.sources == source
                 known = own & kept if (own & kept).any() else kept
-                error[own] -= np.average(error[known], weights=self.weights[known])
-            found.append(self.weights[~kept] @ error[~kept] ** 2)
+                left[own] -= np.average(error[known], weights=self.weights[known])
+            found.append(self.weights[~kept] @ left[~kept] ** 2)
         return np.array(found)

@@ -232,8 +232,11 @@ def read_parts(
     """
     parts: list[Part] = []
     for path in paths:
-        stem = Path(path).stem
-        name = stem if stem not in [part.name for part in parts] else f"{stem}{len(parts) + 1}"
+        name = stem = Path(path).stem
+        number = len(parts)
+        while name in [part.name for part in parts]:
+            number += 1
+            name = f"{stem}{number}"
         if is_pairs(path):
             parts.append(Part(path=path, name=name, pairs=read_pairs(path)))
         else:

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 import torch
+from accelerate.utils import gather_object
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -152,13 +153,19 @@ class DistillTerm:
 
 
 def answer_term(model: nn.Module, batch: Mapping[str, Any]) -> TermValue | None:
-    """The written answers, token by token; see `answers.AnswerCollator`."""
+    """The written answers, token by token; see `answers.AnswerCollator`.
+
+    The mean over the processes is the one over the tokens of all of them.
+    """
     if "answers" not in batch:
         return None
     inputs = dict(batch["answers"])
     targets = inputs.pop("targets")
     logits = model(**inputs, logits_to_keep=targets.shape[1] + 1).logits
-    return TermValue(answer_loss(logits, targets), logged=bool((targets != IGNORED).any()))
+    written = (targets != IGNORED).sum()
+    each = gather_rows(written[None]).float().mean()
+    loss = answer_loss(logits, targets) * (written / each.clamp(min=torch.finfo().tiny))
+    return TermValue(loss, logged=bool(each))
 
 
 def score_loss(config: FitConfig) -> ScoreLoss:
@@ -209,12 +216,14 @@ class TrainerParts:
         return defaultdict(list)
 
     def note(self, name: str, value: Tensor) -> None:
-        """Remember a value, of which the mean is logged with the next loss."""
+        """Remember a value, of which the mean over all processes is logged with the next loss."""
         self._noted[name].append(value.detach().item())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            logs = {**logs, **{name: fmean(values) for name, values in self._noted.items()}}
+            own = {name: fmean(values) for name, values in self._noted.items()}
+            found = gather_object([own])  # of each process, which have noted the same names
+            logs = {**logs, **{name: fmean(one[name] for one in found) for name in own}}
             self._noted.clear()
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
@@ -343,7 +352,12 @@ class _Hooks(TrainerCallback):
     def __init__(self, trainer: QualityTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if state.best_global_step is not None:
+            # The recorded path is wrong where the folder of a resumed run was moved.
+            best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+            if best.is_dir():
+                state.best_model_checkpoint = str(best)
         if self.trainer.average is not None and self.trainer.resumes_from is not None:
             self.trainer.average.load(self.trainer.resumes_from)
 

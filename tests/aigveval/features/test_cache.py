@@ -1,5 +1,6 @@
 """The feature cache: keys, damage, several writers, and extraction that survives bad files."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -153,6 +154,21 @@ def test_a_damaged_entry_is_computed_again(tmp_path, videos, damage, note):
     assert report.notes[0].startswith(f"{path}: {note}")
     assert report.notes[0].endswith("; computed again")
     assert torch.equal(cache.get(digest, encoder), right)
+
+
+def test_an_entry_that_cannot_be_opened_is_kept(tmp_path, videos, monkeypatch):
+    cache, encoder = FeatureCache(tmp_path / "cache"), MeanColour()
+    digest = extract(videos[:1], [encoder], cache, progress=False).digests[str(videos[0])]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        assert cache.get(digest, encoder) is None
+    path = cache.entry(digest, encoder)
+    assert cache.notes == [f"{path}: unreadable ([Errno 24] Too many open files); computed again"]
+    assert cache.get(digest, encoder) is not None
+
+
+def refuse(path):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_an_entry_of_an_earlier_format_is_computed_again_without_a_note(tmp_path, videos):

@@ -56,6 +56,7 @@ def remote(monkeypatch, tmp_path):
         assert (root / repo_id).is_dir(), repo_id
         return str(root / repo_id)
 
+    monkeypatch.setattr(HfApi, "whoami", lambda self: {"name": "me"})
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "create_commit", create_commit)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -123,7 +124,8 @@ def test_save_pretrained_with_push_and_a_name_alone(remote, tmp_path):
     model, _ = make_model()
     model.save_pretrained(tmp_path / "mine", push_to_hub=True, tags=["cats"])
     assert files_of(remote.root / "me/mine") == SMALL
-    assert "cats" in card_of(remote.root / "me/mine")[0]["tags"]
+    facts, text = card_of(remote.root / "me/mine")
+    assert "cats" in facts["tags"] and 'aigveval.load("me/mine")' in text
     assert files_of(tmp_path / "mine") == SMALL - {"README.md"}
 
 
@@ -241,6 +243,24 @@ def test_trained_by_fit_is_told(tmp_path):
     (tmp_path / "latest").symlink_to(model)
     known = model_card.read_training(model)
     assert known is not None and model_card.read_training(tmp_path / "latest") == known
+
+
+def test_a_card_tells_what_alone_was_fitted(tmp_path):
+    config = {"train": ["a.csv"], "stage": "regression", "learn": "scores", "ridge": True}
+    (tmp_path / "fit.json").write_text(json.dumps({**config, "epochs": 0, "grad_accum": 1}))
+    found = model_card.read_training(tmp_path / "model")
+    assert found is not None and found.options == {"ridge": "True", "epochs": "0"}
+    (tmp_path / "fit.json").write_text(json.dumps({**config, "stage": "grpo", "ridge": False}))
+    found = model_card.read_training(tmp_path / "model")
+    assert found is not None and found.options == {"stage": "grpo"}
+
+
+def test_the_card_of_a_merged_model_names_no_folder(tmp_path):
+    config = {"llm": "/home/me/models/qwen", "encoders": []}
+    (part,) = model_card.find_parts(config)
+    assert part.name == "qwen" and part.repository is None
+    (part,) = model_card.find_parts({**config, "llm": "lab/llm"})
+    assert part.name == part.repository == "lab/llm"
 
 
 def test_figures_of_an_evaluation(tmp_path):

@@ -93,6 +93,14 @@ def test_head_with_bias(batch):
     torch.testing.assert_close(model.score(**batch).level_logits, plain + bias, rtol=1e-5, atol=0)
 
 
+def test_scores_keep_their_digits_under_autocast(model, batch):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        output = model(**batch, output_last_hidden_state=True)
+        assert output.level_logits.dtype == torch.float32
+    logits = model._level_logits(output.last_hidden_state, batch["slot_positions"])
+    assert torch.equal(output.level_logits, logits)
+
+
 def test_same_input_same_bits(model, batch):
     first, second = model.score(**batch), model.score(**batch)
     assert torch.equal(first.level_logits, second.level_logits)

@@ -181,6 +181,14 @@ def test_feature_stats_by_name_or_dimension():
         model.set_feature_stats("flow", torch.full((5,), math.nan), torch.ones(5))
 
 
+def test_new_parts_are_where_the_projectors_are():
+    """Not where the LLM is: in 4 bits it is on the GPU before all else goes there."""
+    model, _ = make_model()
+    model.model.language_model.to("meta")
+    model.add_detector(["blur"])
+    assert {value.device.type for value in model.model.detector.parameters()} == {"cpu"}
+
+
 def test_dropout_takes_whole_encoders_and_only_in_training():
     drop = projector(dropout=0.5)
     tokens = torch.randn(400, 6, 20)

@@ -110,6 +110,23 @@ def test_a_finished_run_is_not_trained_again(fit_config, capfd):
     assert "Going on from step 4" in capfd.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_finished_run_that_was_moved_keeps_its_best_model(fit_config, tmp_path, monkeypatch, ema):
+    values = iter([0.2, 0.1])
+    measure = ValidationMetrics.__call__
+    monkeypatch.setattr(
+        ValidationMetrics, "__call__", lambda *found: measure(*found) | {"srocc": next(values)}
+    )
+    config = replace(fit_config, epochs=2, ema=ema)
+    first = fit.main(config)
+    best = load_file(first.model / "model.safetensors")
+    moved = Path(config.output_dir).rename(tmp_path / "moved")
+    again = fit.main(replace(config, output_dir=str(moved)))
+    assert again.metrics == first.metrics and again.metrics["srocc"] == 0.2
+    for key, value in load_file(again.model / "model.safetensors").items():
+        assert torch.equal(value, best[key]), key
+
+
 def test_a_run_starts_from_the_feature_cache(fit_config, monkeypatch, capfd):
     """What another run has encoded is not decoded again."""
     first = fit.main(replace(fit_config, epochs=1))

@@ -48,6 +48,23 @@ def test_a_misspelt_option_of_lora_is_told(fit_config):
         fit.main(replace(fit_config, lora={"target_modules": "all"}))
 
 
+@pytest.mark.parametrize(
+    "lora, message",
+    [
+        ({"r": 8.0}, "lora r must be a whole number, got 8.0"),
+        ({"r": True}, "lora r must be a whole number, got True"),
+        ({"alpha": "16"}, "lora alpha must be a number, got '16'"),
+        ({"dropout": None}, "lora dropout must be a number, got None"),
+        ({"use_dora": "no"}, "lora use_dora must be true or false, got 'no'"),
+        ({"target_modules": 5}, "lora target_modules must be a list or 'all-linear', got 5"),
+    ],
+)
+def test_a_wrong_type_of_an_option_of_lora_is_told(fit_config, lora, message):
+    with pytest.raises(FitError) as error:
+        build_model(replace(fit_config, lora=lora))
+    assert str(error.value) == message
+
+
 def test_bfloat16_is_for_the_frozen_and_for_computing(fit_config):
     config = replace(fit_config, bf16=True, epochs=2, ema=0.9)
     built = build_model(config)
@@ -205,10 +222,26 @@ def test_wrong_arguments_of_the_trainer_are_one_line(fit_config, options, messag
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_one_manifest_needs_no_list(fit_config):
+    assert replace(fit_config, train="a.jsonl").train == ["a.jsonl"]
+    assert replace(fit_config, valid=Path("b.csv")).valid == ["b.csv"]
+
+
+def test_sharding_needs_several_processes(fit_config):
+    with pytest.raises(FitError) as error:
+        fit.main(replace(fit_config, fsdp=True))
+    assert str(error.value) == (
+        "fsdp: true is for several processes: start with torchrun or accelerate"
+    )
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"ema": 1.0}, "ema must lie in (0, 1), got 1.0"),
+        ({"epochs": 2.5}, "epochs must be a whole number, got 2.5"),
+        ({"lora": 5}, "lora must be a mapping, got 5"),
+        ({"learn": "x"}, "learn must be one of ('scores', 'distill'), got 'x'"),
         ({"pair_tie": 1.0}, "pair_tie must be above 1, got 1.0"),
         (
             {"scale": "5:1"},

@@ -38,6 +38,8 @@ def test_yaml_is_read(tmp_path, monkeypatch):
         (YAML + "lerning_rate: 1", "unknown option 'lerning_rate'; did you mean 'learning_rate'?"),
         (YAML + "loss: {plc: 1}", "unknown loss term 'plc'; did you mean 'plcc'?"),
         (YAML + "loss: {plcc: -1}", "the weight of loss term plcc must be >= 0, got -1"),
+        (YAML + "loss: {plcc: .nan}", "the weight of loss term plcc must be >= 0, got nan"),
+        (YAML + f"ema: 1{'0' * 400}", "ema must be a number, got 1000"),
         (YAML + "epochs: -1", "epochs must not be negative, got -1"),
         (YAML + "epochs: 1.5", "epochs must be a whole number, got 1.5"),
         (YAML + "warmup: much", "warmup must be a number, got 'much'"),

@@ -97,8 +97,12 @@ def test_it_learns_the_known_scores_and_leaves_the_rest_alone():
 def test_any_number_of_steps(steps):
     model, processor = new_model()
     config = FitConfig(train=["-"], output_dir="-", cache_dir="-", align_epochs=steps)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     loss = pretrain_projectors(model.model, Rows(model, 8), config, Console(quiet=True))
     assert np.isfinite(loss)
+    for name, value in model.state_dict().items():
+        if name.endswith(".score_head.bias"):
+            assert (value - before[name]).abs().max() > config.align_learning_rate / 10
 
 
 def test_the_same_seed_gives_the_same_projectors():

@@ -169,6 +169,8 @@ def test_iou_of_several_ranges_of_one_defect():
     assert time_iou([freeze(0, 2), freeze(1, 3)], [freeze(0, 3)]) == 1
     assert time_iou([freeze(0, 1)], [freeze(1, 2)]) == 0
     assert time_iou([freeze(1, 1)], [freeze(1, 1)]) == 1
+    assert time_iou([freeze(1, 1)], [freeze(2, 2)]) == 0
+    assert time_iou([freeze(1, 1), freeze(3, 3)], [freeze(1, 1)]) == 0.5
     assert time_iou([freeze()], [freeze()]) == 1
     assert time_iou(None, [freeze()]) == 0
     blur = Defect(name="blur", severity=1)

@@ -106,6 +106,24 @@ def test_manifests_of_other_scales_are_compared_inside_of_each():
     assert spearmanr(hints(model, rows)[:, MOTION], truth).statistic > 0.95
 
 
+def test_the_order_of_manifests_changes_nothing():
+    """Nor where all of one are in one fold, so that its offset is that of the others."""
+    random = np.random.default_rng(0)
+    features, sources = random.normal(size=(40, 6)), np.repeat([0, 1, 2], [15, 15, 10])
+    y = features @ random.normal(size=6) + random.normal(size=40) + 2 * sources
+    found = [
+        ridge._Rows(
+            products=features @ features.T,
+            y=y,
+            weights=np.ones(40),
+            sources=np.array(numbers)[sources],
+            groups=sources,
+        )._errors(sources != 2)
+        for numbers in ([0, 1, 2], [2, 1, 0], [1, 2, 0])
+    ]
+    np.testing.assert_allclose(found[1:], [found[0]] * 2)
+
+
 def test_a_rerun_is_the_same_to_the_bit():
     def probes():
         model, _ = make_model()

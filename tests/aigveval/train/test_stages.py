@@ -16,7 +16,7 @@ from aigveval.data.cot import write_cot
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.model.projector import pack_features
-from aigveval.train import fit
+from aigveval.train import fit, trainer
 from aigveval.train.answer_targets import FromDetections, FromLabels
 from aigveval.train.answers import AnswerCollator, read_answers, with_answers
 from aigveval.train.config import FitError
@@ -167,6 +167,43 @@ def test_the_loss_is_on_what_the_model_writes(room):
     assert answer_loss(logits, nothing).item() == 0
 
 
+@pytest.mark.parametrize("counts", [(5, 2), (5, 0), (0, 0)])
+def test_processes_weigh_answers_by_their_tokens(counts, monkeypatch):
+    """The mean of their losses, which DDP takes, is that of one process with all the rows."""
+    logits = torch.randn(2, 6, 7)
+    targets = torch.tensor([[IGNORED] * (5 - n) + [3] * n for n in counts])
+    written = torch.tensor(counts)
+    monkeypatch.setattr(trainer, "gather_rows", lambda own: written)
+    found = [
+        trainer.answer_term(
+            lambda **inputs: SimpleNamespace(logits=logits[row : row + 1]),
+            {"answers": {"targets": targets[row : row + 1]}},
+        )
+        for row in (0, 1)
+    ]
+    mean = sum(term.loss for term in found) / 2
+    torch.testing.assert_close(mean, answer_loss(logits, targets))
+    assert [term.logged for term in found] == [any(counts)] * 2
+
+
+def test_what_is_logged_is_of_all_processes(monkeypatch):
+    logged = []
+
+    class Library:
+        def log(self, logs):
+            logged.append(logs)
+
+    class Ours(trainer.TrainerParts, Library):
+        pass
+
+    ours = Ours()
+    monkeypatch.setattr(trainer, "gather_object", lambda own: [*own, {"text_loss": 4.0}])
+    ours.note("text_loss", torch.tensor(1.0))
+    ours.note("text_loss", torch.tensor(3.0))
+    ours.log({"loss": 1.0})
+    assert logged == [{"loss": 1.0, "text_loss": 3.0}]
+
+
 def test_rows_without_answer_teach_scores_alone(room):
     collate = AnswerCollator(
         collate=lambda items: {
@@ -200,11 +237,34 @@ def test_grpo_logs_answers_with_their_rewards(room):
     assert all(len(group) == GROUP for group in groups.values())
     assert all(len({item.given for item in group}) == 1 for group in groups.values())
     assert any(len({item.completion for item in group}) > 1 for group in groups.values())
-    # what TRL logs is the mean of what the file holds
+    # what is logged is the mean of what the file holds
     for entry in [e for e in history(room["configs"][1].output_dir) if "reward" in e]:
         of_step = [item.reward for item in found if item.step == entry["step"] - 1]
         assert entry["reward"] == pytest.approx(sum(of_step) / len(of_step), abs=1e-4)
+        assert entry["mean_reward"] == pytest.approx(entry["reward"], abs=1e-4)
         assert math.isfinite(entry["kl"]) and math.isfinite(entry["score_loss"])
+
+
+def test_a_reward_that_has_nothing_to_judge_does_not_lower_the_mean(tmp_path):
+    from aigveval.train.grpo import LoggedRewards
+
+    clips = SimpleNamespace(rows=[SimpleNamespace(video="a.mp4", prompt=None)])
+    logged = LoggedRewards(tmp_path, clips, {"format": 0.4, "facts": 0.6})
+    told = {}
+    text = "Motion quality: good\nMotion: smooth.\nDefects: none\nScores: - 4.0 - -"
+    for function in logged.functions():
+        function(
+            completions=[text],
+            answer=[text],
+            image=[0],
+            given=[""],
+            finished=[True],
+            trainer_state=SimpleNamespace(global_step=0, is_world_process_zero=True),
+            log_metric=told.__setitem__,
+        )
+    (line,) = read_completions(tmp_path / "completions.jsonl")
+    assert line.rewards == {"format": 1.0, "facts": None}
+    assert told == {"mean_reward": 1.0} and line.reward == 1.0
 
 
 def test_grpo_moves_what_is_trained_and_nothing_else(room):

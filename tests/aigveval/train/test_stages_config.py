@@ -1,6 +1,7 @@
 """Lists of stages in a YAML file, the best of what was sampled, and what is refused."""
 
 from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,7 @@ GRPO = COMMON + "base: lite\nstage: grpo\n"
             "answer_times must be one of ('tenths', 'seconds'), got ",
         ),
         (GRPO + "ema: 0.9", "ema can't be combined with stage grpo"),
+        (GRPO + "ridge: true", "ridge can't be combined with stage grpo"),
         (GRPO + "grpo: {gruop: 4}", "unknown option of grpo 'gruop'; did you mean 'group'?"),
         (GRPO + "grpo: {group: 1}", "grpo.group must be at least 2, got 1"),
         (GRPO + "grpo: {temperature: 0}", "grpo.temperature must be above 0, got 0"),
@@ -226,6 +228,13 @@ def test_best_answers_are_mixed_with_the_first_data(tmp_path):
     assert len(kept) == 4 and all(row in rows for row in kept)
     *again, _ = add_best(config, parts, Console(quiet=True))
     assert again == mixed
+    other = tmp_path / "other.jsonl"  # of another run, whose steps and rows have the same numbers
+    append_completions(other, [completion(0, 1, 0.8, text="f"), completion(0, 1, 0.9, text="b")])
+    append_completions(other, [completion(0, 3, 0.8, text="g")])
+    both = FitConfig(**{**asdict(config), "completions": [str(path), str(other)]})
+    *_, best = add_best(both, parts, console := Console(record=True, file=StringIO()))
+    assert [row.answers[0][-1] for row in best.rows] == ["b", "e", "g"]
+    assert "3 answers of 6 groups" in console.export_text()
     for change, message in (
         ({"best_threshold": 0.99}, "no finished answer has a reward of 0.99 or more .* has 0.95"),
         ({"train": ["z"]}, "its answers are of other clips than those of train"),

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from aigveval.data.scales import MOS
+from aigveval.train.rows import read_parts
 from aigveval.train.validation import gain_line
 
 RATINGS = np.linspace(1, 5, 24)
@@ -57,3 +59,13 @@ def test_a_clip_that_could_not_be_read_is_left_out():
     broken = scores(RATINGS)
     broken[0] = np.nan
     assert "on 23 validation clips" in gain_line(broken, broken, dataset(), name="lite")
+
+
+def test_each_manifest_has_a_name_of_its_own(tmp_path):
+    """Else one's metrics would stand in place of the other's."""
+    paths = [tmp_path / "a" / "fold3.csv", tmp_path / "a" / "fold.csv", tmp_path / "b" / "fold.csv"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("video,overall\nx.mp4,3\n")
+    found = read_parts([str(path) for path in paths], scale=MOS)
+    assert [part.name for part in found] == ["fold3", "fold", "fold4"]
