@@ -85,6 +85,9 @@ def test_it_serves_what_its_options_say(monkeypatch, tmp_path):
     )
     assert done.exit_code == 0
     assert (seen["app"].token, seen["app"].own_machine) == (b"a long one", False)
+    if socket.has_ipv6:
+        done = CliRunner().invoke(app, ["app", "--port", "0", "--host", "::1"])
+        assert done.stdout.startswith("aigveval is at http://[::1]:") or "listen" in done.stderr
     code, said = run("--port", "0", "--root", str(tmp_path / "none"))
     assert (code, said) == (2, f"error: {tmp_path / 'none'}: not a folder, --root needs one")
 
