@@ -124,6 +124,17 @@ def test_report_of_scores(tmp_path):
     assert ">3.00</b>" in text  # the mean
 
 
+def test_folders_of_one_name_are_kept_apart(tmp_path):
+    names = ("wan/dog/1.mp4", "wan/cat/1.mp4", "cog/dog/1.mp4", "cog/cat/1.mp4", "4.mp4")
+    rows = [
+        Assessment(video=name, model="lite", version="0", seconds=1.0, overall=Score(3.0, 0.5))
+        for name in names
+    ]
+    scores.write_report(tmp_path / "s.html", rows)
+    text = (tmp_path / "s.html").read_text("utf-8")
+    assert all(f">{name}<" in text for name in ("wan/dog", "cog/dog", "wan/cat", "cog/cat"))
+
+
 def test_option_of_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
