@@ -105,6 +105,17 @@ def test_a_fault_of_the_software_is_one_line_and_the_next_clip_is_scored(engine,
     assert row.overall.score == 4
 
 
+def test_nobody_gets_the_row_of_another_where_the_software_fails(service, tmp_path):
+    """Those behind a fault have rows, and it has none."""
+    with service._changed:  # so that both go through the model together
+        lost = service.submit(write(tmp_path, "a.mp4", "bug"), "a dog", name="a").answer
+        bad = service.submit(write(tmp_path, "b.mp4", "unreadable"), "a secret", name="b").answer
+    row = bad.result(LONGEST)
+    assert (row.video, row.prompt, row.error) == ("b", "a secret", "not a video")
+    with pytest.raises(Refused, match="something other than the video is at fault"):
+        lost.result(LONGEST)
+
+
 def test_no_more_may_wait_than_said(engine, service, tmp_path):
     path = write(tmp_path, "a.mp4", 3)
     taken = []

@@ -135,6 +135,14 @@ def test_folders_of_one_name_are_kept_apart(tmp_path):
     assert all(f">{name}<" in text for name in ("wan/dog", "cog/dog", "wan/cat", "cog/cat"))
 
 
+def test_boxes_say_how_many_are_left_out():
+    groups = {f"folder {n}": {"predicted": np.array([3.0])} for n in range(31)}
+    drawn = figures.boxes(groups, low=1, high=5, title="x")
+    assert ">30 of 31 are shown<" in drawn and "folder 30" not in drawn
+    del groups["folder 30"]
+    assert "are shown" not in figures.boxes(groups, low=1, high=5, title="x")
+
+
 def test_option_of_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
