@@ -116,7 +116,9 @@ def test_the_space_runs_as_it_is(monkeypatch):
     monkeypatch.setenv("GRADIO_SERVER_PORT", "0")
     monkeypatch.delenv("AIGVEVAL_TOKEN", raising=False)
     runpy.run_path(str(SPACE / "app.py"))
-    assert seen == [False]
+    monkeypatch.setenv("AIGVEVAL_TOKEN", "")  # a secret that was emptied
+    runpy.run_path(str(SPACE / "app.py"))
+    assert seen == [False, False]
 
 
 def test_the_space_says_what_it_is():
