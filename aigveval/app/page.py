@@ -287,6 +287,8 @@ class Page:
             if path.suffix.lower() not in SUFFIXES:
                 raise Refused(f"results are files of the kinds {', '.join(SUFFIXES)}")
             rows = read_results(path)
+            if not rows:
+                raise Refused(f"{path.name}: has no rows")
         except (Refused, UsageError) as error:
             return _problem(str(error).replace(str(upload), shown_name(upload))), Results()
         files = {}

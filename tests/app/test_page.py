@@ -52,6 +52,14 @@ def test_a_prompt_of_several_lines_is_one_prompt(page):
     assert cards.count("a dog runs on the beach") == 2
 
 
+def test_results_without_rows_are_said_to_have_none(page):
+    page.scratch.pages_path.mkdir()
+    path = page.scratch.pages_path / "empty.jsonl"
+    path.touch()
+    said, results = page.open_results(str(path))
+    assert "empty.jsonl: has no rows" in said and results.rows == ()
+
+
 def test_examples_stay_when_old_uploads_go(monkeypatch):
     built = []
     build = Page.build
