@@ -97,13 +97,15 @@ class Service(contextlib.AbstractContextManager["Service"]):
         """Raises `Refused` when no clip can be taken."""
         if self._stopped:
             raise Refused("the server is stopping", 503)
-        if len(self._waiting) >= self.limits.waiting:
+        if self.waiting >= self.limits.waiting:
             raise Refused("too many clips are waiting, try again later", 503)
 
     @property
     def waiting(self) -> int:
-        """How many clips wait."""
-        return len(self._waiting)
+        """How many clips wait; those that were cancelled take no room."""
+        with self._changed:
+            self._waiting = deque(one for one in self._waiting if not one.answer.cancelled())
+            return len(self._waiting)
 
     def close(self) -> None:
         """Refuses what waits, and ends the thread when the clips at hand are done."""

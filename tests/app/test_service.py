@@ -1,11 +1,13 @@
 """The queue before the model: whose row is whose, and what is refused."""
 
+import asyncio
 import json
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
+from aigveval.app import work
 from aigveval.app.limits import Limits, Refused
 from aigveval.app.service import Service
 from aigveval.inference.assessor import Assessor
@@ -140,6 +142,38 @@ def test_a_clip_that_is_cancelled_is_not_computed(engine, service, tmp_path):
     assert [score for batch in engine.batches for score in batch] == [1, 3]
     with pytest.raises(CancelledError):
         waiting.answer.result(0)
+
+
+def test_what_is_cancelled_takes_no_room(engine, service, tmp_path):
+    path = write(tmp_path, "a.mp4", 3)
+    taken = []
+    with pytest.raises(Refused, match="too many clips are waiting"):
+        for _ in range(100):
+            taken.append(service.submit(path, name="a.mp4"))
+    for one in taken:
+        one.answer.cancel()
+    assert service.waiting == 0
+    last = service.submit(path, name="b.mp4").answer
+    engine.go.set()
+    assert last.result(LONGEST).video == "b.mp4"
+
+
+def test_a_clip_that_was_never_taken_has_no_row_when_its_job_is_cancelled(
+    engine, service, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(work, "_TRY_AGAIN_SECONDS", 0.01)
+    path = write(tmp_path, "a.mp4", 3)
+    with pytest.raises(Refused, match="too many clips are waiting"):
+        while True:
+            service.submit(path, name="a.mp4")
+
+    async def cancelled():
+        job = work.Job()
+        asyncio.get_running_loop().call_later(0.05, job.cancel)
+        clips = [work.Given(path=path, name="b.mp4")]
+        return [one async for one in work.score_all(service, clips, explain=False, job=job)]
+
+    assert asyncio.run(cancelled()) == []
 
 
 def test_when_it_stops_nobody_is_left_waiting(engine, tmp_path):
