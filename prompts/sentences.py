@@ -62,9 +62,10 @@ def sentences(
     """
     build = {"technical": _technical, "motion": _motion, "semantic": _semantic}
     found: dict[Dimension, str] = {}
+    pairs = behind_each(defects, facts)
     for dimension in dimensions:
-        own = [defect for defect in defects if defect.dimension == dimension]
-        own.sort(key=lambda defect: -defect.severity)
+        own = [pair for pair in pairs if pair[0].dimension == dimension]
+        own.sort(key=lambda pair: -pair[0].severity)
         parts = build[dimension](list(facts), own)
         parts.append(cost_sentence(dimension, (costs or {}).get(dimension), said=parts))
         if any(parts):
@@ -96,8 +97,8 @@ _COST = {
 def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
     """What to try, one line for each defect that a fact stands behind; the gravest first."""
     lines: dict[str, None] = {}
-    for defect in sorted(defects, key=lambda defect: -defect.severity):
-        line, fact = _ADVICE.get(defect.name), behind(defect, facts)
+    for defect, fact in sorted(behind_each(defects, facts), key=lambda pair: -pair[0].severity):
+        line = _ADVICE.get(defect.name)
         if line and fact:
             name = fact.name or "thing"
             lines[line.format(
@@ -140,15 +141,32 @@ def behind(defect: Defect, facts: Sequence[Fact]) -> Fact | None:
     return next(iter(at or found), None)
 
 
+def behind_each(
+    defects: Sequence[Defect], facts: Sequence[Fact]
+) -> list[tuple[Defect, Fact | None]]:
+    """Each defect with the fact it rests on; of several that are alike each has its own."""
+    left = list(facts)
+    found = []
+    for defect in defects:
+        fact = behind(defect, left) or behind(defect, facts)
+        if fact in left:
+            left.remove(fact)
+        found.append((defect, fact))
+    return found
+
+
 # ---- per dimension ------------------------------------------------------------------------------
 
 
-def _technical(facts: list[Fact], defects: list[Defect]) -> list[str]:
-    parts = [_of_picture(defect, facts) for defect in defects[:2]]
+_Pairs = list[tuple[Defect, Fact | None]]  # defects, the gravest first, and facts behind them
+
+
+def _technical(facts: list[Fact], pairs: _Pairs) -> list[str]:
+    parts = [_of_picture(defect, fact, facts) for defect, fact in pairs[:2]]
     sharpness = next(iter(named(facts, "sharpness")), None)
-    said = {defect.name for defect in defects[:2]}
+    said = {defect.name for defect, _ in pairs[:2]}
     if sharpness is not None and sharpness.percentile is not None:
-        line = _compared(sharpness, "sharp", "sharper than", "less sharp than")
+        line = _compared(sharpness, "sharper than", "less sharp than")
         soft, crisp = named(facts, "softest"), named(facts, "sharpest")
         if (below := softer(facts)) is not None:
             less = round(below)
@@ -166,12 +184,12 @@ def _technical(facts: list[Fact], defects: list[Defect]) -> list[str]:
         fact = next(iter(named(facts, kind)), None)
         if fact and fact.percentile is not None and not any(defect in name for name in said):
             if fact.percentile <= _LOW / 2 or fact.percentile >= 100 - _LOW / 2:
-                parts.append(_compared(fact, "", high, low) + ".")
+                parts.append(_compared(fact, high, low) + ".")
     return parts[:3]
 
 
-def _of_picture(defect: Defect, facts: list[Fact]) -> str:
-    fact, when = behind(defect, facts), _when(defect)
+def _of_picture(defect: Defect, fact: Fact | None, facts: list[Fact]) -> str:
+    when = _when(defect)
     value = None if fact is None or fact.value is None else fact.value
     if defect.name in ("blur", "low_resolution") and fact is not None:
         return _choose(facts, "The picture is soft{}.", "Detail is soft{}.").format(when)
@@ -182,10 +200,9 @@ def _of_picture(defect: Defect, facts: list[Fact]) -> str:
     return _plain(defect, facts)
 
 
-def _motion(facts: list[Fact], defects: list[Defect]) -> list[str]:
+def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
     parts = []
-    for defect in defects[:3]:
-        fact = behind(defect, facts)
+    for defect, fact in pairs[:3]:
         if fact is None or defect.name in ("flicker",):
             parts.append(_plain(defect, facts))
         elif defect.name == "vanishing_object":
@@ -211,7 +228,7 @@ def _motion(facts: list[Fact], defects: list[Defect]) -> list[str]:
             parts.append(f"The camera shakes{_when(defect)}, more than in {_share(fact)} of clips.")
     speed = next(iter(named(facts, "speed")), None)
     if speed is not None and speed.percentile is not None:
-        line = _compared(speed, "moving", "faster than", "slower than")
+        line = _compared(speed, "faster than", "slower than")
         busy, calm = named(facts, "busiest"), named(facts, "calmest")
         if busy and calm and busy[0].value is not None and calm[0].value is not None:
             if busy[0].value > 1.5 * calm[0].value:
@@ -223,7 +240,7 @@ def _motion(facts: list[Fact], defects: list[Defect]) -> list[str]:
         times = ", ".join(_seconds(fact.start_seconds) for fact in cuts[:4])
         parts.append(f"It cuts at {times} s.")
     shake = next(iter(named(facts, "shake")), None)
-    told = any(defect.name == "shake" for defect in defects)
+    told = any(defect.name == "shake" for defect, _ in pairs)
     if shake is not None and shake.percentile is not None and not told:
         if shake.percentile <= _LOW:
             parts.append(f"The camera is steadier than in {100 - shake.percentile:.0f} % of clips.")
@@ -232,15 +249,14 @@ def _motion(facts: list[Fact], defects: list[Defect]) -> list[str]:
     return parts[:4]
 
 
-def _semantic(facts: list[Fact], defects: list[Defect]) -> list[str]:
+def _semantic(facts: list[Fact], pairs: _Pairs) -> list[str]:
     parts = []
-    for defect in defects[:2]:
-        fact = behind(defect, facts)
+    for defect, fact in pairs[:2]:
         if fact is None:
             parts.append(_plain(defect, facts))
         elif defect.name == "missing_object":
-            line = _choose(facts, "No {} is to be seen in any frame looked at.",
-                           "The prompt's {} is nowhere in the frames looked at.")  # fmt: skip
+            line = _choose(facts, "No {} to be seen in any frame looked at.",
+                           "Nowhere in the frames looked at: the prompt's {}.")  # fmt: skip
             parts.append(line.format(fact.name))
         elif fact.kind in ("count", "doubled"):
             asked = _number(fact.expected)
@@ -248,7 +264,7 @@ def _semantic(facts: list[Fact], defects: list[Defect]) -> list[str]:
                 f"The prompt says {asked} ({fact.name}), {_number(fact.value)} "
                 f"{'is' if fact.value == 1 else 'are'} seen{_at(fact)}."
             )
-    absent = {fact.name for fact in named(facts, "asked_not_seen")} if not defects else set()
+    absent = {fact.name for fact in named(facts, "asked_not_seen")} if not pairs else set()
     seen = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "asked_seen")[:3]]
     if seen:
         lead = _choose(facts, "Of the prompt, seen: {}.", "What was asked for and is seen: {}.")
@@ -276,7 +292,7 @@ def _choose(facts: Sequence[object], *wordings: str) -> str:
     return wordings[zlib.crc32(repr(facts).encode()) % len(wordings)]
 
 
-def _compared(fact: Fact, word: str, more: str, less: str) -> str:
+def _compared(fact: Fact, more: str, less: str) -> str:
     """`sharper than 72 % of the clips that it is compared with`."""
     assert fact.percentile is not None
     above = round(fact.percentile)

@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from ..assessment import Assessment
-from ..errors import one_line
+from ..errors import as_text, one_line
 from ..versions import __version__
 from .files import Scratch, Upload, inside
 from .guard import OPEN_PATH, SCORE_PATH
@@ -171,7 +171,7 @@ def _asked_in_json(body: bytes, root: Path | None) -> tuple[Path, str, str | Non
         raise Refused("`path` must be the name of a file")
     if not isinstance(prompt, (str, type(None))) or not isinstance(explain, bool):
         raise Refused("`prompt` must be text or null, and `explain` true or false")
-    return inside(root, path), path, prompt, explain
+    return inside(root, path), as_text(path), prompt, explain
 
 
 def _yes_or_no(text: str) -> bool:

@@ -199,9 +199,9 @@ def clips_in(root: Path | None) -> list[str]:
         for name in sorted(names):
             if not name.startswith(".") and is_video(Path(folder, name)):
                 with contextlib.suppress(Refused):
-                    relative = os.path.relpath(os.path.join(folder, name), root)
-                    inside(root, relative)
-                    found.append(as_text(relative))
+                    relative = as_text(os.path.relpath(os.path.join(folder, name), root))
+                    inside(root, relative)  # no link out of it, nor a name that isn't UTF-8
+                    found.append(relative)
             if len(found) == _MOST_LISTED:
                 return found
     return found

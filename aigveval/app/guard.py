@@ -37,7 +37,6 @@ _UPLOADS = (SCORE_PATH, PAGE_UPLOADS)
 _COOKIE = "aigveval_app"
 _SMALL_BYTES = 4 * MEGABYTE  # of a request that brings no video; the page sends its tables
 _FORM_BYTES = MEGABYTE  # what a form may have around the video
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ASK = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>aigveval</title>
 <body style="font:16px system-ui;max-width:24rem;margin:15vh auto;padding:0 1rem">
@@ -132,10 +131,10 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
-        if self.own_machine and _name_of(host) not in _LOOPBACK:
+        if self.own_machine and not is_loopback(_name_of(host)):
             return _said("asked for under a name that isn't this machine's", 403)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return _said("asked by another site", 403)
         if self.token is not None and scope["path"] != OPEN_PATH:
             given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token")
@@ -174,7 +173,8 @@ class Guard:
 
         Gradio would refuse paths, but fetch what lies at an address.
         """
-        if b'"path"' not in body and b"\\u" not in body:
+        # A name may be written with escapes, and JSON in UTF-16 or UTF-32, which have zero bytes.
+        if not any(mark in body for mark in (b'"path"', b"\\u", b"\0")):
             return
         try:
             found = [json.loads(body)]

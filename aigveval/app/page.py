@@ -191,18 +191,20 @@ class Page:
     ) -> AsyncIterator[tuple[str, str]]:
         """Progress and cards."""
         try:
-            clips = self.given(uploads, chosen, prompt)
+            clips = self.given(uploads, chosen, _in_a_line(prompt))
         except Refused as refused:
             yield _problem(str(refused)), ""
             return
         job = self.start(request, "score")
         shown: dict[int, str] = {}
+        done = 0
         yield self.progress(0, len(clips)), ""
         async for number, row in score_all(self.service, clips, explain=explain, job=job):
             if len(shown) < _MOST_CARDS:
                 shown[number] = await asyncio.to_thread(self.card, row, clips[number].path)
-            done = self.progress(len(shown), len(clips))
-            yield done, "".join(shown[number] for number in sorted(shown))
+            done += 1
+            bar = self.progress(done, len(clips))
+            yield bar, "".join(shown[number] for number in sorted(shown))
         more = len(clips) - len(shown)
         said = _said("cancelled") if job.cancelled else ""
         if more and not job.cancelled:
@@ -220,7 +222,7 @@ class Page:
         request: gr.Request,
     ) -> AsyncIterator[tuple[str, str]]:
         """Progress, and two clips side by side."""
-        said = " ".join((prompt or "").split())
+        said = _in_a_line(prompt)
         try:
             clips = [
                 replace(clip, name=f"{letter}: {clip.name}")
@@ -285,6 +287,8 @@ class Page:
             if path.suffix.lower() not in SUFFIXES:
                 raise Refused(f"results are files of the kinds {', '.join(SUFFIXES)}")
             rows = read_results(path)
+            if not rows:
+                raise Refused(f"{path.name}: has no rows")
         except (Refused, UsageError) as error:
             return _problem(str(error).replace(str(upload), shown_name(upload))), Results()
         files = {}
@@ -415,6 +419,7 @@ class Page:
                 cache_examples=False,
                 api_visibility="private",
             )
+            files.keep_in_cache |= files.temp_files  # uploads go after a while, examples stay
         shown = gr.HTML(elem_id="cards")
         go.click(self.score, [files, chosen, prompt, explain], [progress, shown], **_QUIETLY)
 
@@ -552,6 +557,11 @@ def head() -> str:
     script = (_HERE / "page.js").read_text("utf-8")
     own = (_HERE / "page.css").read_text("utf-8")
     return f"<style>{cards.style()}{own}</style><script>{script}</script>"
+
+
+def _in_a_line(prompt: str | None) -> str:
+    """One prompt, whatever lines it has."""
+    return " ".join((prompt or "").split())
 
 
 def _said(text: str) -> str:

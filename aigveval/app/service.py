@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..assessment import Assessment
+from ..batching import stop_at_our_fault
 from ..data.manifest import Clip, make_clip
 from ..errors import cause_of, is_ours, one_line
 from ..inference.assessor import Assessor
@@ -96,13 +97,15 @@ class Service(contextlib.AbstractContextManager["Service"]):
         """Raises `Refused` when no clip can be taken."""
         if self._stopped:
             raise Refused("the server is stopping", 503)
-        if len(self._waiting) >= self.limits.waiting:
+        if self.waiting >= self.limits.waiting:
             raise Refused("too many clips are waiting, try again later", 503)
 
     @property
     def waiting(self) -> int:
-        """How many clips wait."""
-        return len(self._waiting)
+        """How many clips wait; those that were cancelled take no room."""
+        with self._changed:
+            self._waiting = deque(one for one in self._waiting if not one.answer.cancelled())
+            return len(self._waiting)
 
     def close(self) -> None:
         """Refuses what waits, and ends the thread when the clips at hand are done."""
@@ -125,21 +128,24 @@ class Service(contextlib.AbstractContextManager["Service"]):
                 if self._stopped:
                     return
                 explain = self._waiting[0].explain
-            taken: deque[Request] = deque()
-            rows = self._assessors[explain].score_many(self._take(explain, taken))
+            assessor = self._assessors[explain]
+            taken: dict[int, Request] = {}  # by the identity of their clips
+            tried = assessor.try_many(self._take(explain, taken))
+            outcomes = stop_at_our_fault(tried, batch_size=assessor.batch_size)
             try:
-                with contextlib.closing(rows):
-                    for row in rows:
-                        request = taken.popleft()
+                with contextlib.closing(outcomes):
+                    for outcome in outcomes:  # not in order, where some have none
+                        request = taken.pop(id(outcome.item))
+                        row = _private(assessor.row(outcome), request.clip)
                         with contextlib.suppress(InvalidStateError):
-                            request.answer.set_result(_private(row, request.clip))
+                            request.answer.set_result(row)
             except Exception as error:  # of the software; the next clips may fare better
                 message = one_line(error) if is_ours(error) else cause_of(error)
-                for request in taken:
+                for request in taken.values():
                     said = message.replace(str(request.clip.path), request.clip.video)
                     _fail(request, Refused(said, 500))
 
-    def _take(self, explain: bool, taken: deque[Request]) -> Iterator[Clip]:
+    def _take(self, explain: bool, taken: dict[int, Request]) -> Iterator[Clip]:
         """The clips that wait now, and those that come while the ones before are computed."""
         while True:
             with self._changed:
@@ -147,7 +153,7 @@ class Service(contextlib.AbstractContextManager["Service"]):
                     return
                 request = self._waiting.popleft()
             if request.answer.set_running_or_notify_cancel():
-                taken.append(request)
+                taken[id(request.clip)] = request
                 yield request.clip
 
 

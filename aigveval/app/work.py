@@ -70,6 +70,8 @@ async def score_all(
                 try:
                     request = await submit(clip)
                 except (Refused, OSError) as error:
+                    if job.cancelled:
+                        return
                     yield number, failed(service, clip, str(error))
                     continue
                 job.requests.append(request)

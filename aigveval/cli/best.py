@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -17,6 +16,7 @@ from .console import (
     one_line_errors,
     plain,
     print_errors,
+    print_json,
     print_wide,
     say,
     silence_libraries,
@@ -112,7 +112,7 @@ def best(
             groups.setdefault(key, []).append(row)
         contests = [_contest(kind, name, group, by) for (kind, name), group in groups.items()]
         if as_json:
-            typer.echo(json.dumps({"by": by, "contests": contests}, ensure_ascii=False, indent=2))
+            print_json({"by": by, "contests": contests})
         elif quiet:
             for contest in contests:
                 if contest["best"] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from ..assessment import Assessment
 from .best import CHANCES, assess
-from .console import LEVEL_NUMBERS, one_line_errors, print_errors, silence_libraries
+from .console import LEVEL_NUMBERS, one_line_errors, print_errors, print_json, silence_libraries
 from .options import SCALE, AsJson, Device, Dtype, Fps, ModelName
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def compare(
         if as_json:
             plain = {"better": better, "chance": round(chance, 4), **asdict(found)}
             plain["clips"] = [row.to_dict() for row in rows]
-            typer.echo(json.dumps(plain, ensure_ascii=False, indent=2))
+            print_json(plain)
         elif quiet:
             typer.echo(better)
         else:

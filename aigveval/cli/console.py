@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import json
 import logging
 import os
 import re
@@ -192,6 +194,12 @@ def step_progress(description: str, *, quiet: bool) -> Iterator[Callable[[int, i
     with bar_of("{task.description}", BarColumn(), *share, quiet=quiet) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON on standard output; with escapes where that holds no UTF-8."""
+    plain_text = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
+    typer.echo(json.dumps(value, ensure_ascii=plain_text, indent=2))
 
 
 def print_results(rows: Sequence[Assessment]) -> None:

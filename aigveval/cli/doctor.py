@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..versions import __version__
-from .console import one_line_errors, print_wide
+from .console import one_line_errors, print_json, print_wide
 from .options import AsJson
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def doctor(
         well = is_well(findings)
         if as_json:
             plain = {"version": __version__, "ok": well, "findings": list(map(asdict, findings))}
-            typer.echo(json.dumps(plain, ensure_ascii=False, indent=2))
+            print_json(plain)
         else:
             _print_table(findings)
             _print_block(findings)

@@ -88,7 +88,8 @@ def serve(
                 ) as app,
             ):
                 if not quiet:
-                    place = f"http://{host}:{bound.getsockname()[1]}"
+                    name = f"[{host}]" if ":" in host and "[" not in host else host  # IPv6
+                    place = f"http://{name}:{bound.getsockname()[1]}"
                     typer.echo(f"aigveval is at {place}; Ctrl-C stops it")
                 server.serve(app, bound)
             if not quiet:

@@ -184,12 +184,10 @@ def _draw_scores(axes: Axes, timeline: Timeline) -> None:
 
 def _ranges(timeline: Timeline) -> list[Range]:
     """The defects and when they are seen, and with evidence what else is known of the time."""
-    known = {range_.label: range_ for range_ in ranges_of(timeline.clip)}
     length, found = timeline.duration_seconds, []
     for defect in timeline.clip.defects or ():
         start, end = defect.span(length)
         name = defect.name.replace("_", " ")
-        known.pop(next((label for label in known if label.split(":")[0] == name), ""), None)
         found.append(
             Range(
                 label=f"{name} {defect.severity}",
@@ -199,7 +197,7 @@ def _ranges(timeline: Timeline) -> list[Range]:
                 length_seconds=length,
             )
         )
-    return found + list(known.values())
+    return found + ranges_of(timeline.clip)[len(found) :]  # which begin with the defects
 
 
 def _draw_ranges(top: Axes, axes: Axes, timeline: Timeline, ranges: Sequence[Range]) -> None:

@@ -82,6 +82,8 @@ def read_results(path: str | Path) -> list[Assessment]:
         return reader(path)
     except UnicodeDecodeError:
         raise ResultsError(f"{path}: not a file of results, as it is not UTF-8 text") from None
+    except (csv.Error, RecursionError) as error:  # a cell without an end, JSON without a bottom
+        raise _not_ours(path, error) from None
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror or error}") from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prompts.facts import Fact
-from prompts.sentences import behind
+from prompts.sentences import behind_each
 
 from ..assessment import Assessment
 
@@ -94,9 +94,8 @@ def ranges_of(row: Assessment) -> list[Range]:
         return []
     found = []
     behind_defects = []
-    for defect in row.defects or ():
+    for defect, fact in behind_each(row.defects or (), evidence):
         start, end = defect.span(length)
-        fact = behind(defect, evidence)
         label = defect.name.replace("_", " ")
         if fact is not None and fact.name:
             label += f": {fact.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from ..data.columns import expected, in_our_names, listed
 from ..data.manifest import Clip, check_exists, make_clip
 from ..data.readers import url_of
 from ..errors import InputError, cause_of, one_line, our_fault
+
+_LONGEST_NAME = 60  # characters, of four bytes at most; file systems take 255 bytes
 
 
 @contextmanager
@@ -44,7 +47,9 @@ def fetched(clip: Clip) -> Iterator[Clip]:
             if isinstance(system, LocalFileSystem):
                 local = Path(path)
             else:  # its name stays, as some formats go by their suffix
-                local = Path(folder, PurePosixPath(path).name or "video")
+                signed = "http" in system.protocol  # and goes on with more than a name may have
+                name = PurePosixPath(re.split("[?#]", path)[0] if signed else path).name or "video"
+                local = Path(folder, name[-_LONGEST_NAME:])
                 system.get_file(path, os.fspath(local))
         except FileNotFoundError:
             raise VideoError(url, "no such file") from None

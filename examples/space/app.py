@@ -18,7 +18,7 @@ with (
     listen(HOST, PORT) as bound,
     application(
         aigveval.load("lite"),
-        token=os.environ.get("AIGVEVAL_TOKEN"),
+        token=os.environ.get("AIGVEVAL_TOKEN") or None,  # an empty one is none
         limits=LIMITS,
         own_machine=HOST == "127.0.0.1",
     ) as app,

@@ -258,6 +258,13 @@ def test_file_that_is_not_text(tmp_path):
         read_results(path)
 
 
+def test_files_that_no_reader_comes_to_the_end_of(tmp_path):
+    for name, text in (("a.csv", "a,b\n" + "x" * 200_000), ("a.jsonl", "[" * 10**5 + "\n{}\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ResultsError, match=f"{name}: not a file of results: "):
+            read_results(tmp_path / name)
+
+
 def test_folder_in_the_way(tmp_path):
     (tmp_path / "results.csv").mkdir()
     (tmp_path / "file").touch()

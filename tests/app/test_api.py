@@ -110,6 +110,15 @@ def test_a_path_of_the_root(client):
     assert (row["overall"]["score"], row["semantic"]) == (3.25, None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such name")
+def test_a_path_that_is_not_utf_8(client, top):
+    path = os.fsencode(top) + b"/b\xff.mp4"
+    Path(os.fsdecode(path)).write_text("3")
+    asked = {"content": json.dumps({"path": "b\udcff.mp4"})}
+    answer = client.post("/api/score", headers={"content-type": "application/json"}, **asked)
+    assert (answer.status_code, answer.json()["video"]) == (200, "b\\udcff.mp4")
+
+
 @pytest.mark.parametrize("name", [*HOSTILE, "http://example.com/a.mp4", "file:///etc/passwd"])
 def test_nothing_else_is_read(client, engine, name):
     before = len(engine.prompts)
@@ -284,7 +293,10 @@ def test_rubbish_gets_an_answer_and_the_server_lives_on(server, client):
         ({"host": "[::1"}, 403),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://[::1"}, 403),
         ({"host": "localhost:1"}, 200),
+        ({"host": "127.0.0.2:1"}, 200),
+        ({"host": "localhost:1", "origin": "http://localhost:1"}, 200),
         ({}, 200),
     ],
 )
@@ -319,7 +331,7 @@ def test_without_the_token_nothing_is_served(tmp_path):
             assert b"\r\nlocation: /evil.example/\r\n" in connection.recv(65536)
 
 
-def joined(client, config, event, path, session):
+def joined(client, config, event, path, session, encoding="utf-8"):
     """The status of a click on the page with a file that its browser names."""
     kinds = {part["id"]: part["type"] for part in config["components"]}
     several = {part["id"]: part["props"].get("file_count") for part in config["components"]}
@@ -330,7 +342,9 @@ def joined(client, config, event, path, session):
         for number in event["inputs"]
     ]
     body = {"data": data, "fn_index": event["id"], "session_hash": session}
-    return client.post("/gradio_api/queue/join", json=body)
+    sent = json.dumps(body).encode(encoding)
+    kind = {"content-type": "application/json"}
+    return client.post("/gradio_api/queue/join", content=sent, headers=kind)
 
 
 def test_the_page_reads_no_files_but_uploads(server, client, top):
@@ -352,6 +366,9 @@ def test_the_page_reads_no_files_but_uploads(server, client, top):
             answer = joined(client, config, event, path, "s")
             assert answer.status_code == 403, path
             assert answer.json() == {"error": "only uploads of this page can be named here"}
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        answer = joined(client, config, events[0], "http://192.0.2.1/a.mp4", "s", encoding)
+        assert answer.status_code == 403, encoding
     uploaded = client.post("/gradio_api/upload", files={"files": ("a.mp4", b"3")}).json()[0]
     assert joined(client, config, events[0], uploaded, "s").status_code == 200
 

@@ -85,6 +85,9 @@ def test_it_serves_what_its_options_say(monkeypatch, tmp_path):
     )
     assert done.exit_code == 0
     assert (seen["app"].token, seen["app"].own_machine) == (b"a long one", False)
+    if socket.has_ipv6:
+        done = CliRunner().invoke(app, ["app", "--port", "0", "--host", "::1"])
+        assert done.stdout.startswith("aigveval is at http://[::1]:") or "listen" in done.stderr
     code, said = run("--port", "0", "--root", str(tmp_path / "none"))
     assert (code, said) == (2, f"error: {tmp_path / 'none'}: not a folder, --root needs one")
 
@@ -113,7 +116,9 @@ def test_the_space_runs_as_it_is(monkeypatch):
     monkeypatch.setenv("GRADIO_SERVER_PORT", "0")
     monkeypatch.delenv("AIGVEVAL_TOKEN", raising=False)
     runpy.run_path(str(SPACE / "app.py"))
-    assert seen == [False]
+    monkeypatch.setenv("AIGVEVAL_TOKEN", "")  # a secret that was emptied
+    runpy.run_path(str(SPACE / "app.py"))
+    assert seen == [False, False]
 
 
 def test_the_space_says_what_it_is():

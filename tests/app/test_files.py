@@ -44,6 +44,12 @@ def test_what_is_no_file_of_the_root(root, name):
     assert told.value.status == 404 and str(root) not in str(told.value)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such name")
+def test_only_what_can_be_chosen_is_listed(root):
+    (root / os.fsdecode(b"b\xff.mp4")).write_text("3")
+    assert [inside(root, name).name for name in clips_in(root)] == ["a.mp4", "a.mp4", "b.mp4"]
+
+
 @pytest.mark.parametrize("name", ["a\0.mp4", "x" * 5000])
 def test_what_is_no_path(root, name):
     with pytest.raises(Refused, match="^not a path$"):

@@ -1,11 +1,13 @@
 """The queue before the model: whose row is whose, and what is refused."""
 
+import asyncio
 import json
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
+from aigveval.app import work
 from aigveval.app.limits import Limits, Refused
 from aigveval.app.service import Service
 from aigveval.inference.assessor import Assessor
@@ -105,6 +107,17 @@ def test_a_fault_of_the_software_is_one_line_and_the_next_clip_is_scored(engine,
     assert row.overall.score == 4
 
 
+def test_nobody_gets_the_row_of_another_where_the_software_fails(service, tmp_path):
+    """Those behind a fault have rows, and it has none."""
+    with service._changed:  # so that both go through the model together
+        lost = service.submit(write(tmp_path, "a.mp4", "bug"), "a dog", name="a").answer
+        bad = service.submit(write(tmp_path, "b.mp4", "unreadable"), "a secret", name="b").answer
+    row = bad.result(LONGEST)
+    assert (row.video, row.prompt, row.error) == ("b", "a secret", "not a video")
+    with pytest.raises(Refused, match="something other than the video is at fault"):
+        lost.result(LONGEST)
+
+
 def test_no_more_may_wait_than_said(engine, service, tmp_path):
     path = write(tmp_path, "a.mp4", 3)
     taken = []
@@ -129,6 +142,39 @@ def test_a_clip_that_is_cancelled_is_not_computed(engine, service, tmp_path):
     assert [score for batch in engine.batches for score in batch] == [1, 3]
     with pytest.raises(CancelledError):
         waiting.answer.result(0)
+
+
+def test_what_is_cancelled_takes_no_room(engine, service, tmp_path):
+    path = write(tmp_path, "a.mp4", 3)
+    taken = []
+    with pytest.raises(Refused, match="too many clips are waiting"):
+        for _ in range(100):
+            taken.append(service.submit(path, name="a.mp4"))
+    for one in taken:
+        one.answer.cancel()
+    assert service.waiting == 0
+    last = service.submit(path, name="b.mp4").answer
+    engine.go.set()
+    assert last.result(LONGEST).video == "b.mp4"
+
+
+def test_a_clip_that_was_never_taken_has_no_row_when_its_job_is_cancelled(
+    service, tmp_path, monkeypatch
+):
+    def full(*arguments, **options):
+        raise Refused("too many clips are waiting, try again later", 503)
+
+    monkeypatch.setattr(work, "_TRY_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(service, "submit", full)
+    path = write(tmp_path, "a.mp4", 3)
+
+    async def cancelled():
+        job = work.Job()
+        asyncio.get_running_loop().call_later(0.05, job.cancel)
+        clips = [work.Given(path=path, name="b.mp4")]
+        return [one async for one in work.score_all(service, clips, explain=False, job=job)]
+
+    assert asyncio.run(cancelled()) == []
 
 
 def test_when_it_stops_nobody_is_left_waiting(engine, tmp_path):

@@ -165,6 +165,29 @@ def test_what_is_not_seen_is_named_and_what_cannot_be_judged_is_not_missing():
     )
 
 
+def test_things_that_are_missing_are_each_named():
+    facts = [Fact(kind="asked_not_seen", name=name, confidence=0.0) for name in ("dogs", "cat")]
+    defects = [Defect(name="missing_object", severity=4)] * 2
+    text = sentences(facts, defects, dimensions=("semantic",))["semantic"]
+    assert text.count("dogs") == text.count("cat") == 1 and "dogs is" not in text
+    assert advice(facts, defects) == tuple(
+        f"Name the {name} first in the prompt, and what it does next." for name in ("dogs", "cat")
+    )
+
+
+def test_a_count_is_that_of_its_defect_though_the_graver_comes_first():
+    seen = {"confidence": 0.9, "at_seconds": 1.0, "box": BOX}
+    facts = [
+        Fact(kind="count", name="dogs", value=3, expected=2, **seen),
+        Fact(kind="count", name="cats", value=5, expected=2, **seen),
+    ]
+    defects = [Defect(name="wrong_count", severity=severity) for severity in (3, 5)]
+    text = sentences(facts, defects, dimensions=("semantic",))["semantic"]
+    assert text.startswith(
+        "The prompt says 2 (cats), 5 are seen, on the left. The prompt says 2 (d"
+    )
+
+
 def test_where_nothing_is_recognised():
     duration = Fact(kind="duration", value=4.2)
     robot = Fact(kind="asked_not_judged", name="robot")

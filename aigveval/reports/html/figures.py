@@ -168,6 +168,8 @@ def boxes(
         axes.grid(axis="y", visible=False)
         pad = 0.03 * (high - low)
         axes.set_xlim(low - pad, high + pad)
+        if len(groups) > len(shown):
+            axes.set_xlabel(f"{len(shown)} of {len(groups)} are shown")
         _legend(figure, axes, [])
         return _svg(figure, title)
 

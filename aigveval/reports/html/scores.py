@@ -44,15 +44,16 @@ def write_report(
     clips = [clip_of(row, files) for row in scored[:MOST_ROWS]]
     add_strips(clips, progress=progress)
     ends = {"low": MIN_SCORE, "high": MAX_SCORE}
-    folders: dict[str, list[Assessment]] = {}
+    folders: dict[PurePath, list[Assessment]] = {}
     for row in scored:
-        folders.setdefault(PurePath(row.video).parent.name, []).append(row)
+        folders.setdefault(PurePath(row.video).parent, []).append(row)
+    folder_names = _shortest_names(list(folders))
     by_folder = {}
     if len(folders) > 1:
         for name in values:
             groups = {
                 folder: {"predicted": np.array(found)}
-                for folder, members in folders.items()
+                for folder, members in zip(folder_names, folders.values())
                 if (found := [s.score for m in members if (s := getattr(m, name))])
             }
             by_folder[name] = figures.boxes(groups, title=f"{name} by folder", **ends)
@@ -73,3 +74,13 @@ def write_report(
         folders=by_folder,
         models=sorted({f"{row.model}, aigveval {row.version}" for row in rows}),
     )
+
+
+def _shortest_names(folders: Sequence[PurePath]) -> list[str]:
+    """Ends of paths, as short as all of them differ by."""
+    names = [folder.name for folder in folders]
+    length = 1
+    while len(set(names)) < len(names):
+        length += 1
+        names = ["/".join(folder.parts[-length:]) for folder in folders]
+    return names

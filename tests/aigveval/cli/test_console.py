@@ -1,9 +1,12 @@
 """What the command line shows."""
 
+import io
+import json
+
 import pytest
 
 from aigveval.assessment import SCORE_FIELDS, Assessment, Score
-from aigveval.cli.console import print_results, say, video_progress
+from aigveval.cli.console import print_json, print_results, say, video_progress
 
 
 def scored(video: str) -> Assessment:
@@ -48,3 +51,15 @@ def test_names_cannot_move_the_cursor(capsys):
     out, err = capsys.readouterr()
     assert "a\\x1b[2Jb\\nc.mp4" in out
     assert err == "failed: a\\x1b[2Jb\\x9b.mp4: 犬🎬 is no video\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_json_stays_json_whatever_the_output_holds(monkeypatch, encoding):
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", stdout)
+    print_json({"prompt": "ein Hund läuft 🎬"})
+    stdout.flush()
+    text = written.getvalue().decode(encoding)
+    assert json.loads(text) == {"prompt": "ein Hund läuft 🎬"}
+    assert ("🎬" in text) == (encoding == "utf-8")

@@ -124,6 +124,25 @@ def test_report_of_scores(tmp_path):
     assert ">3.00</b>" in text  # the mean
 
 
+def test_folders_of_one_name_are_kept_apart(tmp_path):
+    names = ("wan/dog/1.mp4", "wan/cat/1.mp4", "cog/dog/1.mp4", "cog/cat/1.mp4", "4.mp4")
+    rows = [
+        Assessment(video=name, model="lite", version="0", seconds=1.0, overall=Score(3.0, 0.5))
+        for name in names
+    ]
+    scores.write_report(tmp_path / "s.html", rows)
+    text = (tmp_path / "s.html").read_text("utf-8")
+    assert all(f">{name}<" in text for name in ("wan/dog", "cog/dog", "wan/cat", "cog/cat"))
+
+
+def test_boxes_say_how_many_are_left_out():
+    groups = {f"folder {n}": {"predicted": np.array([3.0])} for n in range(31)}
+    drawn = figures.boxes(groups, low=1, high=5, title="x")
+    assert ">30 of 31 are shown<" in drawn and "folder 30" not in drawn
+    del groups["folder 30"]
+    assert "are shown" not in figures.boxes(groups, low=1, high=5, title="x")
+
+
 def test_option_of_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(

@@ -97,3 +97,13 @@ def test_the_plot_of_a_timeline_has_the_frames(tmp_path):
             sizes.append(np.asarray(picture).shape)
     assert sizes[0][0] > sizes[1][0]  # a strip above the scores
     assert sizes[2][0] < sizes[0][0]  # without the file there is none
+
+
+def test_the_plot_of_a_timeline_has_every_cut(tmp_path):
+    cuts = [Fact(kind="cut", start_seconds=time, end_seconds=time) for time in (0.5, 1.5)]
+    clip = row(tmp_path / "gone.mp4", evidence=(*FACTS[:1], *cuts))
+    scores = {name: getattr(clip, name) for name in ("overall", "technical", "motion", "semantic")}
+    window = Window(start_seconds=0.0, end_seconds=2.0, scores=scores)
+    plot_timeline(Timeline(duration_seconds=2.0, windows=[window], clip=clip), tmp_path / "t.svg")
+    shown = (tmp_path / "t.svg").read_text("utf-8")
+    assert shown.count("<!-- cut -->") == 2 and shown.count("<!-- vanishing object 4 -->") == 1

@@ -148,6 +148,27 @@ def test_what_cannot_be_fetched_is_said(monkeypatch, temporary):
     assert os.listdir(temporary) == []
 
 
+@pytest.mark.parametrize(
+    ("protocol", "url", "name"),
+    [
+        (("http", "https"), f"https://x.org/c/a.gif?to=/b/c&signature={'s' * 300}", "a.gif"),
+        (("http", "https"), "https://x.org/?id=3", "x.org"),
+        (("s3", "s3a"), "s3://bucket/is it a?.gif", "is it a?.gif"),
+        (("s3", "s3a"), f"s3://bucket/{'ü' * 200}.gif", f"{'ü' * 56}.gif"),
+    ],
+)
+def test_a_copy_has_a_name_that_files_may_have(monkeypatch, protocol, url, name):
+    class System:
+        def get_file(self, path, local):
+            assert path == url
+            Path(local).write_bytes(b"film")
+
+    System.protocol = protocol
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda url: (System(), url))
+    with fetched(make_clip(url)) as here:
+        assert (here.path.name, here.path.read_bytes()) == (name, b"film")
+
+
 def test_copies_are_gone_after_a_failure_too(bucket, temporary):
     with pytest.raises(RuntimeError), fetched(make_clip(bucket)) as here:
         assert here.path.parent.parent == temporary and here.path.name == "a.mp4"
