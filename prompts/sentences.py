@@ -252,7 +252,7 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
 def _semantic(facts: list[Fact], pairs: _Pairs) -> list[str]:
     parts = []
     for defect, fact in pairs[:2]:
-        if fact is None:
+        if fact is None or defect.name == "scene_cut":
             parts.append(_plain(defect, facts))
         elif defect.name == "missing_object":
             line = _choose(facts, "No {} to be seen in any frame looked at.",

@@ -380,7 +380,9 @@ def render(job: Job) -> dict[str, Any]:
             if frames is None:
                 frames, _ = _read(job.path, job.settings)
             if DISTORTIONS[kind].needs_other:
-                other, state["other"] = _read_other(job, state["fps"])
+                # That of the severities which are there comes first.
+                others = sorted(job.others, key=lambda path: path != state.get("other"))
+                other, state["other"] = _read_other(others, job.settings, state["fps"])
                 if other is None:
                     continue
             for severity in missing:
@@ -426,13 +428,15 @@ def _read(path: str, settings: Settings) -> tuple[np.ndarray, float]:
     return np.ascontiguousarray(frames[:, :height, :width]), float(info.fps)
 
 
-def _read_other(job: Job, fps: float) -> tuple[np.ndarray | None, str | None]:
-    """The first clip of another content that can be read, at `fps` frames per second."""
+def _read_other(
+    paths: Sequence[str], settings: Settings, fps: float
+) -> tuple[np.ndarray | None, str | None]:
+    """The first clip that can be read, at `fps` frames per second."""
     from encoders.video import VideoError
 
-    for path in job.others:
+    for path in paths:
         try:
-            frames, rate = _read(path, job.settings)
+            frames, rate = _read(path, settings)
         except VideoError:
             continue
         return frames[

@@ -79,7 +79,7 @@ def shake(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
 
 
 def flicker(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
-    """Brightness jumps, up to 12 times a second, in a part of the clip; strength is a log gain."""
+    """Brightness jumps, some 12 times a second, in a part of the clip; strength is a log gain."""
     count = len(frames)
     start, end = _window(count, max(2, round(_WINDOW_SHARE * count)), rng)
     hold = max(1, round(fps / 12))
@@ -108,8 +108,8 @@ def ghosting(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Resul
 def warping(frames: np.ndarray, strength: float, rng: Rng, fps: float) -> Result:
     """Shapes melt and bend as in a generator's morphing: a smooth displacement field that changes.
 
-    Strength is the standard deviation of the field's nodes in short sides; the nodes are a fifth of
-    the short side apart, and the field is a new one every 0.4 s.
+    Strength is the standard deviation of the field's nodes in short sides; the nodes are about
+    a seventh of the short side apart, and the field is a new one every 0.4 s.
     """
     count, height, width = frames.shape[:3]
     side = min(height, width)

@@ -1,4 +1,4 @@
-"""Explanations: what the model writes about a clip, and how far each dimension's evidence counts.
+"""Explanations: what the model says about a clip, and how far each dimension's evidence counts.
 
     assessor = aigveval.load("folder/of/a/model", explain=True)
     row = assessor.score("clip.mp4", prompt="a dog runs on the beach")
@@ -90,7 +90,8 @@ class Explainer:
             batch: as the model takes it.
             durations: of the clips, in seconds.
             text: add `explanation`, `defects` and `problems`; the model must be trained to write.
-                Where it only `writes` what a detector found, the explanation is empty.
+                Where its LLM isn't asked (see `writes`), defects are the detector's, and the
+                explanation is empty.
             contributions: add `contributions`; the model must have encoders.
             facts: of the clips, which the text is checked by; None where they're unknown.
         """

@@ -431,6 +431,8 @@ def percentile(kind: str, value: float) -> float | None:
     points = REFERENCE.get(kind)
     if points is None:
         return None
+    if value <= points[0]:  # of several clips without a white pixel none has less
+        return 0.0
     return float(round(np.interp(value, points, np.linspace(0, 100, len(points)))))
 
 

@@ -83,7 +83,7 @@ class Observed:
 
     @property
     def flicker(self) -> float:
-        """Mean change of brightness's change from sample to sample, 0-100, cuts left out."""
+        """Median change of brightness's change from sample to sample, 0-100; cuts don't count."""
         means = 100 / 255 * self.pictures.reshape(len(self.pictures), -1).mean(1)
         return float(np.median(np.abs(np.diff(means, 2)))) if len(means) > 2 else 0.0
 

@@ -120,7 +120,7 @@ def _score(
     """Scores windows by the batch; the next batch is decoded meanwhile."""
     size = _batch_size(engine.requests, info)
     batches = [spans[start : start + size] for start in range(0, len(spans), size)]
-    outcomes = run_batches(
+    for outcome in run_batches(  # not kept, so that an error ends it
         batches,
         prepare=lambda batch: _views(path, engine, batch, times),
         compute=lambda work: [
@@ -128,8 +128,7 @@ def _score(
         ],
         batch_size=1,
         workers=1,
-    )
-    for outcome in outcomes:
+    ):
         if outcome.result is None:
             assert outcome.error is not None
             if isinstance(outcome.error, VideoError):

@@ -4,6 +4,7 @@ A small LLM cannot learn from a few thousand clips to see in projected tokens wh
 defects a clip has, and when. So linear maps detect them (`DefectDetector`), and the detections,
 each with its certainty, stand as a line of text between the levels and the answer that the LLM
 writes. The LLM weighs them against the scores: it names defects, leaves others out, and explains.
+Where it only learnt to repeat them, it isn't asked: see `inference.explain.Explainer.writes`.
 
 Axis legend: b batch, k tokens of one encoder, d its width, e widths of all encoders together,
 n defects, t time steps.

@@ -160,8 +160,14 @@ def without_lora(model: nn.Module, *, like: nn.Module) -> dict[str, Tensor]:
         like: Has the keys that are expected, and maybe further ones.
 
     Raises:
-        ValueError: PEFT has other names than those we know; the message has its version.
+        ValueError: The layers are in the weights by now (`merge_lora`); or PEFT has other names
+            than those we know, and the message has its version.
     """
+    if any(getattr(layer, "merged", False) for layer in model.modules()):
+        raise ValueError(
+            "this model's LoRA is in the LLM's weights by now, as scoring has it; load the model "
+            "by from_pretrained to save it whole"
+        )
     state = {
         key.replace(_FROZEN, "."): value
         for key, value in model.state_dict().items()

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from prompts import Defect
+from prompts.consistency import claims
 from prompts.facts import FACT_FIELDS, KINDS, Fact, named, where
 from prompts.sentences import advice, behind, sentences
 
@@ -186,6 +187,14 @@ def test_a_count_is_that_of_its_defect_though_the_graver_comes_first():
     assert text.startswith(
         "The prompt says 2 (cats), 5 are seen, on the left. The prompt says 2 (d"
     )
+
+
+def test_a_cut_to_other_footage_is_told_where_it_costs_points():
+    cut = Fact(kind="cut", start_seconds=2.0, end_seconds=2.0)
+    defect = Defect(name="scene_cut", severity=4, start_seconds=2.0, end_seconds=4.0)
+    text = sentences([cut, *MOVES], [defect], dimensions=("semantic",))["semantic"]
+    assert text.startswith("The clip cuts to other footage at 2.0-4.0 s.")
+    assert all(claim.true for claim in claims(text, [cut, *MOVES], defects=[defect]))
 
 
 def test_where_nothing_is_recognised():

@@ -275,6 +275,32 @@ def test_size_and_length_are_bounded(tmp_path):
     assert all(0 < row["start_seconds"] < row["end_seconds"] <= 1.5 for row in rows[1:])
 
 
+def test_severities_that_come_later_cut_to_the_same_clip(tmp_path, monkeypatch):
+    for seed, name in enumerate(["one", "two", "three"]):
+        write_mp4(tmp_path / f"{name}.mp4", scene(seed), FPS)
+    two, three = (str(tmp_path / name) for name in ("two.mp4", "three.mp4"))
+
+    def made(folder, others, severities):
+        monkeypatch.setattr(ladder, "_others", lambda *_: others)
+        return rows_of(
+            make_ladder(
+                [tmp_path / "one.mp4", two, three],
+                tmp_path / folder,
+                types=["scene_cut"],
+                severities=severities,
+                workers=1,
+                quiet=True,
+            )
+        )[:3]
+
+    made("out", (two,), [1])
+    rows = made("out", (three, two), [1, 3])  # a source that is like it still less was added
+    assert [row["other"] for row in rows[1:]] == [two, two]
+    made("at once", (two,), [1, 3])
+    file = "one/scene_cut_3.mp4"
+    assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "at once" / file).read_bytes()
+
+
 def test_same_file_names_get_own_folders(tmp_path):
     for folder in "ab":
         (tmp_path / folder).mkdir()

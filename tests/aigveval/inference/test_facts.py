@@ -354,6 +354,7 @@ def test_percentiles():
     assert percentile("speed", 0.0) == 0 and percentile("speed", 99.0) == 100
     assert percentile("speed", 0.125) == 50
     assert percentile("duration", 3.0) is None
+    assert percentile("whites", 0.0) == percentile("blacks", 0.0) == 0  # as many clips have it
 
 
 def test_a_freeze_may_take_most_of_a_clip():

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from aigveval.assessment import SCORE_FIELDS
 from aigveval.cli.app import app
+from aigveval.errors import AssessmentError
 from aigveval.inference import assessor as assess
 from aigveval.inference import timeline as module
 from aigveval.inference.assessor import Assessor
@@ -153,6 +154,22 @@ def test_memory_is_bounded():
 def test_what_cannot_be_scored(tmp_path):
     with pytest.raises(VideoError, match="no such file"):
         make_timeline(tiny_assessor(), tmp_path / "gone.mp4")
+
+
+def test_an_error_ends_the_decoding_of_further_windows(videos, monkeypatch):
+    ended, run = [], module.run_batches
+
+    def run_batches(*args, **options):
+        try:
+            yield from run(*args, **options)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(module, "run_batches", run_batches)
+    monkeypatch.setattr(module, "_views", lambda *_: 1 / 0)
+    with pytest.raises(AssessmentError) as kept:  # and its frames with it
+        make_timeline(tiny_assessor(), videos["even"], window_seconds=0.5)
+    assert ended and kept.value.__traceback__ is not None
 
 
 def test_a_model_that_explains(videos, monkeypatch):

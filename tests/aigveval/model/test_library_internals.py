@@ -23,6 +23,7 @@ from aigveval.model.library_internals import (
     checkpointing_option,
     is_lora,
     library,
+    merge_lora,
     repeated,
     rows_of,
     shortened,
@@ -193,6 +194,30 @@ def test_names_of_lora_layers(made):
     assert added and {name for name in model.state_dict() if is_lora(name)} == added
     with pytest.raises(ValueError, match=r"^peft \S+ has LoRA layers with unknown names: \['embed"):
         without_lora(model, like=nn.Identity())
+
+
+@pytest.mark.parametrize("lora", [{}, {"use_dora": True}, None])
+def test_merged_lora_gives_the_same_scores_and_is_not_taken_for_the_llm_s_own(lora, tmp_path):
+    model, processor = make_model(lora=lora)
+    batch = make_batch(processor, model.config, PROMPTS)
+    with torch.no_grad():
+        before = model(**batch).scores
+        merge_lora(model)
+        torch.testing.assert_close(model(**batch).scores, before, equal_nan=True)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, llm=make_llm())
+    with torch.no_grad():
+        assert torch.equal(again(**batch).scores.nan_to_num(), before.nan_to_num())
+    if lora is not None:
+        with pytest.raises(ValueError, match="^this model's LoRA is in the LLM's weights by now"):
+            without_lora(model.model.language_model, like=make_llm().base_model)
+
+
+def test_lora_of_weights_with_fewer_digits_is_not_merged():
+    model, _ = make_model(llm=make_llm().to(torch.bfloat16))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    merge_lora(model)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_save_holds_what_is_trained_alone(made, tmp_path):
