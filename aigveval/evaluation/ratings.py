@@ -73,7 +73,7 @@ def read_predictions(path: str | Path, *, column: str | None = None) -> list[Rat
     for number, row in read_rows(path):
         columns.update(dict.fromkeys(map(str, row)))
         clips.append(_prediction(path, number, row, column))
-    if column is not None and column not in columns:
+    if column is not None and not {column, column.lower()} & set(columns):
         raise _no_column(path, column, columns)
     return clips
 
@@ -110,8 +110,9 @@ def read_ratings(
                     scores={name: score for name, score in scores.items() if not math.isnan(score)},
                 )
             )
+    names = set(map(str.lower, columns))
     for name, _, _ in conditions:
-        if name not in columns:
+        if name not in names:
             raise _no_column(path, name, columns)
     if not clips:
         raise InputError(f"{as_text(path)}: no row has {' and '.join(where)}")
@@ -156,7 +157,7 @@ def _prediction(
 
 def _score_columns(column: str | None) -> list[tuple[str, Sequence[str]]]:
     if column is not None:
-        return [("overall", (column,))]
+        return [("overall", (column, column.lower()))]  # as the header of a CSV file is read
     return [(name, _OVERALL if name == "overall" else (name,)) for name in SCORE_FIELDS]
 
 
@@ -165,7 +166,7 @@ def _number(where: str, name: str, value: Any) -> float:
         if isinstance(value, bool):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         got = one_line(repr(value), limit=60)
         raise InputError(f"{where}: {name} must be a number, got {got}") from None
     if not math.isfinite(number):
@@ -186,7 +187,10 @@ def _condition(text: str) -> tuple[str, str, str]:
 
 
 def _holds(row: ManifestRow, column: str, sign: str, value: str) -> bool:
-    found = getattr(row, column) if column in _MANIFEST_COLUMNS else row.extra.get(column)
+    if column in _MANIFEST_COLUMNS:
+        found = getattr(row, column)
+    else:
+        found = next((row.extra[name] for name in row.extra if name.lower() == column), None)
     return (("" if found is None else str(found).strip().lower()) == value) == (sign == "=")
 
 

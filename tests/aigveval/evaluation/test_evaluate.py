@@ -98,6 +98,18 @@ def test_where(files):
     assert found.scores["overall"].clips == 12
     with pytest.raises(InputError, match="4 clips have both"):
         evaluate("p.json", "m.csv", where=["old!=yes", "generator=gen0"], **QUICK)
+    with open("m.csv", encoding="utf-8") as file:
+        rows = [json.dumps(row) for row in csv.DictReader(file)]
+    Path("m.jsonl").write_text("\n".join(rows))
+    found = evaluate("p.json", "m.jsonl", where=["Old=yes"], **QUICK)
+    assert found.scores["overall"].clips == 12
+
+
+def test_a_number_beyond_floats_is_told(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"video": "a.mp4", "overall": 1{"0" * 400}}}')
+    with pytest.raises(InputError, match="row 1: overall must be a number, got 1000"):
+        read_predictions(path)
 
 
 def test_scales_change_only_the_unit(files):
@@ -140,8 +152,10 @@ def test_results_of_score_and_another_column(files):
         found = evaluate(name, "m.csv", **QUICK)
         assert list(found.scores) == ["overall"]
         assert found.clips["overall"].stds == pytest.approx([0.5] * N)
-    _csv("c.csv", ["video", "overall", "musiq"], [(v, 1, s) for v, s in zip(VIDEOS, SCORES)])
-    assert evaluate("c.csv", "m.csv", column="musiq", **QUICK).scores["overall"].clips == N
+    _csv("c.csv", ["video", "overall", "MUSIQ"], [(v, 1, s) for v, s in zip(VIDEOS, SCORES)])
+    for column in ("musiq", "MUSIQ"):
+        found = evaluate("c.csv", "m.csv", column=column, **QUICK)
+        assert found.scores["overall"].clips == N
 
 
 @pytest.mark.parametrize(
