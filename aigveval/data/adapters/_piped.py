@@ -14,7 +14,7 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     """Yields line number, name, prompt and score (as text, None where there is none).
 
     A prompt may hold the separator itself: the name ends at the first, and the score is what
-    follows the last, if that is a number.
+    follows the last, if that is a number or nothing.
 
     Raises:
         ManifestError: When the file cannot be read.
@@ -25,8 +25,8 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
         if not bar or not name.strip():
             raise RowFault(number, f"row {number}: expected name|prompt or name|prompt|mos")
         prompt, bar, score = rest.rpartition("|")
-        if bar and _is_number(score):
-            yield number, name.strip(), prompt.strip(), score.strip()
+        if bar and (_is_number(score) or not score.strip()):
+            yield number, name.strip(), prompt.strip(), score.strip() or None
         else:
             yield number, name.strip(), rest.strip(), None
 

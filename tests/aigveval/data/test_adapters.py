@@ -122,6 +122,7 @@ def test_ntire_json(tmp_path):
         ("1.mp4|a dog\r", "1.mp4", "a dog", None),
         ("1.mp4| a | b |2", "1.mp4", "a | b", 2),
         ("1.mp4|a|b", "1.mp4", "a|b", None),
+        ("1.mp4|a dog|", "1.mp4", "a dog", None),
     ],
 )
 def test_lines_with_bars(tmp_path, line, video, prompt, score):
