@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -228,23 +229,35 @@ def match(
     """
     by_key: dict[str, list[RatedClip]] = defaultdict(list)
     for clip in offered:
-        by_key[_key(clip.video)].append(clip)
+        by_key[name_key(clip.video)].append(clip)
     found: dict[str, list[RatedClip]] = {}
-    keys = list(dict.fromkeys(_key(clip.video) for clip in wanted))
+    prompts: dict[str, set[str | None]] = defaultdict(set)
+    for clip in wanted:
+        prompts[name_key(clip.video)].add(clip.prompt)
+    keys = list(prompts)
     for key in keys:
-        same = by_key.get(key) or by_key.get(_key(str(wanted_folder / key)))
-        if same:
-            found[key] = same
-    taken = {_key(rows[0].video) for rows in found.values()}
+        path_from_here = os.path.normpath(wanted_folder / key)
+        for name in (key, path_from_here, os.path.abspath(path_from_here)):
+            if same := by_key.get(name_key(name)):
+                found[key] = same
+                break
+    taken = {name_key(rows[0].video) for rows in found.values()}
     for left, right in pair_by_ends(keys, by_key).items():
         if left not in found and right not in taken:
             found[left] = by_key[right]
             taken.add(right)
-    partners = [_choose(clip, found.get(_key(clip.video), []), path) for clip in wanted]
+    partners = []
+    for clip in wanted:
+        key = name_key(clip.video)
+        rows = found.get(key, [])
+        if clip.prompt is not None and len(prompts[key]) > 1:  # a score of another is none of it
+            rows = [row for row in rows if row.prompt in (clip.prompt, None)]
+        partners.append(_choose(clip, rows, path))
     return partners, [e for key, rows in by_key.items() if key not in taken for e in rows]
 
 
-def _key(video: str) -> str:
+def name_key(video: str) -> str:
+    """A video's name, equal for two ways of writing it."""
     # macOS stores accents apart from their letters, other systems together.
     text = unicodedata.normalize("NFC", video).replace("\\", "/")
     return "/".join(part for part in text.split("/") if part != ".")

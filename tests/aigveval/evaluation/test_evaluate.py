@@ -257,6 +257,28 @@ def test_wrong_rows_are_named(files, row, message):
         read_predictions("p.jsonl")
 
 
+def test_a_video_that_is_written_in_two_ways_counts_once(files):
+    rows = [(f"{start}{v}", r) for start in ("", "./") for v, r in zip(VIDEOS, RATINGS)]
+    _csv("two.csv", ["video", "overall"], rows)
+    assert evaluate("p.json", "two.csv", **QUICK).scores["overall"].clips == N
+
+
+def test_absolute_paths_are_found_from_the_manifest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = [_entry("../1.mp4"), _entry("../a/1.mp4")]
+    for start in ("v", str(tmp_path / "v")):
+        offered = [_entry(f"{start}/1.mp4", 1.0), _entry(f"{start}/a/1.mp4", 2.0)]
+        found, spare = match(wanted, offered, wanted_folder=Path("v/folds"), path="p")
+        assert (found, spare) == (offered, [])
+
+
+def test_the_score_of_another_prompt_is_none_of_a_video_with_several():
+    wanted = [_entry("a.mp4", prompt="dog"), _entry("a.mp4", prompt="cat"), _entry("a.mp4")]
+    dog, bare = _entry("a.mp4", 2.0, prompt="dog"), _entry("a.mp4", 3.0)
+    assert match(wanted, [dog], wanted_folder=Path(), path="p")[0] == [dog, None, dog]
+    assert match(wanted, [bare], wanted_folder=Path(), path="p")[0] == [bare] * 3
+
+
 def _entry(video, score=1.0, prompt=None):
     return RatedClip(row=1, video=video, path=Path(video), scores={"overall": score}, prompt=prompt)
 
