@@ -81,6 +81,8 @@ def submit(
 
         if score not in SCORE_FIELDS:
             raise InputError(f"{score!r} is no score; there are {', '.join(SCORE_FIELDS)}")
+        if column is not None and score != "overall":
+            raise InputError("--score and --column exclude each other")
         if out.suffix.lower() != ".zip":
             raise InputError(f"{out}: a submission is a .zip")
         rated = read_predictions(predictions, column=column)

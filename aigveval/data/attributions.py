@@ -127,7 +127,7 @@ def read_labels(
     for row in rows:
         try:
             yield _labelled(row, lengths, clean_score)
-        except ValueError as fault:
+        except (ValueError, OverflowError) as fault:
             reason = one_line(fault)
             raise ManifestError(f"{as_text(source)}: row {row.number}: {reason}") from None
 
@@ -259,7 +259,7 @@ def _duration(given: Any) -> float | None:
         return None
     try:
         duration = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         duration = math.nan
     if not 0 < duration < 1e6:
         raise ValueError(f"duration_seconds must be above 0, got {one_line(repr(given), limit=60)}")
@@ -303,7 +303,7 @@ def _ladder_lengths(rows: Iterable[ManifestRow]) -> dict[str | None, float]:
     lengths: dict[str | None, float] = {}
     for row in rows:
         end = row.extra.get("end_seconds")
-        if end and (
+        if isinstance(end, (int, float)) and (
             row.extra.get("dimension") == "technical" or row.extra.get("type") in _TO_THE_END
         ):
             lengths[row.group] = max(lengths.get(row.group, 0.0), float(end))

@@ -353,16 +353,16 @@ class _Collector:
 
     def _add_paths(self, row: _Row, part: str) -> None:
         report = self.report
-        for video, _ in row.videos:
-            self.leaks.add(part, "videos", video_key(video))
+        keys = [video_key(os.path.abspath(path)) for _, path in row.videos]
+        for key, (video, _) in zip(keys, row.videos):
+            self.leaks.add(part, "videos", key)
             if is_absolute(video):
                 report.absolute += 1
                 report.first_absolute = report.first_absolute or f"{row.where}: {video}"
             elif ".." in video.replace("\\", "/").split("/"):  # if only on the way
                 report.outside += 1
                 report.first_outside = report.first_outside or f"{row.where}: {video}"
-        videos = " ".join(str(video_key(video)) for video, _ in row.videos)
-        self._keys.append(key_of(f"{videos} {row.prompt}"))
+        self._keys.append(key_of(f"{' '.join(map(str, keys))} {row.prompt}"))
         self._numbers.append(row.number)
         self._source_of.append(self._sources.setdefault(row.source, len(self._sources)))
 
@@ -457,6 +457,11 @@ def video_key(video: str) -> int:
     """The key of a path, equal for two ways of writing it that need no look at the disk."""
     path = posixpath.normpath(unicodedata.normalize("NFC", video).replace("\\", "/"))
     return key_of(f"video {path}")
+
+
+def place_key(video: str, root: str) -> int:
+    """The key of a path from an absolute folder, equal for a relative and an absolute one."""
+    return video_key(os.path.join(root, video))
 
 
 def sorted_unique(values: np.ndarray) -> np.ndarray:

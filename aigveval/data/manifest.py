@@ -348,7 +348,7 @@ def _number(number: int, name: str, value: Any) -> float:
     try:
         if isinstance(value, bool) or math.isnan(found := float(value)):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         got = one_line(repr(value), limit=60)
         raise RowFault(number, f"row {number}: {name} must be a number, got {got}") from None
     return found

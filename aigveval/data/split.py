@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import InputError, ManifestError, as_text
-from .check import Leaks, Overlap, key_of, prompt_key, video_key
+from .check import Leaks, Overlap, key_of, place_key, prompt_key, video_key
 from .manifest import read_label, read_prompt, read_video, rebase
 from .preference_pairs import PAIR_VIDEOS, is_pairs
 from .readers import MANIFEST_SUFFIXES, RowFault, folder_of, read_rows
@@ -128,7 +128,7 @@ def split(
         for (_, values), part in zip(rows.again(), dealt, strict=True):
             name = names[part]
             after.count(name)
-            for what, key in _things(values):
+            for what, key in _things(values, rows.root):
                 after.add(name, what, key)
             for file in [name] if folds is None else _files_of_fold(names, part):
                 writers[file].write(_moved(values, rows.folder, files[file]))
@@ -156,7 +156,7 @@ def _moved(values: Mapping[str, Any], folder: Path, path: Path) -> dict[str, Any
     return row
 
 
-def _things(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _things(values: Mapping[str, Any], root: str) -> Iterator[tuple[str, int]]:
     """What a row has that parts could share."""
     prompt = values.get("prompt")
     if prompt:
@@ -167,7 +167,7 @@ def _things(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield "generators", key_of(generator)
     for name in ("video", *PAIR_VIDEOS):
         if name in values:
-            yield "videos", video_key(values[name])
+            yield "videos", place_key(values[name], root)
 
 
 class _Rows:
@@ -177,17 +177,19 @@ class _Rows:
         self, source: str | os.PathLike[str], by: By, only: str | None, progress: Callable[[], None]
     ) -> None:
         self.source, self.only, self.folder = source, only, folder_of(source)
+        self.root = os.path.abspath(self.folder)
         self.columns, self.before = Columns(), Leaks()
         self.videos = PAIR_VIDEOS if is_pairs(source) else ("video",)
         links_row, links_key = array("q"), array("Q")
         order = array("Q")
         try:
             for position, (number, values) in enumerate(self.again(count_all=True)):
-                keys = [video_key(values[name]) for name in self.videos]
+                videos = [values[name] for name in self.videos]
                 read_prompt(number, values)
                 ties = [key_of(f"{by} {what}") for what in _ties(number, values, by)]
-                order.append(min(ties or keys))  # no path, so that it's the same in any folder
-                keys += ties
+                # as the manifest says, so that it's the same in any folder
+                order.append(min(ties or map(video_key, videos)))
+                keys = [place_key(video, self.root) for video in videos] + ties
                 links_row.extend([position] * len(keys))
                 links_key.extend(keys)
                 self.columns.note(values)
@@ -220,7 +222,7 @@ class _Rows:
             part = read_label(values, "split")
             if count_all and part is not None:
                 self.before.count(part)
-                for what, key in _things(values):
+                for what, key in _things(values, self.root):
                     self.before.add(part, what, key)
             if self.only is None or part == self.only:
                 yield number, values

@@ -15,7 +15,7 @@ from ..data.scales import MOS, Scale
 from ..errors import InputError, as_text, one_line
 from ..metrics import number
 from .figures import Agreement, Columns, Floats, Progress, Rows, Sampling, agree, check
-from .ratings import RatedClip, match, read_predictions, read_ratings
+from .ratings import RatedClip, match, name_key, read_predictions, read_ratings
 
 Unit = Literal["auto", "clip", "prompt"]
 _NAMES_SHOWN = 5
@@ -314,7 +314,7 @@ def _without_repeats(rated: list[RatedClip], manifest: str | Path) -> list[Rated
     """One row per video and prompt; repeated rows have to say the same."""
     first: dict[tuple[str, str | None], RatedClip] = {}
     for clip in rated:
-        earlier = first.setdefault((clip.video, clip.prompt), clip)
+        earlier = first.setdefault((name_key(clip.video), clip.prompt), clip)
         if earlier.scores != clip.scores:
             raise InputError(
                 f"{as_text(manifest)}: rows {earlier.row} and {clip.row} rate {clip.video} "

@@ -301,9 +301,15 @@ def _mean_of_others(raters: Floats, rater: Floats) -> Floats:
 
 
 def _mean(kind: str, several: list[Measures]) -> Measures:
-    """Means over the raters, of what all of them have; a single predictor's own figures."""
-    common = [name for name in several[0] if all(name in values for values in several)]
-    return {join(kind, name): np.mean([v[name] for v in several], axis=0) for name in common}
+    """Means over the raters for whom a figure is defined; a single predictor's own figures."""
+    found = {}
+    for name in several[0]:
+        if all(name in values for values in several):
+            values = np.stack([one[name] for one in several])
+            known = np.isfinite(values)
+            with np.errstate(invalid="ignore"):
+                found[join(kind, name)] = np.where(known, values, 0.0).sum(0) / known.sum(0)
+    return found
 
 
 class _Figures:

@@ -119,7 +119,7 @@ def rank(
         progress: called with how many of how many samples are done.
 
     Raises:
-        InputError: fewer than two generators, or no such score.
+        InputError: fewer than two generators, no such score, or results of several runs for a clip.
     """
     numbers, names = number([clip.generator for clip in clips])
     if len(names) < 2:
@@ -127,6 +127,7 @@ def rank(
     scores = [n for n in SCORE_FIELDS if any(n in clip.scores for clip in clips)]
     if by not in scores:
         raise InputError(f"no clip has the score {by!r}, there are {', '.join(scores) or 'none'}")
+    _check_one_run(clips)
     values = np.array([[clip.scores.get(n, np.nan) for n in scores] for clip in clips])
     for index, name in enumerate(names):
         if not np.isfinite(values[numbers == index, scores.index(by)]).any():
@@ -141,8 +142,12 @@ def rank(
         found: Measures = {}
         for s in range(len(scores)):
             counts = times @ (members * known[:, [s]])
+            given = np.nan_to_num(values[:, [s]])
             with np.errstate(invalid="ignore"):
-                means = times @ (members * np.nan_to_num(values[:, [s]])) / counts
+                means = times @ (members * given) / counts
+            # equal means are to be ties, however their sums were rounded
+            unit = np.abs(given).max() or 1.0
+            means = np.round(means / unit, 12) * unit
             found |= {f"{g}/{s}": column for g, column in enumerate(means.T)}
         return found
 
@@ -198,6 +203,20 @@ def rank(
         },
         ratings=ratings,
     )
+
+
+def _check_one_run(clips: Sequence[RatedClip]) -> None:
+    """A file of results may hold rows of several models or versions, which are no further clips."""
+    first: dict[tuple[str, str | None], RatedClip] = {}
+    for clip in clips:
+        if clip.model is None or not clip.scores:
+            continue  # ratings, of which a clip may have several
+        earlier = first.setdefault((clip.video, clip.prompt), clip)
+        if earlier.scores != clip.scores:
+            raise InputError(
+                f"{clip.video} has different scores in rows {earlier.row} and {clip.row}; a "
+                "leaderboard is of one model and version"
+            )
 
 
 def _units(clips: Sequence[RatedClip], numbers: Rows) -> tuple[Rows, str]:

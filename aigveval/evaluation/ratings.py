@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -73,7 +74,7 @@ def read_predictions(path: str | Path, *, column: str | None = None) -> list[Rat
     for number, row in read_rows(path):
         columns.update(dict.fromkeys(map(str, row)))
         clips.append(_prediction(path, number, row, column))
-    if column is not None and column not in columns:
+    if column is not None and not {column, column.lower()} & set(columns):
         raise _no_column(path, column, columns)
     return clips
 
@@ -110,8 +111,9 @@ def read_ratings(
                     scores={name: score for name, score in scores.items() if not math.isnan(score)},
                 )
             )
+    names = set(map(str.lower, columns))
     for name, _, _ in conditions:
-        if name not in columns:
+        if name not in names:
             raise _no_column(path, name, columns)
     if not clips:
         raise InputError(f"{as_text(path)}: no row has {' and '.join(where)}")
@@ -156,7 +158,7 @@ def _prediction(
 
 def _score_columns(column: str | None) -> list[tuple[str, Sequence[str]]]:
     if column is not None:
-        return [("overall", (column,))]
+        return [("overall", (column, column.lower()))]  # as the header of a CSV file is read
     return [(name, _OVERALL if name == "overall" else (name,)) for name in SCORE_FIELDS]
 
 
@@ -165,7 +167,7 @@ def _number(where: str, name: str, value: Any) -> float:
         if isinstance(value, bool):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         got = one_line(repr(value), limit=60)
         raise InputError(f"{where}: {name} must be a number, got {got}") from None
     if not math.isfinite(number):
@@ -186,7 +188,10 @@ def _condition(text: str) -> tuple[str, str, str]:
 
 
 def _holds(row: ManifestRow, column: str, sign: str, value: str) -> bool:
-    found = getattr(row, column) if column in _MANIFEST_COLUMNS else row.extra.get(column)
+    if column in _MANIFEST_COLUMNS:
+        found = getattr(row, column)
+    else:
+        found = next((row.extra[name] for name in row.extra if name.lower() == column), None)
     return (("" if found is None else str(found).strip().lower()) == value) == (sign == "=")
 
 
@@ -224,23 +229,35 @@ def match(
     """
     by_key: dict[str, list[RatedClip]] = defaultdict(list)
     for clip in offered:
-        by_key[_key(clip.video)].append(clip)
+        by_key[name_key(clip.video)].append(clip)
     found: dict[str, list[RatedClip]] = {}
-    keys = list(dict.fromkeys(_key(clip.video) for clip in wanted))
+    prompts: dict[str, set[str | None]] = defaultdict(set)
+    for clip in wanted:
+        prompts[name_key(clip.video)].add(clip.prompt)
+    keys = list(prompts)
     for key in keys:
-        same = by_key.get(key) or by_key.get(_key(str(wanted_folder / key)))
-        if same:
-            found[key] = same
-    taken = {_key(rows[0].video) for rows in found.values()}
+        path_from_here = os.path.normpath(wanted_folder / key)
+        for name in (key, path_from_here, os.path.abspath(path_from_here)):
+            if same := by_key.get(name_key(name)):
+                found[key] = same
+                break
+    taken = {name_key(rows[0].video) for rows in found.values()}
     for left, right in pair_by_ends(keys, by_key).items():
         if left not in found and right not in taken:
             found[left] = by_key[right]
             taken.add(right)
-    partners = [_choose(clip, found.get(_key(clip.video), []), path) for clip in wanted]
+    partners = []
+    for clip in wanted:
+        key = name_key(clip.video)
+        rows = found.get(key, [])
+        if clip.prompt is not None and len(prompts[key]) > 1:  # a score of another is none of it
+            rows = [row for row in rows if row.prompt in (clip.prompt, None)]
+        partners.append(_choose(clip, rows, path))
     return partners, [e for key, rows in by_key.items() if key not in taken for e in rows]
 
 
-def _key(video: str) -> str:
+def name_key(video: str) -> str:
+    """A video's name, equal for two ways of writing it."""
     # macOS stores accents apart from their letters, other systems together.
     text = unicodedata.normalize("NFC", video).replace("\\", "/")
     return "/".join(part for part in text.split("/") if part != ".")

@@ -14,7 +14,7 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     """Yields line number, name, prompt and score (as text, None where there is none).
 
     A prompt may hold the separator itself: the name ends at the first, and the score is what
-    follows the last, if that is a number.
+    follows the last, if that is a number or nothing.
 
     Raises:
         ManifestError: When the file cannot be read.
@@ -25,8 +25,8 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
         if not bar or not name.strip():
             raise RowFault(number, f"row {number}: expected name|prompt or name|prompt|mos")
         prompt, bar, score = rest.rpartition("|")
-        if bar and _is_number(score):
-            yield number, name.strip(), prompt.strip(), score.strip()
+        if bar and (_is_number(score) or not score.strip()):
+            yield number, name.strip(), prompt.strip(), score.strip() or None
         else:
             yield number, name.strip(), rest.strip(), None
 
@@ -42,6 +42,8 @@ def _is_number(text: str) -> bool:
 class Prompts:
     """Prompts by video: its path in the file, else its name, else its name without the suffix.
 
+    A name that stands for several prompts there, such as `a/1.mp4` and `b/1.mp4`, has none.
+
     Args:
         path: A manifest with prompts, or a text file with `name|prompt` in a line; None for none.
 
@@ -50,7 +52,8 @@ class Prompts:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._prompts: dict[str, str] = {}
+        self._of_path: dict[str, str] = {}
+        self._of_name: dict[str, str | None] = {}
         if path is None:
             return
         if path.suffix.lower() == ".txt":
@@ -63,14 +66,20 @@ class Prompts:
             )
         try:
             for video, prompt in pairs:
-                for key in _keys(video):
-                    self._prompts.setdefault(key, prompt)
+                place, *names = _keys(video)
+                self._of_path.setdefault(place, prompt)
+                for name in names:
+                    if self._of_name.setdefault(name, prompt) != prompt:
+                        self._of_name[name] = None
         except RowFault as fault:
             raise ManifestError(f"{as_text(path)}: {fault}") from None
 
     def of(self, video: str) -> str | None:
         """The prompt of a video; None when unknown."""
-        return next((self._prompts[k] for k in _keys(video) if k in self._prompts), None)
+        place, *names = _keys(video)
+        if place in self._of_path:
+            return self._of_path[place]
+        return next((self._of_name[name] for name in names if name in self._of_name), None)
 
 
 def _keys(video: str | os.PathLike[str]) -> tuple[str, str, str]:

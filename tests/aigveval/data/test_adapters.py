@@ -6,6 +6,7 @@ import math
 import pytest
 
 from aigveval.data.adapters import find_adapter, list_adapters
+from aigveval.data.adapters._piped import Prompts
 from aigveval.data.convert import convert
 from aigveval.data.manifest import iter_manifest
 from aigveval.data.preference_pairs import read_pairs
@@ -122,6 +123,7 @@ def test_ntire_json(tmp_path):
         ("1.mp4|a dog\r", "1.mp4", "a dog", None),
         ("1.mp4| a | b |2", "1.mp4", "a | b", 2),
         ("1.mp4|a|b", "1.mp4", "a|b", None),
+        ("1.mp4|a dog|", "1.mp4", "a dog", None),
     ],
 )
 def test_lines_with_bars(tmp_path, line, video, prompt, score):
@@ -251,6 +253,13 @@ def test_gaia(tmp_path):
     assert scores_of(row) == {"technical": 2.0, "motion": 3.0, "overall": 3.0}
     (row,) = rows_of("gaia", source, tmp_path)
     assert "overall" not in scores_of(row) and row.prompt is None
+
+
+def test_a_name_of_several_prompts_has_none(tmp_path):
+    text = "a/1.mp4|a dog\nb/1.mp4|a cat\na/2.mp4|a hen\nb/2.mp4|a hen\n1.mp4|a man\n"
+    found = Prompts(write(tmp_path, "prompts.txt", text))
+    asked = ("b/1.mp4", "1.mp4", "c/1.mp4", "c/2.mp4", "c/2.webm", "3.mp4")
+    assert [*map(found.of, asked)] == ["a cat", "a man", None, "a hen", "a hen", None]
 
 
 def test_q_save(tmp_path):

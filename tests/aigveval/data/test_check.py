@@ -174,6 +174,21 @@ class TestContent:
         assert report.generator_means["a"]["overall"] == pytest.approx(50)
         assert set(report.scores) == {"overall", "motion"}
 
+    def test_videos_are_compared_by_where_they_lie(self, tmp_path):
+        (tmp_path / "x").mkdir()
+        (tmp_path / "y").mkdir()
+        rows = [[{"video": "1.mp4"}], [{"video": "1.mp4"}, {"video": "../x/1.mp4"}]]
+        rows[1].append({"video": str(tmp_path / "y/1.mp4")})
+        tables = [table(rows[0], "x/a.jsonl"), table(rows[1], "y/b.jsonl")]
+        report = check_manifests(tables, files="none")
+        assert [str(overlap) for overlap in report.overlaps] == [
+            "1 of 1 distinct videos of a also occur in b"
+        ]
+        assert (report.videos, report.repeats) == (
+            2,
+            ["b.jsonl row 2 repeats a.jsonl row 1", "b.jsonl row 3 repeats b.jsonl row 1"],
+        )
+
     def test_parts_by_column_and_by_file(self):
         train = [{"video": f"{n}.mp4", "prompt": f"p{n}", "generator": "x"} for n in range(10)]
         test = [{"video": f"t{n}.mp4", "prompt": f"P{n + 8} ", "generator": "y"} for n in range(4)]

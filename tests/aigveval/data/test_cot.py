@@ -124,6 +124,8 @@ def test_labels_are_read_from_each_documented_form(tmp_path):
             r"freeze is a defect of motion, not of technical",
         ),
         ({"duration_seconds": 1.3}, r"freeze ends at 1.4 s, the clip at 1.3 s"),
+        ({"duration_seconds": 10**400}, r"duration_seconds must be above 0, got 1000"),
+        ({"defects": [FREEZE | {"end_seconds": 10**400}]}, r"int too large to convert to float"),
         ({"duration_seconds": "long"}, r"duration_seconds must be above 0, got 'long'"),
         ({"reasoning": {"sound": "loud"}}, r"reasoning must be texts for technical"),
         ({"prompt": None}, r"a semantic score needs a prompt"),
@@ -134,6 +136,12 @@ def test_a_wrong_row_is_told_in_one_line(tmp_path, change, message):
     with pytest.raises(ManifestError, match=rf"a\.jsonl: row 2: {message}") as error:
         list(read_labels(path))
     assert "\n" not in str(error.value)
+
+
+def test_columns_named_as_those_of_a_ladder_may_hold_anything(tmp_path):
+    row = RATED | {"dimension": "technical", "end_seconds": "soon"}
+    (labels,) = read_labels(write(tmp_path / "a.jsonl", [row]))
+    assert labels.row.extra["end_seconds"] == "soon"
 
 
 def test_a_dimension_nobody_looked_at_leaves_the_defects_unknown(tmp_path):

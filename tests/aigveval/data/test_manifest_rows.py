@@ -45,6 +45,10 @@ WRONG = {
         '{"video": "a", "overall": Infinity}',
         "row 1: overall must lie in 1-5, got inf",
     ),
+    "huge.jsonl": (
+        f'{{"video": "a", "overall": 1{"0" * 400}}}',
+        f"row 1: overall must be a number, got 1{'0' * 56}...",
+    ),
     "comma.csv": ('video,overall\na,"3,5"\n', "row 2: overall must be a number, got '3,5'"),
     "word.csv": ("video,overall\na,good\n", "row 2: overall must be a number, got 'good'"),
     "weight.csv": ("video,weight\na,0\n", "row 2: weight must be above 0, got 0"),

@@ -181,6 +181,20 @@ def test_a_video_is_never_parted(tmp_path):
         assert done.bundles == 20 and not [o for o in done.after if o.what == "videos"]
 
 
+def test_relative_and_absolute_paths_are_the_same_videos(tmp_path):
+    rows = [
+        {"video": f"v/{n // 2}.mp4", "prompt": f"p{n}", "split": "ab"[n % 2]} for n in range(40)
+    ]
+    for row in rows[1::2]:
+        row["video"] = str(tmp_path / row["video"])
+    write_table(tmp_path / "m.jsonl", rows)
+    done = split(tmp_path / "m.jsonl", tmp_path / "out", by="prompt", parts=PARTS)
+    assert done.bundles == 20 and not done.after
+    assert [str(overlap) for overlap in done.before] == [
+        "20 of 20 distinct videos of b also occur in a"
+    ]
+
+
 def test_prompts_are_compared_without_case_and_spaces(tmp_path):
     rows = [
         {"video": f"{n}.mp4", "prompt": ("A  dog\n", " a DOG", "a cat")[n % 3]} for n in range(30)

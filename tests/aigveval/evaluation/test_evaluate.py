@@ -98,6 +98,18 @@ def test_where(files):
     assert found.scores["overall"].clips == 12
     with pytest.raises(InputError, match="4 clips have both"):
         evaluate("p.json", "m.csv", where=["old!=yes", "generator=gen0"], **QUICK)
+    with open("m.csv", encoding="utf-8") as file:
+        rows = [json.dumps(row) for row in csv.DictReader(file)]
+    Path("m.jsonl").write_text("\n".join(rows))
+    found = evaluate("p.json", "m.jsonl", where=["Old=yes"], **QUICK)
+    assert found.scores["overall"].clips == 12
+
+
+def test_a_number_beyond_floats_is_told(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"video": "a.mp4", "overall": 1{"0" * 400}}}')
+    with pytest.raises(InputError, match="row 1: overall must be a number, got 1000"):
+        read_predictions(path)
 
 
 def test_scales_change_only_the_unit(files):
@@ -140,8 +152,10 @@ def test_results_of_score_and_another_column(files):
         found = evaluate(name, "m.csv", **QUICK)
         assert list(found.scores) == ["overall"]
         assert found.clips["overall"].stds == pytest.approx([0.5] * N)
-    _csv("c.csv", ["video", "overall", "musiq"], [(v, 1, s) for v, s in zip(VIDEOS, SCORES)])
-    assert evaluate("c.csv", "m.csv", column="musiq", **QUICK).scores["overall"].clips == N
+    _csv("c.csv", ["video", "overall", "MUSIQ"], [(v, 1, s) for v, s in zip(VIDEOS, SCORES)])
+    for column in ("musiq", "MUSIQ"):
+        found = evaluate("c.csv", "m.csv", column=column, **QUICK)
+        assert found.scores["overall"].clips == N
 
 
 @pytest.mark.parametrize(
@@ -241,6 +255,28 @@ def test_wrong_rows_are_named(files, row, message):
     Path("p.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(InputError, match=message):
         read_predictions("p.jsonl")
+
+
+def test_a_video_that_is_written_in_two_ways_counts_once(files):
+    rows = [(f"{start}{v}", r) for start in ("", "./") for v, r in zip(VIDEOS, RATINGS)]
+    _csv("two.csv", ["video", "overall"], rows)
+    assert evaluate("p.json", "two.csv", **QUICK).scores["overall"].clips == N
+
+
+def test_absolute_paths_are_found_from_the_manifest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = [_entry("../1.mp4"), _entry("../a/1.mp4")]
+    for start in ("v", str(tmp_path / "v")):
+        offered = [_entry(f"{start}/1.mp4", 1.0), _entry(f"{start}/a/1.mp4", 2.0)]
+        found, spare = match(wanted, offered, wanted_folder=Path("v/folds"), path="p")
+        assert (found, spare) == (offered, [])
+
+
+def test_the_score_of_another_prompt_is_none_of_a_video_with_several():
+    wanted = [_entry("a.mp4", prompt="dog"), _entry("a.mp4", prompt="cat"), _entry("a.mp4")]
+    dog, bare = _entry("a.mp4", 2.0, prompt="dog"), _entry("a.mp4", 3.0)
+    assert match(wanted, [dog], wanted_folder=Path(), path="p")[0] == [dog, None, dog]
+    assert match(wanted, [bare], wanted_folder=Path(), path="p")[0] == [bare] * 3
 
 
 def _entry(video, score=1.0, prompt=None):

@@ -223,6 +223,20 @@ def test_human_ceiling_leaves_one_rater_out():
     assert "plcc_fitted" not in found.human
 
 
+def test_a_rater_beside_whom_all_others_agree_has_no_part_in_the_ceiling():
+    raters = np.full((N, 4), np.nan)
+    raters[:, :3] = np.round(np.clip(Y[:, None] + RANDOM.normal(0, 0.8, (N, 3)), 1, 5))
+    raters[:5, :3] = 3.0
+    raters[:5, 3] = [1.0, 2.0, 3.0, 4.0, 5.0]
+    found = _agree(raters=raters).human["srocc"]
+    expected = [
+        stats.spearmanr(raters[:, r], np.nanmean(np.delete(raters, r, axis=1), axis=1)).statistic
+        for r in range(3)
+    ]
+    assert found.value == pytest.approx(np.mean(expected))
+    assert found.low < found.value < found.high
+
+
 def test_a_rater_who_saw_nothing_of_a_generator_has_the_figures_of_the_others():
     raters = np.round(np.clip(Y[:, None] + RANDOM.normal(0, 0.8, (N, 3)), 1, 5))
     raters[GENERATORS == 1, 0] = np.nan

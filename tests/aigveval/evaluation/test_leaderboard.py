@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,24 @@ def test_no_samples_no_groups():
     board = rank(_entries(a=1.0, b=0.0), sampling=Sampling(draws=0))
     assert [place.groups for place in board.places] == ["", ""]
     assert board_tables(board)[0].rows[0][1] == "1"
+
+
+def test_equal_means_are_ties_however_they_were_rounded():
+    random = np.random.default_rng(1)
+    for _ in range(10):
+        first = _entries(prompts=int(random.integers(10, 40)), a=0.0)
+        second = [replace(first[i], generator="b") for i in random.permutation(len(first))]
+        board = rank(first + second, sampling=Sampling(draws=100))
+        assert board.p_values == [("a", "b", 1.0)]
+        assert all((place.groups, place.ranks.high) == ("a", 1.0) for place in board.places)
+
+
+def test_a_clip_has_one_row_of_results_but_may_have_several_ratings():
+    entries = _entries(prompts=3, a=0.0, b=0.5)
+    again = [replace(clip, row=7, scores={"overall": 4.0}) for clip in entries]
+    assert rank(entries + again).places[0].clips == 6
+    with pytest.raises(InputError, match="a/0.mp4 has different scores in rows 1 and 7; a leader"):
+        rank([replace(clip, model="lite") for clip in entries + again])
 
 
 def test_different_prompts_are_noted():

@@ -99,6 +99,7 @@ def test_runtime_and_model_come_from_results(folder):
             "s.tar: a submission is a .zip",
         ),
         (["--runtime", "1", "--description", "x", "--score", "beauty"], "'beauty' is no score"),
+        (["--score", "motion", "--column", "motion"], "--score and --column exclude each other"),
         (["--runtime", "1", "--description", ""], "the description is empty"),
     ],
 )
