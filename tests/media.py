@@ -6,6 +6,7 @@ frame's number (`frame_number` reads it back). Every other maker takes a path, w
 there and returns the path; `MAKERS` names those that stand for one class of bad or odd input.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -97,11 +98,12 @@ def write_video(
             colours=colours,
         )
 
-    try:
-        return encode()
-    except av.error.PatchWelcomeError:
-        # Once in some thousand times PyAV 18.1 can't write what its own libx265 has made.
-        return encode()
+    for _ in range(4):
+        # Once in some thousand times PyAV can't write what its own libx265 has made, and once in
+        # a while not the next time either.
+        with contextlib.suppress(av.error.PatchWelcomeError):
+            return encode()
+    return encode()
 
 
 def _encode(
