@@ -5,8 +5,8 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -192,45 +192,48 @@ def check_frames(frames: Tensor) -> None:
     raise ValueError(f"frames must be a tensor of uint8 (t, 3, h, w), got {found}{advice}")
 
 
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
+class ProcessSettings:
+    """A context in which settings hold that a library has for the whole process.
+
+    The first thread that enters sets them, the last one that leaves resets them.
+
+    Args:
+        owner: What has them as attributes.
+        **values: Of these attributes, by name.
+    """
+
+    def __init__(self, owner: Any, **values: Any) -> None:
+        self._owner, self._values, self._kept = owner, values, values
+        self._lock, self._users = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._kept = {name: getattr(self._owner, name) for name in self._values}
+                self._set(self._values)
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._set(self._kept)
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self._owner, name, value)
+
+
+_EXACT = ProcessSettings(torch.backends.cudnn.conv, fp32_precision="ieee")  # type: ignore[attr-defined]
+
+
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
     """Convolutions on NVIDIA GPUs in all 23 bits of float32, as on a CPU.
 
     PyTorch lets cuDNN round their inputs to TF32, which has 10: tokens are then off in the third
     digit, by another amount in each size of a batch. On other devices nothing changes.
     """
-    if device.type != "cuda":
-        yield
-        return
-    _exact.enter()
-    try:
-        yield
-    finally:
-        _exact.leave()
-
-
-class _Exact:
-    """The setting is the process's: the first thread that wants it sets it, the last resets it."""
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._kept = threading.Lock(), 0, ""
-        self._convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-
-    def enter(self) -> None:
-        with self._lock:
-            if not self._users:
-                self._kept = self._convolution.fp32_precision
-                self._convolution.fp32_precision = "ieee"
-            self._users += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                self._convolution.fp32_precision = self._kept
-
-
-_exact = _Exact()
+    return _EXACT if device.type == "cuda" else nullcontext()
 
 
 def join_rows(encoder: Encoder, tokens: Tensor, prompts: Sequence[str | None] | None) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import check_frames
+from .base import ProcessSettings, check_frames
 from .checkpoints import find_checkpoint
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, state_id
@@ -27,6 +27,9 @@ _NOT_OF_A_PICTURE = {"fid", "fid_dinov2", "sfid", "inception_score", "clipscore"
 _SMALLEST = 224  # px; below, some metrics find no patch to look at
 _SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+# Has cuDNN compute the same each time. `torch.backends.cudnn.flags` would set all of its settings:
+# TF32 too, which `full_float32` keeps away, and it raises where that does.
+_DETERMINISTIC = ProcessSettings(torch.backends.cudnn, benchmark=False, deterministic=True)
 
 
 class TechnicalPyiqa(FrameEncoder):
@@ -112,7 +115,7 @@ class TechnicalPyiqa(FrameEncoder):
     def _scores(self, frame: Tensor) -> Tensor:
         """A frame (3, h, w), 0-1, to the metrics' scores (metrics,)."""
         # Statistics of pixels and their thresholds need all digits: bfloat16 halves PIQE.
-        with _deterministic(), torch.autocast(frame.device.type, enabled=False):
+        with _DETERMINISTIC, torch.autocast(frame.device.type, enabled=False):
             scores = [network(frame[None]) for network in self.networks]
         return torch.stack([score.float().mean() for score in scores])
 
@@ -165,20 +168,6 @@ def _load(name: str, weights: str | None) -> Any:
                 return pyiqa.create_metric(name, device="cpu", **options)
         except ModuleNotFoundError as error:
             raise EncoderError(f"{asked} needs {error.name}, which is not installed") from error
-
-
-@contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Have cuDNN compute the same each time."""
-    # `torch.backends.cudnn.flags` would set all of its settings: TF32 too, which `full_float32`
-    # keeps away, and it raises where that does.
-    cudnn = torch.backends.cudnn
-    kept = cudnn.benchmark, cudnn.deterministic
-    cudnn.benchmark, cudnn.deterministic = False, True
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.deterministic = kept
 
 
 @contextlib.contextmanager

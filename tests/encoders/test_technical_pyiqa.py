@@ -12,7 +12,7 @@ import torch
 from encoders import WeightsError, create_encoder
 from encoders.base import full_float32
 from encoders.registry import EncoderError
-from encoders.technical_pyiqa import _deterministic
+from encoders.technical_pyiqa import _DETERMINISTIC
 from encoders.testing import check_encoder
 
 needs_pyiqa = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def test_without_the_extra_one_line_says_so(monkeypatch):
 def test_cudnn_is_deterministic_and_keeps_to_float32():
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision
-    with full_float32(torch.device("cuda")), _deterministic():
+    with full_float32(torch.device("cuda")), _DETERMINISTIC:
         found = cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision
     assert found == (False, True, "ieee")
     assert (cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision) == before
