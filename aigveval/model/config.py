@@ -196,6 +196,8 @@ class AIGVEvalConfig(ScorerConfig):
             `calibration.Calibration`. With 0 there is none, and scores have no intervals.
         damage_only: What the score heads learn only takes points off what the projectors' given
             linear maps say; see `projector.AIGVEvalBackbone`.
+        prompt_share: Which share of what the score heads take off the semantic score, for what a
+            clip misses of its prompt, they also take off the overall one.
         likeness: Whether there is a `projector.CameraLikeness`.
         local_expert: How many rated clips a `projector.LocalExpert` speaks near. With 0 there is
             none.
@@ -236,6 +238,7 @@ class AIGVEvalConfig(ScorerConfig):
         detector: Sequence[str] = (),
         calibration: int = 0,
         damage_only: bool = False,
+        prompt_share: float = 0.0,
         likeness: bool = False,
         local_expert: int = 0,
         hints_within: float | None = None,
@@ -277,6 +280,11 @@ class AIGVEvalConfig(ScorerConfig):
                 raise ValueError(f"{name} must not be negative, got {clips}")
         self.calibration, self.local_expert = calibration, local_expert
         self.damage_only = bool(damage_only)
+        if not 0 <= prompt_share <= 1 or prompt_share and not damage_only:
+            raise ValueError(
+                f"prompt_share must lie in [0, 1], and needs damage_only, got {prompt_share}"
+            )
+        self.prompt_share = prompt_share
         self.likeness = bool(likeness)
         if hints_within is not None and not (score_hints and hints_within >= 0):
             raise ValueError(

@@ -343,7 +343,7 @@ class ScoreHints(nn.Module):
     A score's hint is `MIDDLE` plus the outputs of score heads and given maps, averaged over each
     encoder's tokens and summed over the encoders. With `config.damage_only` the score heads' sum
     goes through `taken_off`: what they learn of damage then can't change the order of clips without
-    any.
+    any. And a share of what it takes off the semantic score goes off the overall one too.
 
     Args:
         config: Of the model.
@@ -403,7 +403,12 @@ class ScoreHints(nn.Module):
         learnt = torch.stack([part.mean(1) for _, part, _ in outputs]).sum(0)
         given = torch.stack([part.mean(1) for _, _, part in outputs]).sum(0)
         said = MIDDLE + given
-        hints = said + (taken_off(learnt) if self.config.damage_only else learnt)
+        if self.config.damage_only:
+            learnt = taken_off(learnt)
+        hints = said + learnt
+        if self.config.prompt_share:
+            missed = self.config.prompt_share * learnt[:, SCORES.index("semantic")]
+            hints[:, SCORES.index("overall")] += missed
         if self.likeness is not None or self.local_expert is not None:
             tokens = self.standardised(features)
             means = torch.cat([part.mean(1) for part in tokens], dim=1)
@@ -414,9 +419,13 @@ class ScoreHints(nn.Module):
                 hints = hints + self.local_expert(said, means, self.compared(tokens))
         return hints
 
-    def learn_damage_only(self) -> None:
-        """Have the score heads only take points off from now on; for new ones."""
-        self.config.damage_only = True
+    def learn_damage_only(self, *, prompt_share: float = 0.0) -> None:
+        """Have the score heads only take points off from now on; for new ones.
+
+        Args:
+            prompt_share: As in the config.
+        """
+        self.config.damage_only, self.config.prompt_share = True, prompt_share
         for projector in cast(Iterable[FeatureProjector], self.projectors.values()):
             projector.add_probe_bias()
 

@@ -75,6 +75,7 @@ SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_HELD_OUT = (1, 2, 3, 4, 5)
 SEVERITIES_RATED = (4,)
 ANSWER_WEIGHTS = {"train": 1.0, "rated": 0.1}  # of a row of each ladder
+LADDERS = ("train", "modern")  # of clips, and of modern, that are trained on
 LEFT_OUT = ("fetv_dev", "chivileva_dev", "modern")
 BASE: dict[str, Any] = {
     "encoders": [{"name": name, "options": options} for name, options in ENCODERS.items()],
@@ -120,6 +121,9 @@ SPOKEN = {
     "motion_flow": ("motion", "overall"),
     "technical_lite": ("technical", "motion", "overall"),
 }
+# Of what the heads take off the semantic score for a wrong prompt, off the overall score: FETV's is
+# the mean of the three.
+PROMPT_SHARE = 1 / 3
 WRONG_SCORES = tuple(1.25 if name == "semantic" else math.nan for name in SCORES)
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"detector": True, "max_steps": 800, "lora_learning_rate": 1e-3},
@@ -146,7 +150,9 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
     if not (work / "copies/manifest.jsonl").exists():
         augment(data, work / "copies")
     clips = manifests.read_clips(data, work / "copies")
-    extract([clip.path for clip in clips], encoders, cache, workers=2)
+    ladders = [manifests.read_ladder(work / "ladder" / part)[0] for part in LADDERS]
+    rows = [clip.row() for clip in clips] + list(chain.from_iterable(ladders))
+    extract(sorted({row.video for row in rows}), encoders, cache, workers=2)
     if explaining is None:
         ladder, _ = manifests.read_ladder(work / "ladder/train")
         manifests.write_manifest(work / "base.jsonl", ladder)
@@ -283,6 +289,8 @@ class Evidence:
         wrong: What wrong prompts do to clips.
         of: Number of the clip of each row of `wrong`.
         shown: The wrong prompt of each.
+        prompted: Numbers of the originals that have a prompt, (p,).
+        bare: Encoder to (p, d), of these without it.
     """
 
     tokens: dict[str, Array]
@@ -293,6 +301,8 @@ class Evidence:
     wrong: ridge.Changes
     of: NDArray[np.int_]
     shown: Sequence[str]
+    prompted: NDArray[np.int_]
+    bare: dict[str, Array]
 
 
 def read_evidence(
@@ -306,13 +316,14 @@ def read_evidence(
         return ridge.mean_tokens(rows, backbone, encoders, cache)
 
     own = tokens([clip.row() for clip in clips])
-    ladders = [manifests.read_ladder(work / "ladder" / part) for part in ("train", "modern")]
+    ladders = [manifests.read_ladder(work / "ladder" / part) for part in LADDERS]
     rows, records = (list(chain.from_iterable(part)) for part in zip(*ladders))
     number, prompts = manifests.wrong_prompts(clips, ridge.WRONG_PROMPTS)
     shown = [replace(clips[n].row(), prompt=prompt) for n, prompt in zip(number, prompts)]
     wrong = ridge.wrong_prompts(
         [clips[n] for n in number], {name: t[number] for name, t in own.items()}, tokens(shown)
     )
+    prompted = [n for n, clip in enumerate(clips) if clip.kind == "native" and clip.prompt]
     return Evidence(
         tokens=own,
         ladder=rows,
@@ -322,6 +333,8 @@ def read_evidence(
         wrong=wrong,
         of=number,
         shown=prompts,
+        prompted=np.array(prompted),
+        bare=tokens([replace(clips[n].row(), prompt=None) for n in prompted]),
     )
 
 
@@ -348,7 +361,7 @@ def rated_model(
     processor = AIGVEvalProcessor.from_pretrained(base)
     backbone = model.model
     backbone.remove_measured()
-    backbone.learn_damage_only()
+    backbone.learn_damage_only(prompt_share=PROMPT_SHARE)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, projector in backbone.projectors.items():
@@ -363,6 +376,11 @@ def rated_model(
     rows = [replace(evidence.ladder[n], scores=tuple(one)) for n, one in zip(damaged, labels)]
     goals = linear(tokens).tolist()
     rows += [replace(clip.row(goal), weight=CLIP_WEIGHT) for clip, goal in zip(chosen, goals)]
+    rows += [  # without a prompt there is nothing to miss
+        replace(clips[n].row(goal), prompt=None, weight=CLIP_WEIGHT)
+        for n, goal in zip(evidence.prompted, linear(evidence.bare).tolist())
+        if keep[n]
+    ]
     rows += [
         replace(clips[n].row(WRONG_SCORES), prompt=prompt)
         for n, prompt in zip(evidence.of, evidence.shown)

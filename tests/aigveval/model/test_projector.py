@@ -103,6 +103,27 @@ def test_what_is_learnt_of_damage_only_takes_points_off(batch, tmp_path):
     assert torch.equal(again.model.score_hints(features), hints)
 
 
+def test_what_a_clip_misses_of_its_prompt_counts_in_the_overall_score(batch, tmp_path):
+    model, _ = make_model()
+    backbone, features = model.model, batch["features"]
+    backbone.learn_damage_only()
+    semantic, overall = SCORES.index("semantic"), SCORES.index("overall")
+    with torch.no_grad():
+        for projector in backbone.projectors.values():
+            projector.reset_parameters()
+        before = backbone.score_hints(features)
+        next(iter(backbone.projectors.values())).score_head.bias[semantic] = -3
+        backbone.config.prompt_share = 0.5
+        fallen = backbone.score_hints(features) - before
+    expected = torch.zeros_like(fallen)
+    expected[:, semantic], expected[:, overall] = -3, -1.5
+    # from the bend, of new heads too
+    torch.testing.assert_close(fallen, expected, atol=0.08, rtol=0)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, llm=make_llm())
+    assert torch.equal(again.model.score_hints(features), backbone.score_hints(features))
+
+
 def test_the_mix_of_level_words():
     levels = torch.eye(5)
     mixed = mix_levels(torch.tensor([[-7.0, 1.5, 2.25], [4.5, 4.0, 99.0]]), levels)
