@@ -144,8 +144,7 @@ def earlier_predictions(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """What measure.py saved: predictor -> (n, 4), in the order of `names`."""
     saved = json.loads(path.read_text(encoding="utf-8"))
     order = [saved["video"].index(name) for name in names]
-    labels = {"ours": "`lite`", "ridge": "ridge of the recipe (its columns chosen by hand)"}
-    return {label: np.array(saved[key])[order] for key, label in labels.items() if key in saved}
+    return {"`lite`": np.array(saved["ours"])[order]}
 
 
 def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:
