@@ -11,7 +11,8 @@ whose files have changed begins anew.
 
 With --facts the column of a model says what users get: of the defects that it names those that
 agree with the facts of the clip, and those that rules find; see `prompts.facts`. The
-facts are measured once for each case and kept in WORK/answers/facts.jsonl.
+facts are measured once for each case and version and kept in WORK/answers/facts.jsonl: remove it
+after a change of what is measured.
 
 Besides the models the table has a column `signs alone`: what the head of
 `aigveval.model.defect_detector` finds, without the LLM. Prints the tables as
