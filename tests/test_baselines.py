@@ -62,6 +62,23 @@ def test_generator_means_leave_the_own_fold_out(baselines, case):
     assert means[7] == pytest.approx(np.mean(others))
 
 
+def test_a_metric_is_the_mean_over_the_frames_that_have_it(baselines, monkeypatch):
+    """Three clips of two frames: both with a score, one of them, none."""
+    frames = {"piqe": (-1, [[20, 40], [30, 0], [0, 0]]), "entropy": (1, [[4, 6], [7, 0], [0, 0]])}
+
+    def pooled(rows, names, cache, *, metrics):
+        better, values = frames[metrics[0]]
+        tokens = np.array([[[v, better * (v != 0)] for v in clip] for clip in values], float)
+        return np.hstack([tokens.mean(1), tokens.std(1)]), (2, 2)
+
+    monkeypatch.setattr(baselines, "pooled", pooled)
+    found = baselines.pyiqa_scores([], None)
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "pyiqa piqe": [-30, -30, 0],
+        "pyiqa entropy": [5, 7, 0],
+    }
+
+
 def test_figures(baselines, case):
     X, y, prompts, generators, _ = case
     found = baselines.figures_of(X[:, 1], y, generators, prompts, draws=50)
