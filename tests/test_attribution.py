@@ -1,10 +1,8 @@
 """Attribution of examples/train_lite: figures of hand-made clips, and a run of a tiny model."""
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,26 +12,17 @@ from sklearn.metrics import f1_score
 from aigveval.features.cache import FeatureCache
 
 from tests.aigveval.tiny_llm import make_encoders, make_model
-
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
-
-
-def imported(name):
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return __import__(name)
-    finally:
-        sys.path.remove(str(FOLDER))
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def figures():
-    return imported("attribution_figures")
+    return script("train_lite/attribution_figures")
 
 
 @pytest.fixture(scope="module")
 def attribution():
-    return imported("attribution")
+    return script("train_lite/attribution")
 
 
 def clip_of(figures, type, severity=3, *, group="a", part="heldout", **options):

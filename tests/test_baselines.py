@@ -1,26 +1,20 @@
 """The baselines of examples/train_lite: no fold sees its own ratings, and figures are as named."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
+from tests.scripts import script
+
 CLIPS, PROMPTS = 40, 10
 WIDTHS = (6, 30)
 
 
 @pytest.fixture(scope="module")
 def baselines():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import baselines
-    finally:
-        sys.path.remove(str(FOLDER))
-    return baselines
+    return script("train_lite/baselines")
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,16 @@
 """The benchmark of encoders counts all that a network computes."""
 
-from importlib import util
-from pathlib import Path
-
 import pytest
 import torch
 
 from encoders import create_encoder
 
-FOLDER = Path(__file__).parents[1] / "examples/benchmarks"
+from tests.scripts import script
 
 
 @pytest.fixture
 def cost(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = util.spec_from_file_location("encoder_cost", FOLDER / "encoder_cost.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("benchmarks/encoder_cost")
     monkeypatch.setattr(module, "FRAMES", 2)
     return module
 

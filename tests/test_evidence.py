@@ -1,21 +1,13 @@
 """The table of how often rules on facts are right."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def evidence():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import evidence
-    finally:
-        sys.path.remove(str(FOLDER))
-    return evidence
+    return script("train_lite/evidence")
 
 
 def test_what_is_never_named_is_neither_right_nor_wrong(evidence):

@@ -1,20 +1,13 @@
 """The benchmark of many clips: what it makes of what it saw, however little that is."""
 
-from importlib import util
-from pathlib import Path
-
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "examples/benchmarks"
+from tests.scripts import script
 
 
-@pytest.fixture
-def many_clips(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = util.spec_from_file_location("many_clips", FOLDER / "many_clips.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def many_clips():
+    return script("benchmarks/many_clips")
 
 
 def test_memory_and_rows_a_second(many_clips):

@@ -1,23 +1,16 @@
 """The figures of the shipped checkpoint: what they say of clips without a prompt."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def measure():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import measure
-    finally:
-        sys.path.remove(str(FOLDER))
-    return measure
+    return script("train_lite/measure")
 
 
 @pytest.fixture
