@@ -1,22 +1,15 @@
 """The ablation of slow and fast frames: its settings, its cost, and its table."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
-CLEAN = FOLDER.parent / "videos/scene_clean.mp4"
+from tests.scripts import EXAMPLES, script
+
+CLEAN = EXAMPLES / "videos/scene_clean.mp4"
 
 
 @pytest.fixture(scope="module")
 def ablation():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import ablation
-    finally:
-        sys.path.remove(str(FOLDER))
-    return ablation
+    return script("train_lite/ablation")
 
 
 def test_each_stream_alone_and_both(ablation):

@@ -1,10 +1,8 @@
 """Attribution of examples/train_lite: figures of hand-made clips, and a run of a tiny model."""
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,26 +12,17 @@ from sklearn.metrics import f1_score
 from aigveval.features.cache import FeatureCache
 
 from tests.aigveval.tiny_llm import make_encoders, make_model
-
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
-
-
-def imported(name):
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return __import__(name)
-    finally:
-        sys.path.remove(str(FOLDER))
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def figures():
-    return imported("attribution_figures")
+    return script("train_lite/attribution_figures")
 
 
 @pytest.fixture(scope="module")
 def attribution():
-    return imported("attribution")
+    return script("train_lite/attribution")
 
 
 def clip_of(figures, type, severity=3, *, group="a", part="heldout", **options):
@@ -410,3 +399,23 @@ def test_what_is_told(attribution, work):
     assert told.first.problems == ("missing_line",) and told.shown.problems == ()
     assert told.shown.numbers == {"overall": 3.0} and told.scores == {"overall": 3.2}
     assert attribution.detected_clip(case, record).named == {"freeze": [(1.0, 2.0)]}
+
+
+def test_of_a_model_that_is_not_asked_to_write_users_get_what_is_detected(attribution, work):
+    case = attribution.read_cases(work / "ladder")[0]
+    blur = {"name": "blur", "severity": 3, "start_seconds": None, "end_seconds": None}
+    noise = {**blur, "name": "noise"}
+    record = {
+        "tries": [{"defects": [noise], "reasoning": {}, "numbers": {}, "problems": []}],
+        "shown": 0,
+        "scores": {"technical": 2.0, "motion": 4.0, "overall": 3.2},
+        "signs": [{**blur, "certainty": 9}, {**noise, "certainty": 4}],
+    }
+    for writes, names in (
+        ({}, ["noise"]),
+        ({"writes": True}, ["noise"]),
+        ({"writes": False}, ["blur"]),
+    ):
+        found = attribution.with_facts(case, {**record, **writes}, [])["tries"][0]
+        assert [one["name"] for one in found["defects"]] == names
+        assert "certainty" not in found["defects"][0]

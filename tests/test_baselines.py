@@ -1,26 +1,20 @@
 """The baselines of examples/train_lite: no fold sees its own ratings, and figures are as named."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-FOLDER = Path(__file__).parents[1] / "examples/train_lite"
+from tests.scripts import script
+
 CLIPS, PROMPTS = 40, 10
 WIDTHS = (6, 30)
 
 
 @pytest.fixture(scope="module")
 def baselines():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import baselines
-    finally:
-        sys.path.remove(str(FOLDER))
-    return baselines
+    return script("train_lite/baselines")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +54,23 @@ def test_generator_means_leave_the_own_fold_out(baselines, case):
     means = baselines.generator_means(y, generators, fold)
     others = [y[n] for n in range(CLIPS) if n % 4 == 3 and fold[n] != fold[7]]
     assert means[7] == pytest.approx(np.mean(others))
+
+
+def test_a_metric_is_the_mean_over_the_frames_that_have_it(baselines, monkeypatch):
+    """Three clips of two frames: both with a score, one of them, none."""
+    frames = {"piqe": (-1, [[20, 40], [30, 0], [0, 0]]), "entropy": (1, [[4, 6], [7, 0], [0, 0]])}
+
+    def pooled(rows, names, cache, *, metrics):
+        better, values = frames[metrics[0]]
+        tokens = np.array([[[v, better * (v != 0)] for v in clip] for clip in values], float)
+        return np.hstack([tokens.mean(1), tokens.std(1)]), (2, 2)
+
+    monkeypatch.setattr(baselines, "pooled", pooled)
+    found = baselines.pyiqa_scores([], None)
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "pyiqa piqe": [-30, -30, 0],
+        "pyiqa entropy": [5, 7, 0],
+    }
 
 
 def test_figures(baselines, case):

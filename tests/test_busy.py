@@ -3,21 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "examples/benchmarks"
+from tests.scripts import EXAMPLES, script
+
+FOLDER = EXAMPLES / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def busy():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import busy
-    finally:
-        sys.path.remove(str(FOLDER))
-    return busy
+    return script("benchmarks/busy")
 
 
 def test_what_spins_ends_by_itself(busy):

@@ -62,7 +62,11 @@ def test_commands(text):
                 name, command, rest = command.resolve_command(context, rest)
             command.make_context(name, rest, parent=context)
         elif words[0] == "python" and words[1].endswith(".py"):
-            assert (ROOT / words[1]).is_file(), words
+            script = ROOT / words[1]
+            assert script.is_file(), words
+            # Scripts share the functions of their neighbours, and with them options.
+            texts = "".join(path.read_text("utf-8") for path in script.parent.glob("*.py"))
+            assert all(f'"{word}"' in texts for word in words[2:] if word[:2] == "--"), words
         elif words[:2] == ["pip", "install"]:
             for extra in re.findall(r"\.\[(\w+)\]", " ".join(words)):
                 assert extra in settings["options.extras_require"], words

@@ -1,8 +1,6 @@
 """The script that times others' networks beside `lite`."""
 
 import re
-from importlib import util
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,17 +8,12 @@ import torch
 from encoders.fastvqa_variants import network_input
 
 from tests import media
+from tests.scripts import script
 
-FOLDER = Path(__file__).parents[1] / "examples/benchmarks"
 
-
-@pytest.fixture
-def peers(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = util.spec_from_file_location("peers", FOLDER / "peers.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def peers():
+    return script("benchmarks/peers")
 
 
 def test_a_branch_has_the_published_size_and_shape(peers):

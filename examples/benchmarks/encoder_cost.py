@@ -91,12 +91,14 @@ def measure(
     frames = clip[torch.from_numpy(encoder.frame_indices(FRAMES, FPS))].contiguous()
     prepare = seconds(lambda: encoder.preprocess(frames), repeat, torch.device("cpu"))
     view = encoder.preprocess(frames)
-    encoder.requires_grad_(False).eval().to(device)
+    encoder.eval().to(device)
     views = view[None].repeat(batch, *[1] * view.ndim).to(device)
     parameters = sum(part.numel() for part in encoder.parameters())
     with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
+        encoder.requires_grad_(True)  # frozen, some compute by operators that aren't counted
         with FlopCounterMode(display=False) as counter:
             encoder.encode(views[:1])
+        encoder.requires_grad_(False)
         encode = torch.compile(encoder.encode) if compiled else encoder.encode
         # Encoders may remember their last input: a new one each time.
         count = iter(range(10**6))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import make_clip, parser_of
@@ -72,19 +73,32 @@ def main() -> None:
         assert process.returncode == 0, process.returncode
         results = read_results(out)
     assert len(results) == args.clips and all(row.error is None for row in results)
-    running = [one for one in seen if 0 < one[1] < args.clips and one[2]]
-    fifth = next(one for one in running if one[1] >= 0.2 * args.clips)
-    for _, rows, memory in (fifth, running[-1]):
-        print(f"MB after {rows:6} rows  {memory:7.0f}")
+    for line in figures_of(seen, args.clips):
+        print(line)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"peak memory, MB       {peak / 1000:7.0f}")
-    for label, part in (
-        ("first", [one for one in running if one[1] <= 0.1 * args.clips]),
-        ("last", [one for one in running if one[1] >= 0.9 * args.clips]),
-    ):
-        rate = (part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0])
-        print(f"rows/s, {label:5} tenth   {rate:7.2f}")
     print(f"{args.model} ({args.precision}); the file was read {len(seen)} times meanwhile")
+
+
+def figures_of(seen: Sequence[tuple[float, int, float]], clips: int) -> list[str]:
+    """Lines on memory and speed; a dash where the file was read too seldom for one.
+
+    Args:
+        seen: Seconds, rows and MB, whenever the file was read.
+        clips: All of them.
+    """
+    running = [one for one in seen if 0 < one[1] < clips and one[2]]
+    later = [one for one in running if one[1] >= 0.2 * clips]
+    lines = [f"MB after {rows:6} rows  {memory:7.0f}" for _, rows, memory in later[:1] + later[-1:]]
+    for label, part in (
+        ("first", [one for one in running if one[1] <= 0.1 * clips]),
+        ("last", [one for one in running if one[1] >= 0.9 * clips]),
+    ):
+        rate = "-"
+        if len(part) > 1:
+            rate = f"{(part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0]):.2f}"
+        lines.append(f"rows/s, {label:5} tenth   {rate:>7}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python examples/train_lite/ablation.py DATA --cache WORK/cache --out WORK/ablation
 
 The encoders of `lite` with 4, 8 or 16 slow frames (technical and semantic), with 16, 32 or 64 fast
-frames (motion), and with both. For each an SVR on their tokens predicts the three ratings in the
+frames (motion), and with both; their other options are the defaults, not those of recipe.py. For
+each an SVR on their tokens predicts the three ratings in the
 folds of recipe.py, see baselines.py: the features are what is compared, and training `lite` anew
 for each would take days. Cost is on one clip of 1280 x 720, 5 seconds: the processor's time, of
 all its cores together, to read the frames that these encoders ask for and to encode them.

@@ -10,8 +10,10 @@ Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes o
 whose files have changed begins anew.
 
 With --facts the column of a model says what users get: of the defects that it names those that
-agree with the facts of the clip, and those that rules find; see `prompts.facts`. The
-facts are measured once for each case and kept in WORK/answers/facts.jsonl.
+agree with the facts of the clip, and those that rules find; see `prompts.facts`. Where users get
+the detector's defects, because the LLM isn't asked to write, those count as named. The
+facts are measured once for each case and version and kept in WORK/answers/facts.jsonl: remove it
+after a change of what is measured.
 
 Besides the models the table has a column `signs alone`: what the head of
 `aigveval.model.defect_detector` finds, without the LLM. Prints the tables as
@@ -200,7 +202,7 @@ def write_answers(
         for case, found, own in zip(part, tries, detections, strict=True):
             if isinstance(found, Exception):
                 raise VideoError(case.path, str(found))
-            yield record_of(case, *found, detections=own)
+            yield record_of(case, *found, detections=own, writes=engine.explainer.writes)
 
 
 @torch.inference_mode()
@@ -228,9 +230,14 @@ def _in_seconds(detection: Detection, factor: float) -> Record:
 
 
 def record_of(
-    case: Case, scores: Scores, tries: Sequence[Answer], *, detections: list[Record] | None
+    case: Case,
+    scores: Scores,
+    tries: Sequence[Answer],
+    *,
+    detections: list[Record] | None,
+    writes: bool,
 ) -> Record:
-    """A line of the log."""
+    """A line of the log; `writes`: whether users get what the LLM writes."""
     return {
         "key": case.key,
         "video": f"{case.truth.group}/{Path(case.path).name}",
@@ -248,6 +255,7 @@ def record_of(
         ],
         "shown": list(tries).index(best_of(tries)),
         "signs": detections,
+        "writes": writes,
     }
 
 
@@ -318,7 +326,8 @@ def with_facts(case: Case, record: Record, facts: Sequence[Fact]) -> Record:
     """A record whose shown answer names and says what `--explain` does."""
     tries = [dict(one) for one in record["tries"]]
     shown = tries[record["shown"]]
-    named = [Defect(**one) for one in shown["defects"] or ()]
+    told = shown["defects"] or () if record.get("writes", True) else likely(record)
+    named = [Defect(**{key: one[key] for key in one if key != "certainty"}) for one in told]
     scored = [name for name in DIMENSIONS if name in record["scores"]]
     found = confirmed(named, facts, case.prompt, {name: record["scores"][name] for name in scored})
     shown["defects"] = [asdict(defect) for defect in found]
@@ -349,8 +358,12 @@ def told_clip(case: Case, record: Record) -> Clip:
 
 def detected_clip(case: Case, record: Record) -> Clip:
     """The case with the detections that are likely, as if an answer named them."""
-    likely = [one for one in record["signs"] if one["certainty"] >= NAMED_FROM]
-    return replace(case.truth, named=_named(likely, case))
+    return replace(case.truth, named=_named(likely(record), case))
+
+
+def likely(record: Record) -> list[Record]:
+    """The detections that are sure enough to be named."""
+    return [one for one in record["signs"] if one["certainty"] >= NAMED_FROM]
 
 
 def _try(found: Record) -> Try:

@@ -125,7 +125,7 @@ def generator_means(targets: Array, generators: NDArray[Any], fold: NDArray[np.i
 
 
 def pyiqa_scores(rows: Sequence[TrainingRow], cache: FeatureCache) -> dict[str, Array]:
-    """Metric -> mean over frames (n,), higher is better; empty without pyiqa."""
+    """Metric -> mean over frames that have it (n,), higher is better; empty without pyiqa."""
     try:
         found = {
             name: pooled(rows, ["technical_pyiqa"], cache, metrics=[name])[0] for name in METRICS
@@ -133,8 +133,12 @@ def pyiqa_scores(rows: Sequence[TrainingRow], cache: FeatureCache) -> dict[str, 
     except EncoderError as error:
         print(f"without rows of pyiqa: {error}", file=sys.stderr)
         return {}
-    # A token is a score and which way is better; the means over the frames come first.
-    return {f"pyiqa {name}": values[:, 0] * values[:, 1] for name, values in found.items()}
+    # A token is a score and which way is better, -1 or 1, and 0 both of a frame without one. The
+    # means over the frames come first: the second is the share of frames with one, and the sign.
+    return {
+        f"pyiqa {name}": values[:, 0] / np.where(values[:, 1] == 0, 1, values[:, 1])
+        for name, values in found.items()
+    }
 
 
 # ---- figures ------------------------------------------------------------------------------------
@@ -144,8 +148,7 @@ def earlier_predictions(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """What measure.py saved: predictor -> (n, 4), in the order of `names`."""
     saved = json.loads(path.read_text(encoding="utf-8"))
     order = [saved["video"].index(name) for name in names]
-    labels = {"ours": "`lite`", "ridge": "ridge of the recipe (its columns chosen by hand)"}
-    return {label: np.array(saved[key])[order] for key, label in labels.items() if key in saved}
+    return {"`lite`": np.array(saved["ours"])[order]}
 
 
 def as_markdown(figures: dict[str, dict[str, Figures]]) -> str:

@@ -19,6 +19,7 @@ import json
 import random
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from agreement import cell, table_lines
 
 from aigveval.inference.facts import ALIKE, FOUND_WELL, REFERENCE, facts_of
 from aigveval.inference.observe import NUM_FAST, NUM_SLOW, Observed, measure, observe
@@ -45,6 +47,7 @@ MADE = (
     "missing_object",
 )
 CLEAN = ("stays", "leaves", "untouched")
+COLUMNS = ("defect", "made", "found", "named elsewhere", "right")
 
 
 @dataclass(frozen=True)
@@ -230,8 +233,19 @@ def print_reference(folders: list[Path]) -> None:
         print(f'"{kind}": "{" ".join(f"{point:g}" for point in points)}",')
 
 
+def rows_of(table: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+    """Rows of `COLUMNS`; of a defect that is never named nothing is right or wrong."""
+    rows = []
+    for name, row in table.items():
+        named = row["found"] + row["wrong"]
+        share = cell([row["found"] / named] if named else None)
+        rows.append([name, str(row["made"]), str(row["found"]), str(row["wrong"]), share])
+    return rows
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("sources", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("evidence.json"))
     parser.add_argument("--half", type=int, default=1)
@@ -267,13 +281,10 @@ def main() -> None:
                 wrong[name].append(f"{kind}: {source.name}: {prompt}")
         print(f"{kind}: {made[kind]} made, {right[kind]} named", flush=True)
     table = {
-        name: {"made": made[name], "found": right[name], "wrong": len(wrong[name])}
+        name: {"made": made[name], "found": right[name], "wrong": len(wrong.get(name, ()))}
         for name in (*MADE, *(n for n in wrong if n not in MADE))
     }
-    print("| defect | made | found | named elsewhere | right |\n|---|---|---|---|---|")
-    for name, row in table.items():
-        share = row["found"] / max(1, row["found"] + row["wrong"])
-        print(f"| {name} | {row['made']} | {row['found']} | {row['wrong']} | {share:.2f} |")
+    print(*table_lines(COLUMNS, rows_of(table)), sep="\n")
     for name, cases in wrong.items():
         print(name, *cases, sep="\n  ")
     given.out.write_text(json.dumps({"clean": made, "table": table, "wrong": wrong}, indent=1))

@@ -202,7 +202,7 @@ def camera(
 
 def years(
     data: Path, work: Path, clips: Sequence[Clip], cache: FeatureCache
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Mean scores of some sources, by the shipped model and by one without `modern`."""
     unseen = {clip.path for clip, out in zip(clips, manifests.held_out(data, clips)) if out}
     sources = {
@@ -217,20 +217,28 @@ def years(
         ),
         "ZeroScope (clips)": lambda c: c.dataset == "clips" and c.generator.startswith("ZeroScope"),
     }
-    result: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float | None]] = {}
     for label, belongs in sources.items():
         members = [c for c in clips if c.kind == "native" and belongs(c)]
         result[label] = {}
         for run in ("shipped", "without_modern"):
             mean = scores_by(work, members, [run] * len(members), cache).mean(0)
-            result[label] |= {f"{run}: {name}": round(float(v), 2) for name, v in zip(SCORES, mean)}
+            result[label] |= {f"{run}: {name}": rounded(v) for name, v in zip(SCORES, mean)}
     return result
+
+
+def rounded(value: float) -> float | None:
+    """None for a mean that isn't known, as the semantic one of clips without a prompt."""
+    return None if np.isnan(value) else round(float(value), 2)
 
 
 def trust(
     work: Path, clips: Sequence[Clip], fold: NDArray[np.int_], cache: FeatureCache
 ) -> dict[str, Any]:
-    """Familiarity by data set of a model without Chivileva's, and coverage of the intervals."""
+    """Familiarity by data set of a model without Chivileva's, and coverage of the intervals.
+
+    That of FETV's rated clips is of the model's own references, and so higher than a new clip's.
+    """
     natives = [n for n, clip in enumerate(clips) if clip.kind == "native"]
     rated = [n for n in natives if clips[n].rated and not clips[n].real]
     result: dict[str, Any] = {"familiarity": {}, "coverage": {}}
@@ -312,13 +320,18 @@ def ladder(work: Path, part: str, cache: FeatureCache) -> dict[str, Any]:
             "sources": len(own),
             "srocc": [round(v, 3) for v in (float(np.mean(own)), low, high)],
             "drop at the worst severity": {
-                name: round(float(drop), 2) for name, drop in zip(SCORES, mean_drop)
+                name: rounded(drop) for name, drop in zip(SCORES, mean_drop)
             },
         }
     return result
 
 
 # ---- tables -------------------------------------------------------------------------------------
+
+
+def text(value: float | None, layout: str = "") -> str:
+    """A number as it is shown."""
+    return "-" if value is None else format(value, layout)
 
 
 def as_markdown(figures: Mapping[str, Any]) -> str:
@@ -337,7 +350,7 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
     for title in ("years", "familiarity", "coverage"):
         values = figures[title] if title == "years" else figures["trust"][title]
         columns = list(next(iter(values.values())))
-        means = [[label, *(str(row[name]) for name in columns)] for label, row in values.items()]
+        means = [[label, *(text(row[name]) for name in columns)] for label, row in values.items()]
         lines += ["", *table_lines([title, *columns], means)]
     drop = "drop at the worst severity"
     for title in ("ladder", "ladder of modern"):
@@ -345,7 +358,7 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
         header += [f"{drop}: technical", "motion", "semantic"]
         kinds = [
             [kind, found["dimension"], cell(found["srocc"]), str(found["sources"])]
-            + [f"{found[drop][name]:.2f}" for name in DIMENSIONS]
+            + [text(found[drop][name], ".2f") for name in DIMENSIONS]
             for kind, found in figures[title].items()
         ]
         lines += ["", *table_lines(header, kinds)]

@@ -1,7 +1,7 @@
 """Which clips the shipped checkpoint's ladder is made from, and which it is measured on.
 
 One prompt rendered with 18 settings would count 18 times: three of those clips are kept. Of the
-rest of `clips`, every fifth in order of name is left out of training: 12 clips. Of `modern` one
+rest of `clips`, every fifth in order of name is left out of training: 11 clips. Of `modern` one
 clip of each prompt is taken, every eighth left out, and every second of the rest trained on.
 """
 

@@ -63,8 +63,9 @@ def test_what_the_items_raise_ends_the_run():
         yield 1
         raise KeyError("no more")
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as kept:  # and the pool, which else ends by itself
         list(run_batches(items(), prepare=str, compute=lambda batch: ["x"] * len(batch)))
+    assert kept.value.__traceback__ is not None
     for thread in threading.enumerate():
         if thread.name.startswith("aigveval-prepare"):
             thread.join(timeout=5)

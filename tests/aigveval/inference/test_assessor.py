@@ -197,8 +197,9 @@ def test_interrupt_stops_the_workers(folder):
     def compute(batch):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as kept:  # and the pool, see test_batching.py
         list(run_batches(clips(folder), prepare=str, compute=compute))
+    assert kept.value.__traceback__ is not None
     for thread in threading.enumerate():
         if thread.name.startswith("aigveval-prepare"):
             thread.join(timeout=5)

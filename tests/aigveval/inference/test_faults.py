@@ -140,8 +140,9 @@ class TestScoreMany:
             finally:
                 closed.append(True)
 
+        given = outcomes()  # one that nobody holds would be closed anyway
         with pytest.raises(AssessmentError):
-            list(stop_at_our_fault(outcomes(), batch_size=8))
+            list(stop_at_our_fault(given, batch_size=8))
         assert closed == [True]
 
 

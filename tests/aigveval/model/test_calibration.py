@@ -75,6 +75,14 @@ class TestFamiliarity:
         torch.testing.assert_close(calibration(tokens.mean(0)[None])[1][0], calibration.known)
         torch.testing.assert_close(widths[-1], calibration.unknown)
 
+    def test_between_the_tenth_percentile_and_the_median_they_are_a_mix(self, tokens):
+        calibration = fitted(tokens, [str(n) for n in range(90)])
+        familiarity, widths = calibration(drawn(400, seed=1))
+        assert all(((low < familiarity) & (familiarity < low + 10)).any() for low in (0, 20, 60))
+        share = ((familiarity - 10) / 40).clamp(0, 1)[:, None]
+        mix = share * calibration.known + (1 - share) * calibration.unknown
+        torch.testing.assert_close(widths, mix)
+
     def test_the_batch_changes_no_digit(self, tokens):
         calibration = fitted(tokens, [str(n) for n in range(90)])
         together = calibration(tokens)

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.defect_detector import DefectDetector, certainty
 from aigveval.model.generation import answer_heads
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.train import detector_fit as fitting
+from aigveval.train.rows import AnswerRow
 from prompts import parse, without_detections
 
 from ..tiny_llm import make_batch, make_llm, make_model
@@ -122,6 +124,40 @@ def test_certainty_is_against_none_and_against_the_likeliest():
     assert sure.tolist() == pytest.approx([first, first, 0.5 * math.exp(-2)])
     excluded = torch.tensor([[True, False, False]])
     assert certainty(logits, excluded)[0, 0] == 0
+
+
+class Judged:
+    """A data set of clips with answers, which are shown with their own prompt and another."""
+
+    groups = (0, 0, 1, -1)
+
+    def __init__(self, model, answers, weights):
+        self.shapes = model.config.feature_shapes
+        self.rows = [
+            AnswerRow(
+                video=f"{n}.mp4", prompt="a cat", scores=(math.nan,) * 4, weight=w, answers=(text,)
+            )
+            for n, (text, w) in enumerate(zip(answers, weights))
+        ]
+
+    def tokens(self, row, prompt):
+        return [torch.zeros(shape) for shape in self.shapes]
+
+    def wrong_prompt(self, row, random):
+        return "a dog"
+
+
+def test_damage_that_hardly_shows_and_wrong_prompts_count_less(telling, monkeypatch):
+    given = []
+    monkeypatch.setattr(fitting, "fit", lambda detector, rows: given.append(rows))
+    texts = ["Defects: none", "Defects: blur 1", "Defects: blur 2", "Scores: - - - 3.0"]
+    judged = Judged(telling[0], texts, (1.0, 1.0, 0.5, 1.0))
+    fitting.fit_detector(telling[0].model, judged, Console(quiet=True))
+    (rows,) = given
+    # the undamaged clip, the same with another prompt, the two of blur; one has no labels
+    assert rows.weight.tolist() == pytest.approx([1.0, 0.1, 0.0, 0.5])
+    assert rows.severity.tolist() == [[0, 0], [0, 5], [1, 0], [2, 0]]
+    assert rows.groups.tolist() == [0, 0, 0, 1]
 
 
 def test_fitting_leaves_slight_damage_out(detector):
