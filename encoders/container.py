@@ -18,6 +18,7 @@ import numpy as np
 
 from .display import Look, is_turned, transfer_of
 from .packets import (
+    FieldPairs,
     Packet,
     display_order,
     find_joins,
@@ -101,6 +102,7 @@ class _Scan(NamedTuple):
     units: bool  # whether that was looked at, inside of H.264
     joins: list[int]  # where recordings begin behind the first
     after_edit: bool  # whether packets before them are decoded, but not shown
+    seconds: tuple[int, int]  # packets of a frame's second field alone: shown, hidden by an edit
 
 
 def inspect(path: str) -> VideoIndex:
@@ -120,13 +122,15 @@ def inspect(path: str) -> VideoIndex:
         if not found:
             raise VideoError(path, "holds no frames")
         announced, stored = _announced(path, kind, stream)
+        if announced:
+            announced, stored = announced - scan.seconds[0], stored - sum(scan.seconds)
         lost = max(0, announced - found)
         if lost > MAX_LOST * announced:
             raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
-        look, warnings = _look(path, stream, scan.head)
+        look, warnings = _look(path, stream, scan)
         if lost:
             warnings.append(f"truncated: {lost} of its {announced} frames are missing")
         if announced < stored:
@@ -185,20 +189,31 @@ def _scan(container: Any, stream: Any) -> _Scan:
     packets: list[Packet] = []
     head: list[Any] = []
     nal_bytes = nal_length_size(codec.name, codec.extradata)
-    clean, after_edit = True, False
+    pairs, seconds = FieldPairs(codec.name, codec.extradata), [0, 0]
+    clean, after_edit, hidden = True, False, False
     for packet in read_packets(container, stream):
         if packet is None or is_hidden(codec.name, packet):
             continue
-        if packet.is_discard:  # by an edit list
+        second = pairs.completed_by(packet)
+        if second:
+            seconds[hidden] += 1
+        else:
+            hidden = packet.is_discard  # by an edit list
+        if hidden:
             after_edit = after_edit or not packets
             continue
         if not packets:
             head = flushed(packet)
-        packets.append(
-            Packet(
-                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
-            )
+        found = Packet(
+            packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         )
+        if second:
+            first = packets[-1]
+            packets[-1] = first._replace(
+                duration=first.duration + found.duration, corrupt=first.corrupt or found.corrupt
+            )
+        else:
+            packets.append(found)
         clean = clean and not packet.is_corrupt
         if nal_bytes and clean:
             clean = well_formed(bytes(packet), nal_bytes)
@@ -210,10 +225,11 @@ def _scan(container: Any, stream: Any) -> _Scan:
         if not packet.corrupt or (jumpy and place < len(packets))
     ]
     joins = find_joins(packets, float(stream.time_base)) if jumpy else []
-    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit)
+    shown, cut = seconds
+    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
 
 
-def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
+def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     """What the stream's frames need before they look right, and what to say of it."""
     warnings = []
     codec, shape = stream.codec_context, Fraction(stream.sample_aspect_ratio or 1)
@@ -232,7 +248,7 @@ def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
     fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
-    fields = fields or any(frame.interlaced_frame for frame in head)
+    fields = fields or any(scan.seconds) or any(frame.interlaced_frame for frame in scan.head)
     look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
