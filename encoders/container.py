@@ -157,6 +157,8 @@ def inspect(path: str) -> VideoIndex:
         named = timed and by_time and not joins
         times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
         fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
+        # MP4 keeps how long it is from one packet to the next, in the order of decoding.
+        last = packets[-1 if "mov" in kind else order[-1]]
         if abs(fps / rate - 1) < 0.005:  # the same, but for time stamps rounded to milliseconds
             fps = rate
         if announced != stored:
@@ -169,7 +171,7 @@ def inspect(path: str) -> VideoIndex:
         return VideoIndex(
             times=times,
             fps=fps,
-            last_seconds=packets[order[-1]].duration * unit or 1 / fps,
+            last_seconds=last.duration * unit or 1 / fps,
             pts=pts if named else None,
             keys=np.array([rank for rank, i in enumerate(order) if packets[i].key], np.int64),
             clean=scan.clean and not lost,
