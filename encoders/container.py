@@ -8,10 +8,11 @@ them can be shown.
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -45,6 +46,8 @@ _NO_VIDEO = {  # by how they begin, in lower case
     b"pk\x03\x04": "an archive: unpack it",
     b"\x1f\x8b": "an archive: unpack it",
 }
+_GIF_EXTENSION, _GIF_PICTURE = b"!", b","  # how a block begins
+_UNTIMED = 0.1  # seconds that a frame of an animation is shown that says none
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
@@ -83,7 +86,7 @@ class VideoIndex:
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
     skips: bool = False  # whether a decoder can leave out frames that no other refers to
-    webp: bool = False  # animated WebP, which FFmpeg can't decode
+    pillow: bool = False  # an animation that FFmpeg can't decode
     skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
     look: Look = Look()
     warnings: tuple[str, ...] = ()
@@ -108,9 +111,9 @@ class _Scan(NamedTuple):
 def inspect(path: str) -> VideoIndex:
     """Everything that decides how to read the file, from its packets and its first frame."""
     _check_file(path)
-    durations = webp_durations(path)
+    durations = pillow_durations(path)
     if durations is not None and len(durations) > 1:
-        return _animated_webp(durations)
+        return _animated(durations)
     with open_file(path) as container:
         stream = video_stream(path, container)
         codec, kind = stream.codec_context, container.format.name
@@ -295,19 +298,17 @@ def _objection_to(look: Look) -> str | None:
     return None if look.pixel_ratio == 1 else "pixels that aren't square"
 
 
-def _animated_webp(durations: list[float]) -> VideoIndex:
+def _animated(durations: list[float]) -> VideoIndex:
     ends = np.cumsum(durations)
-    rate = len(durations) / ends[-1] if ends[-1] else DEFAULT_FPS
-    times = np.append(0.0, ends[:-1]) if ends[-1] else np.arange(len(durations)) / rate
     return VideoIndex(
-        times=times,
-        fps=float(rate),
+        times=np.append(0.0, ends[:-1]),
+        fps=float(len(durations) / ends[-1]),
         last_seconds=durations[-1],
         pts=None,
         keys=np.zeros(1, np.int64),
         clean=True,
-        objection="animated WebP",
-        webp=True,
+        objection="an animation that Pillow reads",
+        pillow=True,
     )
 
 
@@ -423,33 +424,70 @@ def _riff_is_whole(path: str) -> bool:
     return head[:4] == b"RIFF" and 0 <= rest < 8
 
 
-def webp_durations(path: str) -> list[float] | None:
-    """How long each frame of an animated WebP is shown, in seconds; None for any other file.
+def pillow_durations(path: str) -> list[float] | None:
+    """How long each frame is shown, in seconds, of an animation that FFmpeg can't decode.
 
-    FFmpeg cannot decode it, so the times are read from the file's chunks. One that the end of the
-    file cuts off does not count.
+    None for any other file. A frame that says 0 stays for 0.1 s, as in browsers and in FFmpeg.
+    """
+    with open(path, "rb") as file:
+        head = file.read(13)
+        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            return [seconds or _UNTIMED for seconds in _webp_durations(file)] or None
+        if head[:4] == b"GIF8":
+            file.seek(_gif_palette(head[10]), 1)
+            return [_UNTIMED] * _count_untimed(file) or None
+    return None
+
+
+def _webp_durations(file: BinaryIO) -> Iterator[float]:
+    """Of an animated WebP; a frame that the end of the file cuts off does not count.
 
     Source: https://developers.google.com/speed/webp/docs/riff_container
     """
-    durations = []
-    with open(path, "rb") as file:
-        header = file.read(12)
-        if header[:4] != b"RIFF" or header[8:] != b"WEBP":
-            return None
-        while len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], "little")
-            size += size % 2
-            body = file.read(min(size, 16))
-            if chunk[:4] == b"ANMF" and len(body) == 16:
-                # 3 bytes each: x, y, width - 1, height - 1, milliseconds
-                durations.append(int.from_bytes(body[12:15], "little") / 1000)
-            file.seek(size - len(body), 1)
-    return durations or None
+    file.seek(12)
+    while len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], "little")
+        size += size % 2
+        body = file.read(min(size, 16))
+        if chunk[:4] == b"ANMF" and len(body) == 16:
+            # 3 bytes each: x, y, width - 1, height - 1, milliseconds
+            yield int.from_bytes(body[12:15], "little") / 1000
+        file.seek(size - len(body), 1)
+
+
+def _count_untimed(file: BinaryIO) -> int:
+    """Frames of a GIF none of which has a graphic control extension; 0 if one has.
+
+    Pillow writes it so when it's told no duration. FFmpeg looks for those extensions, and takes
+    all for one frame.
+
+    Source: https://www.w3.org/Graphics/GIF/spec-gif89a.txt
+    """
+    count = 0
+    while (kind := file.read(1)) in (_GIF_EXTENSION, _GIF_PICTURE):
+        if kind == _GIF_PICTURE:
+            head = file.read(9)
+            file.seek(_gif_palette(head[-1]) + 1 if len(head) == 9 else 0, 1)
+        elif file.read(1) == b"\xf9":
+            return 0
+        while size := file.read(1):
+            if size == b"\0":
+                count += kind == _GIF_PICTURE
+                break
+            file.seek(size[0], 1)
+    return count
+
+
+def _gif_palette(flags: int) -> int:
+    """Bytes of the palette that a head announces."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
 def is_animated_webp(path: str) -> bool:
     """Whether a file is an animated WebP; False too for one that can't be opened."""
     try:
-        return webp_durations(path) is not None
+        with open(path, "rb") as file:
+            head = file.read(12)
+            return head[8:] == b"WEBP" and any(True for _ in _webp_durations(file))
     except OSError:
         return False

@@ -114,8 +114,8 @@ def decode(
         Recount: The file has fewer frames than the index says.
     """
     wanted = sink.positions()
-    if index.webp and backend == "auto":
-        for position, rgba in zip(wanted, webp_frames(path, wanted), strict=True):
+    if index.pillow and backend == "auto":
+        for position, rgba in zip(wanted, pillow_frames(path, wanted), strict=True):
             sink.put(position, sink.warned(*flattened(rgba)))
         return "pillow"
     if backend == "decord":
@@ -317,8 +317,8 @@ def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink)
     sink.put(position, sink.warned(*to_rgb(frame, index.look)))
 
 
-def webp_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
-    """Frames of an animated WebP at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA.
+def pillow_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
+    """Frames of an animation at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA.
 
     Raises:
         VideoError: Pillow can't read the file, of which any damage is reason enough.

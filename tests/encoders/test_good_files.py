@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from encoders.video import FrameRequest, read_frames
 
@@ -295,6 +296,40 @@ class TestGapsInAvi:
             start = data.index(b"movi")
             path.write_bytes(data[: start + (data.rindex(b"idx1") - start) // 2])
             assert reason(path).startswith("truncated: only ")
+
+
+class TestAnimationsWithoutTimes:
+    """A frame that doesn't say how long it's shown stays for a tenth of a second."""
+
+    def save(self, path, **options):
+        first, *others = (Image.fromarray(media.scene(index)) for index in range(8))
+        first.save(path, save_all=True, append_images=others, **options)
+        return path
+
+    def test_gif_as_pillow_writes_it_if_told_nothing(self, tmp_path):
+        path = self.save(tmp_path / "a.gif")
+        assert b"\x21\xf9\x04" not in path.read_bytes()
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(8)) and info.warnings == ()
+        assert info.backend == "pillow" and info.fps == pytest.approx(10)
+        assert info.duration_seconds == pytest.approx(0.8)
+        np.testing.assert_allclose(times, np.arange(8) / 10)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        assert 2 <= read(path)[1].num_frames <= 4
+
+    def test_gif_of_one_frame(self, tmp_path):
+        Image.fromarray(media.scene(0)).save(tmp_path / "a.gif")
+        assert reason(tmp_path / "a.gif") == "a still image, not a video"
+
+    @pytest.mark.parametrize(("suffix", "first_ms"), [(".gif", 0), (".webp", 0), (".webp", 50)])
+    def test_frames_of_no_duration(self, suffix, first_ms, tmp_path):
+        path = self.save(tmp_path / f"a{suffix}", duration=[first_ms] + [0] * 7)
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(8))
+        first = first_ms / 1000 or 0.1
+        np.testing.assert_allclose(times, np.append(0, first + np.arange(7) / 10))
+        assert info.duration_seconds == pytest.approx(first + 0.7)
 
 
 TITLE = "视频".encode("gbk") + b"\xe9\xe8\xff\xfe"
