@@ -20,7 +20,7 @@ from torch import Tensor
 from .base import Stream
 from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .cpu import available_cpus
-from .display import deinterlaced, flattened, to_rgb
+from .display import FIELDS_APART, deinterlaced, flattened, to_rgb
 from .library_internals import decord_errors
 from .packets import read_packets
 from .resizing import reduced
@@ -250,7 +250,9 @@ def _decode_av(
                     codec.flush_buffers()  # one that isn't the stream's own isn't told of the jump
             first = pending[0]
             frames = _frames(container, stream, codec, index, wanted)
-            for frame in deinterlaced(frames, sink.warnings):
+            if codec.name not in FIELDS_APART:
+                frames = deinterlaced(frames, sink.warnings)
+            for frame in frames:
                 if frame is None:
                     damaged = True
                     continue
