@@ -8,16 +8,18 @@ them can be shown.
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
 
 from .display import Look, is_turned, transfer_of
 from .packets import (
+    FieldPairs,
     Packet,
     display_order,
     find_joins,
@@ -44,6 +46,8 @@ _NO_VIDEO = {  # by how they begin, in lower case
     b"pk\x03\x04": "an archive: unpack it",
     b"\x1f\x8b": "an archive: unpack it",
 }
+_GIF_EXTENSION, _GIF_PICTURE = b"!", b","  # how a block begins
+_UNTIMED = 0.1  # seconds that a frame of an animation is shown that says none
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
@@ -82,7 +86,7 @@ class VideoIndex:
     objection: str | None  # why decord must not read it
     threads: bool = True  # whether a decoder with several threads tells of all damage
     skips: bool = False  # whether a decoder can leave out frames that no other refers to
-    webp: bool = False  # animated WebP, which FFmpeg can't decode
+    pillow: bool = False  # an animation that FFmpeg can't decode
     skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
     look: Look = Look()
     warnings: tuple[str, ...] = ()
@@ -101,14 +105,15 @@ class _Scan(NamedTuple):
     units: bool  # whether that was looked at, inside of H.264
     joins: list[int]  # where recordings begin behind the first
     after_edit: bool  # whether packets before them are decoded, but not shown
+    seconds: tuple[int, int]  # packets of a frame's second field alone: shown, hidden by an edit
 
 
 def inspect(path: str) -> VideoIndex:
     """Everything that decides how to read the file, from its packets and its first frame."""
     _check_file(path)
-    durations = webp_durations(path)
+    durations = pillow_durations(path)
     if durations is not None and len(durations) > 1:
-        return _animated_webp(durations)
+        return _animated(durations)
     with open_file(path) as container:
         stream = video_stream(path, container)
         codec, kind = stream.codec_context, container.format.name
@@ -120,13 +125,15 @@ def inspect(path: str) -> VideoIndex:
         if not found:
             raise VideoError(path, "holds no frames")
         announced, stored = _announced(path, kind, stream)
+        if announced:
+            announced, stored = announced - scan.seconds[0], stored - sum(scan.seconds)
         lost = max(0, announced - found)
         if lost > MAX_LOST * announced:
             raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
-        look, warnings = _look(path, stream, scan.head)
+        look, warnings = _look(path, stream, scan)
         if lost:
             warnings.append(f"truncated: {lost} of its {announced} frames are missing")
         if announced < stored:
@@ -153,6 +160,8 @@ def inspect(path: str) -> VideoIndex:
         named = timed and by_time and not joins
         times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
         fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
+        # MP4 keeps how long it is from one packet to the next, in the order of decoding.
+        last = packets[-1 if "mov" in kind else order[-1]]
         if abs(fps / rate - 1) < 0.005:  # the same, but for time stamps rounded to milliseconds
             fps = rate
         if announced != stored:
@@ -165,7 +174,7 @@ def inspect(path: str) -> VideoIndex:
         return VideoIndex(
             times=times,
             fps=fps,
-            last_seconds=packets[order[-1]].duration * unit or 1 / fps,
+            last_seconds=last.duration * unit or 1 / fps,
             pts=pts if named else None,
             keys=np.array([rank for rank, i in enumerate(order) if packets[i].key], np.int64),
             clean=scan.clean and not lost,
@@ -185,20 +194,31 @@ def _scan(container: Any, stream: Any) -> _Scan:
     packets: list[Packet] = []
     head: list[Any] = []
     nal_bytes = nal_length_size(codec.name, codec.extradata)
-    clean, after_edit = True, False
+    pairs, seconds = FieldPairs(codec.name, codec.extradata), [0, 0]
+    clean, after_edit, hidden = True, False, False
     for packet in read_packets(container, stream):
         if packet is None or is_hidden(codec.name, packet):
             continue
-        if packet.is_discard:  # by an edit list
+        second = pairs.completed_by(packet)
+        if second:
+            seconds[hidden] += 1
+        else:
+            hidden = packet.is_discard  # by an edit list
+        if hidden:
             after_edit = after_edit or not packets
             continue
         if not packets:
             head = flushed(packet)
-        packets.append(
-            Packet(
-                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
-            )
+        found = Packet(
+            packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         )
+        if second:
+            first = packets[-1]
+            packets[-1] = first._replace(
+                duration=first.duration + found.duration, corrupt=first.corrupt or found.corrupt
+            )
+        else:
+            packets.append(found)
         clean = clean and not packet.is_corrupt
         if nal_bytes and clean:
             clean = well_formed(bytes(packet), nal_bytes)
@@ -210,10 +230,11 @@ def _scan(container: Any, stream: Any) -> _Scan:
         if not packet.corrupt or (jumpy and place < len(packets))
     ]
     joins = find_joins(packets, float(stream.time_base)) if jumpy else []
-    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit)
+    shown, cut = seconds
+    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
 
 
-def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
+def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     """What the stream's frames need before they look right, and what to say of it."""
     warnings = []
     codec, shape = stream.codec_context, Fraction(stream.sample_aspect_ratio or 1)
@@ -232,7 +253,7 @@ def _look(path: str, stream: Any, head: list[Any]) -> tuple[Look, list[str]]:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
     fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
-    fields = fields or any(frame.interlaced_frame for frame in head)
+    fields = fields or any(scan.seconds) or any(frame.interlaced_frame for frame in scan.head)
     look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
@@ -277,19 +298,17 @@ def _objection_to(look: Look) -> str | None:
     return None if look.pixel_ratio == 1 else "pixels that aren't square"
 
 
-def _animated_webp(durations: list[float]) -> VideoIndex:
+def _animated(durations: list[float]) -> VideoIndex:
     ends = np.cumsum(durations)
-    rate = len(durations) / ends[-1] if ends[-1] else DEFAULT_FPS
-    times = np.append(0.0, ends[:-1]) if ends[-1] else np.arange(len(durations)) / rate
     return VideoIndex(
-        times=times,
-        fps=float(rate),
+        times=np.append(0.0, ends[:-1]),
+        fps=float(len(durations) / ends[-1]),
         last_seconds=durations[-1],
         pts=None,
         keys=np.zeros(1, np.int64),
         clean=True,
-        objection="animated WebP",
-        webp=True,
+        objection="an animation that Pillow reads",
+        pillow=True,
     )
 
 
@@ -405,33 +424,70 @@ def _riff_is_whole(path: str) -> bool:
     return head[:4] == b"RIFF" and 0 <= rest < 8
 
 
-def webp_durations(path: str) -> list[float] | None:
-    """How long each frame of an animated WebP is shown, in seconds; None for any other file.
+def pillow_durations(path: str) -> list[float] | None:
+    """How long each frame is shown, in seconds, of an animation that FFmpeg can't decode.
 
-    FFmpeg cannot decode it, so the times are read from the file's chunks. One that the end of the
-    file cuts off does not count.
+    None for any other file. A frame that says 0 stays for 0.1 s, as in browsers and in FFmpeg.
+    """
+    with open(path, "rb") as file:
+        head = file.read(13)
+        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            return [seconds or _UNTIMED for seconds in _webp_durations(file)] or None
+        if head[:4] == b"GIF8":
+            file.seek(_gif_palette(head[10]), 1)
+            return [_UNTIMED] * _count_untimed(file) or None
+    return None
+
+
+def _webp_durations(file: BinaryIO) -> Iterator[float]:
+    """Of an animated WebP; a frame that the end of the file cuts off does not count.
 
     Source: https://developers.google.com/speed/webp/docs/riff_container
     """
-    durations = []
-    with open(path, "rb") as file:
-        header = file.read(12)
-        if header[:4] != b"RIFF" or header[8:] != b"WEBP":
-            return None
-        while len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], "little")
-            size += size % 2
-            body = file.read(min(size, 16))
-            if chunk[:4] == b"ANMF" and len(body) == 16:
-                # 3 bytes each: x, y, width - 1, height - 1, milliseconds
-                durations.append(int.from_bytes(body[12:15], "little") / 1000)
-            file.seek(size - len(body), 1)
-    return durations or None
+    file.seek(12)
+    while len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], "little")
+        size += size % 2
+        body = file.read(min(size, 16))
+        if chunk[:4] == b"ANMF" and len(body) == 16:
+            # 3 bytes each: x, y, width - 1, height - 1, milliseconds
+            yield int.from_bytes(body[12:15], "little") / 1000
+        file.seek(size - len(body), 1)
+
+
+def _count_untimed(file: BinaryIO) -> int:
+    """Frames of a GIF none of which has a graphic control extension; 0 if one has.
+
+    Pillow writes it so when it's told no duration. FFmpeg looks for those extensions, and takes
+    all for one frame.
+
+    Source: https://www.w3.org/Graphics/GIF/spec-gif89a.txt
+    """
+    count = 0
+    while (kind := file.read(1)) in (_GIF_EXTENSION, _GIF_PICTURE):
+        if kind == _GIF_PICTURE:
+            head = file.read(9)
+            file.seek(_gif_palette(head[-1]) + 1 if len(head) == 9 else 0, 1)
+        elif file.read(1) == b"\xf9":
+            return 0
+        while size := file.read(1):
+            if size == b"\0":
+                count += kind == _GIF_PICTURE
+                break
+            file.seek(size[0], 1)
+    return count
+
+
+def _gif_palette(flags: int) -> int:
+    """Bytes of the palette that a head announces."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
 def is_animated_webp(path: str) -> bool:
     """Whether a file is an animated WebP; False too for one that can't be opened."""
     try:
-        return webp_durations(path) is not None
+        with open(path, "rb") as file:
+            head = file.read(12)
+            return head[8:] == b"WEBP" and any(True for _ in _webp_durations(file))
     except OSError:
         return False

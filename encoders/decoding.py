@@ -20,7 +20,7 @@ from torch import Tensor
 from .base import Stream
 from .container import MAX_LOST, VideoError, VideoIndex, check_size, open_file, video_stream
 from .cpu import available_cpus
-from .display import deinterlaced, flattened, to_rgb
+from .display import FIELDS_APART, deinterlaced, flattened, to_rgb
 from .library_internals import decord_errors
 from .packets import read_packets
 from .resizing import reduced
@@ -114,8 +114,8 @@ def decode(
         Recount: The file has fewer frames than the index says.
     """
     wanted = sink.positions()
-    if index.webp and backend == "auto":
-        for position, rgba in zip(wanted, webp_frames(path, wanted), strict=True):
+    if index.pillow and backend == "auto":
+        for position, rgba in zip(wanted, pillow_frames(path, wanted), strict=True):
             sink.put(position, sink.warned(*flattened(rgba)))
         return "pillow"
     if backend == "decord":
@@ -250,7 +250,9 @@ def _decode_av(
                     codec.flush_buffers()  # one that isn't the stream's own isn't told of the jump
             first = pending[0]
             frames = _frames(container, stream, codec, index, wanted)
-            for frame in deinterlaced(frames, sink.warnings):
+            if codec.name not in FIELDS_APART:
+                frames = deinterlaced(frames, sink.warnings)
+            for frame in frames:
                 if frame is None:
                     damaged = True
                     continue
@@ -317,8 +319,8 @@ def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink)
     sink.put(position, sink.warned(*to_rgb(frame, index.look)))
 
 
-def webp_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
-    """Frames of an animated WebP at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA.
+def pillow_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:
+    """Frames of an animation at ascending positions, by Pillow, each (h, w, 4) uint8 RGBA.
 
     Raises:
         VideoError: Pillow can't read the file, of which any damage is reason enough.

@@ -28,6 +28,7 @@ import numpy as np
 
 Transfer = Literal["pq", "hlg", "bt2020"]
 
+FIELDS_APART = ("hevc", "vvc")  # decoders that give each field as a picture: nothing is woven
 BACKGROUND = 255  # of transparent pictures: white
 _PEAK, _WHITE = 1000.0, 203.0  # cd/m2: of the highlights, and of the display
 _STEPS = 2**16

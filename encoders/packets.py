@@ -1,4 +1,7 @@
-"""What a stream's packets tell by themselves: order, joins, and whether they are well formed."""
+"""What a stream's packets tell by themselves: order, joins, fields, and if they are well formed.
+
+Section numbers are those of ITU-R H.264 (ISO 14496-10).
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -6,6 +9,9 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
+_SEQUENCE, _SLICES = 7, (1, 2, 5)  # nal_unit_type of a parameter set, and of what begins a picture
+_HEADER_BYTES = 32  # enough of a slice for what is read of its header
+_WITH_CHROMA = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244)  # by profile_idc
 _LONGEST_GAP = 10.0  # seconds; where a clock may jump a longer one is a join, as FFmpeg has it
 
 
@@ -136,3 +142,139 @@ def well_formed(data: bytes, length_size: int) -> bool:
                 return False
             first_slice = True
     return first_slice
+
+
+class FieldPairs:
+    """Tells of the packets of a stream, in the order of the file, which complete a frame.
+
+    In interlaced H.264 each field may be a picture of its own, in a packet of its own and with a
+    time stamp of its own (PAFF, as in broadcasts); a decoder makes one frame of two.
+
+    Args:
+        codec_name, extradata: Of the stream.
+    """
+
+    def __init__(self, codec_name: str, extradata: bytes | None) -> None:
+        self._h264 = codec_name == "h264"
+        self._length_bytes = nal_length_size(codec_name, extradata)
+        self._fields: _Fields | None = None
+        self._first: tuple[int, int] | None = None  # frame_num and parity of a field that is alone
+        if self._h264 and extradata:
+            avcc = self._length_bytes > 0  # whose sets stand behind their length in two bytes
+            self._learn(_units(extradata[6:], 2) if avcc else _units(extradata, 0))
+
+    def completed_by(self, packet: Any) -> bool:
+        """Whether it holds just the second field of the frame that the packet before began."""
+        if not self._h264 or not (packet.is_keyframe or self._fields):
+            return False
+        data = bytes(packet)
+        if packet.is_keyframe:
+            self._learn(_units(data, self._length_bytes))
+        if self._fields is None:
+            return False
+        slices = (unit for unit in _units(data, self._length_bytes) if unit[0] & 31 in _SLICES)
+        found = [field for unit in slices if (field := self._fields.read(unit))]
+        pair = {parity for _, parity in found} == {0, 1}  # both in one packet
+        first, self._first = self._first, found[0] if found and not pair else None
+        if not found or pair or first is None or first != (found[0][0], 1 - found[0][1]):
+            return False
+        self._first = None
+        return True
+
+    def _learn(self, units: Iterator[bytes]) -> None:
+        """Keep what the first parameter set says, if there is one before any slice."""
+        for unit in units:
+            if unit[0] & 31 == _SEQUENCE:
+                try:
+                    self._fields = _fields_of(unit)
+                except (IndexError, ValueError):
+                    self._fields = None
+                return
+            if unit[0] & 31 in _SLICES:
+                return
+
+
+class _Fields(NamedTuple):
+    """What it takes to read the beginning of slice headers (7.3.3)."""
+
+    planes: bool  # whether each colour has slices of its own
+    number_bits: int  # of frame_num
+
+    def read(self, unit: bytes) -> tuple[int, int] | None:
+        """A slice's frame_num, and 0 for a top, 1 for a bottom field; None in a whole frame."""
+        try:
+            bits = _Bits(unit[1:_HEADER_BYTES])
+            for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id
+                bits.golomb()
+            bits.read(2 * self.planes)
+            number = bits.read(self.number_bits)
+            return (number, bits.read(1)) if bits.read(1) else None
+        except (IndexError, ValueError):
+            return None
+
+
+def _fields_of(unit: bytes) -> _Fields | None:
+    """A sequence parameter set (7.3.2.1.1), or None where all pictures are whole frames."""
+    bits = _Bits(unit[1:])
+    profile, planes = bits.read(24) >> 16, False
+    bits.golomb()  # seq_parameter_set_id
+    if profile in _WITH_CHROMA:
+        chroma = bits.golomb()
+        planes = chroma == 3 and bool(bits.read(1))
+        bits.golomb(), bits.golomb(), bits.read(1)  # bit depths, qpprime_y_zero_transform_bypass
+        if bits.read(1):
+            for place in range(12 if chroma == 3 else 8):
+                if bits.read(1):
+                    bits.skip_scaling_list(16 if place < 6 else 64)
+    number_bits = bits.golomb() + 4
+    order = bits.golomb()
+    if order == 0:
+        bits.golomb()
+    elif order == 1:
+        bits.read(1), bits.golomb(), bits.golomb()
+        for _ in range(bits.golomb()):
+            bits.golomb()
+    bits.golomb(), bits.read(1), bits.golomb(), bits.golomb()  # references, gaps, width, height
+    return None if bits.read(1) else _Fields(planes, number_bits)
+
+
+class _Bits:
+    """Reads a unit's payload (7.2, 9.1)."""
+
+    def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\3", b"\0\0")
+        self._bits = format(int.from_bytes(data, "big"), f"0{8 * len(data)}b") if data else ""
+        self._place = 0
+
+    def read(self, count: int) -> int:
+        start, self._place = self._place, self._place + count
+        if self._place > len(self._bits):
+            raise IndexError("the unit ends")
+        return int(self._bits[start : self._place] or "0", 2)
+
+    def golomb(self) -> int:
+        """A number of variable length; signed ones come as their code."""
+        zeros = self._bits.index("1", self._place) - self._place
+        self._place += zeros
+        return self.read(zeros + 1) - 1
+
+    def skip_scaling_list(self, size: int) -> None:
+        last = 8
+        for _ in range(size):  # ends where the next would be 0
+            code = self.golomb()
+            last = (last + ((code + 1) // 2 if code % 2 else -code // 2)) % 256
+            if not last:
+                return
+
+
+def _units(data: bytes, length_size: int) -> Iterator[bytes]:
+    """The units of a packet: each behind its length, or behind a start code (0)."""
+    if not length_size:
+        yield from filter(None, data.split(b"\0\0\1")[1:])
+        return
+    place = 0
+    while place < len(data):
+        start = place + length_size
+        place = start + int.from_bytes(data[place:start], "big")
+        if start < len(data) and place > start:
+            yield data[start:place]

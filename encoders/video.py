@@ -5,8 +5,8 @@ Frames in memory and folders of numbered pictures come in too: see `encoders.fra
 The file is looked at once with PyAV, without decoding: that gives every frame's time, the
 keyframes, and whether a decoder may leave frames out. Then one pass decodes the union of the wanted
 frames with PyAV. It jumps between keyframes where that saves most of the decoding, and leaves out
-frames that nobody wants and no other frame refers to. Pillow reads animated WebP, which FFmpeg
-can't.
+frames that nobody wants and no other frame refers to. Pillow reads animated WebP, and GIF
+without times, which FFmpeg can't.
 
 decord, which `backend="decord"` insists on, gives the same pixels bit for bit, but decodes all
 frames. It counts frames instead of looking at their times, loops for ever where packets give fewer
@@ -27,6 +27,7 @@ What is decided for odd files:
   - Transparent pictures are shown on white, interlaced frames deinterlaced, non-square pixels
     stretched, and HDR (PQ, HLG) as SDR: see `encoders.display`.
   - Titles and other metadata may be in any encoding.
+  - Two fields in packets of their own are one frame (H.264 of broadcasts), at the first one's time.
   - A file whose index announces frames that are not there is an error as soon as more than a
     tenth is missing; below that, and where there is no index (WebM, MPEG-TS, fragmented MP4),
     the frames that exist are the video.
@@ -208,7 +209,8 @@ def read_frames(
         slow_max_side_px: The longest side of slow frames is at most this.
         fast_short_side_px: The shortest side of fast frames is at most this.
         quick: Bring frames to their size in less time, as of `encoders.resizing.reduced`.
-        backend: `auto` is PyAV, and Pillow for animated WebP. `decord` and `av` insist.
+        backend: `auto` is PyAV, and Pillow for animated WebP and GIF without times. `decord` and
+            `av` insist.
 
     Returns:
         What is known of the video, and the frames under the names of their requests.

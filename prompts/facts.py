@@ -44,7 +44,7 @@ KINDS: Mapping[str, tuple[Dimension, str]] = MappingProxyType(
         "sharpest": ("technical", "as `sharpness`"),
         "softest": ("technical", "as `sharpness`"),
         "grain": ("technical", "contrast of fine detail where it is lowest, in gray levels"),
-        "whites": ("technical", "share of the picture that is burnt out, 0-100"),
+        "whites": ("technical", "share that is burnt out, 0-100; not a white ground"),
         "blacks": ("technical", "share of the picture that is black, 0-100"),
         "cast": ("technical", "the strongest colour's mean less the weakest's, 0-100"),
         "brightness": ("technical", "mean, 0-100"),

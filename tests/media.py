@@ -197,6 +197,96 @@ def moving_bar(field: int) -> np.ndarray:
     return np.broadcast_to(level[:, None], (64, 96, 3)).astype(np.uint8).copy()
 
 
+def field_pictures(
+    path: Path, num_frames: int = 24, *, whole: int = 0, reordered: bool = False
+) -> Path:
+    """H.264 as broadcasts have it (PAFF): each field in a packet of its own, with its own time.
+
+    25 frames per second, samples stored as they are: none of PyAV's encoders makes such streams.
+
+    Args:
+        path: `.h264` has no times.
+        whole: Every so many frames, one is a single picture; none with 0.
+        reordered: Store every third frame before the one that it's shown behind.
+    """
+    shown = list(range(num_frames))
+    if reordered:
+        for first in range(1, num_frames - 1, 2):
+            shown[first : first + 2] = first + 1, first
+    packets = []  # decoding time in fields, display time likewise, length likewise, units
+    for place, index in enumerate(shown):
+        fields = (None,) if whole and place % whole == 0 else (0, 1)
+        for field in fields:
+            data = _pcm_picture(scene(index), place, index, field)
+            late = field or 0
+            packets.append((2 * place + late - 2, 2 * index + late, 3 - len(fields), data))
+    raw = path.with_suffix(".h264")
+    raw.write_bytes(b"".join(data for *_, data in packets))
+    if path == raw:
+        return path
+    with av.open(str(raw)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for dts, pts, duration, data in packets:
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 50)
+            packet.dts, packet.pts, packet.duration = dts, pts, duration
+            packet.is_keyframe = data[4] == 0x67
+            new.mux(packet)
+    return path
+
+
+def _pcm_picture(rgb: np.ndarray, place: int, index: int, field: int | None) -> bytes:
+    """A frame or one field of it as an H.264 access unit of I_PCM macroblocks.
+
+    Args:
+        rgb: The frame, sides in whole macroblocks, of a field too.
+        place, index: Of the frame in the order of decoding, and of display.
+        field: 0 for the top one, 1 for the bottom one.
+    """
+    height, width, _ = rgb.shape
+    planes = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p").to_ndarray()
+    planes = planes.reshape(-1).clip(16)  # no zeros, which would need emulation prevention
+    luma, chroma = np.split(planes, [height * width])
+    u, v = chroma.reshape(2, height // 2, width // 2)
+    rows = slice(field, None, None if field is None else 2)
+    y, u, v = luma.reshape(height, width)[rows], u[rows], v[rows]
+    blocks = [
+        y[t : t + 16, s : s + 16].tobytes()
+        + u[t // 2 : t // 2 + 8, s // 2 : s // 2 + 8].tobytes()
+        + v[t // 2 : t // 2 + 8, s // 2 : s // 2 + 8].tobytes()
+        for t in range(0, len(y), 16)
+        for s in range(0, width, 16)
+    ]
+
+    def golomb(value: int) -> str:
+        return f"{value + 1:0{2 * (value + 1).bit_length() - 1}b}"
+
+    def unit(kind: int, bits: str, end: bytes = b"") -> bytes:
+        bits += "0" * (-len(bits) % 8)
+        return bytes((0, 0, 0, 1, kind)) + int(bits, 2).to_bytes(len(bits) // 8, "big") + end
+
+    data = b""
+    first = place == 0 and not field
+    if first:
+        size = golomb(width // 16 - 1) + golomb(height // 32 - 1)
+        clock = f"1{1:032b}{50:032b}1" + "000"  # 50 fields per second
+        depth = "11" + 4 * golomb(0) + golomb(1) + golomb(2)  # one frame may be reordered
+        usage = "0000" + clock + depth
+        sequence = f"{77:08b}{0:08b}{40:08b}" + 3 * golomb(0) + golomb(4) + golomb(2) + "0" + size
+        emulated = unit(0x67, sequence + "00101" + usage + "1")
+        data += emulated[:5] + emulated[5:].replace(b"\0\0\1", b"\0\0\3\1")
+        data += unit(
+            0x68, 2 * golomb(0) + "00" + 3 * golomb(0) + "000" + 3 * golomb(0) + "100" + "1"
+        )
+    header = golomb(0) + golomb(7) + golomb(0) + f"{place % 16:04b}"
+    header += "0" if field is None else f"1{field}"
+    header += (
+        golomb(0) * first + f"{(2 * index + (field or 0)) % 256:08b}" + ("00" if first else "0")
+    )
+    header += golomb(0) + golomb(1) + golomb(25)  # no deblocking; the first macroblock's kind
+    return data + unit(0x65 if first else 0x61, header, b"\x0d\0".join(blocks) + b"\x80")
+
+
 def sound(path: Path) -> Path:
     """A plain H.264 MP4."""
     return write_video(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from encoders.container import VideoError, check_size, open_file, video_stream, webp_durations
+from encoders.container import VideoError, check_size, open_file, pillow_durations, video_stream
 from encoders.packets import read_packets
 
 MEGABYTE = 10**6
@@ -75,7 +75,7 @@ class Limits:
         """
         name = str(path)
         self.check_size(path.stat().st_size)
-        durations = webp_durations(name)
+        durations = pillow_durations(name)
         if durations is not None:
             self._check_length(len(durations), sum(durations))
             try:

@@ -226,14 +226,31 @@ def _look(frame: Tensor) -> tuple[float, ...]:
     rest = gray.astype(np.float32) - cv2.GaussianBlur(gray, (0, 0), 1.5)
     mean, std = (100 / 255 * float(value[0, 0]) for value in cv2.meanStdDev(gray))
     colours = [100 / 255 * float(plane.mean()) for plane in frame.numpy()]
+    burnt = gray >= 250
     return (
         float(np.quantile(_tiles(fine), 0.9)),
         float(np.quantile(_tiles(rest), 0.2)),
         mean,
         std,
-        100 * float((gray >= 250).mean()),
+        0.0 if _on_white(gray, burnt) else 100 * float(burnt.mean()),
         100 * float((gray <= 6).mean()),
         max(colours) - min(colours),
+    )
+
+
+def _on_white(gray: np.ndarray, burnt: np.ndarray) -> bool:
+    """Whether a subject is before a white ground that is meant, as in a studio or a cartoon.
+
+    The ground fills the upper sides, ends at sharp edges, and the subject has its shadows. Where
+    light burns out, it fades into the rest, and shadows are bright, too.
+    """
+    band = max(1, round(0.03 * min(gray.shape)))
+    rest = gray[~burnt]
+    return bool(
+        min(burnt[:band].mean(), burnt[:, :band].mean(), burnt[:, -band:].mean()) >= 0.95
+        and rest.size
+        and (rest >= 225).sum() <= 0.1 * burnt.sum()
+        and np.quantile(rest, 0.02) <= 35
     )
 
 

@@ -266,6 +266,17 @@ class TestInterlaced:
             assert gaps[0] < 0.6 * gaps[1]
         assert np.array_equal(pixels, read(path)[0])
 
+    def test_hevc_gives_each_field_as_a_picture(self, tmp_path):
+        """Which has nothing to deinterlace."""
+        options = {"x265-params": "interlace=tff:log-level=none:pools=none:crf=6"}
+        path = media.write_video(tmp_path / "a.mp4", codec="libx265", options=options)
+        with av.open(str(path)) as opened:
+            frames = list(opened.decode(video=0))
+        assert all(frame.interlaced_frame for frame in frames)
+        pixels, info, _ = read(path)
+        assert np.array_equal(pixels, [frame.to_ndarray(format="rgb24") for frame in frames])
+        assert info.warnings == ()
+
     def test_never_by_decord(self, tmp_path):
         path = media.interlaced(tmp_path / "a.mp4")
         said = reason(path, backend="decord")

@@ -6,12 +6,14 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from encoders.video import FrameRequest, read_frames
 
 from .reading import numbers, read, reason
 from tests import media
 
+LATE = FrameRequest(indices=lambda n, fps: np.array([5, 22]), stream="slow")
 X265 = {"x265-params": "log-level=none:pools=none:crf=6"}
 
 
@@ -173,6 +175,69 @@ class TestInsideAGop:
         assert reason(path) == "none of its frames can be decoded"
 
 
+class TestFieldPictures:
+    """Interlaced H.264 whose fields are pictures of their own, as broadcasts have it."""
+
+    @pytest.mark.parametrize(
+        ("suffix", "whole", "reordered"),
+        [
+            (".ts", 0, False),
+            (".ts", 5, False),
+            (".m2ts", 0, True),
+            (".mkv", 5, True),
+            (".mp4", 0, False),
+            (".mov", 5, True),
+            (".h264", 0, False),
+        ],
+    )
+    def test_two_fields_are_one_frame(self, suffix, whole, reordered, tmp_path):
+        path = media.field_pictures(tmp_path / f"a{suffix}", whole=whole, reordered=reordered)
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(24))
+        assert np.abs(pixels[7].astype(int) - media.scene(7)).mean() < 6
+        assert info.warnings == ("interlaced: deinterlaced",)
+        assert info.fps == pytest.approx(25)
+        assert info.duration_seconds == pytest.approx(24 / 25, abs=2e-3)
+        np.testing.assert_allclose(times, np.arange(24) / 25, atol=2e-3)
+        some = read_frames(path, {"a": LATE})[1]["a"].pixels.permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(some, pixels[[5, 22]])
+
+    def test_one_whose_packets_have_both(self, tmp_path):
+        """As mkvmerge writes them."""
+        source = media.field_pictures(tmp_path / "a.mkv")
+        with av.open(str(source)) as old, av.open(str(tmp_path / "b.mkv"), "w") as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            packets = [packet for packet in old.demux(video=0) if packet.size]
+            for first, second in zip(packets[::2], packets[1::2], strict=True):
+                packet = av.Packet(bytes(first) + bytes(second))
+                packet.stream, packet.time_base = stream, first.time_base
+                packet.dts, packet.pts, packet.duration = first.dts, first.pts, 40
+                packet.is_keyframe = first.is_keyframe
+                new.mux(packet)
+        assert np.array_equal(read(tmp_path / "b.mkv")[0], read(source)[0])
+
+    def test_an_edit_list_hides_both(self, tmp_path):
+        source = media.field_pictures(tmp_path / "a.mp4")
+        path = media.remuxed(source, tmp_path / "b.mp4", start=20)  # in fields
+        pixels, info, _ = read(path)
+        assert numbers(pixels) == list(range(10, 24)) and info.num_frames == 14
+        assert info.warnings == ("cut: 14 of its 24 frames are shown", "interlaced: deinterlaced")
+
+    @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+    def test_pictures_of_mixed_blocks_are_whole(self, pix_fmt, tmp_path):
+        """MBAFF; its parameter sets have all that those of field pictures may have."""
+        options = {"x264-params": "interlaced=1:cqm=jvt:bframes=3:ref=6"}
+        path = media.write_video(tmp_path / "a.ts", pix_fmt=pix_fmt, options=options)
+        pixels, info, _ = read(path)
+        assert numbers(pixels) == list(range(24))
+        assert info.warnings == ("interlaced: deinterlaced",)
+
+    def test_a_field_that_is_missing(self, tmp_path):
+        whole = media.field_pictures(tmp_path / "a.mkv")
+        pixels, info, times = read(media.remuxed(whole, tmp_path / "b.mkv", first=1))
+        assert info.num_frames == len(times) == 24
+
+
 class TestJoined:
     """Recordings laid end to end, so that the clock jumps."""
 
@@ -231,6 +296,40 @@ class TestGapsInAvi:
             start = data.index(b"movi")
             path.write_bytes(data[: start + (data.rindex(b"idx1") - start) // 2])
             assert reason(path).startswith("truncated: only ")
+
+
+class TestAnimationsWithoutTimes:
+    """A frame that doesn't say how long it's shown stays for a tenth of a second."""
+
+    def save(self, path, **options):
+        first, *others = (Image.fromarray(media.scene(index)) for index in range(8))
+        first.save(path, save_all=True, append_images=others, **options)
+        return path
+
+    def test_gif_as_pillow_writes_it_if_told_nothing(self, tmp_path):
+        path = self.save(tmp_path / "a.gif")
+        assert b"\x21\xf9\x04" not in path.read_bytes()
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(8)) and info.warnings == ()
+        assert info.backend == "pillow" and info.fps == pytest.approx(10)
+        assert info.duration_seconds == pytest.approx(0.8)
+        np.testing.assert_allclose(times, np.arange(8) / 10)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        assert 2 <= read(path)[1].num_frames <= 4
+
+    def test_gif_of_one_frame(self, tmp_path):
+        Image.fromarray(media.scene(0)).save(tmp_path / "a.gif")
+        assert reason(tmp_path / "a.gif") == "a still image, not a video"
+
+    @pytest.mark.parametrize(("suffix", "first_ms"), [(".gif", 0), (".webp", 0), (".webp", 50)])
+    def test_frames_of_no_duration(self, suffix, first_ms, tmp_path):
+        path = self.save(tmp_path / f"a{suffix}", duration=[first_ms] + [0] * 7)
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(8))
+        first = first_ms / 1000 or 0.1
+        np.testing.assert_allclose(times, np.append(0, first + np.arange(7) / 10))
+        assert info.duration_seconds == pytest.approx(first + 0.7)
 
 
 TITLE = "视频".encode("gbk") + b"\xe9\xe8\xff\xfe"

@@ -202,6 +202,19 @@ def test_variable_frame_rate_keeps_the_stream_s_own_times(tmp_path):
     assert info.fps == pytest.approx(23 / 1.88)
 
 
+def test_a_gap_before_the_last_frames_does_not_lengthen_the_last(tmp_path):
+    """Which is stored before its neighbours."""
+    times = [40 * i if i < 8 else 40 * (i + 11) for i in range(12)]
+    options = {"x264-params": "b-adapt=0:bframes=3"}
+    path = media.write_video(tmp_path / "a.mp4", num_frames=12, times=times, options=options)
+    with av.open(str(path)) as opened:
+        stored = [packet for packet in opened.demux(video=0) if packet.size]
+    assert max(stored, key=lambda packet: packet.pts) != stored[-1]
+    _, info, found = read(path)
+    np.testing.assert_allclose(found, np.array(times) / 1000, atol=1e-3)
+    assert info.duration_seconds == pytest.approx(0.92, abs=3e-3)
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_stored_rotation_is_applied(degrees, tmp_path):
     clip = read_video(media.rotated(tmp_path / "a.mp4", degrees))

@@ -6,12 +6,14 @@ What an assessor does with them: `test_explain.py`.
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from aigveval.assessment import Contributions, Score
+from aigveval.distortion.technical import overexposure
 from aigveval.inference import observe
 from aigveval.inference.facts import (
     explained,
@@ -348,6 +350,32 @@ def test_two_runs_find_the_same_facts_to_the_digit(tmp_path, detector):
         assert facts_of(observe.observe(path), "a dog and a robot") == first
     finally:
         torch.set_num_threads(threads)
+
+
+def whites(picture):
+    look = observe._look(torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1))
+    return look[observe.LOOKS.index("whites")]
+
+
+def test_a_white_ground_is_not_burnt_out():
+    cartoon = np.full((180, 320, 3), 255, np.uint8)
+    cv2.circle(cartoon, (120, 100), 50, (240, 150, 60), -1, cv2.LINE_AA)
+    cv2.circle(cartoon, (120, 100), 50, (20, 20, 20), 4, cv2.LINE_AA)
+    assert whites(cartoon) == 0
+    cut_off = np.full_like(cartoon, 255)  # down to the waist
+    cut_off[40:, 80:200] = cartoon[40:, 60:180]
+    cut_off[120:, 80:200] = (30, 60, 90)
+    assert whites(cut_off) == 0
+    for stops in (0.95, 2.7):  # shadows are bright, too
+        damaged, _, _ = overexposure(cartoon[None], stops, np.random.default_rng(0), 24.0)
+        assert whites(damaged[0]) > 60
+    sky = cartoon.copy()
+    sky[100:] = (60, 90, 40)
+    assert whites(sky) > 40
+    glow = cartoon.copy()  # light that fades into the rest
+    cv2.circle(glow, (120, 100), 90, (236, 236, 236), 40)
+    assert whites(glow) > 40
+    assert whites(np.full_like(cartoon, 255)) == 100
 
 
 def test_percentiles():
