@@ -1,7 +1,8 @@
 """Manifests: which videos there are, the prompts they were made from, and what people thought.
 
-One form in every format that `readers` reads: CSV with a header line, JSON (a list of objects, or
-`{path: prompt}` as VBench's custom prompts), JSON Lines, Parquet, a Hugging Face data set. Columns:
+One form in every format that `readers` reads: CSV with a header line, JSON (a list of objects, a
+single one, or `{path: prompt}` as VBench's custom prompts), JSON Lines, Parquet, a Hugging Face
+data set. Columns:
 
     video      path, relative to the manifest's folder, or absolute
     prompt     text that the video was generated from; empty where unknown
