@@ -338,7 +338,7 @@ def read_label(row: Mapping[str, Any], name: str) -> str | None:
 def _score(number: int, name: str, value: Any, scale: Scale) -> float:
     score = _number(number, name, value)
     if not math.isnan(score) and not scale.holds(score):
-        raise RowFault(number, f"row {number}: {name} must lie in {scale}, got {score:g}")
+        raise RowFault(number, f"row {number}: {name} {scale.why_not(score)}")
     return scale.to_mos(score)
 
 
