@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -129,10 +129,16 @@ class Upload:
 
 
 class Keys(Generic[Value]):
-    """Random keys under which things can be asked for; the oldest are forgotten first."""
+    """Random keys under which things can be asked for; the oldest are forgotten first.
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    Args:
+        most: the size of all that is kept.
+        size: of a thing; by default 1.
+    """
+
+    def __init__(self, most: int, size: Callable[[Value], int] = lambda value: 1) -> None:
+        self.most, self.size = most, size
+        self._held = 0
         self._values: OrderedDict[str, Value] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -141,8 +147,10 @@ class Keys(Generic[Value]):
         key = secrets.token_urlsafe(16)
         with self._lock:
             self._values[key] = value
-            while len(self._values) > self.most:
-                self._values.popitem(last=False)
+            self._held += self.size(value)
+            while self._held > self.most:
+                _, oldest = self._values.popitem(last=False)
+                self._held -= self.size(oldest)
         return key
 
     def get(self, key: str) -> Value:

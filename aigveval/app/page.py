@@ -50,6 +50,7 @@ _QUIETLY: Any = {"api_visibility": "private", "show_progress": "hidden"}  # of w
 _MOST_CARDS = 20
 _TABS = ("score", "compare", "batch")
 _MOST_ROWS = 5000
+_MOST_KEPT = 100_000  # rows, of 1.3 KB and with explanations 3 KB and more, of all results to save
 _WHAT = (
     "How good is a generated clip to a viewer, where does it fail, and why? Clips stay on this "
     "server, and go when it stops."
@@ -79,7 +80,7 @@ class Page:
         self.scratch = scratch
         self.root = root
         self.videos: Keys[tuple[Path, str]] = Keys(most=5000)
-        self.results: Keys[Results] = Keys(most=200)
+        self.results: Keys[Results] = Keys(most=_MOST_KEPT, size=lambda one: 1 + len(one.rows))
         self.jobs: dict[tuple[str, str], Job] = {}  # by session and tab
 
     # ---- files ----------------------------------------------------------------------------------

@@ -40,11 +40,8 @@ def print_report(report: Report) -> None:
         console.print(_generator_table(report))
     _print_notes(report)
     _print_lines("wrong", report.wrong, report.wrong_rows)
-    if any("must lie in" in line for line in report.wrong):
-        say(
-            f"note: scores are taken to be on {report.scale}; --scale LOW:HIGH says otherwise",
-            style="yellow",
-        )
+    if hint := next(filter(None, map(report.scale.hint, report.wrong)), None):
+        say(f"note: {hint}", style="yellow")
     bad = report.missing + report.unreadable
     _print_lines("failed", report.bad_files, bad)
     counts = [

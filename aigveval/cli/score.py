@@ -138,7 +138,11 @@ def score(
     processes: Processes = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Keep the rows that FILE already has and score the others."),
+        typer.Option(
+            "--resume",
+            help="Keep the rows that FILE already has of the same path, prompt, model (name and "
+            "number type) and version, whatever `--fps` was, and score the others.",
+        ),
     ] = False,
     report: Report = None,
     explain: Annotated[
@@ -264,7 +268,8 @@ def score_into(
         keys = [(clip.video, clip.prompt, name, __version__) for clip in clips]
         extras = ["explanation", "evidence"] * explain
         extras += ["contributions"] * (explain or contributions)
-        earlier = take_earlier(out, keys, resume=resume, extras=extras)
+        folder = Path(model) if os.path.isdir(model) else None
+        earlier = take_earlier(out, keys, resume=resume, extras=extras, model=folder)
         todo = [clip for clip, key in zip(clips, keys) if key not in earlier.done]
         if not quiet:
             for note in found.notes + ([earlier.note] if earlier.note else []):

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from prompts.rubric import SCORES
+
 from ..errors import one_line
 
 ALIASES: Mapping[str, Sequence[str]] = {
@@ -38,6 +40,17 @@ def in_our_names(row: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = _our_names(tuple(row))
     return {names.get(column, column): row[column] for column in row} if names else dict(row)
+
+
+def is_row(found: Mapping[str, Any]) -> bool:
+    """Whether an object of JSON is a row itself: a path and what else columns hold, by their names.
+
+    Its keys could be paths, as in `{path: prompt}`, but nobody has files called video and prompt.
+    """
+    videos, others = ("video", _PAIR, *ALIASES["video"]), ("prompt", *ALIASES["prompt"], *SCORES)
+    return any(isinstance(found.get(name), str) for name in videos) and any(
+        name in found for name in others
+    )
 
 
 def check_columns(

@@ -1,7 +1,8 @@
 """Manifests: which videos there are, the prompts they were made from, and what people thought.
 
-One form in every format that `readers` reads: CSV with a header line, JSON (a list of objects, or
-`{path: prompt}` as VBench's custom prompts), JSON Lines, Parquet, a Hugging Face data set. Columns:
+One form in every format that `readers` reads: CSV with a header line, JSON (a list of objects, a
+single one, or `{path: prompt}` as VBench's custom prompts), JSON Lines, Parquet, a Hugging Face
+data set. Columns:
 
     video      path, relative to the manifest's folder, or absolute
     prompt     text that the video was generated from; empty where unknown
@@ -337,7 +338,7 @@ def read_label(row: Mapping[str, Any], name: str) -> str | None:
 def _score(number: int, name: str, value: Any, scale: Scale) -> float:
     score = _number(number, name, value)
     if not math.isnan(score) and not scale.holds(score):
-        raise RowFault(number, f"row {number}: {name} must lie in {scale}, got {score:g}")
+        raise RowFault(number, f"row {number}: {name} {scale.why_not(score)}")
     return scale.to_mos(score)
 
 

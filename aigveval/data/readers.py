@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ..errors import ManifestError, as_text, one_line
-from .columns import check_columns, expected, in_our_names, listed
+from .columns import check_columns, expected, in_our_names, is_row, listed
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(
@@ -30,6 +30,7 @@ HUB_ID = re.compile(
 )
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_disk` leaves
 _PARQUET_ROWS = 4096  # in memory at a time
+_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n?', re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(\s*[+-]?\d+),(\d+\s*)")
 
 Row = tuple[int, dict[str, Any]]
@@ -99,7 +100,8 @@ def read_rows(
 
     Numbers are those an editor or a spreadsheet shows: the line in JSON Lines, the row in CSV with
     its header as row 1, the position from 1 in JSON, Parquet and data sets. Of a JSON object
-    `{path: prompt}` or `{path: {"prompt": ...}}` each entry is a row, repeated keys included.
+    `{path: prompt}` or `{path: {"prompt": ...}}` each entry is a row, repeated keys included; one
+    that `columns.is_row` is the only row.
 
     Args:
         source: File, folder or Hub id; see the module.
@@ -254,7 +256,10 @@ def _rows_of_json(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
             found = json.load(file, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: line {error.lineno}: {error.msg}") from None
-    if isinstance(found, dict):
+    rows: Iterator[Any]
+    if isinstance(found, dict) and is_row(found):
+        rows = iter([found])
+    elif isinstance(found, dict):
         entries = found.entries if isinstance(found, _Repeated) else found.items()
         rows = (_entry(*entry) for entry in entries)
     elif isinstance(found, list):
@@ -311,9 +316,12 @@ def _no_object(number: int, found: str) -> str:
 def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     with open_text(path) as file:
         header = file.readline().lower()
-        file.seek(0)
-        # Spreadsheets write ; or tabs where the comma is the decimal mark.
-        delimiter = max(",;\t", key=header.count)
+        if said := _SEPARATOR.fullmatch(header):  # to Excel, which doesn't count the line either
+            delimiter = said[1]
+        else:
+            file.seek(0)
+            # Spreadsheets write ; or tabs where the comma is the decimal mark.
+            delimiter = max(",;\t", key=header.count)
         records = csv.reader(file, delimiter=delimiter)
         columns = [column.strip().lower() for column in next(records, [])]
         check("row 1, the header,", columns)

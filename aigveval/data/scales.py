@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
-from ..errors import InputError
+from ..errors import InputError, ManifestError
 
+_OFF = "must lie in"
 _SLACK = 1e-6  # of the span: the rounding of a mean
 
 
@@ -53,6 +56,26 @@ class Scale:
         """Whether a score lies on the scale; the rounding of a mean may take it over the end."""
         slack = _SLACK * (self.high - self.low)
         return self.low - slack <= score <= self.high + slack
+
+    def why_not(self, score: float) -> str:
+        """What is wrong with a score that the scale does not hold; `hint` knows it again."""
+        return f"{_OFF} {self}, got {score:g}"
+
+    def hint(self, fault: str, *, option: str = "--scale LOW:HIGH") -> str | None:
+        """How to say that scores are on another scale, where a fault is that one is off this."""
+        if _OFF not in fault:
+            return None
+        return f"scores are taken to be on {self}; {option} says otherwise"
+
+    @contextmanager
+    def hinted(self, *, option: str = "--scale LOW:HIGH") -> Iterator[None]:
+        """Adds the hint to the errors of a manifest."""
+        try:
+            yield
+        except ManifestError as error:
+            if hint := self.hint(str(error), option=option):
+                raise ManifestError(f"{error}; {hint}") from None
+            raise
 
     def to_mos(self, score: float) -> float:
         """Maps a score that `holds` linearly onto 1-5; NaN stays NaN."""

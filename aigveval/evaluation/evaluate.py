@@ -127,7 +127,8 @@ def evaluate(
                 f"predictions and ratings are files, got a {type(table).__name__}; of a table of "
                 "pandas make one by table.to_csv('predictions.csv', index=False)"
             )
-    rated = _without_repeats(read_ratings(manifest, scale=scale, where=where), manifest)
+    with scale.hinted():
+        rated = _without_repeats(read_ratings(manifest, scale=scale, where=where), manifest)
     files = [(predictions, column)]
     if against is not None:
         files.append((against, against_column))

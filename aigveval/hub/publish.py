@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -105,11 +105,12 @@ def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
             raise CheckpointError(f"{model}: no checkpoint, it has no {name}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: is not an empty folder")
-    _check_portable(model)
+    config = _portable(model)
     made = make_card(model, **card)
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", WEIGHTS):
-        shutil.copyfile(model / name, out / name)
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    (out / "config.json").write_text(text + "\n", encoding="utf-8")
+    shutil.copyfile(model / WEIGHTS, out / WEIGHTS)
     for name in FROZEN:
         if (model / name).is_dir():
             shutil.copytree(model / name, out / name)
@@ -193,9 +194,12 @@ def local_checkpoint(name: str | Path) -> Path:
     return folder
 
 
-def _check_portable(model: Path) -> None:
-    """Others can't load a model whose config names a folder of this machine."""
-    config: Mapping[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+def _portable(model: Path) -> dict[str, Any]:
+    """The config as others get it; they can't load one that names a folder of this machine.
+
+    Of the folder that a merged LLM came from, which loading needs no more, the last part stays.
+    """
+    config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if "encoders" not in config:
         raise CheckpointError(
             f"{model}: a vision-language model; a card is made for models with encoders only. "
@@ -211,6 +215,9 @@ def _check_portable(model: Path) -> None:
                 "its Hub id in config.json"
                 + (", or publish a merged model" if what == "the LLM" else "")
             )
+    if isinstance(llm := config.get("llm"), str) and _is_local(llm):
+        config["llm"] = PurePath(llm).name
+    return config
 
 
 def _is_local(value: str) -> bool:

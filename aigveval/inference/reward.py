@@ -6,6 +6,7 @@ reward(pipeline(prompts).frames, prompts)  # float32 (b,), on 1-5
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -29,7 +30,9 @@ class VideoReward:
     """Gives each video the weighted mean of its scores, on 1-5.
 
     It gives no gradients, computes in the model's own precision under `torch.autocast` too, and
-    draws no random numbers. Calls from several threads take turns.
+    draws no random numbers. Calls from several threads take turns. It can be pickled, as its
+    arguments (an assessor with its weights): a copy, in another process or by `copy.deepcopy`,
+    loads its model when it is first needed.
 
     Args:
         model: As of `aigveval.load`; or an assessor that it gave.
@@ -62,11 +65,33 @@ class VideoReward:
         if isinstance(model, Assessor):
             if options:
                 raise ValueError(f"an assessor has its options already, got {', '.join(options)}")
-            self.assessor = model
+            self._load, self._assessor = None, model
         else:
-            self.assessor = load(model, **options)
+            self._load = functools.partial(load, model, **options)
+            self._assessor = self._load()
         self.__name__ = "video_reward"  # what trainers call it in their logs
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
+
+    @property
+    def assessor(self) -> Assessor:
+        """What scores."""
+        with self._turn:
+            if self._assessor is None:
+                assert self._load is not None
+                # As outside of a call: merging a LoRA multiplies, new layers draw numbers.
+                with torch.autocast("cpu", enabled=False), torch.random.fork_rng(devices=[]):
+                    self._assessor = self._load()
+            return self._assessor
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_turn"]
+        if self._load is not None:
+            state["_assessor"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _turn=threading.RLock())
 
     def __call__(self, videos: Any, prompts: str | Sequence[str | None] | None = None) -> Tensor:
         """Rewards b videos.
@@ -99,9 +124,10 @@ class VideoReward:
         self, videos: Any, prompts: str | Sequence[str | None] | None = None
     ) -> list[Assessment]:
         """The assessments behind the rewards; arguments as of a call."""
-        device = getattr(self.assessor.engine, "device", torch.device("cpu"))
+        assessor = self.assessor
+        device = getattr(assessor.engine, "device", torch.device("cpu"))
         with self._turn, torch.autocast(device.type, enabled=False):
-            return list(self.assessor.score_many(videos, prompts=prompts, fps=self.fps))
+            return list(assessor.score_many(videos, prompts=prompts, fps=self.fps))
 
     def as_trl(
         self, render: Callable[[list[str]], Any] | None = None, *, column: str | None = None
@@ -117,20 +143,9 @@ class VideoReward:
         Returns:
             `(prompts, completions, **columns) -> list[float]`; prompts and completions may be
             conversations, of which the last message counts. NaN, which TRL leaves out, as of a
-            call.
+            call. It can be pickled if `render` can.
         """
-
-        def video_reward(
-            prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
-        ) -> list[float]:
-            if column is not None and column not in columns:
-                found = ", ".join(columns) or "none"
-                raise ValueError(f"the data set has no column {column!r}; its others are {found}")
-            wanted = [_text(one) for one in (prompts if column is None else columns[column])]
-            made = [_text(one) for one in completions]
-            return self(made if render is None else render(made), wanted).tolist()
-
-        return video_reward
+        return _TrlReward(self, render, column)
 
     def _reward(self, row: Assessment) -> tuple[str, float, str | None]:
         """The video's name, its reward, and why it has none."""
@@ -141,6 +156,30 @@ class VideoReward:
             why = " without a prompt" if missing == ["semantic"] and row.prompt is None else ""
             return row.video, math.nan, f"no {missing[0]} score{why}"
         return row.video, sum(w * scores[name].score for name, w in self.weights.items()), None
+
+
+class _TrlReward:
+    """What `VideoReward.as_trl` gives: a class, as functions within functions can't be pickled."""
+
+    def __init__(
+        self,
+        reward: VideoReward,
+        render: Callable[[list[str]], Any] | None,
+        column: str | None,
+    ) -> None:
+        self.reward, self.render, self.column = reward, render, column
+        self.__name__ = reward.__name__
+
+    def __call__(
+        self, /, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[float]:
+        column = self.column
+        if column is not None and column not in columns:
+            found = ", ".join(columns) or "none"
+            raise ValueError(f"the data set has no column {column!r}; its others are {found}")
+        wanted = [_text(one) for one in (prompts if column is None else columns[column])]
+        made = [_text(one) for one in completions]
+        return self.reward(made if self.render is None else self.render(made), wanted).tolist()
 
 
 def _checked(weights: Mapping[str, float]) -> dict[str, float]:

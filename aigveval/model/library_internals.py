@@ -184,6 +184,8 @@ def merge_lora(model: nn.Module) -> None:
     Scores stay as they are but for rounding; weights of fewer digits than float32 are left alone,
     as it would cost them some. There's no training any more from here.
     """
+    if not any(is_lora(name) for name, _ in model.named_parameters()):
+        return  # importing PEFT takes seconds
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():

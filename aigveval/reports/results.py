@@ -318,19 +318,26 @@ def _check_writable(path: Path) -> None:
 
 
 def take_earlier(
-    path: str | Path, planned: Collection[Key], *, resume: bool, extras: Collection[str] = ()
+    path: str | Path,
+    planned: Collection[Key],
+    *,
+    resume: bool,
+    extras: Collection[str] = (),
+    model: Path | None = None,
 ) -> Earlier:
     """Decides about the results that are already at `path`, so that none is destroyed unasked.
 
     With `resume`, rows of planned work are taken over, failed ones are tried again, and rows about
-    other work stay. Without it the run starts anew; an earlier file with rows that this run would
-    not bring back is kept as `NAME.old-1.SUFFIX`, `NAME.old-2.SUFFIX` and so on.
+    other work stay; a note says where the model was written after them, as under the same name it
+    may be another one by now. Without it the run starts anew; an earlier file with rows that this
+    run would not bring back is kept as `NAME.old-1.SUFFIX`, `NAME.old-2.SUFFIX` and so on.
 
     Args:
         path: of the file of results.
         planned: keys of this run's work.
         resume: see above.
         extras: of this run's rows, see `Assessment.extras`. Rows that lack any are computed again.
+        model: folder of the model; None where it is in none.
 
     Raises:
         ResultsError: when the file at `path` was not written by this module or cannot be written.
@@ -352,7 +359,15 @@ def take_earlier(
             if row.error is None and row.key() in planned and extras <= set(row.extras)
         }
         others = [row for row in rows if row.key() not in planned]
-        return Earlier(done=done, others=others)
+        note = None
+        if (
+            done
+            and model is not None
+            and _newest(model.glob("*.safetensors"))
+            > _newest(one for one in (path, _partial(path)) if one.exists())
+        ):
+            note = f"{path}: has rows from before the model {model} was last written; they are kept"
+        return Earlier(done=done, others=others, note=note)
     extras.add("familiarity")  # not the run's choice, but the model's
     if all(row.key() in planned and set(row.extras) <= extras for row in rows):
         note = f"{path}: earlier results replaced" if rows else None
@@ -363,6 +378,11 @@ def take_earlier(
     with ResultsFile(old, keep=rows):
         pass
     return Earlier(done={}, others=[], note=f"{path}: earlier results kept as {old}")
+
+
+def _newest(files: Iterable[Path]) -> float:
+    """When the last of them was written; 0 without any."""
+    return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 # ---- columns ------------------------------------------------------------------------------------

@@ -240,7 +240,9 @@ def read_parts(
         if is_pairs(path):
             parts.append(Part(path=path, name=name, pairs=read_pairs(path)))
         else:
-            parts.append(Part(path=path, name=name, rows=list(read_rows(path, scale=scale))))
+            with scale.hinted(option="`scale: LOW:HIGH` in the config"):
+                rows = list(read_rows(path, scale=scale))
+            parts.append(Part(path=path, name=name, rows=rows))
     return parts
 
 

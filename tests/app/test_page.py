@@ -10,10 +10,11 @@ pytest.importorskip("gradio", reason="needs what the extra `app` brings")
 from gradio.route_utils import delete_files_created_by_app
 
 from aigveval.app.files import Scratch
-from aigveval.app.limits import Limits
+from aigveval.app.limits import Limits, Refused
 from aigveval.app.page import Page, find_examples
 from aigveval.app.serve import application
 from aigveval.app.service import Service
+from aigveval.assessment import Assessment
 from aigveval.inference.assessor import Assessor
 
 from tests.aigveval.engines import TextEngine
@@ -58,6 +59,15 @@ def test_results_without_rows_are_said_to_have_none(page):
     path.touch()
     said, results = page.open_results(str(path))
     assert "empty.jsonl: has no rows" in said and results.rows == ()
+
+
+def test_results_are_forgotten_by_their_rows(page):
+    row = Assessment.failed("a.mp4", None, "t", "not a video")
+    large = [page.kept((row,) * 5000, {}).key for _ in range(30)]
+    small = [page.kept((row,), {}).key for _ in range(300)]
+    with pytest.raises(Refused, match="no such file, or no more"):
+        page.results.get(large[10])
+    assert all(page.results.get(key) for key in (*large[-19:], *small))
 
 
 def test_examples_stay_when_old_uploads_go(monkeypatch):

@@ -189,6 +189,20 @@ class TestResume:
         keys = [(row.prompt, row.model) for row in read_results("results.jsonl")]
         assert keys == [(None, "lite"), ("P", "lite"), (None, "large")]
 
+    def test_a_model_that_was_written_since_is_told_of(self, engine):
+        weights = Path("m/model.safetensors")
+        weights.parent.mkdir()
+        weights.touch()
+        os.utime(weights, (0, 1e9))
+        run("v/a.mp4", "--model", "m")
+        kept = "1 of 2 videos are already in results.jsonl\n"
+        assert run("v/a.mp4", "v/b.mp4", "--model", "m", "--resume").stderr == kept
+        os.utime(weights, (0, 1e11))
+        assert run("v", "--model", "m", "--resume").stderr == (
+            "note: results.jsonl: has rows from before the model m was last written; they are kept\n"
+            "2 of 3 videos are already in results.jsonl\n"
+        )
+
     def test_repeated_rows(self, engine):
         run("v/a.mp4", "v/a.mp4")
         run("v/a.mp4", "v/b.mp4", "v/a.mp4", "--resume")

@@ -178,6 +178,7 @@ FORMATS = {
     "rows.jsonl": '{"video": "a.mp4", "prompt": "a dog"}\n\n'
     '{"video": "sub/中文.mp4", "prompt": "一只狗", "mos": 3}\n{"video": "c.mp4", "prompt": " "}',
     "rows.csv": "mos,video,prompt\n3,a.mp4,a dog\n4,sub/中文.mp4,一只狗\n\n2,c.mp4,\n",
+    "excel.csv": "SEP=|\nmos|Video|PROMPT\n3,5|a.mp4|a dog\n4,0|sub/中文.mp4|一只狗\n2|c.mp4|\n",
     "semicolons.csv": "mos;Video;PROMPT\n3,5;a.mp4;a dog\n4,0;sub/中文.mp4;一只狗\n2;c.mp4;\n",
 }
 

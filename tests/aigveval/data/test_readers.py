@@ -11,6 +11,7 @@ import pytest
 
 from aigveval.data.inputs import collect
 from aigveval.data.manifest import iter_manifest, read_manifest
+from aigveval.data.preference_pairs import is_pairs, read_pairs
 from aigveval.data.readers import part_names, read_rows
 from aigveval.data.writers import Columns, TableWriter, write_table
 from aigveval.errors import InputError, ManifestError
@@ -254,6 +255,31 @@ def test_json_keeps_repeated_keys_and_nested_objects(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "found, videos",
+    [
+        ({"video": "a.mp4", "prompt": "a dog", "seed": 3}, ["a.mp4"]),
+        ({"path": "a.mp4", "overall": 3}, ["a.mp4"]),
+        ({"video": "a dog", "clip": "a cat"}, ["video", "clip"]),  # folders of pictures
+        ({"video": {"prompt": "a dog"}, "prompt": "a cat"}, ["video", "prompt"]),
+    ],
+)
+def test_json_of_one_row(tmp_path, found, videos):
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(found))
+    rows = [row for _, row in read_rows(path)]
+    assert [row["video"] for row in rows] == videos
+    if len(videos) == 1:
+        assert rows == [{"video": "a.mp4"} | {n: v for n, v in found.items() if n != "path"}]
+
+
+def test_json_of_one_pair(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text('{"video_a": "a.mp4", "video_b": "b.mp4", "prompt": "x", "overall": "A"}')
+    (pair,) = read_pairs(path)
+    assert is_pairs(path) and pair.preferences[-1] == "A"
+
+
+@pytest.mark.parametrize(
     "sources, names",
     [
         (["one.csv"], [None]),
@@ -265,6 +291,16 @@ def test_json_keeps_repeated_keys_and_nested_objects(tmp_path):
 )
 def test_parts_are_named_after_files(sources, names):
     assert part_names(sources) == names
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "Sep=;\r"])
+def test_a_line_for_excel_tells_the_delimiter(tmp_path, line):
+    path = tmp_path / "m.csv"
+    path.write_text(f"{line}\nvideo,x;a,b;overall\n1;2;3,5\n4;5;6;7\n", encoding="utf-16")
+    faults = []
+    rows = list(read_rows(path, required=(), on_fault=faults.append))
+    assert rows == [(2, {"video,x": "1", "a,b": "2", "overall": "3.5"})]
+    assert [fault.number for fault in faults] == [3]  # as Excel counts
 
 
 class TestDecimalCommas:

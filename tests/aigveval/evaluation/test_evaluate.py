@@ -211,6 +211,10 @@ def test_what_is_missing_is_noted(files):
         ),
         (["p.json", "m.csv", "--scale", "5:1"], "a scale is LOW:HIGH"),
         (
+            ["p.json", "m.csv", "--scale", "0:1"],
+            "; scores are taken to be on 0-1; --scale LOW:HIGH says otherwise",
+        ),
+        (
             ["p.json", "m.csv", "--out", "e.doc"],
             "e.doc: tables are written as .json, .md, .tex, .txt",
         ),

@@ -142,6 +142,22 @@ def test_a_merged_model_brings_its_frozen_parts(remote, monkeypatch):
     assert torch.equal(back.score(**batch).scores, model.score(**batch).scores)
 
 
+def test_a_merged_model_tells_nothing_of_this_machine(remote, tmp_path):
+    source = tmp_path / "somebody" / "my-llm"
+    make_llm().save_pretrained(source)
+    make_tokenizer().save_pretrained(source)
+    model, _ = make_model()
+    model.config.llm = str(source)
+    model.load_encoders(make_encoders())
+    model.push_to_hub("me/whole", merge=True)
+    for path in (remote.root / "me/whole").rglob("*.*"):
+        assert b"somebody" not in path.read_bytes(), path
+    back = AIGVEvalModel.from_pretrained("me/whole")
+    assert back.config.llm == "my-llm"
+    rest = model.config.to_dict() | {"llm": "my-llm"}
+    assert back.config.to_dict() == rest
+
+
 def test_what_the_hub_says_is_one_line(remote, monkeypatch):
     def refuse(self, *arguments, **options):
         raise OSError("401 Client Error\nInvalid user token.")

@@ -1,6 +1,8 @@
 """A model as a reward."""
 
+import copy
 import math
+import pickle
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +142,46 @@ def test_many_threads_at_once(reward, expected):
     with ThreadPoolExecutor(4) as pool:
         for order, found in pool.map(call, range(12)):
             torch.testing.assert_close(found, expected[order], atol=1e-4, rtol=0)
+
+
+def load_tiny(model, **options):
+    LOADED.append(model)
+    assert not torch.is_autocast_enabled("cpu")
+    return tiny_assessor(**options)
+
+
+LOADED = []
+
+
+@pytest.mark.parametrize("again", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
+def test_a_copy_loads_its_model_when_it_is_first_needed(monkeypatch, expected, again):
+    monkeypatch.setattr(module, "load", load_tiny)
+    LOADED.clear()
+    reward = VideoReward("tiny", weights=MIX, fps=8, batch_size=2)
+    assert len(pickle.dumps(reward)) < 1000
+    other = again(reward)
+    assert LOADED == ["tiny"] and other.weights == reward.weights and other.fps == 8
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: other(VIDEOS, PROMPTS), range(2)))
+    assert LOADED == ["tiny", "tiny"] and other.assessor.batch_size == 2
+    judge = again(reward.as_trl(column="x"))
+    for rewards in (*found, judge(prompts=PROMPTS, completions=list(VIDEOS), x=PROMPTS)):
+        assert torch.equal(torch.as_tensor(rewards), reward(VIDEOS, PROMPTS))
+
+
+def test_to_load_within_a_call_has_no_part_in_training(monkeypatch, expected):
+    monkeypatch.setattr(module, "load", load_tiny)
+    other = copy.deepcopy(VideoReward("tiny", weights=MIX))
+    state = torch.manual_seed(7).get_state()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(other(VIDEOS, PROMPTS), expected, atol=1e-4, rtol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_copy_has_the_assessor_that_was_given(reward):
+    other = pickle.loads(pickle.dumps(reward))
+    assert other.assessor is not reward.assessor
+    assert torch.equal(other(VIDEOS, PROMPTS), reward(VIDEOS, PROMPTS))
 
 
 def test_two_hundred_calls_need_no_more_memory_than_fifty(reward):

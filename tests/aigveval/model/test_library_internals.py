@@ -4,6 +4,7 @@ A failure names the library and its version.
 """
 
 import inspect
+import sys
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -218,6 +219,12 @@ def test_lora_of_weights_with_fewer_digits_is_not_merged():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     merge_lora(model)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_without_lora_peft_is_not_needed(monkeypatch):
+    model, _ = make_model(lora=None)
+    monkeypatch.setitem(sys.modules, "peft.tuners.lora", None)  # an ImportError
+    merge_lora(model)
 
 
 def test_save_holds_what_is_trained_alone(made, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aigveval.data.scales import MOS
+from aigveval.errors import ManifestError
 from aigveval.train.rows import read_parts
 from aigveval.train.validation import gain_line
 
@@ -69,3 +70,17 @@ def test_each_manifest_has_a_name_of_its_own(tmp_path):
         path.write_text("video,overall\nx.mp4,3\n")
     found = read_parts([str(path) for path in paths], scale=MOS)
     assert [part.name for part in found] == ["fold3", "fold", "fold4"]
+
+
+def test_scores_off_the_scale_tell_of_the_option(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("video,overall\nx.mp4,80\n")
+    with pytest.raises(ManifestError) as error:
+        read_parts([str(path)], scale=MOS)
+    assert str(error.value) == (
+        f"{path}: row 2: overall must lie in 1-5, got 80; scores are taken to be on 1-5; "
+        "`scale: LOW:HIGH` in the config says otherwise"
+    )
+    path.write_text("video,overall\nx.mp4,good\n")
+    with pytest.raises(ManifestError, match="must be a number, got 'good'$"):
+        read_parts([str(path)], scale=MOS)
