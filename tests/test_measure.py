@@ -52,10 +52,41 @@ def test_a_mean_that_is_not_known_is_none(found):
     json.dumps(found, allow_nan=False)  # as others read it
 
 
+def test_how_scores_fall_with_another_clips_prompt(measure, monkeypatch, tmp_path):
+    clips = [
+        measure.Clip(
+            path=tmp_path / f"{n}.mp4",
+            name=f"{n}.mp4",
+            dataset=dataset,
+            prompt=prompt,
+            generator="a",
+            real=False,
+            scores=(3.0, 3.0, 3.0, 3.0),
+        )
+        for dataset in measure.CHECKED
+        for n, prompt in enumerate(("a dog", "a cat", "a cow"))
+    ]
+    fold = np.array([0, 0, 1] * 2)  # the cow is alone: no other prompt is left out with it
+    prompts = {clip.path: clip.prompt for clip in clips}
+    asked = []
+
+    def scores_by(work, members, names, cache):
+        asked.extend(names)
+        right = [prompts[clip.path] == clip.prompt for clip in members]
+        return np.where(np.array(right)[:, None], (3, 3, 4.0, 3.5), (3, 3, 2.5, 3.0))
+
+    monkeypatch.setattr(measure, "scores_by", scores_by)
+    found = measure.wrong_prompts(tmp_path, clips, fold, None)
+    assert set(asked) == {"fold0"} and len(asked) == 8
+    for scores in found.values():
+        assert scores["semantic"] == {"falls": [1.0, 1.0, 1.0], "points": 1.5}
+        assert scores["overall"] == {"falls": [1.0, 1.0, 1.0], "points": 0.5}
+
+
 def test_and_a_dash_in_the_tables(measure, found):
     mean = {"shipped: technical": 4.5, "shipped: semantic": measure.rounded(np.float64("nan"))}
     figures = {
-        "own prompt above another's": [0.9, 0.8, 1.0],
+        "wrong prompts": {},
         "ratings": {},
         "camera": {},
         "years": {"camera": mean},
