@@ -431,12 +431,16 @@ def pillow_durations(path: str) -> list[float] | None:
     """
     with open(path, "rb") as file:
         head = file.read(13)
-        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        if _is_webp(head):
             return [seconds or _UNTIMED for seconds in _webp_durations(file)] or None
         if head[:4] == b"GIF8":
             file.seek(_gif_palette(head[10]), 1)
             return [_UNTIMED] * _count_untimed(file) or None
     return None
+
+
+def _is_webp(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
 def _webp_durations(file: BinaryIO) -> Iterator[float]:
@@ -487,7 +491,6 @@ def is_animated_webp(path: str) -> bool:
     """Whether a file is an animated WebP; False too for one that can't be opened."""
     try:
         with open(path, "rb") as file:
-            head = file.read(12)
-            return head[8:] == b"WEBP" and any(True for _ in _webp_durations(file))
+            return _is_webp(file.read(12)) and any(True for _ in _webp_durations(file))
     except OSError:
         return False

@@ -48,6 +48,11 @@ class Clip:
         return not all(map(math.isnan, self.scores))
 
     @property
+    def judged(self) -> bool:
+        """Whether agreement is measured on it: a generator's own clip that people rated."""
+        return self.rated and not self.real and self.kind == "native"
+
+    @property
     def group(self) -> str:
         """The prompt, or the clip where there is none; one of each data set."""
         return f"{self.dataset}: {self.prompt or self.name}"

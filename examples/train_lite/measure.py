@@ -108,11 +108,7 @@ def ratings(
     """Data set -> score -> predictor -> figures, against ratings of generated clips."""
     result: dict[str, Any] = {}
     for dataset, names in CHECKED.items():
-        chosen = [
-            n
-            for n, clip in enumerate(clips)
-            if clip.dataset == dataset and clip.rated and not clip.real and clip.kind == "native"
-        ]
+        chosen = [n for n, clip in enumerate(clips) if clip.dataset == dataset and clip.judged]
         members = [clips[n] for n in chosen]
         truth = np.array([clip.scores for clip in members])
         left_out = [f"fold{fold[n]}" for n in chosen]
@@ -155,7 +151,7 @@ def wrong_prompts(
         members = [
             (f"fold{fold[n]}", clip)
             for n, clip in enumerate(clips)
-            if clip.dataset == dataset and clip.rated and not clip.real and clip.kind == "native"
+            if clip.dataset == dataset and clip.judged
         ]
         pairs = [
             (name, clip, replace(clip, prompt=prompt))
@@ -168,12 +164,14 @@ def wrong_prompts(
         own, wrong = (
             scores_by(work, [pair[place] for pair in pairs], names, cache) for place in (1, 2)
         )
+        groups = [clip.group for _, clip, _ in pairs]
         result[dataset] = {}
         for score in ("semantic", "overall"):
             falls = (own - wrong)[:, SCORES.index(score)]
-            groups = [clip.group for _, clip, _ in pairs]
-            found = {"falls": share([*zip(groups, np.sign(falls) / 2 + 0.5)])}
-            result[dataset][score] = {**found, "points": round(float(falls.mean()), 2)}
+            result[dataset][score] = {
+                "falls": share([*zip(groups, np.sign(falls) / 2 + 0.5)]),
+                "points": round(float(falls.mean()), 2),
+            }
     return result
 
 
@@ -248,7 +246,7 @@ def trust(
     That of FETV's rated clips is of the model's own references, and so higher than a new clip's.
     """
     natives = [n for n, clip in enumerate(clips) if clip.kind == "native"]
-    rated = [n for n in natives if clips[n].rated and not clips[n].real]
+    rated = [n for n in natives if clips[n].judged]
     result: dict[str, Any] = {"familiarity": {}, "coverage": {}}
     run = "without_chivileva_dev"
     for dataset in manifests.DATASETS:
@@ -352,7 +350,7 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
     ]
     lines = table_lines(["data set", "score", "predictor", *NAMES], rated)
     wrong = [
-        [dataset, score, cell(found["falls"]), text(found["points"], ".2f")]
+        [dataset, score, cell(found["falls"]), f"{found['points']:.2f}"]
         for dataset, scores in figures["wrong prompts"].items()
         for score, found in scores.items()
     ]

@@ -151,11 +151,10 @@ def main(data: Path, work: Path, explaining: Path | None) -> None:
         augment(data, work / "copies")
     clips = manifests.read_clips(data, work / "copies")
     ladders = [manifests.read_ladder(work / "ladder" / part)[0] for part in LADDERS]
-    rows = [clip.row() for clip in clips] + list(chain.from_iterable(ladders))
-    extract(sorted({row.video for row in rows}), encoders, cache, workers=2)
+    files = {str(clip.path) for clip in clips} | {row.video for rows in ladders for row in rows}
+    extract(sorted(files), encoders, cache, workers=2)
     if explaining is None:
-        ladder, _ = manifests.read_ladder(work / "ladder/train")
-        manifests.write_manifest(work / "base.jsonl", ladder)
+        manifests.write_manifest(work / "base.jsonl", ladders[LADDERS.index("train")])
         explaining = explaining_model(base_model(work), work, cache)
     evidence = read_evidence(explaining, clips, work, cache)
     for name, keep in runs(data, clips).items():
@@ -178,7 +177,7 @@ def runs(data: Path, clips: Sequence[Clip]) -> dict[str, NDArray[np.bool_]]:
 
 def calibrate(work: Path, data: Path, clips: Sequence[Clip], cache: FeatureCache) -> None:
     """Gives each model of `runs` a calibration, from the errors of those that left clips out."""
-    rated = [clip for clip in clips if clip.rated and not clip.real and clip.kind == "native"]
+    rated = [clip for clip in clips if clip.judged]
     known, unknown = errors(work, data, rated, cache)
     for name, keep in runs(data, rated).items():
         folder = work / "runs" / name / "model"
@@ -323,7 +322,7 @@ def read_evidence(
     wrong = ridge.wrong_prompts(
         [clips[n] for n in number], {name: t[number] for name, t in own.items()}, tokens(shown)
     )
-    prompted = [n for n, clip in enumerate(clips) if clip.kind == "native" and clip.prompt]
+    prompted = np.unique(number)
     return Evidence(
         tokens=own,
         ladder=rows,
@@ -333,7 +332,7 @@ def read_evidence(
         wrong=wrong,
         of=number,
         shown=prompts,
-        prompted=np.array(prompted),
+        prompted=prompted,
         bare=tokens([replace(clips[n].row(), prompt=None) for n in prompted]),
     )
 
