@@ -5,11 +5,11 @@ clips, as a percentile of the distances that clips had when their own prompt was
 taken on how things move, where a model has an encoder for that: generators differ in that more than
 in what they show (of some nine ways that were tried, this one set other data sets apart best).
 
-Intervals are split conformal ones (Vovk et al., "Algorithmic Learning in a Random World", 2005):
-their half width is the quantile of the errors on clips that the model hadn't learnt from. There are
-two: of clips whose prompts were left out, and of clips whose whole data set was left out. A clip as
-familiar as the former gets the first, one that no rated clip is like the second, and what lies
-between a mix.
+Intervals are split conformal ones (Vovk et al., "Algorithmic Learning in a Random World", 2005),
+from errors on clips that the model hadn't learnt from: once their prompts were left out, once their
+whole data set was. There are two half widths, of clips that are familiar and of clips that are not,
+and what lies between gets a mix. The two are found together, so that of either kind of left-out
+clips, each with its own mix, the same share lies inside.
 
 Axis legend: b batch, k tokens of one encoder, d width of a clip's vector, n rated clips.
 """
@@ -22,8 +22,10 @@ from torch import Tensor, nn
 LEVEL = 0.8  # of the intervals
 NEAREST = 3
 FOLDS = 5  # of prompts left out
+_ROUNDS = 100  # in which two half widths settle
 # Percentiles of familiarity: from the first on a clip counts as known, under the second as unknown.
-KNOWN, UNKNOWN = 50.0, 10.0
+# Of twelve pairs, all of which cover what they should, one with small widths.
+KNOWN, UNKNOWN = 80.0, 40.0
 
 
 class Calibration(nn.Module):
@@ -63,8 +65,7 @@ class Calibration(nn.Module):
         """Clips' vectors (b, d) to familiarity (b,) in 0-100, and half widths (b, scores)."""
         apart = distance(vectors.float(), self.clips)
         familiarity = 100 * (self.distances[None] > apart[:, None]).float().mean(1)
-        share = ((familiarity - UNKNOWN) / (KNOWN - UNKNOWN)).clamp(0, 1)[:, None]
-        return familiarity, torch.lerp(self.unknown, self.known, share)
+        return familiarity, mixed(self.known, self.unknown, familiarity)
 
 
 def distance(vectors: Tensor, clips: Tensor) -> Tensor:
@@ -99,11 +100,60 @@ def clip_vectors(standardised: Sequence[Tensor]) -> Tensor:
     return torch.cat([mean / mean.shape[1] ** 0.5 for mean in means], dim=1)
 
 
-def half_width(errors: Tensor, level: float = LEVEL) -> Tensor:
-    """The conformal quantile of absolute errors (n, scores), NaN left out: (scores,)."""
-    found = []
-    for column in errors.T:
-        kept = column[~column.isnan()].sort().values
-        place = min(len(kept), int(-(-(len(kept) + 1) * level // 1)))  # rounded up
-        found.append(kept[place - 1] if len(kept) else torch.tensor(float("nan")))
-    return torch.stack(found)
+def mixed(known: Tensor, unknown: Tensor, familiarity: Tensor) -> Tensor:
+    """Half widths of clips (b, scores), from the two (scores,) and familiarity (b,)."""
+    return torch.lerp(unknown, known, _share(familiarity)[:, None])
+
+
+def half_widths(
+    known: tuple[Tensor, Tensor], unknown: tuple[Tensor, Tensor], *, level: float = LEVEL
+) -> tuple[Tensor, Tensor]:
+    """Of clips that are known, and of clips that aren't, from errors on clips that were left out.
+
+    Args:
+        known, unknown: absolute errors (n, scores), NaN for those left out, and familiarity (n,);
+            the first with only the prompts left out, the second with the whole data set.
+        level: share of either's errors that is to lie inside.
+
+    Returns:
+        Twice (scores,); the second is never below the first.
+    """
+    pairs = zip(known[0].T, unknown[0].T)
+    found = [_pair((a, _share(known[1])), (b, _share(unknown[1])), level) for a, b in pairs]
+    return torch.stack([one for one, _ in found]), torch.stack([two for _, two in found])
+
+
+def _pair(
+    known: tuple[Tensor, Tensor], unknown: tuple[Tensor, Tensor], level: float
+) -> tuple[Tensor, Tensor]:
+    """Of one score, from errors (n,) and shares (n,): each in turn as the other has it."""
+    first, second = _quantile(known[0], level), _quantile(unknown[0], level)
+    for _ in range(_ROUNDS):
+        need = _needed(unknown[0], 1 - unknown[1], first)
+        second = (second + torch.maximum(_quantile(need, level), first)) / 2
+        first = (first + _quantile(_needed(known[0], known[1], second), level)) / 2
+    return first, second.maximum(first)
+
+
+def _needed(errors: Tensor, share: Tensor, other: Tensor) -> Tensor:
+    """The half width that just covers each error, where it has that share and the other the rest.
+
+    Where it has no share nothing is needed, or, if the other is too small, no width would do: the
+    error itself then, so that such clips never make a width endless.
+    """
+    need = torch.where(share > 0, (errors - (1 - share) * other) / share, errors)
+    covered = (share == 0) & (errors <= other)
+    return need.masked_fill(covered, 0.0).clamp(min=0.0)
+
+
+def _share(familiarity: Tensor) -> Tensor:
+    """How far clips (b,) count as known, 0-1."""
+    return ((familiarity - UNKNOWN) / (KNOWN - UNKNOWN)).clamp(0, 1)
+
+
+def _quantile(values: Tensor, level: float) -> Tensor:
+    """The conformal quantile of (n,), NaN left out; NaN if there are none."""
+    kept = values[~values.isnan()].sort().values
+    if not len(kept):
+        return values.new_tensor(float("nan"))
+    return kept[min(len(kept), int(-(-(len(kept) + 1) * level // 1))) - 1]  # rounded up

@@ -24,9 +24,11 @@ import torch
 from agreement import NAMES, cell, figures_of, rater_columns, share, table_lines
 from manifests import Clip
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aigveval.features.cache import FeatureCache, extract
 from aigveval.metrics import bootstrap_interval, srocc
+from aigveval.model.calibration import half_widths, mixed
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.train.dataset import QualityDataset, features_of
@@ -257,29 +259,42 @@ def trust(
             "half width of overall": round(float(widths[:, SCORES.index("overall")].mean()), 2),
         }
     members = [clips[n] for n in rated]
-    truth = np.array([clip.scores for clip in members])
-    for kind, names in (
-        ("prompts out", [f"fold{fold[n]}" for n in rated]),
-        ("set out", [f"without_{clip.dataset}" for clip in members]),
-    ):
-        scores = scores_by(work, members, names, cache)
-        widths = np.zeros_like(scores)
-        familiarity = np.zeros(len(scores))
-        for name in set(names):
-            own = [n for n, other in enumerate(names) if other == name]
-            familiarity[own], widths[own] = trusted(
-                work / "runs" / name / "model", [members[n] for n in own], cache
-            )
-        errors = np.abs(scores - truth)
-        inside = np.where(np.isnan(truth), np.nan, errors <= widths)
-        result["coverage"][kind] = {
-            name: round(float(np.nanmean(inside[:, n])), 3) for n, name in enumerate(SCORES)
-        }
+    kinds = left_out_errors(work, members, fold[rated], cache)
+    inside: dict[str, list[Array]] = {kind: [] for kind in kinds}
+    for number in range(manifests.FOLDS):  # by what the errors of other prompts say
+        own = torch.from_numpy(fold[rated] == number)
+        widths = half_widths(*((e[~own], f[~own]) for e, f in kinds.values()))
+        for kind, (errors, familiarity) in kinds.items():
+            covered = (errors[own] <= mixed(*widths, familiarity[own])).float()
+            inside[kind].append(covered.masked_fill(errors[own].isnan(), torch.nan).numpy())
+    for kind, (errors, familiarity) in kinds.items():
+        shares = np.nanmean(np.concatenate(inside[kind]), axis=0)
+        result["coverage"][kind] = {name: rounded(share) for name, share in zip(SCORES, shares)}
         overall = errors[:, SCORES.index("overall")]
-        result["coverage"][kind]["familiarity against error, SROCC"] = round(
-            float(srocc(familiarity, overall)), 2
+        result["coverage"][kind]["familiarity against error, SROCC"] = rounded(
+            srocc(familiarity.numpy(), overall.numpy())
         )
     return result
+
+
+def left_out_errors(
+    work: Path, rated: Sequence[Clip], fold: NDArray[np.int_], cache: FeatureCache
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Absolute errors (n, 4) and familiarity (n,): prompts left out, and the whole data set."""
+    truth = np.array([clip.scores for clip in rated])
+    found = {}
+    for kind, names in (
+        ("prompts out", [f"fold{n}" for n in fold]),
+        ("set out", [f"without_{clip.dataset}" for clip in rated]),
+    ):
+        errors = np.abs(scores_by(work, rated, names, cache) - truth)
+        familiarity = np.zeros(len(rated))
+        for name in set(names):
+            own = [n for n, other in enumerate(names) if other == name]
+            members = [rated[n] for n in own]
+            familiarity[own], _ = trusted(work / "runs" / name / "model", members, cache)
+        found[kind] = torch.from_numpy(errors).float(), torch.from_numpy(familiarity).float()
+    return found
 
 
 @torch.inference_mode()

@@ -42,7 +42,7 @@ import torch
 from augment import main as augment
 from hints import let_hints_stand
 from manifests import Clip
-from measure import measure, predicted_scores, scores_by
+from measure import left_out_errors, measure, predicted_scores
 from numpy.typing import NDArray
 from rich.console import Console
 from split import split_clips, split_modern
@@ -51,7 +51,7 @@ from torch.utils.hooks import RemovableHandle
 
 from aigveval.distortion.ladder import make_ladder
 from aigveval.features.cache import FeatureCache, extract
-from aigveval.model.calibration import half_width
+from aigveval.model.calibration import half_widths
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
@@ -178,34 +178,24 @@ def runs(data: Path, clips: Sequence[Clip]) -> dict[str, NDArray[np.bool_]]:
 def calibrate(work: Path, data: Path, clips: Sequence[Clip], cache: FeatureCache) -> None:
     """Gives each model of `runs` a calibration, from the errors of those that left clips out."""
     rated = [clip for clip in clips if clip.judged]
-    known, unknown = errors(work, data, rated, cache)
-    for name, keep in runs(data, rated).items():
+    chosen = runs(data, rated)
+    for name, keep in chosen.items():
         folder = work / "runs" / name / "model"
         model = AIGVEvalModel.from_pretrained(folder)
         processor = AIGVEvalProcessor.from_pretrained(folder)
         encoders = list(processor.encoders.values())
-        chosen = [clip for clip, kept in zip(rated, keep) if kept]
-        vectors = ridge.clip_means([clip.row() for clip in chosen], model.model, encoders, cache)
-        calibration = model.model.add_calibration(len(chosen))
-        calibration.fit(vectors, [clip.group for clip in chosen])
-        calibration.known.copy_(half_width(known))
-        calibration.unknown.copy_(half_width(unknown))
+        known = [clip for clip, kept in zip(rated, keep) if kept]
+        vectors = ridge.clip_means([clip.row() for clip in known], model.model, encoders, cache)
+        model.model.add_calibration(len(known)).fit(vectors, [clip.group for clip in known])
         model.save_pretrained(folder)
-
-
-def errors(
-    work: Path, data: Path, rated: Sequence[Clip], cache: FeatureCache
-) -> tuple[Tensor, Tensor]:
-    """Absolute errors (n, 4) with the prompt left out, and with the whole data set left out."""
-    truth = np.array([clip.scores for clip in rated])
-    found = []
-    for names in (
-        [f"fold{n}" for n in manifests.fold_of(data, [clip.group for clip in rated])],
-        [f"without_{clip.dataset}" for clip in rated],
-    ):
-        predicted = scores_by(work, rated, names, cache)
-        found.append(torch.from_numpy(np.abs(predicted - truth)).float())
-    return found[0], found[1]
+    fold = manifests.fold_of(data, [clip.group for clip in rated])
+    known_width, unknown_width = half_widths(*left_out_errors(work, rated, fold, cache).values())
+    for name in chosen:
+        folder = work / "runs" / name / "model"
+        model = AIGVEvalModel.from_pretrained(folder)
+        model.model.calibration.known.copy_(known_width)
+        model.model.calibration.unknown.copy_(unknown_width)
+        model.save_pretrained(folder)
 
 
 def explaining_model(base: Path, work: Path, cache: FeatureCache) -> Path:

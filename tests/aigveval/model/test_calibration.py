@@ -11,8 +11,9 @@ from aigveval.model.calibration import (
     Calibration,
     clip_vectors,
     distance,
-    half_width,
+    half_widths,
     left_out_distances,
+    mixed,
 )
 from aigveval.model.modeling import AIGVEvalModel
 from prompts.rubric import SCORES
@@ -75,11 +76,11 @@ class TestFamiliarity:
         torch.testing.assert_close(calibration(tokens.mean(0)[None])[1][0], calibration.known)
         torch.testing.assert_close(widths[-1], calibration.unknown)
 
-    def test_between_the_tenth_percentile_and_the_median_they_are_a_mix(self, tokens):
+    def test_between_two_percentiles_they_are_a_mix(self, tokens):
         calibration = fitted(tokens, [str(n) for n in range(90)])
         familiarity, widths = calibration(drawn(400, seed=1))
-        assert all(((low < familiarity) & (familiarity < low + 10)).any() for low in (0, 20, 60))
-        share = ((familiarity - 10) / 40).clamp(0, 1)[:, None]
+        assert all(((low < familiarity) & (familiarity < low + 10)).any() for low in (0, 50, 85))
+        share = ((familiarity - 40) / 40).clamp(0, 1)[:, None]
         mix = share * calibration.known + (1 - share) * calibration.unknown
         torch.testing.assert_close(widths, mix)
 
@@ -99,7 +100,13 @@ def test_each_encoder_counts_the_same_however_wide():
     torch.testing.assert_close(vector[0, :2].norm(), vector[0, 2:].norm())
 
 
-class TestHalfWidth:
+def half_width(errors):
+    """Of clips that are all as familiar as can be; others are as far off."""
+    known = errors, torch.full((len(errors),), 100.0)
+    return half_widths(known, (errors, torch.zeros(len(errors))))[0]
+
+
+class TestHalfWidths:
     def test_the_conformal_quantile(self):
         """Of nine errors, the eighth covers 80 %: (9 + 1) x 0.8."""
         errors = torch.arange(1.0, 10.0)[:, None]
@@ -122,6 +129,34 @@ class TestHalfWidth:
                 float(np.mean(np.abs(rng.normal(size=200)) <= float(half_width(errors))))
             )
         assert 0.79 <= np.mean(covered) <= 0.83
+
+    def test_both_kinds_are_covered_whatever_mix_their_clips_get(self):
+        """Clips of other data sets are often as familiar as some whose prompts were left out."""
+        rng = np.random.default_rng(1)
+
+        def drawn(scale, low, high):
+            errors = scale * np.abs(rng.normal(size=(3000, 2)))
+            familiarity = rng.uniform(low, high, 3000)
+            return torch.from_numpy(errors), torch.from_numpy(familiarity)
+
+        known, unknown = half_widths(drawn(1, 0, 100), drawn(1.5, 0, 70))
+        assert (known < unknown).all()
+        for scale, low, high in ((1, 0, 100), (1.5, 0, 70)):
+            errors, familiarity = drawn(scale, low, high)
+            inside = errors <= mixed(known, unknown, familiarity)
+            assert inside.double().mean(0).sub(0.8).abs().max() < 0.03
+
+    def test_errors_that_no_width_of_theirs_can_cover_make_it_no_wider_than_they_are(self):
+        """As the clips of an other data set that all count as known, and are all wrong."""
+        known = torch.ones(50, 1), torch.full((50,), 90.0)
+        unknown = torch.full((50, 1), 3.0), torch.full((50,), 90.0)
+        assert [float(one) for one in half_widths(known, unknown)] == pytest.approx([1.0, 3.0])
+
+    def test_a_clip_that_is_not_known_never_gets_less(self):
+        known = torch.full((50, 1), 2.0), torch.linspace(0, 100, 50)
+        unknown = torch.full((50, 1), 0.5), torch.linspace(0, 100, 50)
+        one, two = half_widths(known, unknown)
+        assert float(one) == float(two) == pytest.approx(2.0)
 
 
 class TestInAModel:
