@@ -2,10 +2,12 @@
 
 import gc
 import os
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 
 from aigveval import versions
 
@@ -42,6 +44,15 @@ def pytest_report_header() -> str:
     """Says so where something is newer than what was tested."""
     newer = versions.newer_than_tested()
     return f"not tested yet: {', '.join(newer)}" if newer else "no library is newer than tested"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_made_once():
+    """Typer's runner makes the command line anew from all its options for every call."""
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(typer.testing, "_get_command"):  # its own name for `typer.main.get_command`
+            patch.setattr(typer.testing, "_get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)
