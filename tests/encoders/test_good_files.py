@@ -115,6 +115,11 @@ class TestInsideAGop:
         assert times[0] == 0
         assert np.array_equal(pixels, read(source)[0][-24:])
 
+    def test_the_first_frame_is_skipped(self, tmp_path):
+        source = media.write_video(tmp_path / "a.ts", num_frames=16, gop=8, options={"bf": "0"})
+        pixels, info, _ = read(media.remuxed(source, tmp_path / "b.ts", first=7))
+        assert (len(pixels), info.warnings) == (8, ("begins inside a GOP: first frame skipped",))
+
     def test_a_stream_cut_anywhere(self, tmp_path):
         source = media.write_video(tmp_path / "a.ts", num_frames=48, gop=24)
         data = source.read_bytes()
