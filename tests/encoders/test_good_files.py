@@ -359,6 +359,17 @@ def test_what_is_damaged_or_missing_is_said(tmp_path):
     assert info.warnings[0] == f"truncated: {missing} of its 48 frames are missing"
 
 
+def test_a_stream_that_comes_to_light_late_is_left_out(tmp_path):
+    """As one wrong bit makes it in a transport stream, whose packets have the number of theirs."""
+    path = media.write_video(tmp_path / "a.ts", num_frames=48)
+    data, video = bytearray(path.read_bytes()), (0x41, 0x00)  # first packet of a frame, stream 256
+    last = [i for i in range(0, len(data), 188) if tuple(data[i + 1 : i + 3]) == video][-1]
+    data[last + 2] ^= 64
+    path.write_bytes(data)
+    pixels, info, _ = read(path)
+    assert len(pixels) == info.num_frames == 47
+
+
 def test_an_ordinary_file_has_no_warnings(tmp_path):
     for name in ("sound", "hevc", "rotated", "ten_bit", "gif", "webp", "variable_frame_rate"):
         suffix, make, _ = media.MAKERS[name]
