@@ -147,7 +147,8 @@ def inspect(path: str) -> VideoIndex:
         skipped = found - len(packets)
         if skipped:
             joins = [place - skipped for place in joins]
-            warnings.append(f"begins inside a GOP: first {skipped} frames skipped")
+            frames = "frame" if skipped == 1 else f"{skipped} frames"
+            warnings.append(f"begins inside a GOP: first {frames} skipped")
         if joins:
             warnings.append("time stamps jump: frames in the order of the file")
         rates = [stream.average_rate, stream.guessed_rate]

@@ -34,7 +34,7 @@ def read_packets(container: Any, stream: Any) -> Iterator[Any]:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):  # PyAV fails at its end if a stream has come to light
         pass
     yield None
 

@@ -28,7 +28,7 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
     "banding": ("Smooth tones fall into steps", "Gradients show bands"),
     "colour_cast": ("A tint lies over the picture", "Greys are tinted"),
     "noise": ("Grain lies over the picture", "The picture is noisy"),
-    "prompt_mismatch": ("The clip is about something else than the prompt",),
+    "prompt_mismatch": ("The clip seems to be about something else than the prompt",),
     "wrong_object": ("One thing of the prompt seems to be shown as another",),
     "scene_cut": ("The clip cuts to other footage",),
 }

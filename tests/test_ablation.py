@@ -1,6 +1,10 @@
 """The ablation of slow and fast frames: its settings, its cost, and its table."""
 
+import json
+
 import pytest
+
+from aigveval.model.checkpoint import CHECKPOINTS
 
 from tests.scripts import EXAMPLES, script
 
@@ -18,6 +22,13 @@ def test_each_stream_alone_and_both(ablation):
     assert [name for name, _ in ablation.encoders_of((4, 0))] == ["semantic_lite", "technical_lite"]
     assert ablation.encoders_of((0, 32)) == [("motion_flow", 32)]
     assert [count for _, count in ablation.encoders_of((4, 64))] == [4, 64, 4]
+
+
+def test_the_encoders_are_those_of_lite(ablation):
+    config = json.loads((CHECKPOINTS / "lite/config.json").read_text())
+    for entry in config["encoders"]:
+        options = entry["options"]
+        assert ablation.options_of(entry["name"], options["num_frames"]) == options
 
 
 def test_more_frames_cost_more(ablation):

@@ -363,6 +363,13 @@ def test_a_run_goes_on_and_begins_anew(attribution, work, model, monkeypatch, ca
     (model / "model.safetensors").write_bytes(b"other weights")
     run()
     assert written == [7, 10] and log.read_text().splitlines()[1:] == first[1:]
+    (work / "ladder/train/dog/clean.mp4").write_text("rendered anew")
+    for encoder in make_encoders().values():
+        cache = FeatureCache(work / "cache")
+        shape = encoder.spec.num_tokens, encoder.spec.dim
+        cache.put(cache.digest(work / "ladder/train/dog/clean.mp4"), encoder, torch.ones(shape))
+    run()
+    assert written == [7, 10, 1]
 
 
 def test_names_of_models(attribution, model, tmp_path):

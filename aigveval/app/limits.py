@@ -9,7 +9,7 @@ import av
 from PIL import Image
 
 from encoders.container import VideoError, check_size, open_file, pillow_durations, video_stream
-from encoders.packets import read_packets
+from encoders.packets import FieldPairs, read_packets
 
 MEGABYTE = 10**6
 MOST_CHARACTERS = 10_000  # of a prompt
@@ -96,9 +96,9 @@ class Limits:
                 check_size(name, codec.width, codec.height)
                 self._check_frame(codec.width, codec.height)
                 first = last = None
-                count = 0
+                count, pairs = 0, FieldPairs(codec.name, codec.extradata)
                 for packet in read_packets(container, stream):
-                    if packet is None or packet.is_discard:
+                    if packet is None or pairs.completed_by(packet) or packet.is_discard:
                         continue
                     count += 1
                     time = packet.pts if packet.pts is not None else packet.dts

@@ -93,7 +93,8 @@ def cot(
         from ..data.cot import write_cot
         from ..data.scales import Scale
 
-        with video_progress(quiet=quiet) as progress:
+        given = Scale.parse(scale)
+        with video_progress(quiet=quiet) as progress, given.hinted():
             task = progress.add_task("cot", total=None)
             report = write_cot(
                 manifests,
@@ -104,7 +105,7 @@ def cot(
                 form=form,
                 partial=partial,
                 score_decimals=score_decimals,
-                scale=Scale.parse(scale),
+                scale=given,
                 clean_score=clean_score,
                 seed=seed,
                 measure=_measure if facts else None,

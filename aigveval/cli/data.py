@@ -181,17 +181,20 @@ def convert(
 ) -> None:
     with one_line_errors():
         silence_libraries()
+        from ..data.adapters import find_adapter
         from ..data.convert import convert as run
         from ..data.scales import MOS, Scale
 
-        with _row_progress("converting", quiet=quiet) as advance:
+        given = Scale.parse(scale) if scale else None
+        known_scale = given or find_adapter(adapter).scale or MOS
+        with _row_progress("converting", quiet=quiet) as advance, known_scale.hinted():
             done = run(
                 adapter,
                 files,
                 out,
                 videos=videos,
                 prompts=prompts,
-                scale=Scale.parse(scale) if scale else None,
+                scale=given,
                 score=score,
                 mean_overall=mean_overall,
                 progress=advance,

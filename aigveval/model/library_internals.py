@@ -127,7 +127,11 @@ def shortened(cache: Any, count: int) -> Cache | None:
 def rows_of(cache: Cache, rows: Tensor) -> Cache | None:
     """A copy of some rows of a cache, (n,); None where they can't be had."""
     try:
-        chosen = copy.deepcopy(cache)
+        if type(cache) is DynamicCache and _is_plain(cache):  # selecting gives new tensors
+            chosen: Cache = copy.copy(cache)
+            chosen.layers = [copy.copy(layer) for layer in cache.layers]
+        else:
+            chosen = copy.deepcopy(cache)
         chosen.batch_select_indices(rows)
         return chosen
     except _GONE:

@@ -377,7 +377,10 @@ class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
 
     def _save_frozen(self, folder: Path) -> None:
         """Write the LLM, its tokenizer and the encoders' weights beside the trained weights."""
-        save_llm(self.model.language_model, self.lm_head, self.config.llm, folder / "llm")
+        source = self.config.llm
+        if self.encoder_weights is not None:  # a merged folder has a tokenizer of its own
+            source = frozen_llm(self.encoder_weights.parent, self.config)
+        save_llm(self.model.language_model, self.lm_head, source, folder / "llm")
         (folder / "encoders").mkdir(exist_ok=True)
         for name, encoder in self.encoders.items():
             # Copies, because safetensors refuses tensors that share memory.

@@ -3,11 +3,11 @@
     python examples/train_lite/ablation.py DATA --cache WORK/cache --out WORK/ablation
 
 The encoders of `lite` with 4, 8 or 16 slow frames (technical and semantic), with 16, 32 or 64 fast
-frames (motion), and with both; their other options are the defaults, not those of recipe.py. For
-each an SVR on their tokens predicts the three ratings in the
-folds of recipe.py, see baselines.py: the features are what is compared, and training `lite` anew
-for each would take days. Cost is on one clip of 1280 x 720, 5 seconds: the processor's time, of
-all its cores together, to read the frames that these encoders ask for and to encode them.
+frames (motion), and with both; their other options are those of recipe.py. For each an SVR on their
+tokens predicts the three ratings in the folds of recipe.py, see baselines.py: the features are what
+is compared, and training `lite` anew for each would take days. Cost is on one clip of 1280 x 720,
+5 seconds: the processor's time, of all its cores together, to read the frames that these encoders
+ask for and to encode them.
 
 Prints a Markdown table, and writes it to OUT.md and all figures to OUT.json.
 """
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from agreement import figures_of, table_lines
 from baselines import argument_parser, out_of_fold, pooled, publish
+from recipe import ENCODERS
 from rich.progress import track
 
 from aigveval.features.cache import FeatureCache
@@ -53,10 +54,16 @@ def encoders_of(setting: Setting) -> list[tuple[str, int]]:
     return [(name, count) for name, count in chosen if count]
 
 
+def options_of(name: str, count: int) -> dict[str, Any]:
+    """Options of an encoder of `lite` that looks at so many frames."""
+    return {**ENCODERS[name], "num_frames": count}
+
+
 def cost_of(setting: Setting, video: Path) -> dict[str, float]:
     """Seconds of processor time for a clip, and tokens of evidence that the LLM has to read."""
     encoders = {
-        name: create_encoder(name, num_frames=count) for name, count in encoders_of(setting)
+        name: create_encoder(name, **options_of(name, count))
+        for name, count in encoders_of(setting)
     }
     spent = []
     for _ in range(REPEATS + 1):  # the first warms up
@@ -91,7 +98,7 @@ def main(data: Path, *, cache: Path, out: Path, draws: int) -> None:
     generators = np.array([row.generator for row in rows])
     prompts = np.array([row.group for row in rows])
     known = {
-        one: pooled(rows, [one[0]], features, num_frames=one[1])
+        one: pooled(rows, [one[0]], features, **options_of(*one))
         for setting in settings()
         for one in encoders_of(setting)
     }

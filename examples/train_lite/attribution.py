@@ -7,7 +7,7 @@ WORK is that of recipe.py: its ladders and feature cache. A model is FOLDER or N
 writes about all left-out clips, the clean clips that were trained on, and each clean left-out clip
 with the prompt of every other one; with --plain not about slight damage and clips trained on.
 Answers go to WORK/answers/NAME.jsonl as they come: a run that is stopped goes on there, and a model
-whose files have changed begins anew.
+whose files have changed begins anew, as does a clip that has changed.
 
 With --facts the column of a model says what users get: of the defects that it names those that
 agree with the facts of the clip, and those that rules find; see `prompts.facts`. Where users get
@@ -80,24 +80,30 @@ class Case:
     """A clip to write about, and what is true of it."""
 
     path: str
+    digest: str  # SHA-256 of its file
     prompt: str | None
     truth: Clip
 
     @property
     def key(self) -> str:
         """What its answer is found by."""
-        return json.dumps([self.truth.part, self.truth.group, Path(self.path).name, self.prompt])
+        name = Path(self.path).name
+        return json.dumps([self.truth.part, self.truth.group, name, self.digest, self.prompt])
 
 
 def read_cases(ladder: Path) -> list[Case]:
     """All cases of the folder with the ladders `heldout` and `train`."""
     held_out = [_case(label, "heldout") for label in read_labels(ladder / "heldout/manifest.jsonl")]
-    trained = [_case(label, "train") for label in read_labels(ladder / "train/manifest.jsonl")]
+    trained = [
+        _case(label, "train")
+        for label in read_labels(ladder / "train/manifest.jsonl")
+        if label.row.extra["type"] == CLEAN
+    ]
     clean = [case for case in held_out if case.truth.type == CLEAN]
     prompts = dict.fromkeys(case.prompt for case in clean if case.prompt)
     return [
         *held_out,
-        *(case for case in trained if case.truth.type == CLEAN),
+        *trained,
         *(
             replace(case, prompt=prompt, truth=replace(case.truth, part="other_prompt"))
             for case in clean
@@ -122,6 +128,7 @@ def _case(label: Labelled, part: Any) -> Case:
         raise ManifestError(f"{row.path}: no clip of its source tells how long it is")
     return Case(
         path=row.path,
+        digest=sha256(Path(row.path)),
         prompt=row.prompt,
         truth=Clip(
             part=part,

@@ -9,7 +9,7 @@ import pytest
 from aigveval.app.files import Scratch, clips_in, inside, shown_name
 from aigveval.app.limits import Limits, Refused
 
-from tests.media import write_video
+from tests.media import field_pictures, write_video
 
 HOSTILE = ("../secret.mp4", "../../etc/passwd", "sub/../../secret.mp4", "/etc/passwd", "link.mp4")
 HOSTILE += ("folder-link/secret.mp4", "~/x.mp4/../../../etc/passwd")
@@ -148,6 +148,13 @@ def test_a_clip_that_is_more_than_allowed(tmp_path, limits, said):
     with pytest.raises(Refused) as told:
         Limits(**limits).check_clip(path)
     assert (str(told.value), told.value.status) == (said, 413)
+
+
+def test_two_fields_in_packets_of_their_own_are_one_frame(tmp_path):
+    path = field_pictures(tmp_path / "clip.mp4", num_frames=24)
+    Limits(frames=24).check_clip(path)
+    with pytest.raises(Refused, match="^more than 23 frames"):
+        Limits(frames=23).check_clip(path)
 
 
 @pytest.mark.parametrize(

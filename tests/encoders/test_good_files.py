@@ -115,6 +115,11 @@ class TestInsideAGop:
         assert times[0] == 0
         assert np.array_equal(pixels, read(source)[0][-24:])
 
+    def test_the_first_frame_is_skipped(self, tmp_path):
+        source = media.write_video(tmp_path / "a.ts", num_frames=16, gop=8, options={"bf": "0"})
+        pixels, info, _ = read(media.remuxed(source, tmp_path / "b.ts", first=7))
+        assert (len(pixels), info.warnings) == (8, ("begins inside a GOP: first frame skipped",))
+
     def test_a_stream_cut_anywhere(self, tmp_path):
         source = media.write_video(tmp_path / "a.ts", num_frames=48, gop=24)
         data = source.read_bytes()
@@ -352,6 +357,17 @@ def test_what_is_damaged_or_missing_is_said(tmp_path):
     _, info, _ = read(media.truncated_half(tmp_path / "a.mp4", share=0.99))
     missing = 48 - info.num_frames
     assert info.warnings[0] == f"truncated: {missing} of its 48 frames are missing"
+
+
+def test_a_stream_that_comes_to_light_late_is_left_out(tmp_path):
+    """As one wrong bit makes it in a transport stream, whose packets have the number of theirs."""
+    path = media.write_video(tmp_path / "a.ts", num_frames=48)
+    data, video = bytearray(path.read_bytes()), (0x41, 0x00)  # first packet of a frame, stream 256
+    last = [i for i in range(0, len(data), 188) if tuple(data[i + 1 : i + 3]) == video][-1]
+    data[last + 2] ^= 64
+    path.write_bytes(data)
+    pixels, info, _ = read(path)
+    assert len(pixels) == info.num_frames == 47
 
 
 def test_an_ordinary_file_has_no_warnings(tmp_path):

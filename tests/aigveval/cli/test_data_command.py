@@ -54,6 +54,19 @@ def test_scale_is_mapped():
     assert list(read_rows("m.jsonl"))[0][1]["overall"] == 3.0
 
 
+@pytest.mark.parametrize(
+    "adapter, option, scale",
+    [("manifest", [], "1-5"), ("manifest", ["--scale", "0:9"], "0-9"), ("t2veval", [], "0-5")],
+)
+def test_a_score_off_the_scale_names_the_option(adapter, option, scale):
+    Path("m.csv").write_text("video,overall\na.mp4,50\n" if adapter == "manifest" else "a.mp4,50\n")
+    result = run("convert", adapter, "m.csv", *option, "--out", "m.jsonl", code=2)
+    assert result.stderr.endswith(
+        f": overall must lie in {scale}, got 50; scores are taken to be on {scale}; "
+        "--scale LOW:HIGH says otherwise\n"
+    )
+
+
 def test_check_of_what_is_not_sound():
     Path("m.csv").write_text("video,overall\na.mp4,50\nb.mp4,3\n")
     result = run("check", "m.csv", "--no-picture", code=1)

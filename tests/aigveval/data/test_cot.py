@@ -497,6 +497,9 @@ class TestCommand:
         bad = write(tmp_path / "bad.jsonl", [RATED | {"defects": "ugly 3"}])
         result = invoke(bad, "--out", tmp_path / "a.jsonl", code=2)
         assert "row 1: defects: unknown defect: 'ugly 3'" in result.output
+        off = write(tmp_path / "off.jsonl", [RATED | {"overall": 70}])
+        result = invoke(off, "--out", tmp_path / "a.jsonl", code=2)
+        assert "got 70; scores are taken to be on 1-5; --scale LOW:HIGH says" in result.output
         assert not (tmp_path / "a.jsonl").exists()
         assert invoke(ladder, code=2)  # no --out
 

@@ -92,6 +92,10 @@ def test_merged_folder_needs_nothing_else(tmp_path, batch, tied):
     loaded = AIGVEvalProcessor.from_pretrained(tmp_path / "merged")
     ids = loaded.encode_prompts(PROMPTS)["input_ids"]
     assert torch.equal(ids, processor.encode_prompts(PROMPTS)["input_ids"])
+    merged.save_pretrained(tmp_path / "again", merge=True)
+    for part in ("llm", "encoders"):
+        for path in (tmp_path / "merged" / part).iterdir():
+            assert (tmp_path / "again" / part / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.fixture

@@ -158,6 +158,24 @@ def test_rows_of_a_cache(cache):
     assert torch.equal(keys, own[[1, 0, 1]]), TRANSFORMERS
 
 
+def test_rows_are_picked_without_a_copy_of_the_others(cache, monkeypatch):
+    def fail(self, memo):
+        raise NotImplementedError
+
+    both, rows = repeated(cache, 2), torch.tensor([1])
+    before = [tensor.clone() for tensor in tensors(both)]
+    with monkeypatch.context() as patch:
+        patch.setattr(library_internals, "_PLAIN_LAYERS", ())
+        slow = rows_of(both, rows)
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", fail)
+    quick = rows_of(both, rows)
+    assert quick is not None and all(map(torch.equal, tensors(quick), tensors(slow))), TRANSFORMERS
+    for tensor in tensors(quick):
+        tensor.zero_()
+    quick.update(*(torch.zeros(1, *own.shape[1:]) for own in before[:2]), 0)
+    assert all(map(torch.equal, tensors(both), before)), f"{TRANSFORMERS}: not a copy"
+
+
 @pytest.mark.parametrize("gone", ["crop", "batch_select_indices"])
 def test_the_same_answers_without_what_a_cache_can_do(made, batch, gone, monkeypatch):
     expected = make_writer(made, batch).write(range(8), max_new_tokens=NEW)
