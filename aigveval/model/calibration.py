@@ -129,9 +129,12 @@ def _pair(
     """Of one score, from errors (n,) and shares (n,): each in turn as the other has it."""
     first, second = _quantile(known[0], level), _quantile(unknown[0], level)
     for _ in range(_ROUNDS):
+        before = first, second
         need = _needed(unknown[0], 1 - unknown[1], first)
         second = (second + torch.maximum(_quantile(need, level), first)) / 2
         first = (first + _quantile(_needed(known[0], known[1], second), level)) / 2
+        if before == (first, second):
+            break
     return first, second.maximum(first)
 
 
