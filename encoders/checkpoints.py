@@ -105,11 +105,21 @@ def load_strict(
 
 
 @contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Build a network inside: its random weights are the same each time.
+def seeded(seed: int = 0, *, device: torch.device = torch.device("cpu")) -> Iterator[None]:
+    """Draw random numbers inside, as of a network's weights, that are the same each time.
 
-    The process's own generator is left where it was.
+    The process's own generators are left where they were; those of other devices too, which
+    `torch.manual_seed` would seed as well.
+
+    Args:
+        seed: The same one gives the same numbers.
+        device: Where they are drawn, on the CPU or beside it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type != "cpu":
+            torch.manual_seed(seed)
         yield
