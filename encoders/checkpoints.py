@@ -6,8 +6,7 @@ what is missing, left over or misshapen is named, so that a network is never hal
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +101,3 @@ def load_strict(
             f"{', '.join(faults[:_LISTED])}{more}"
         )
     module.load_state_dict(given)
-
-
-@contextmanager
-def seeded(seed: int = 0, *, device: torch.device = torch.device("cpu")) -> Iterator[None]:
-    """Draw random numbers inside, as of a network's weights, that are the same each time.
-
-    The process's own generators are left where they were; those of other devices too, which
-    `torch.manual_seed` would seed as well.
-
-    Args:
-        seed: The same one gives the same numbers.
-        device: Where they are drawn, on the CPU or beside it.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        elif device.type != "cpu":
-            torch.manual_seed(seed)
-        yield

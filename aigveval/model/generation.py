@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from encoders.checkpoints import seeded
+from encoders.base import seeded
 from prompts import ANSWER, SLOT, render_levels
 from prompts.facts import Fact, render_facts
 from prompts.rubric import Score

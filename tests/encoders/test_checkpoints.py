@@ -10,13 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from encoders.checkpoints import (
-    checkpoint_id,
-    find_checkpoint,
-    load_strict,
-    read_checkpoint,
-    seeded,
-)
+from encoders.base import seeded
+from encoders.checkpoints import checkpoint_id, find_checkpoint, load_strict, read_checkpoint
 from encoders.weights import WeightsError
 
 SOURCE = {"filename": "net.pth", "source_url": "https://example.org/net.pth", "licence": "MIT"}
