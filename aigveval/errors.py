@@ -15,11 +15,13 @@ from .versions import __version__
 
 DOCTOR = "run `aigveval doctor`"
 _NAMED = ("torch", "transformers")  # what most such faults hang on
-_OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS and OpenCV
+_OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS, cuDNN and Apple, and of OpenCV
     "can't allocate memory",
     "not enough memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
     "Failed to allocate",
 )
 

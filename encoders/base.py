@@ -5,8 +5,8 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -234,6 +234,27 @@ def full_float32(device: torch.device) -> AbstractContextManager[None]:
     digit, by another amount in each size of a batch. On other devices nothing changes.
     """
     return _EXACT if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def seeded(seed: int = 0, *, device: torch.device = torch.device("cpu")) -> Iterator[None]:
+    """Draw random numbers inside, as of a network's weights, that are the same each time.
+
+    The process's own generators are left where they were; those of other devices too, which
+    `torch.manual_seed` would seed as well.
+
+    Args:
+        seed: The same one gives the same numbers.
+        device: Where they are drawn, on the CPU or beside it.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type != "cpu":
+            torch.manual_seed(seed)
+        yield
 
 
 def join_rows(encoder: Encoder, tokens: Tensor, prompts: Sequence[str | None] | None) -> Tensor:

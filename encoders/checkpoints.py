@@ -6,8 +6,7 @@ what is missing, left over or misshapen is named, so that a network is never hal
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +101,3 @@ def load_strict(
             f"{', '.join(faults[:_LISTED])}{more}"
         )
     module.load_state_dict(given)
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Build a network inside: its random weights are the same each time.
-
-    The process's own generator is left where it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

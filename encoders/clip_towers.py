@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import RANDOM, seeded
+from .base import seeded
+from .checkpoints import RANDOM
 from .frame_encoder import Interpolation, PictureInput
 from .pretrained import (
     ask_hub,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import RANDOM, read_checkpoint, seeded
+from .base import full_float32, seeded
+from .checkpoints import RANDOM, read_checkpoint
 from .fastvqa_network import FastVQANetwork, is_plain, variant_of
 from .fastvqa_variants import VARIANTS, find_variant, fragment_view, network_input
 from .video import FrameRequest, read_frames
@@ -122,6 +123,7 @@ class FASTVQA(nn.Module):
             VideoError: The file can't be read.
         """
         device = next(self.parameters()).device
-        raw = self(self.view(video, seed=seed)[None].to(device)).item()
+        with full_float32(device):
+            raw = self(self.view(video, seed=seed)[None].to(device)).item()
         mean, std = self.scale
         return 1 / (1 + math.exp((mean - raw) / std))

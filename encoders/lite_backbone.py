@@ -7,8 +7,10 @@ and shapes of timm's `tf_efficientnet_lite0`. Input is (pixel - 127) / 128.
 import copy
 import math
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -270,6 +272,28 @@ def shared_backbone() -> LiteBackbone:
     return LiteBackbone()
 
 
+# Its copies on other devices or in other types, as long as an encoder there has them.
+_elsewhere: WeakValueDictionary[tuple[torch.device, torch.dtype], LiteBackbone] = (
+    WeakValueDictionary()
+)
+
+
+def _place(backbone: LiteBackbone) -> tuple[torch.device, torch.dtype]:
+    weight = backbone.network.conv_stem.weight
+    return weight.device, weight.dtype
+
+
+def _shared_at(place: tuple[torch.device, torch.dtype]) -> LiteBackbone:
+    shared = shared_backbone()
+    if place == _place(shared):
+        return shared
+    found = _elsewhere.get(place)
+    if found is None:
+        device, dtype = place
+        found = _elsewhere[place] = copy.deepcopy(shared).to(device=device, dtype=dtype)
+    return found
+
+
 class LiteEncoder(Encoder):
     """What the encoders share that read the backbone: slow frames, a token each.
 
@@ -284,6 +308,12 @@ class LiteEncoder(Encoder):
         self.num_frames, self.crop_bars = num_frames, crop_bars
         self.spec = slow_spec(name, num_frames, dim, size=SIZE, mean=MEAN, std=STD)
         self.backbone = shared_backbone()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "LiteEncoder":
+        if self.backbone is _shared_at(_place(self.backbone)):  # other encoders' stays where it is
+            there = fn(self.backbone.network.conv_stem.weight.detach().new_empty(0))
+            self.backbone = _shared_at((there.device, there.dtype))
+        return super()._apply(fn, *args, **kwargs)
 
     def requires_grad_(self, requires_grad: bool = True) -> "LiteEncoder":
         if requires_grad:  # the frozen network stays that of the other `lite` encoder

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import Encoder, EncoderSpec, check_frames
-from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict, seeded
+from .base import Encoder, EncoderSpec, check_frames, seeded
+from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict
 from .resizing import repeat_to, resized
 from .sampling import uniform
 from .slowfast import ALPHA, FAST_WIDTH, SLOW_WIDTH, SlowFastR50, slow_indices

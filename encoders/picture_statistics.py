@@ -102,7 +102,8 @@ def _blocking(gray: Tensor) -> list[Tensor]:
         steps = gray.diff(dim=axis).abs().mean((1, 5 - axis))
         whole = steps.shape[1] // _BLOCK * _BLOCK
         phases = steps[:, :whole].view(len(steps), -1, _BLOCK).mean(1)
-        median = phases.median(1).values
+        # The lower middle one. PyTorch calls its `median` on GPUs not deterministic.
+        median = phases.sort(1).values[:, (_BLOCK - 1) // 2]
         out.append(torch.log((phases.amax(1) + 0.1) / (median + 0.1)))
     return out
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict, seeded
+from .base import full_float32, seeded
+from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict
 from .library_internals import forget_correlations
 from .weights import load_torch_file
 from .wheels import WeightsError
@@ -81,7 +82,7 @@ class Raft(nn.Module):
             chosen = torch.tensor(pairs[start : start + _BATCH])
             both = pixels[chosen.T.flatten()].to(like.device, like.dtype) / 127.5 - 1
             first, second = nn.functional.pad(both, padding, mode="replicate").chunk(2)
-            with _turn:
+            with _turn, full_float32(like.device):
                 flow = self.network(first, second)[-1]
                 forget_correlations(self.network)
             yield from flow[..., :height, :width].permute(0, 2, 3, 1).float().cpu().numpy()

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import check_frames
-from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
+from .base import check_frames, seeded
+from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint
 from .clip_towers import transformers_input
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, is_repository, model_folder, state_id

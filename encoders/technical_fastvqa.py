@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .base import Encoder, EncoderSpec, check_frames
-from .checkpoints import RANDOM, checkpoint_id, read_checkpoint, seeded
+from .base import Encoder, EncoderSpec, check_frames, seeded
+from .checkpoints import RANDOM, checkpoint_id, read_checkpoint
 from .fastvqa_network import FastVQANetwork
 from .fastvqa_variants import MEAN, STD, find_variant, fragment_view, network_input
 from .resizing import repeat_to

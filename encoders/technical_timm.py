@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import check_frames
-from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint, seeded
+from .base import check_frames, seeded
+from .checkpoints import RANDOM, find_checkpoint, load_strict, read_checkpoint
 from .fragments import sample_fragments
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import ask_hub, hub_errors, state_id

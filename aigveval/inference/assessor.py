@@ -357,10 +357,19 @@ def as_clip(
     if isinstance(video, (str, os.PathLike)):
         return replace(make_clip(video, prompt), fps=fps)
     if is_frames(video):
+        _wait_for(video)
         name = video.name if isinstance(video, FrameSequence) else name
         return replace(make_clip(name, prompt), frames=video, fps=fps)
     kinds = "a path, a pair (video, prompt), a mapping with 'video' or frames"
     raise TypeError(f"an item must be {kinds}, got {one_line(repr(item), limit=80)}")
+
+
+def _wait_for(frames: Any) -> None:
+    """Waits for what the caller has a GPU compute: threads read frames by another stream of it."""
+    frames = getattr(frames, "pictures", frames)
+    for picture in frames[:1] if isinstance(frames, (list, tuple)) else [frames]:
+        if getattr(picture, "is_cuda", False):
+            torch.cuda.current_stream(picture.device).synchronize()
 
 
 def _is_pair(item: Any) -> bool:

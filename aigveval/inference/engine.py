@@ -6,6 +6,7 @@ read_frames -> view -> batch -> run -> scores, and where it is asked for, explan
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -221,13 +222,11 @@ class ModelEngine:
     @torch.inference_mode()
     def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
         """What the model takes: text and features."""
-        text = self.processor.encode_prompts(list(prompts)).to(self.device)
+        text = self.processor.encode_prompts(list(prompts)).to(self.model.device)
         return {"features": self._features(views, prompts), **text}
 
     def _features(self, views: Sequence[Views], prompts: Sequence[str | None]) -> Tensor:
-        stacked = {
-            name: torch.stack([clip[name] for clip in views]).to(self.device) for name in views[0]
-        }
+        stacked = {name: torch.stack([clip[name] for clip in views]) for name in views[0]}
         return self.model.encode(stacked, list(prompts))
 
 
@@ -298,7 +297,7 @@ class HintEngine(ModelEngine):
     @torch.inference_mode()
     def batch(self, views: Sequence[Views], prompts: Sequence[str | None]) -> dict[str, Any]:
         """What the model takes: features."""
-        mask = known_slots(prompts, self.model.config.unscored).to(self.device)
+        mask = known_slots(prompts, self.model.config.unscored).to(self.model.device)
         return {"features": self._features(views, prompts), "slot_mask": mask}
 
 
@@ -327,7 +326,7 @@ class VlmEngine(ModelEngine):
         """What the model takes: text and pixels."""
         batch = self.processor.encode_prompts(list(prompts), list(views))
         return {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
+            name: value.to(self.model.device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
 
@@ -362,7 +361,9 @@ def load_engine(
     def load_whole() -> ModelEngine:
         engine = _ENGINES[checkpoint.model_type]
         processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
-        model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            # An LLM in 4 bits goes to the current GPU at once.
+            model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
         merge_lora(model)
         return engine(model, processor, device=device, fast=fast)
 

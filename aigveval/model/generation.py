@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from encoders.base import seeded
 from prompts import ANSWER, SLOT, render_levels
 from prompts.facts import Fact, render_facts
 from prompts.rubric import Score
@@ -211,8 +212,7 @@ class AnswerWriter:
         device = self._input_ids.device
         written = []
         for row in rows:  # by themselves, because rows would share one stream of random numbers
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(seed)
+            with seeded(seed, device=device):
                 written += self._generate([row], max_new_tokens, _SAMPLING)
         return written
 
@@ -235,9 +235,7 @@ class AnswerWriter:
             seed: The same one gives the same rows the same texts.
         """
         how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        device = self._input_ids.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed, device=self._input_ids.device):
             return self._generate(rows, max_new_tokens, how)
 
     @torch.inference_mode()

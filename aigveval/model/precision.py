@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
     """Gives the device of that name; without one, `cuda` if there is one, else `cpu`.
 
     Raises:
-        ModelError: when there is no such device.
+        ModelError: when there is no such device, or it cannot be used.
     """
     import torch
 
@@ -98,7 +98,11 @@ def find_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):  # torch's own words go on about every back end it knows
+    except (RuntimeError, AssertionError) as error:
         here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        if str(device) in here or (str(device) == "cuda" and len(here) > 1):  # taken, or full
+            why = one_line(str(error).partition("\n")[0])
+            raise ModelError(f"the device {str(device)!r} cannot be used: {why}") from None
+        # torch's own words go on about every back end it knows
         raise ModelError(f"no device {str(device)!r} here; there are {', '.join(here)}") from None
     return chosen

@@ -320,10 +320,10 @@ class HintCurve(nn.Module):
                 rows = (known.long() == prompt) & scores[:, column].isfinite()
                 if not rows.any():
                     continue
-                at = own(hints[rows], known[rows])[:, column].double().cpu().numpy()
+                at = own(hints[rows], known[rows])[:, column].cpu().double().numpy()
                 places = (at - MIN_SCORE) * ((_POINTS - 1) / (MAX_SCORE - MIN_SCORE))
                 design = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(_POINTS)))
-                goal = scores[rows, column].double().cpu().numpy()
+                goal = scores[rows, column].cpu().double().numpy()
                 weights = np.ones(len(goal))
                 for _ in range(12):
                     root = np.sqrt(weights)

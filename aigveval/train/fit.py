@@ -33,6 +33,7 @@ from transformers import (
 from encoders.base import Encoder
 from encoders.pretrained import no_bars
 
+from ..errors import cause_of, is_out_of_memory
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..model.base import AIGVEvalOutput, ScorerModel
 from ..model.modeling import AIGVEvalModel
@@ -84,7 +85,8 @@ def main(config: FitConfig) -> FitResult:
     """Train, resuming from the last checkpoint in ``output_dir`` if there is one.
 
     Raises:
-        FitError: The config or the data cannot be used, or ``output_dir`` holds another run.
+        FitError: The config or the data cannot be used, ``output_dir`` holds another run, or the
+            memory does not suffice.
         ManifestError: A manifest cannot be used.
         SystemExit: 130, after Ctrl-C.
     """
@@ -101,6 +103,14 @@ def main(config: FitConfig) -> FitResult:
         kept = f"from step {step_of(last)}" if last else "with the features encoded so far"
         console.print(f"\nStopped. The same command goes on {kept}.", style="yellow")
         raise SystemExit(130) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FitError(
+            f"out of memory ({cause_of(error, limit=200)}); set gradient_checkpointing: true or "
+            "bf16: true, or a smaller batch_size (grad_accum makes up for it), eval_batch_size or "
+            "encode_batch_size"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,8 +111,8 @@ def _evidence(backbone: AIGVEvalBackbone, dataset: QualityDataset) -> tuple[Arra
         features = pack_features(tokens).to(device)
         parts = backbone.standardised(features)
         scaled = [part.mean(1)[0] / part.shape[-1] ** 0.5 for part in parts]
-        means.append(torch.cat(scaled).double().cpu().numpy())
-        hints.append(backbone.score_hints(features)[0].double().cpu().numpy())
+        means.append(torch.cat(scaled).cpu().double().numpy())
+        hints.append(backbone.score_hints(features)[0].cpu().double().numpy())
     return np.array(means), np.array(hints)
 
 

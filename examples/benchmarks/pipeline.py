@@ -127,7 +127,7 @@ class Stages:
         if self.engine.device.type == "cuda":
             import torch
 
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.engine.device)
         now = time.perf_counter()
         self.seconds[stage] = now - self.start
         self.start = now

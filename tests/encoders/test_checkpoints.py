@@ -3,19 +3,15 @@
 import io
 import os
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from encoders.checkpoints import (
-    checkpoint_id,
-    find_checkpoint,
-    load_strict,
-    read_checkpoint,
-    seeded,
-)
+from encoders.base import seeded
+from encoders.checkpoints import checkpoint_id, find_checkpoint, load_strict, read_checkpoint
 from encoders.weights import WeightsError
 
 SOURCE = {"filename": "net.pth", "source_url": "https://example.org/net.pth", "licence": "MIT"}
@@ -142,3 +138,31 @@ def test_seeded_weights_are_the_same_and_leave_the_generator_alone():
     with seeded(1):
         other = nn.Linear(4, 4)
     assert torch.equal(first.weight, again.weight) and not torch.equal(first.weight, other.weight)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda:1"])
+def test_seeding_leaves_the_generators_of_other_gpus_alone(name, monkeypatch):
+    seeds, current, state = {}, ["cuda:0"], torch.get_rng_state()
+
+    @contextmanager
+    def on(device):
+        current.append(str(device))
+        yield
+        current.pop()
+
+    def seed_all(seed):
+        raise AssertionError("all GPUs were seeded")
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeds.update({current[-1]: seed}))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", str)
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: seeds.update({device: state})
+    )
+    with seeded(3, device=torch.device(name)):
+        assert seeds == ({} if name == "cpu" else {name: 3})
+        first = torch.rand(1)
+    assert seeds == ({} if name == "cpu" else {name: 3, torch.device(name): name})
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(3)))

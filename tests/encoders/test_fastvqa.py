@@ -1,6 +1,7 @@
 """FAST-VQA alone: loading the published files, frames and fragments as upstream's, the score."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from encoders import FASTVQA, VideoError, WeightsError, read_frames
-from encoders.checkpoints import RANDOM, seeded
+from encoders.base import seeded
+from encoders.checkpoints import RANDOM
 from encoders.fastvqa_network import FastVQANetwork
 from encoders.fastvqa_variants import VARIANTS, Sampling, find_variant
 from encoders.fragments import sample_fragments
@@ -339,3 +341,23 @@ def test_a_file_that_is_no_video_is_named(tmp_path):
     (tmp_path / "x.mp4").write_text("no video")
     with pytest.raises(VideoError, match="x.mp4: "):
         FASTVQA(RANDOM, **TINY).score(tmp_path / "x.mp4")
+
+
+def test_on_a_gpu_it_computes_in_full_float32(monkeypatch):
+    inside = []
+
+    @contextmanager
+    def full_float32(device):
+        inside.append(device)
+        yield
+        inside.clear()
+
+    def forward(view):
+        assert inside == [torch.device("cpu")]
+        return torch.zeros(1)
+
+    metric = FASTVQA(RANDOM, variant="fast-vqa-b", **TINY)
+    monkeypatch.setattr("encoders.fastvqa.full_float32", full_float32)
+    monkeypatch.setattr(metric, "view", lambda video, seed: torch.zeros(1))
+    monkeypatch.setattr(metric, "forward", forward)
+    assert 0 < metric.score("clip.mp4") < 1 and inside == []

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from encoders import lite_backbone
+from encoders import create_encoder, lite_backbone
 from encoders.lite_backbone import _features
 from encoders.onednn import PackedConvolution, has_onednn, quicken
 
@@ -138,3 +138,17 @@ def test_in_bfloat16_it_is_nearly_the_same_and_others_stay_exact(backbone):
     assert all(torch.equal(a, torch.cat(b)) for a, b in zip(flat(found), parts))
     backbone._last = None
     assert all(map(torch.equal, flat(backbone(PIXELS)), flat(exact)))
+
+
+def test_on_another_device_encoders_share_a_copy_and_others_stay_where_they_are(shared):
+    stays = create_encoder("technical_lite")
+    moved = [create_encoder(f"{kind}_lite").to("meta") for kind in ("technical", "semantic")]
+    assert {value.device.type for value in moved[0].state_dict().values()} == {"meta"}
+    assert moved[0].backbone is moved[1].backbone is not stays.backbone
+    assert {value.device.type for value in stays.state_dict().values()} == {"cpu"}
+    half = create_encoder("technical_lite").half()
+    assert {value.dtype for value in half.backbone.parameters()} == {torch.float16}
+    assert {value.dtype for value in stays.backbone.parameters()} == {torch.float32}
+    assert half.float().backbone is stays.backbone
+    own = copy.deepcopy(stays)
+    assert own.backbone is own.half().backbone is not stays.backbone

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import urllib.error
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from torchvision.models import optical_flow
 
 import aigveval
 from encoders import WeightsError, create_encoder
-from encoders.checkpoints import RANDOM, seeded
+from encoders.base import seeded
+from encoders.checkpoints import RANDOM
 from encoders.raft import Raft
 
 SHIPPED = Path(aigveval.__file__).parent / "checkpoints" / "lite" / "config.json"
@@ -271,3 +273,22 @@ def test_the_least_there_is(options):
     for height, width in ((1, 1), (1, 40), (40, 30)):
         view = encoder.preprocess(torch.zeros(2, 3, height, width, dtype=torch.uint8))
         assert torch.isfinite(encoder(view[None])).all()
+
+
+def test_on_a_gpu_raft_computes_in_full_float32_whatever_other_threads_do(raft, monkeypatch):
+    inside = []
+
+    @contextmanager
+    def full_float32(device):
+        inside.append(device)
+        yield
+        inside.clear()
+
+    def network(first, second):
+        assert inside == [torch.device("cpu")]
+        return [torch.zeros(len(first), 2, *first.shape[2:])]
+
+    monkeypatch.setattr("encoders.raft.full_float32", full_float32)
+    monkeypatch.setattr(raft.network, "forward", network)
+    assert len(list(raft.flows(scene(), [(0, 1), (1, 2)]))) == 2
+    assert inside == []

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from encoders.picture_statistics import NUM_STATISTICS, picture_statistics
 
@@ -147,3 +148,17 @@ def test_pictures_do_not_influence_each_other():
 def test_the_type_of_the_pixels_does_not_matter():
     pixels = tensor(texture())
     assert torch.equal(picture_statistics(pixels), picture_statistics(pixels.float()))
+
+
+class NoMedian(TorchDispatchMode):
+    """A GPU under `torch.use_deterministic_algorithms(True)`, which refuses this operator."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "median" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_operator_is_called_not_deterministic_on_gpus():
+    pictures = tensor(texture())
+    with NoMedian():
+        assert picture_statistics(pictures).isfinite().all()

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from encoders import WeightsError, create_encoder
-from encoders.checkpoints import RANDOM, load_strict, seeded
+from encoders.base import seeded
+from encoders.checkpoints import RANDOM, load_strict
 from encoders.slowfast import FrozenBatchNorm3d, SlowFastR50, slow_indices
 from encoders.weights import load_torch_file
 

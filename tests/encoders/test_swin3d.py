@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from encoders.checkpoints import load_strict, seeded
+from encoders.base import seeded
+from encoders.checkpoints import load_strict
 from encoders.swin3d import Layout, VideoSwin, WindowAttention, relative_index
 
 from tests.encoders import golden

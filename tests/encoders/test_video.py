@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from encoders import container, decoding, video
+from encoders.fragments import sample_fragments
+from encoders.resizing import repeat_to
 from encoders.sampling import uniform
-from encoders.video import FrameRequest, VideoError, read_frames, read_video
+from encoders.video import FrameRequest, Frames, VideoError, read_frames, read_video, views_of
 
 from .reading import read
 from tests import media
@@ -483,3 +485,15 @@ def test_options_are_checked(tmp_path):
         read_video(path, slow_max_side_px=0)
     with pytest.raises(ValueError, match="^requests must name at least one request$"):
         read_frames(path, {})
+
+
+def test_views_are_made_on_the_cpu_whatever_the_default_device_is():
+    class Fragments:
+        def preprocess(self, frames, *, seed):
+            return repeat_to(sample_fragments(frames, aligned=len(frames), seed=seed), 4)
+
+    pixels = torch.randint(256, (3, 3, 300, 320), dtype=torch.uint8)
+    clip = Frames(pixels=pixels, indices=np.arange(3), timestamps_seconds=np.arange(3.0))
+    expected = views_of({"": clip}, {"": Fragments()})[""]
+    with torch.device("meta"):  # stands for any other device
+        assert torch.equal(views_of({"": clip}, {"": Fragments()})[""], expected)

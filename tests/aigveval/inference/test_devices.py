@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import re
 import signal
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ import torch
 from aigveval.data.manifest import make_clip
 from aigveval.errors import AssessmentError, ModelError, UsageError
 from aigveval.inference.devices import _work, devices_of, score_on_devices
+from aigveval.inference.engine import load_engine
+from aigveval.model.precision import find_device
 from encoders.weights import WeightsError
 
 from ..engines import tiny_assessor
@@ -86,3 +90,41 @@ def test_which_devices(monkeypatch):
         devices_of("cpu,toaster")
     with pytest.raises(ModelError, match="^devices must be of one kind, got cpu,meta$"):
         devices_of("cpu,meta")
+
+
+def test_a_model_is_loaded_while_its_gpu_is_the_current_one(monkeypatch):
+    current = []
+
+    @contextmanager
+    def on(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    def from_pretrained(source, *, dtype):
+        assert current == [torch.device("cuda:1")]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    checkpoint = SimpleNamespace(
+        model_type="aigveval",
+        source="a folder",
+        processor_class=SimpleNamespace(from_pretrained=str),
+        model_class=SimpleNamespace(from_pretrained=from_pretrained),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        load_engine(checkpoint, device=torch.device("cuda:1"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_there_and_cannot_be_used(name, monkeypatch):
+    def empty(*size, device):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy\nSearch for ...")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    why = "CUDA error: all CUDA-capable devices are busy"
+    with pytest.raises(ModelError, match=f"^the device '{name}' cannot be used: {why}$"):
+        find_device(name)
+    with pytest.raises(ModelError, match="^no device 'cuda:7' here; there are cpu, cuda:0, cuda:1"):
+        find_device("cuda:7")

@@ -37,6 +37,8 @@ SAYS_NEWER = f"; newer than tested: {NEWER[0]}, {NEWER[1]}"
 OUT_OF_MEMORY = [
     MemoryError("cannot have 9 GB"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9 GiB)"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 GB"),
 ]
 

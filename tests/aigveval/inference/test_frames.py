@@ -1,5 +1,6 @@
 """Frames in memory and numbered pictures, scored as the lossless file of them."""
 
+from threading import current_thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,3 +227,23 @@ def test_of_a_tensor_on_a_gpu_only_wanted_frames_leave_it(assessor):
     frames = (torch.tensor(CLIPS[2]) / 255).cuda()
     row, other = assessor.score(frames, "a dog"), assessor.score(CLIPS[2], "a dog")
     assert row.overall.score == pytest.approx(other.overall.score, abs=1e-4)
+
+
+class OnGpu(torch.Tensor):
+    """Frames that a stream of a GPU may still be busy with."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_frames_on_a_gpu_are_waited_for_before_threads_read_them(assessor, monkeypatch, as_list):
+    waited = []
+
+    def current_stream(device):
+        return SimpleNamespace(synchronize=lambda: waited.append((device, current_thread())))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    clip = torch.tensor(CLIPS[2]).as_subclass(OnGpu)
+    (row,) = assessor.score_many([list(clip) if as_list else clip], prompts="a dog")
+    assert waited == [(clip.device, current_thread())]
+    assert_same(row, assessor.score(CLIPS[2], "a dog"))

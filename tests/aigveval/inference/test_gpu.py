@@ -104,6 +104,15 @@ def test_a_vision_language_model(items, dtype):
     assert [row.error for row in rows] == [None] * len(items)
 
 
+def test_lite_on_the_cpu_and_on_a_gpu_at_once(items):
+    state = torch.cuda.get_rng_state()
+    cpu, gpu = (load("lite", device=device) for device in ("cpu", "cuda"))
+    rows = [list(assessor.score_many(items)) for assessor in (cpu, gpu, cpu)]
+    assert all(row.error is None for row in (*rows[0], *rows[1]))
+    assert furthest(rows[0], rows[1]) < 1e-2 and furthest(rows[0], rows[2]) == 0.0
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
 def test_features(items, tmp_path):
     found = {}
     for device in ("cpu", "cuda"):

@@ -179,3 +179,13 @@ def test_lite_scores_the_examples_as_near_as_its_config_says(lite):
         assert (one.model, other.model) == ("lite", "lite (fast)")
         for name in SCORE_FIELDS:
             assert getattr(one, name).score == pytest.approx(getattr(other, name).score, abs=0.05)
+
+
+def test_a_batch_goes_to_the_device_that_the_model_is_on(engines, clips):
+    """`cuda` is another GPU in each thread; the model stays where it was put."""
+    quick, _, whole = engines
+    for engine in (quick, whole):
+        views = [engine.prepare(clips[0]).views]
+        engine.model.to("meta")  # stands for another GPU
+        batch = engine.batch(views, ["a dog"])
+        assert {value.device.type for value in batch.values()} == {"meta"}

@@ -260,3 +260,17 @@ def test_options_that_cannot_be(fit_config, options, message):
     with pytest.raises(FitError) as error:
         replace(fit_config, **options)
     assert str(error.value) == message
+
+
+def test_without_memory_it_says_what_to_change(fit_config, monkeypatch):
+    def run(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(fit, "_run", run)
+    with pytest.raises(FitError) as error:
+        fit.main(fit_config)
+    assert str(error.value) == (
+        "out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB.); set "
+        "gradient_checkpointing: true or bf16: true, or a smaller batch_size (grad_accum makes up "
+        "for it), eval_batch_size or encode_batch_size"
+    )

@@ -83,6 +83,27 @@ def test_what_the_ratings_say_is_learnt_and_nothing_else():
     assert changed and all(k.endswith((".probe", ".score_head.bias")) for k in changed)
 
 
+class OfApple(torch.Tensor):
+    """On a device without float64, as Apple's GPUs are."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+
+def test_a_device_needs_no_float64(monkeypatch):
+    model, _ = make_model()
+    backbone, rows = model.model, new_rows(model, 40)
+    for name in ("standardised", "score_hints"):
+        found = getattr(backbone, name)
+        monkeypatch.setattr(
+            backbone, name, lambda features, found=found: found(features.as_subclass(OfApple))
+        )
+    assert list(fit_ridge(backbone, rows, QUIET, seed=0)) == ["motion"]
+
+
 def test_noise_leaves_the_order_as_it_was():
     model, _ = make_model()
     for projector in model.model.projectors.values():
