@@ -181,17 +181,20 @@ def convert(
 ) -> None:
     with one_line_errors():
         silence_libraries()
+        from ..data.adapters import find_adapter
         from ..data.convert import convert as run
         from ..data.scales import MOS, Scale
 
-        with _row_progress("converting", quiet=quiet) as advance:
+        given = Scale.parse(scale) if scale else None
+        taken = given or find_adapter(adapter).scale or MOS
+        with taken.hinted(), _row_progress("converting", quiet=quiet) as advance:
             done = run(
                 adapter,
                 files,
                 out,
                 videos=videos,
                 prompts=prompts,
-                scale=Scale.parse(scale) if scale else None,
+                scale=given,
                 score=score,
                 mean_overall=mean_overall,
                 progress=advance,
