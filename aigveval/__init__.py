@@ -39,3 +39,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:  # what an editor offers
+    return sorted({*globals(), *__all__})

@@ -188,6 +188,6 @@ def fragment_view(
 
 def network_input(view: Tensor, dtype: torch.dtype) -> Tensor:
     """Views (b, clips, t, 3, h, w), 0-255, to normalised (b * clips, 3, t, h, w)."""
-    mean = torch.tensor(MEAN, device=view.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=view.device).view(3, 1, 1)
-    return ((view.flatten(0, 1).float() - mean) / std).transpose(1, 2).to(dtype)
+    pixels = view.flatten(0, 1).float()
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return ((pixels - mean) / std).transpose(1, 2).to(dtype)

@@ -67,7 +67,7 @@ def cell_starts(length: int, *, grid: int, size: int) -> Tensor:
 
     The last cells start early enough to hold a patch of `size` pixels.
     """
-    return torch.clamp(torch.arange(grid) * (length // grid), max=length - size)
+    return torch.clamp(torch.arange(grid, device="cpu") * (length // grid), max=length - size)
 
 
 def gather_fragments(
@@ -105,7 +105,7 @@ def _positions(length: int, groups: int, grid: int, size: int, seed: int, axis: 
     if slack <= 0:
         return starts.expand(groups, grid, grid).clone()
     generator = torch.Generator().manual_seed(2 * seed + axis)
-    return starts + torch.randint(slack, (groups, grid, grid), generator=generator)
+    return starts + torch.randint(slack, (groups, grid, grid), generator=generator, device="cpu")
 
 
 def _upstream_positions(
@@ -117,7 +117,7 @@ def _upstream_positions(
     for length, shape in zip(lengths, ((grid, 1), (1, grid))):
         # Below one patch there is no place to start at; upstream fails there.
         starts = cell_starts(length, grid=grid, size=size).clamp(min=0).view(shape)
-        offsets = torch.zeros(grid, grid, groups, dtype=torch.int64)
+        offsets = torch.zeros(grid, grid, groups, dtype=torch.int64, device="cpu")
         if length // grid > size:
             offsets.random_(length // grid - size, generator=generator)
         positions.append(starts + offsets.permute(2, 0, 1))

@@ -63,7 +63,7 @@ class PictureInput:
     def normalised(self, pixels: Tensor) -> Tensor:
         """(..., 3, size, size), 0-255, any type, to float32 as the network takes it."""
         mean, std = (
-            torch.tensor(values, device=pixels.device).view(-1, 1, 1)
+            torch.tensor(values, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
             for values in (self.mean, self.std)
         )
         return (pixels.float() - mean) / std

@@ -24,20 +24,21 @@ _BATCH = 64
 @torch.no_grad()
 def embed_texts(texts: Sequence[str]) -> Tensor:
     """Unit vectors of texts, float32 (n, 384), on the CPU; text past 256 tokens is cut."""
-    tokenizer, model = _loaded()
     out = []
-    for start in range(0, len(texts), _BATCH):
-        batch = tokenizer(
-            list(texts[start : start + _BATCH]),
-            padding=True,
-            truncation=True,
-            max_length=_MAX_TOKENS,
-            return_tensors="pt",
-        )
-        with torch.autocast("cpu", enabled=False):  # the result is kept, whoever asks first
+    # The result is kept, whoever asks first.
+    with torch.autocast("cpu", enabled=False), torch.device("cpu"):
+        tokenizer, model = _loaded()
+        for start in range(0, len(texts), _BATCH):
+            batch = tokenizer(
+                list(texts[start : start + _BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=_MAX_TOKENS,
+                return_tensors="pt",
+            )
             hidden = model(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None].to(hidden.dtype)
-        out.append(F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1))
+            mask = batch["attention_mask"][..., None].to(hidden.dtype)
+            out.append(F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1))
     return torch.cat(out)
 
 

@@ -18,7 +18,9 @@ _NOISE = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _BLOCK = 8
 _CHUNK = 8  # pictures at a time
 # Of the local mean. In float32: the contrast of flat pictures is nothing but its rounding.
-_BELL = torch.exp(-0.5 * (torch.arange(-3.0, 4.0) / (7 / 6)) ** 2)
+_BELL = torch.exp(
+    -0.5 * (torch.arange(-3.0, 4.0, dtype=torch.float32, device="cpu") / (7 / 6)) ** 2
+)
 _WINDOW = tuple((_BELL / _BELL.sum()).tolist())
 
 

@@ -79,7 +79,7 @@ class Raft(nn.Module):
         height, width = pixels.shape[-2:]
         padding = (0, -width % _STRIDE, 0, -height % _STRIDE)
         for start in range(0, len(pairs), _BATCH):
-            chosen = torch.tensor(pairs[start : start + _BATCH])
+            chosen = torch.tensor(pairs[start : start + _BATCH], device=pixels.device)
             both = pixels[chosen.T.flatten()].to(like.device, like.dtype) / 127.5 - 1
             first, second = nn.functional.pad(both, padding, mode="replicate").chunk(2)
             with _turn, full_float32(like.device):

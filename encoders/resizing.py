@@ -166,5 +166,5 @@ def with_short_side(frames: Tensor, side_px: int) -> Tensor:
 
 def repeat_to(rows: Tensor, count: int) -> Tensor:
     """Spread (t, ...) over `count` rows by repeating the nearest; t at most `count`."""
-    index = (torch.arange(count) * 2 + 1) * len(rows) // (2 * count)
+    index = (torch.arange(count, device=rows.device) * 2 + 1) * len(rows) // (2 * count)
     return rows[index]

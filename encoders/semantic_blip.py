@@ -96,7 +96,8 @@ class SemanticBlip(FrameEncoder):
         check_frames(frames)
         # As `torch.nn.functional.interpolate`: the pixel at the cell's corner, not at its centre.
         size = self.spec.size
-        rows, columns = (torch.arange(size) * side // size for side in frames.shape[-2:])
+        cells = torch.arange(size, device=frames.device)
+        rows, columns = (cells * side // size for side in frames.shape[-2:])
         return repeat_to(frames[:, :, rows[:, None], columns], self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class SemanticLite(LiteEncoder):
         self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {reference.sha256}"
         names = _class_embeddings()
         self.register_buffer("class_points", names, persistent=False)
-        points = [_points(reference.logits, t, names) for t in _TEMPERATURES]
+        with torch.autocast("cpu", enabled=False):
+            points = [_points(reference.logits, t, names) for t in _TEMPERATURES]
         self.register_buffer("reference_points", torch.stack(points), persistent=False)
 
     class_points: Tensor

@@ -176,6 +176,15 @@ def test_aigveval_is_imported_without_torch():
     assert {m for m in modules if tops([m]) == {"encoders"}} == {"encoders", "encoders.cpu"}
 
 
+@pytest.mark.parametrize("package", ["aigveval", "encoders"])
+def test_what_a_package_offers_is_listed_before_it_is_imported(package):
+    """As editors and notebooks complete names by `dir`."""
+    code = (
+        f"import sys, {package} as p; print(set(p.__all__) <= set(dir(p)), 'torch' in sys.modules)"
+    )
+    assert run(code).split() == ["True", "False"]
+
+
 def test_aigveval_is_imported_in_under_300_milliseconds():
     code = (
         "import time; start = time.process_time()\n"  # other tests may have the CPUs meanwhile

@@ -141,7 +141,8 @@ def score(
         typer.Option(
             "--resume",
             help="Keep the rows that FILE already has of the same path, prompt, model (name and "
-            "number type) and version, whatever `--fps` was, and score the others.",
+            "number type) and version, whatever `--fps` was, and score the others. Rows of other "
+            "videos or prompts stay in FILE.",
         ),
     ] = False,
     report: Report = None,

@@ -456,6 +456,8 @@ def read_evaluation(path: str | Path) -> FigureTable:
         InputError: It is no such file.
     """
     plain = _read(Path(path))
+    if not Path(path).is_file():
+        raise InputError(f"{as_text(path)}: no such file")
     if plain is None:
         raise InputError(f"{as_text(path)}: cannot be read as JSON")
     try:

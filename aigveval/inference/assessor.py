@@ -23,7 +23,16 @@ from ..batching import Outcome, run_batches, stop_at_our_fault
 from ..data.columns import in_our_names
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
-from ..model.precision import DtypeName, choose_dtype, find_device, has_bfloat16, is_fast, label
+from ..model.precision import (
+    DtypeName,
+    choose_dtype,
+    find_device,
+    float32_by_default,
+    has_bfloat16,
+    is_fast,
+    label,
+    undisturbed,
+)
 from ..versions import __version__
 
 if TYPE_CHECKING:
@@ -78,6 +87,10 @@ class Assessor:
         self.explain = explain
         self.contributions = contributions
 
+    @property
+    def _device(self) -> torch.device:
+        return getattr(self.engine, "device", torch.device("cpu"))
+
     @classmethod
     def load(cls, model: str | os.PathLike[str] = "lite", **options: Any) -> Assessor:
         """See `load`."""
@@ -86,7 +99,7 @@ class Assessor:
     def score(
         self, video: Any, prompt: str | None = None, *, fps: float | None = None
     ) -> Assessment:
-        """Assesses one video.
+        """Assesses one video, whatever autocast, default device or compilation is around the call.
 
         Args:
             video: path of a file, or of a folder or a pattern of numbered pictures; or frames in
@@ -169,16 +182,25 @@ class Assessor:
         why = None if outcome.error is None else reason_of(outcome.error)
         return self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
+    @torch.compiler.disable  # compiled as a part of the caller's code it would give other scores
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
-        source = source_of_clip(clip)
-        prepared = self.engine.prepare(source)
-        if not self.explain:
-            return prepared, None
-        from .observe import observe
+        with undisturbed(self._device):
+            source = source_of_clip(clip)
+            prepared = self.engine.prepare(source)
+            if not self.explain:
+                return prepared, None
+            from .observe import observe
 
-        return prepared, observe(source)
+            return prepared, observe(source)
 
+    @torch.compiler.disable
     def _compute(
+        self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
+    ) -> Sequence[Scores | Exception]:
+        with undisturbed(self._device):
+            return self._scores(batch)
+
+    def _scores(
         self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
     ) -> Sequence[Scores | Exception]:
         clips, found = zip(*batch)
@@ -254,7 +276,7 @@ def load(
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
     name, chosen = os.fspath(model), find_device(device)
-    with _one_line_errors(name):
+    with _one_line_errors(name), undisturbed(chosen), float32_by_default():
         # Here, as they bring transformers along, which may be what fails.
         from ..model.checkpoint import open_checkpoint
         from .engine import load_engine

@@ -29,10 +29,10 @@ RewardFunction = Callable[..., list[float]]
 class VideoReward:
     """Gives each video the weighted mean of its scores, on 1-5.
 
-    It gives no gradients, computes in the model's own precision under `torch.autocast` too, and
-    draws no random numbers. Calls from several threads take turns. It can be pickled, as its
-    arguments (an assessor with its weights): a copy, in another process or by `copy.deepcopy`,
-    loads its model when it is first needed.
+    It gives no gradients, computes in the model's own precision under `torch.autocast` and in code
+    that is compiled too, and draws no random numbers. Calls from several threads take turns. It can
+    be pickled, as its arguments (an assessor with its weights): a copy, in another process or by
+    `copy.deepcopy`, loads its model when it is first needed.
 
     Args:
         model: As of `aigveval.load`; or an assessor that it gave.
@@ -93,6 +93,7 @@ class VideoReward:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _turn=threading.RLock())
 
+    @torch.compiler.disable
     def __call__(self, videos: Any, prompts: str | Sequence[str | None] | None = None) -> Tensor:
         """Rewards b videos.
 
@@ -116,7 +117,7 @@ class VideoReward:
             if self.on_error == "raise":
                 raise AssessmentError(found)
             warnings.warn(found, stacklevel=2)
-        device = videos.device if isinstance(videos, Tensor) else None
+        device = videos.device if isinstance(videos, Tensor) else torch.device("cpu")
         values = [value for _, value, _ in rewards]
         return torch.tensor(values, dtype=torch.float32, device=device)
 
@@ -124,10 +125,8 @@ class VideoReward:
         self, videos: Any, prompts: str | Sequence[str | None] | None = None
     ) -> list[Assessment]:
         """The assessments behind the rewards; arguments as of a call."""
-        assessor = self.assessor
-        device = getattr(assessor.engine, "device", torch.device("cpu"))
-        with self._turn, torch.autocast(device.type, enabled=False):
-            return list(assessor.score_many(videos, prompts=prompts, fps=self.fps))
+        with self._turn:
+            return list(self.assessor.score_many(videos, prompts=prompts, fps=self.fps))
 
     def as_trl(
         self, render: Callable[[list[str]], Any] | None = None, *, column: str | None = None

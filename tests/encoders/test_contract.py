@@ -307,6 +307,22 @@ def test_frames_may_come_in_any_memory_layout(encoder):
     assert torch.equal(encoder.preprocess(decoded), encoder.preprocess(frames.contiguous()))
 
 
+@pytest.mark.parametrize("dtype, device", [(torch.bfloat16, "cpu"), (torch.float32, "meta")])
+def test_defaults_of_torch_change_nothing(encoder, views, dtype, device):
+    """`torch.set_default_dtype` and `torch.set_default_device`, of which a script may make use."""
+    frames = wanted(encoder, CLIPS["scene"])
+    with torch.no_grad():
+        expected = encoder(views[:1], PROMPTS[:1])
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device(device):
+                view, found = encoder.preprocess(frames), encoder(views[:1], PROMPTS[:1])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(view, views[0])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)  # attention goes another way
+
+
 # Tokens ----------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from timm.data import ImageNetInfo
 
 from encoders.minilm import TEXT_WIDTH, embed_texts
 from encoders.reference import reference_posteriors
+from encoders.semantic_lite import SemanticLite
 
 NUM_FRAMES = 8
 # Columns after the three vectors: similarity and calibrated similarity at three temperatures.
@@ -63,6 +64,12 @@ def test_in_half_precision_it_is_nearly_the_same(encoder):
     logits, prompts = shows("tabby", "violin"), ["a cat sleeping"]
     found = copy.deepcopy(encoder).half().join(logits, prompts)
     assert (found - encoder.join(logits, prompts)).abs().max() < 0.05
+
+
+def test_made_under_autocast_it_is_the_same(encoder):
+    with torch.autocast("cpu", torch.bfloat16):
+        other = SemanticLite()
+    assert torch.equal(other.reference_points, encoder.reference_points)
 
 
 def test_a_prompt_fits_its_own_clip_best(encoder):

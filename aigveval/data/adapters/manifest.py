@@ -8,11 +8,16 @@ from pathlib import Path
 from ..readers import Row, read_rows
 from ..scales import Scale
 from . import Adapter, Options
+from ._piped import Prompts
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
-    """Yields the rows as they are."""
-    yield from read_rows(source)
+    """Yields the rows as they are; those without a prompt get that of the file of prompts."""
+    prompts = Prompts(options.prompts)
+    for number, row in read_rows(source):
+        if options.prompts and not row.get("prompt") and isinstance(row.get("video"), str):
+            row["prompt"] = prompts.of(row["video"])
+        yield number, row
 
 
 ADAPTER = Adapter(

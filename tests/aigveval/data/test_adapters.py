@@ -409,6 +409,14 @@ class TestConvert:
         with pytest.raises(ManifestError, match="m.csv: row 2: overall must lie in 1-5, got 50"):
             rows_of("manifest", source, tmp_path)
 
+    def test_a_manifest_takes_the_prompts_that_it_lacks_from_a_file(self, tmp_path):
+        source = write(
+            tmp_path, "m.csv", "video,prompt,overall\na/1.mp4,,3\n2.mp4,own,4\n3.mp4,,5\n"
+        )
+        prompts = write(tmp_path, "p.csv", "video;prompt\n1.mp4;a dog\n2.mp4;a cat\n")
+        rows = rows_of("manifest", source, tmp_path, prompts=prompts)
+        assert [row.prompt for row in rows] == ["a dog", "own", None]
+
     def test_a_wrong_row_leaves_no_file(self, tmp_path):
         source = write(tmp_path, "m.txt", "1.mp4|a|3\n2.mp4|b|6\n")
         with pytest.raises(ManifestError) as error:

@@ -394,6 +394,8 @@ def test_no_checkpoint_and_no_evaluation(tmp_path):
         with pytest.raises(InputError) as error:
             stage(LITE, tmp_path / "out", repo_id="me/a", figures=[tmp_path / "figures.json"])
         assert str(error.value).startswith(f"{tmp_path / 'figures.json'}: ")
+    with pytest.raises(InputError, match="gone.json: no such file$"):
+        stage(LITE, tmp_path / "out", repo_id="me/a", figures=[tmp_path / "gone.json"])
 
 
 # ---- the command ----

@@ -15,6 +15,7 @@ import aigveval
 from aigveval.assessment import SCORE_FIELDS, Score
 from aigveval.batching import run_batches
 from aigveval.errors import ModelError
+from aigveval.inference import engine as engine_module
 from aigveval.inference.assessor import Assessor, load
 from aigveval.model import checkpoint
 from aigveval.model.checkpoint import open_checkpoint
@@ -257,6 +258,25 @@ class TestTinyModel:
             None,
         ]
 
+    @pytest.mark.parametrize("setting", ["autocast", "default device", "compiled"])
+    def test_settings_of_the_caller_change_nothing(self, tiny, setting):
+        frames = np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), np.uint8)
+
+        def call():
+            rows = [tiny.score(frames, "a dog"), *tiny.score_many([frames], prompts="a dog")]
+            return [[getattr(row, name) for name in SCORE_FIELDS] for row in rows]
+
+        expected = call()
+        if setting == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                found = call()
+        elif setting == "default device":
+            with torch.device("meta"):
+                found = call()
+        else:
+            found = torch.compile(call, backend=half)()
+        assert found == expected
+
     def test_needs_no_gradients(self, tiny, items):
         grads = []
         hook = tiny.engine.model.register_forward_hook(
@@ -265,6 +285,16 @@ class TestTinyModel:
         tiny.score(*items[0])
         hook.remove()
         assert grads == [False]
+
+
+def half(graph, inputs):
+    """A back end of `torch.compile` that computes in bfloat16."""
+
+    def run(*args):
+        with torch.autocast("cpu", torch.bfloat16):
+            return graph(*args)
+
+    return run
 
 
 def write_video(path: Path, *, frames: int, seed: int) -> None:
@@ -308,6 +338,24 @@ class TestLoading:
     def test_device_that_is_not_there(self, device, tmp_path):
         with pytest.raises(ModelError, match=f"^no device '{device}' here; there are cpu"):
             load(tmp_path, device=device)
+
+    def test_settings_of_the_caller_change_nothing(self, monkeypatch):
+        made = []
+
+        def load_engine(*_, **__):
+            new = torch.empty(1)
+            made.append((new.dtype, new.device.type, torch.is_autocast_enabled("cpu")))
+            return TextEngine()
+
+        monkeypatch.setattr(engine_module, "load_engine", load_engine)
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+                load("lite", device="cpu")
+            assert torch.get_default_dtype() == torch.bfloat16
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert made == [(torch.float32, "cpu", False)]
 
     def test_default_device(self):
         expected = "cuda" if torch.cuda.is_available() else "cpu"
