@@ -46,7 +46,6 @@ from typing import Any, Literal, get_args
 
 import av
 import numpy as np
-import torch
 from torch import Tensor
 
 from .base import Encoder, Stream
@@ -312,8 +311,7 @@ def views_of(
     quick: bool = False,
 ) -> dict[str, Tensor]:
     """Each encoder's view of frames, as of `requests_of`; see `read_views` and `read_frames`."""
-    # On the CPU, where the frames are, also after `torch.set_default_device`.
-    with each_size_once(quick=quick), torch.device("cpu"):
+    with each_size_once(quick=quick):
         return {
             name: encoder.preprocess(frames[name].pixels, seed=seed)
             for name, encoder in encoders.items()
