@@ -224,7 +224,25 @@ class ProcessSettings:
             setattr(self._owner, name, value)
 
 
+class _Defaults:
+    """What PyTorch has no attribute for."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.get_default_dtype()
+
+    @dtype.setter
+    def dtype(self, value: torch.dtype) -> None:
+        torch.set_default_dtype(value)
+
+
+_FLOAT32 = ProcessSettings(_Defaults(), dtype=torch.float32)
 _EXACT = ProcessSettings(torch.backends.cudnn.conv, fp32_precision="ieee")  # type: ignore[attr-defined]
+
+
+def float32_by_default() -> AbstractContextManager[None]:
+    """New tensors and layers are float32 whatever `torch.set_default_dtype` has made of them."""
+    return _FLOAT32
 
 
 def full_float32(device: torch.device) -> AbstractContextManager[None]:

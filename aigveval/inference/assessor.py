@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from encoders.base import float32_by_default
 from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_frames, is_one_clip
 from encoders.video import VideoError
 
@@ -27,7 +28,6 @@ from ..model.precision import (
     DtypeName,
     choose_dtype,
     find_device,
-    float32_by_default,
     has_bfloat16,
     is_fast,
     label,

@@ -85,19 +85,6 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def float32_by_default() -> Iterator[None]:
-    """Makes new tensors and layers float32 whatever `torch.set_default_dtype` has made of them."""
-    import torch
-
-    kept = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(kept)
-
-
 def count(text_config: PretrainedConfig) -> int:
     """Parameters of an LLM without its head, from its config alone."""
     import torch
