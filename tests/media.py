@@ -6,7 +6,6 @@ frame's number (`frame_number` reads it back). Every other maker takes a path, w
 there and returns the path; `MAKERS` names those that stand for one class of bad or odd input.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -98,12 +97,15 @@ def write_video(
             colours=colours,
         )
 
-    for _ in range(4):
+    failed = []  # kept, as the next try would get the same memory again, and fail alike
+    for _ in range(8):
         # Once in some thousand times PyAV can't write what its own libx265 has made, and once in
         # a while not the next time either.
-        with contextlib.suppress(av.error.PatchWelcomeError):
+        try:
             return encode()
-    return encode()
+        except av.error.PatchWelcomeError as error:
+            failed.append(error)
+    raise failed[0]
 
 
 def _encode(

@@ -89,7 +89,7 @@ class Assessor:
 
     @property
     def _device(self) -> torch.device:
-        return getattr(self.engine, "device", torch.device("cpu"))
+        return torch.device(getattr(self.engine, "device", "cpu"))  # which some give as text
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] = "lite", **options: Any) -> Assessor:
