@@ -6,7 +6,7 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -243,6 +243,17 @@ _EXACT = ProcessSettings(torch.backends.cudnn.conv, fp32_precision="ieee")  # ty
 def float32_by_default() -> AbstractContextManager[None]:
     """New tensors and layers are float32 whatever `torch.set_default_dtype` has made of them."""
     return _FLOAT32
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Compute on a device whatever autocast and default device the caller has set."""
+    with ExitStack() as stack:
+        for kind in {"cpu", device.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
 def full_float32(device: torch.device) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .base import undisturbed
 from .pretrained import no_bars
 from .weights import WHEELS, fetch
 
@@ -26,7 +27,7 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
     """Unit vectors of texts, float32 (n, 384), on the CPU; text past 256 tokens is cut."""
     out = []
     # The result is kept, whoever asks first.
-    with torch.autocast("cpu", enabled=False), torch.device("cpu"):
+    with undisturbed(torch.device("cpu")):
         tokenizer, model = _loaded()
         for start in range(0, len(texts), _BATCH):
             batch = tokenizer(

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import lite_backbone
-from .base import check_frames
+from .base import check_frames, undisturbed
 from .lite_backbone import NUM_CLASSES, LiteEncoder
 from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
 from .reference import reference_posteriors
@@ -52,7 +52,7 @@ class SemanticLite(LiteEncoder):
         self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {reference.sha256}"
         names = _class_embeddings()
         self.register_buffer("class_points", names, persistent=False)
-        with torch.autocast("cpu", enabled=False):
+        with undisturbed(torch.device("cpu")):
             points = [_points(reference.logits, t, names) for t in _TEMPERATURES]
         self.register_buffer("reference_points", torch.stack(points), persistent=False)
 

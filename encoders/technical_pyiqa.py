@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import ProcessSettings, check_frames, float32_by_default
+from .base import ProcessSettings, check_frames, float32_by_default, undisturbed
 from .checkpoints import find_checkpoint
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, state_id
@@ -116,8 +116,7 @@ class TechnicalPyiqa(FrameEncoder):
         """A frame (3, h, w), 0-1, to the metrics' scores (metrics,)."""
         # Statistics of pixels and their thresholds need all digits: bfloat16 halves PIQE. And pyiqa
         # makes tensors of its own, of PyTorch's own defaults.
-        exact = torch.autocast(frame.device.type, enabled=False)
-        with _DETERMINISTIC, float32_by_default(), torch.device("cpu"), exact:
+        with _DETERMINISTIC, float32_by_default(), undisturbed(frame.device):
             scores = [network(frame[None]) for network in self.networks]
         return torch.stack([score.float().mean() for score in scores])
 

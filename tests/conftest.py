@@ -2,6 +2,7 @@
 
 import gc
 import os
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -53,6 +54,25 @@ def commands_made_once():
         if hasattr(typer.testing, "_get_command"):  # its own name for `typer.main.get_command`
             patch.setattr(typer.testing, "_get_command", cache(typer.main.get_command))
         yield
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Puts a list of what is held now in place of a context, such as `torch.cuda.device`."""
+
+    def watch(context):
+        inside = []
+
+        @contextmanager
+        def hold(value):
+            inside.append(value)
+            yield
+            inside.pop()
+
+        monkeypatch.setattr(context, hold)
+        return inside
+
+    return watch
 
 
 @pytest.fixture(autouse=True)

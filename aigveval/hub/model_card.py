@@ -456,10 +456,9 @@ def read_evaluation(path: str | Path) -> FigureTable:
         InputError: It is no such file.
     """
     plain = _read(Path(path))
-    if not Path(path).is_file():
-        raise InputError(f"{as_text(path)}: no such file")
     if plain is None:
-        raise InputError(f"{as_text(path)}: cannot be read as JSON")
+        why = "cannot be read as JSON" if Path(path).is_file() else "no such file"
+        raise InputError(f"{as_text(path)}: {why}")
     try:
         scores: Mapping[str, Any] = plain["scores"]
         rows: dict[str, dict[str, Figure]] = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from encoders.base import float32_by_default
+from encoders.base import float32_by_default, undisturbed
 from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_frames, is_one_clip
 from encoders.video import VideoError
 
@@ -31,7 +31,6 @@ from ..model.precision import (
     has_bfloat16,
     is_fast,
     label,
-    undisturbed,
 )
 from ..versions import __version__
 

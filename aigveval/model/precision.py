@@ -8,8 +8,6 @@ else, on CPUs, it adds LoRA to the LLM's weights, and has only products of matri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ..errors import ModelError, one_line
@@ -70,19 +68,6 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     with torch.cuda.device(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """Computes on a device whatever autocast and default device the caller has set."""
-    import torch
-
-    with ExitStack() as stack:
-        for kind in {"cpu", device.type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        yield
 
 
 def count(text_config: PretrainedConfig) -> int:

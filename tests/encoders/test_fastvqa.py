@@ -1,7 +1,6 @@
 """FAST-VQA alone: loading the published files, frames and fragments as upstream's, the score."""
 
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -343,21 +342,14 @@ def test_a_file_that_is_no_video_is_named(tmp_path):
         FASTVQA(RANDOM, **TINY).score(tmp_path / "x.mp4")
 
 
-def test_on_a_gpu_it_computes_in_full_float32(monkeypatch):
-    inside = []
-
-    @contextmanager
-    def full_float32(device):
-        inside.append(device)
-        yield
-        inside.clear()
+def test_on_a_gpu_it_computes_in_full_float32(held, monkeypatch):
+    inside = held("encoders.fastvqa.full_float32")
 
     def forward(view):
         assert inside == [torch.device("cpu")]
         return torch.zeros(1)
 
     metric = FASTVQA(RANDOM, variant="fast-vqa-b", **TINY)
-    monkeypatch.setattr("encoders.fastvqa.full_float32", full_float32)
     monkeypatch.setattr(metric, "view", lambda video, seed: torch.zeros(1))
     monkeypatch.setattr(metric, "forward", forward)
     assert 0 < metric.score("clip.mp4") < 1 and inside == []

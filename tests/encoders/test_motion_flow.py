@@ -4,7 +4,6 @@ import copy
 import json
 import pickle
 import urllib.error
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -275,20 +274,13 @@ def test_the_least_there_is(options):
         assert torch.isfinite(encoder(view[None])).all()
 
 
-def test_on_a_gpu_raft_computes_in_full_float32_whatever_other_threads_do(raft, monkeypatch):
-    inside = []
-
-    @contextmanager
-    def full_float32(device):
-        inside.append(device)
-        yield
-        inside.clear()
+def test_on_a_gpu_raft_computes_in_full_float32_whatever_other_threads_do(raft, held, monkeypatch):
+    inside = held("encoders.raft.full_float32")
 
     def network(first, second):
         assert inside == [torch.device("cpu")]
         return [torch.zeros(len(first), 2, *first.shape[2:])]
 
-    monkeypatch.setattr("encoders.raft.full_float32", full_float32)
     monkeypatch.setattr(raft.network, "forward", network)
     assert len(list(raft.flows(scene(), [(0, 1), (1, 2)]))) == 2
     assert inside == []

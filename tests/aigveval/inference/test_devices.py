@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import re
 import signal
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -92,20 +91,13 @@ def test_which_devices(monkeypatch):
         devices_of("cpu,meta")
 
 
-def test_a_model_is_loaded_while_its_gpu_is_the_current_one(monkeypatch):
-    current = []
-
-    @contextmanager
-    def on(device):
-        current.append(device)
-        yield
-        current.pop()
+def test_a_model_is_loaded_while_its_gpu_is_the_current_one(held):
+    current = held("torch.cuda.device")
 
     def from_pretrained(source, *, dtype):
         assert current == [torch.device("cuda:1")]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch.cuda, "device", on)
     checkpoint = SimpleNamespace(
         model_type="aigveval",
         source="a folder",
