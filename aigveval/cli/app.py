@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from ..versions import __version__
 from .best import BEST_HELP, best
 from .compare import COMPARE_HELP, compare
-from .console import INTERRUPTED, one_line_errors
+from .console import INTERRUPTED, one_line_errors, silence_libraries
 from .cot import COT_HELP, cot
 from .data import data
 from .doctor import DOCTOR_HELP, doctor
@@ -54,24 +55,28 @@ def _app(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    pass
+    silence_libraries()
 
 
-app.command(help=SCORE_HELP, no_args_is_help=True)(score)
-app.command(help=BEST_HELP, no_args_is_help=True)(best)
-app.command(help=COMPARE_HELP, no_args_is_help=True)(compare)
-app.command(no_args_is_help=True)(ladder)
-app.command(help=FIT_HELP, no_args_is_help=True)(fit)
-app.command(help=FEATURES_HELP, no_args_is_help=True)(features)
-app.command(help=PRESETS_HELP)(presets)
-app.command(help=EVALUATE_HELP, no_args_is_help=True)(evaluate)
-app.command(help=LEADERBOARD_HELP, no_args_is_help=True)(leaderboard)
-app.command(help=SUBMIT_HELP, no_args_is_help=True)(submit)
-app.command(help=PUBLISH_HELP, no_args_is_help=True)(publish)
-app.command(help=COT_HELP, no_args_is_help=True)(cot)
-app.command(help=TIMELINE_HELP, no_args_is_help=True)(timeline)
-app.command(help=DOCTOR_HELP)(doctor)
-app.command("app", help=SERVE_HELP)(serve)
+def _add(command: Callable[..., None], name: str | None = None, **options: Any) -> None:
+    app.command(name, **options)(one_line_errors()(command))
+
+
+_add(score, help=SCORE_HELP, no_args_is_help=True)
+_add(best, help=BEST_HELP, no_args_is_help=True)
+_add(compare, help=COMPARE_HELP, no_args_is_help=True)
+_add(ladder, no_args_is_help=True)
+_add(fit, help=FIT_HELP, no_args_is_help=True)
+_add(features, help=FEATURES_HELP, no_args_is_help=True)
+_add(presets, help=PRESETS_HELP)
+_add(evaluate, help=EVALUATE_HELP, no_args_is_help=True)
+_add(leaderboard, help=LEADERBOARD_HELP, no_args_is_help=True)
+_add(submit, help=SUBMIT_HELP, no_args_is_help=True)
+_add(publish, help=PUBLISH_HELP, no_args_is_help=True)
+_add(cot, help=COT_HELP, no_args_is_help=True)
+_add(timeline, help=TIMELINE_HELP, no_args_is_help=True)
+_add(doctor, help=DOCTOR_HELP)
+_add(serve, "app", help=SERVE_HELP)
 app.add_typer(data, name="data")
 
 

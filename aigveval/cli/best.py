@@ -13,13 +13,11 @@ from ..errors import InputError, as_text
 from .console import (
     LEVEL_NUMBERS,
     native_stderr_silenced,
-    one_line_errors,
     plain,
     print_errors,
     print_json,
     print_wide,
     say,
-    silence_libraries,
     video_progress,
 )
 from .options import (
@@ -89,38 +87,39 @@ def best(
         bool, typer.Option("--quiet", "-q", help="Print the names of the best alone.")
     ] = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.inputs import collect
+    from ..data.inputs import collect
 
-        found = collect(inputs, prompt=prompt, prompts=prompts)
-        for note in [] if quiet or as_json else found.notes:
-            say(f"note: {note}", style="yellow")
-        options: dict[str, Any] = {
-            "batch_size": batch_size,
-            "workers": workers,
-            "device": device,
-            "dtype": dtype,
-        }
-        rows = assess(found.clips, model, fps=fps, quiet=quiet or as_json, **options)
-        if not any(getattr(row, by) for row in rows) and any(row.error is None for row in rows):
-            why = "; it needs prompts" if by == "semantic" else ""
-            raise InputError(f"no video has a score for {by}{why}")
-        groups: dict[tuple[str, str], list[Assessment]] = {}
-        for clip, row in zip(found.clips, rows):
-            key = ("prompt", row.prompt) if row.prompt else ("folder", as_text(clip.path.parent))
-            groups.setdefault(key, []).append(row)
-        contests = [_contest(kind, name, group, by) for (kind, name), group in groups.items()]
-        if as_json:
-            print_json({"by": by, "contests": contests})
-        elif quiet:
-            for contest in contests:
-                if contest["best"] is not None:
-                    typer.echo(contest["best"])
-        else:
-            _print(contests, by)
-        print_errors(rows)
-        raise typer.Exit(int(any(row.error is not None for row in rows)))
+    found = collect(inputs, prompt=prompt, prompts=prompts)
+    for note in [] if quiet or as_json else found.notes:
+        say(f"note: {note}", style="yellow")
+    rows = assess(
+        found.clips,
+        model,
+        fps=fps,
+        quiet=quiet or as_json,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+    )
+    if not any(getattr(row, by) for row in rows) and any(row.error is None for row in rows):
+        why = "; it needs prompts" if by == "semantic" else ""
+        raise InputError(f"no video has a score for {by}{why}")
+    groups: dict[tuple[str, str], list[Assessment]] = {}
+    for clip, row in zip(found.clips, rows):
+        key = ("prompt", row.prompt) if row.prompt else ("folder", as_text(clip.path.parent))
+        groups.setdefault(key, []).append(row)
+    contests = [_contest(kind, name, group, by) for (kind, name), group in groups.items()]
+    if as_json:
+        print_json({"by": by, "contests": contests})
+    elif quiet:
+        for contest in contests:
+            if contest["best"] is not None:
+                typer.echo(contest["best"])
+    else:
+        _print(contests, by)
+    print_errors(rows)
+    raise typer.Exit(int(any(row.error is not None for row in rows)))
 
 
 def assess(

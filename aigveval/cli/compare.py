@@ -11,7 +11,7 @@ import typer
 
 from ..assessment import Assessment
 from .best import CHANCES, assess
-from .console import LEVEL_NUMBERS, one_line_errors, print_errors, print_json, silence_libraries
+from .console import LEVEL_NUMBERS, print_errors, print_json
 from .options import SCALE, AsJson, Device, Dtype, Fps, ModelName
 
 if TYPE_CHECKING:
@@ -49,29 +49,27 @@ def compare(
         bool, typer.Option("--quiet", "-q", help="Print the name of the better one alone.")
     ] = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.manifest import check_exists, make_clip
+    from ..data.manifest import check_exists, make_clip
 
-        clips = [check_exists(make_clip(path, prompt)) for path in (first, second)]
-        rows = assess(clips, model, fps=fps, quiet=quiet or as_json, device=device, dtype=dtype)
-        if any(row.error is not None for row in rows):
-            print_errors(rows)
-            raise typer.Exit(1)
-        from ..inference.choice import better_on
-        from ..inference.choice import compare as compare_rows
+    clips = [check_exists(make_clip(path, prompt)) for path in (first, second)]
+    rows = assess(clips, model, fps=fps, quiet=quiet or as_json, device=device, dtype=dtype)
+    if any(row.error is not None for row in rows):
+        print_errors(rows)
+        raise typer.Exit(1)
+    from ..inference.choice import better_on
+    from ..inference.choice import compare as compare_rows
 
-        found = compare_rows(*rows)
-        number, chance = better_on(found, "overall")
-        better = rows[number].video
-        if as_json:
-            plain = {"better": better, "chance": round(chance, 4), **asdict(found)}
-            plain["clips"] = [row.to_dict() for row in rows]
-            print_json(plain)
-        elif quiet:
-            typer.echo(better)
-        else:
-            _print(rows, found)
+    found = compare_rows(*rows)
+    number, chance = better_on(found, "overall")
+    better = rows[number].video
+    if as_json:
+        plain = {"better": better, "chance": round(chance, 4), **asdict(found)}
+        plain["clips"] = [row.to_dict() for row in rows]
+        print_json(plain)
+    elif quiet:
+        typer.echo(better)
+    else:
+        _print(rows, found)
 
 
 def _print(rows: Sequence[Assessment], found: Comparison) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import one_line_errors, say, video_progress
+from .console import say, video_progress
 from .options import Quiet
 
 if TYPE_CHECKING:
@@ -89,42 +89,41 @@ def cot(
     seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        from ..data.cot import write_cot
-        from ..data.scales import Scale
+    from ..data.cot import write_cot
+    from ..data.scales import Scale
 
-        given = Scale.parse(scale)
-        with video_progress(quiet=quiet) as progress, given.hinted():
-            task = progress.add_task("cot", total=None)
-            report = write_cot(
-                manifests,
-                out,
-                split=split,
-                variants=variants,
-                times=times,
-                form=form,
-                partial=partial,
-                score_decimals=score_decimals,
-                scale=given,
-                clean_score=clean_score,
-                seed=seed,
-                measure=_measure if facts else None,
-                on_row=lambda: progress.advance(task),
-            )
-        if quiet:
-            return
-        mean = report.characters / report.rows
-        typer.echo(f"{report.rows} texts of {mean:.0f} characters on average, in {out}")
-        for name, count in report.defects.most_common():
-            typer.echo(f"{count:7d} {name}")
-        for count, reason in (
-            (report.without_defects, "without labels of defects left out (--partial keeps them)"),
-            (report.without_scores, "without any score left out"),
-        ):
-            if count:
-                say(f"{count} rows {reason}", style="yellow")
-        for kind, count in report.contradictions.most_common():
-            say(f"{count} texts whose labels disagree: {kind.replace('_', ' ')}", style="yellow")
+    given = Scale.parse(scale)
+    with video_progress(quiet=quiet) as progress, given.hinted():
+        task = progress.add_task("cot", total=None)
+        report = write_cot(
+            manifests,
+            out,
+            split=split,
+            variants=variants,
+            times=times,
+            form=form,
+            partial=partial,
+            score_decimals=score_decimals,
+            scale=given,
+            clean_score=clean_score,
+            seed=seed,
+            measure=_measure if facts else None,
+            on_row=lambda: progress.advance(task),
+        )
+    if quiet:
+        return
+    mean = report.characters / report.rows
+    typer.echo(f"{report.rows} texts of {mean:.0f} characters on average, in {out}")
+    for name, count in report.defects.most_common():
+        typer.echo(f"{count:7d} {name}")
+    for count, reason in (
+        (report.without_defects, "without labels of defects left out (--partial keeps them)"),
+        (report.without_scores, "without any score left out"),
+    ):
+        if count:
+            say(f"{count} rows {reason}", style="yellow")
+    for kind, count in report.contradictions.most_common():
+        say(f"{count} texts whose labels disagree: {kind.replace('_', ' ')}", style="yellow")
 
 
 def _measure(row: ManifestRow) -> list[Fact]:

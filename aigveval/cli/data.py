@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 from typer.core import TyperCommand
 
-from .console import bar_of, one_line_errors, say, silence_libraries
+from .console import bar_of, one_line_errors, say
 from .options import COLUMN_NAMES, Quiet
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ _Scale = Annotated[
 
 
 @data.command(help=CHECK_HELP, no_args_is_help=True)
+@one_line_errors()
 def check(
     manifests: Annotated[
         list[str], typer.Argument(metavar="MANIFEST...", help="Manifests of videos or of pairs.")
@@ -105,30 +106,28 @@ def check(
     workers: Annotated[int, typer.Option(min=1, help="Threads that read files.")] = 2,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.check import check_manifests
-        from ..data.scales import MOS, Scale
-        from ..errors import InputError
-        from ..reports.plots import plot_check
-        from .data_report import print_report
+    from ..data.check import check_manifests
+    from ..data.scales import MOS, Scale
+    from ..errors import InputError
+    from ..reports.plots import plot_check
+    from .data_report import print_report
 
-        if not no_picture and picture.suffix.lower() != ".png":
-            raise InputError(f"{picture}: the picture is a .png file")
-        parsed = Scale.parse(scale) if scale else MOS
-        with _row_progress("checking", quiet=quiet) as advance:
-            report = check_manifests(
-                manifests, scale=parsed, files=files, workers=workers, progress=advance
-            )
+    if not no_picture and picture.suffix.lower() != ".png":
+        raise InputError(f"{picture}: the picture is a .png file")
+    parsed = Scale.parse(scale) if scale else MOS
+    with _row_progress("checking", quiet=quiet) as advance:
+        report = check_manifests(
+            manifests, scale=parsed, files=files, workers=workers, progress=advance
+        )
+    if not quiet:
+        print_report(report)
+    if json_file is not None:
+        _write_json(json_file, report.to_dict())
+    if not no_picture and report.rows:
+        plot_check(report, picture)
         if not quiet:
-            print_report(report)
-        if json_file is not None:
-            _write_json(json_file, report.to_dict())
-        if not no_picture and report.rows:
-            plot_check(report, picture)
-            if not quiet:
-                say(f"the picture is in {picture}")
-        raise typer.Exit(int(not report.sound))
+            say(f"the picture is in {picture}")
+    raise typer.Exit(int(not report.sound))
 
 
 class _ConvertCommand(TyperCommand):
@@ -148,6 +147,7 @@ class _ConvertCommand(TyperCommand):
 
 
 @data.command(help=CONVERT_HELP, no_args_is_help=True, cls=_ConvertCommand)
+@one_line_errors()
 def convert(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Name of the data set.")],
     files: Annotated[
@@ -179,36 +179,35 @@ def convert(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.adapters import find_adapter
-        from ..data.convert import convert as run
-        from ..data.scales import MOS, Scale
+    from ..data.adapters import find_adapter
+    from ..data.convert import convert as run
+    from ..data.scales import MOS, Scale
 
-        given = Scale.parse(scale) if scale else None
-        known_scale = given or find_adapter(adapter).scale or MOS
-        with _row_progress("converting", quiet=quiet) as advance, known_scale.hinted():
-            done = run(
-                adapter,
-                files,
-                out,
-                videos=videos,
-                prompts=prompts,
-                scale=given,
-                score=score,
-                mean_overall=mean_overall,
-                progress=advance,
-            )
-        if not quiet:
-            known = ", ".join(f"{name} {count:,}" for name, count in done.scores.items() if count)
-            mapped = "" if done.scale in (None, MOS) else f", mapped from {done.scale} to 1-5"
-            typer.echo(
-                f"{done.rows:,} {'pairs' if done.pairs else 'rows'} are in {out}; "
-                f"{f'known: {known}{mapped}' if known else 'no scores'}"
-            )
+    given = Scale.parse(scale) if scale else None
+    known_scale = given or find_adapter(adapter).scale or MOS
+    with _row_progress("converting", quiet=quiet) as advance, known_scale.hinted():
+        done = run(
+            adapter,
+            files,
+            out,
+            videos=videos,
+            prompts=prompts,
+            scale=given,
+            score=score,
+            mean_overall=mean_overall,
+            progress=advance,
+        )
+    if not quiet:
+        known = ", ".join(f"{name} {count:,}" for name, count in done.scores.items() if count)
+        mapped = "" if done.scale in (None, MOS) else f", mapped from {done.scale} to 1-5"
+        typer.echo(
+            f"{done.rows:,} {'pairs' if done.pairs else 'rows'} are in {out}; "
+            f"{f'known: {known}{mapped}' if known else 'no scores'}"
+        )
 
 
 @data.command(help=SPLIT_HELP, no_args_is_help=True)
+@one_line_errors()
 def split(
     manifest: Annotated[
         str, typer.Argument(metavar="MANIFEST", help="Manifest of videos or of pairs.")
@@ -237,25 +236,23 @@ def split(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.split import parse_parts
-        from ..data.split import split as run
+    from ..data.split import parse_parts
+    from ..data.split import split as run
 
-        with _row_progress("splitting", quiet=quiet) as advance:
-            done = run(
-                manifest,
-                out,
-                by=by,
-                parts=None if folds else parse_parts(parts),
-                folds=folds,
-                seed=seed,
-                only=only,
-                suffix=f".{form}" if form else None,
-                progress=advance,
-            )
-        if not quiet:
-            _print_split(done, folds)
+    with _row_progress("splitting", quiet=quiet) as advance:
+        done = run(
+            manifest,
+            out,
+            by=by,
+            parts=None if folds else parse_parts(parts),
+            folds=folds,
+            seed=seed,
+            only=only,
+            suffix=f".{form}" if form else None,
+            progress=advance,
+        )
+    if not quiet:
+        _print_split(done, folds)
 
 
 def _write_json(path: Path, findings: dict[str, Any]) -> None:

@@ -66,18 +66,12 @@ def _print_notes(report: Report) -> None:
     more = len(report.overlaps) - SHOWN
     if more > 0:
         say(f"note: ... and {more} more such pairs of parts", style="yellow")
-    if report.absolute:
-        say(
-            f"note: {report.absolute:,} absolute paths, which hold on this machine only; first "
-            f"{report.first_absolute}",
-            style="yellow",
-        )
-    if report.outside:
-        say(
-            f"note: {report.outside:,} paths with .. lead out of the manifest's folder; first "
-            f"{report.first_outside}",
-            style="yellow",
-        )
+    for count, what, first in (
+        (report.absolute, "absolute paths, which hold on this machine only", report.first_absolute),
+        (report.outside, "paths with .. lead out of the manifest's folder", report.first_outside),
+    ):
+        if count:
+            say(f"note: {count:,} {what}; first {first}", style="yellow")
     _print_lines("note", report.repeats, report.repeated, style="yellow")
     copies = [f"same content: {', '.join(group)}" for group in report.copies]
     _print_lines("note", copies, len(copies), style="yellow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..versions import __version__
-from .console import one_line_errors, print_json, print_wide
+from .console import print_json, print_wide
 from .options import AsJson
 
 if TYPE_CHECKING:
@@ -47,36 +47,27 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    with one_line_errors():
-        from ..doctor.examine import examine, is_well
-
-        findings = _examine(examine, fetch=fetch, device=device, quiet=as_json)
-        well = is_well(findings)
-        if as_json:
-            plain = {"version": __version__, "ok": well, "findings": list(map(asdict, findings))}
-            print_json(plain)
-        else:
-            _print_table(findings)
-            _print_block(findings)
-            bad = [f"{one.check}: {one.name}" for one in findings if not is_well([one])]
-            typer.echo(f"not well: {', '.join(bad)}" if bad else "all is well")
-        raise typer.Exit(int(not well))
-
-
-def _examine(
-    examine: Callable[..., Iterator[Finding]], *, fetch: bool, device: str | None, quiet: bool
-) -> list[Finding]:
     from rich.console import Console
 
-    console = Console(stderr=True, quiet=quiet)
-    with console.status("looking") as status:
-        return list(
-            examine(
-                fetch=fetch,
-                device=device,
-                on_check=lambda name: status.update(f"looking at {name}"),
-            )
+    from ..doctor.examine import examine, is_well
+
+    with Console(stderr=True, quiet=as_json).status("looking") as status:
+        look = examine(
+            fetch=fetch,
+            device=device,
+            on_check=lambda name: status.update(f"looking at {name}"),
         )
+        findings = list(look)
+    well = is_well(findings)
+    if as_json:
+        plain = {"version": __version__, "ok": well, "findings": list(map(asdict, findings))}
+        print_json(plain)
+    else:
+        _print_table(findings)
+        _print_block(findings)
+        bad = [f"{one.check}: {one.name}" for one in findings if not is_well([one])]
+        typer.echo(f"not well: {', '.join(bad)}" if bad else "all is well")
+    raise typer.Exit(int(not well))
 
 
 def _print_table(findings: Sequence[Finding]) -> None:

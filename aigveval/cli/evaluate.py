@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from .console import (
-    native_stderr_silenced,
-    one_line_errors,
-    say,
-    silence_libraries,
-    step_progress,
-)
+from .console import native_stderr_silenced, say, step_progress
 from .options import Quiet, Report, Tables
 
 if TYPE_CHECKING:
@@ -102,36 +96,34 @@ def evaluate(
     report: Report = None,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.scales import Scale
-        from ..evaluation.evaluate import evaluate as run
-        from ..evaluation.figures import Sampling
-        from ..reports.html.evaluation import write_report
-        from ..reports.tables import check_outputs, tables
+    from ..data.scales import Scale
+    from ..evaluation.evaluate import evaluate as run
+    from ..evaluation.figures import Sampling
+    from ..reports.html.evaluation import write_report
+    from ..reports.tables import check_outputs, tables
 
-        check_outputs(out or [], report)
-        with step_progress("resampling", quiet=quiet) as advance:
-            found = run(
-                predictions,
-                manifest,
-                against=against,
-                scores=score or (),
-                column=column,
-                against_column=against_column,
-                where=where or (),
-                scale=Scale.parse(scale),
-                prediction_scale=Scale.parse(prediction_scale),
-                tie_margin=tie_margin,
-                unit=resample,
-                sampling=Sampling(draws=draws, seed=seed),
-                progress=advance,
-            )
-        shown = tables(found, details=details)
-        deliver(found, shown, out=out, report=report, write_report=write_report, quiet=quiet)
-        for name, reason in found.undefined.items():
-            say(f"{name} cannot be evaluated: {reason}", style="red")
-        raise typer.Exit(int(bool(found.undefined)))
+    check_outputs(out or [], report)
+    with step_progress("resampling", quiet=quiet) as advance:
+        found = run(
+            predictions,
+            manifest,
+            against=against,
+            scores=score or (),
+            column=column,
+            against_column=against_column,
+            where=where or (),
+            scale=Scale.parse(scale),
+            prediction_scale=Scale.parse(prediction_scale),
+            tie_margin=tie_margin,
+            unit=resample,
+            sampling=Sampling(draws=draws, seed=seed),
+            progress=advance,
+        )
+    shown = tables(found, details=details)
+    deliver(found, shown, out=out, report=report, write_report=write_report, quiet=quiet)
+    for name, reason in found.undefined.items():
+        say(f"{name} cannot be evaluated: {reason}", style="red")
+    raise typer.Exit(int(bool(found.undefined)))
 
 
 def deliver(

@@ -13,10 +13,8 @@ from .console import (
     INTERRUPTED,
     command_again,
     native_stderr_silenced,
-    one_line_errors,
     print_errors,
     say,
-    silence_libraries,
     video_progress,
 )
 from .options import (
@@ -83,70 +81,63 @@ def features(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..data.inputs import collect
-        from ..errors import InputError
-        from ..features.export import FeatureFolder, extract_features
-        from ..model.precision import find_device
-        from .encoder_choice import parse_choice
+    from ..data.inputs import collect
+    from ..errors import InputError
+    from ..features.export import FeatureFolder, extract_features
+    from ..model.precision import find_device
+    from .encoder_choice import parse_choice
 
-        if not inputs and prompts is None:
-            raise InputError("nothing to encode: name videos, folders or patterns")
-        cluster = cluster_of(
-            engine, address=address, processes=processes, device=device, workers=workers
-        )
-        chosen_device = find_device(device if cluster is None else "cpu")
-        choices = [parse_choice(text) for text in encoder]
-        made = [choice.create() for choice in choices]
-        encoders = {one.spec.name: one for one in made}
-        if len(encoders) < len(made):
-            raise InputError("an encoder is named twice; each DIR holds one version of it")
-        found = collect(inputs or [], prompt=prompt, prompts=prompts)
-        for note in [] if quiet else found.notes:
-            say(f"note: {note}", style="yellow")
-        clips = found.clips
-        keys = [(clip.video, clip.prompt) for clip in clips]
-        with contextlib.ExitStack() as stack:
-            folder = FeatureFolder(out, encoders, format=token_format, resume=resume)
-            stack.enter_context(folder)
-            done = folder.done
-            todo = [clip for clip, key in zip(clips, keys) if key not in done]
-            if resume and not quiet:
-                say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
-            if cluster is None:
-                rows = extract_features(
-                    todo,
-                    encoders,
-                    folder,
-                    batch_size=batch_size,
-                    workers=workers,
-                    device=chosen_device,
-                )
-            else:
-                from ..scale.batches import for_other_machines
-                from ..scale.encoder import features_on_cluster
+    if not inputs and prompts is None:
+        raise InputError("nothing to encode: name videos, folders or patterns")
+    cluster = cluster_of(
+        engine, address=address, processes=processes, device=device, workers=workers
+    )
+    chosen_device = find_device(device if cluster is None else "cpu")
+    choices = [parse_choice(text) for text in encoder]
+    made = [choice.create() for choice in choices]
+    encoders = {one.spec.name: one for one in made}
+    if len(encoders) < len(made):
+        raise InputError("an encoder is named twice; each DIR holds one version of it")
+    found = collect(inputs or [], prompt=prompt, prompts=prompts)
+    for note in [] if quiet else found.notes:
+        say(f"note: {note}", style="yellow")
+    clips = found.clips
+    keys = [(clip.video, clip.prompt) for clip in clips]
+    with contextlib.ExitStack() as stack:
+        folder = FeatureFolder(out, encoders, format=token_format, resume=resume)
+        stack.enter_context(folder)
+        done = folder.done
+        todo = [clip for clip, key in zip(clips, keys) if key not in done]
+        if resume and not quiet:
+            say(f"{len(keys) - len(todo)} of {len(keys)} videos are already in {out}")
+        if cluster is None:
+            rows = extract_features(
+                todo, encoders, folder, batch_size=batch_size, workers=workers, device=chosen_device
+            )
+        else:
+            from ..scale.batches import for_other_machines
+            from ..scale.encoder import features_on_cluster
 
-                with native_stderr_silenced():  # Ray's own words about what it tries
-                    stack.enter_context(cluster)
-                rows = features_on_cluster(
-                    cluster,
-                    list(map(for_other_machines, todo)),
-                    [(choice.name or "", choice.options) for choice in choices],
-                    folder,
-                    batch_size=batch_size,
-                    workers=workers,
-                )
-            failed, interrupted = _run(rows, len(todo), quiet=quiet)
-            folder.finish(keys)
-        present = sum(key in folder.done for key in keys)
-        if not quiet:
-            typer.echo(f"features of {present} of {len(keys)} videos are in {out}")
-        print_errors(failed)
-        if interrupted:
-            say(f"interrupted; go on with: {command_again('--resume')}", style="yellow")
-            raise typer.Exit(INTERRUPTED)
-        raise typer.Exit(int(bool(failed)))
+            with native_stderr_silenced():  # Ray's own words about what it tries
+                stack.enter_context(cluster)
+            rows = features_on_cluster(
+                cluster,
+                list(map(for_other_machines, todo)),
+                [(choice.name or "", choice.options) for choice in choices],
+                folder,
+                batch_size=batch_size,
+                workers=workers,
+            )
+        failed, interrupted = _run(rows, len(todo), quiet=quiet)
+        folder.finish(keys)
+    present = sum(key in folder.done for key in keys)
+    if not quiet:
+        typer.echo(f"features of {present} of {len(keys)} videos are in {out}")
+    print_errors(failed)
+    if interrupted:
+        say(f"interrupted; go on with: {command_again('--resume')}", style="yellow")
+        raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(int(bool(failed)))
 
 
 def _run(

@@ -8,8 +8,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, silence_libraries
-
 FIT_HELP = """\
 Trains a model on videos with known scores, or on pairs of which one is preferred; and, in stages, \
 to explain its scores.
@@ -69,17 +67,15 @@ def fit(
         bool, typer.Option("--print-config", help="Show all options with their values, and stop.")
     ] = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..train.stages import read_stages, run_stages, write_fit_config
-        from .encoder_choice import apply_choices, parse_choice
+    from ..train.stages import read_stages, run_stages, write_fit_config
+    from .encoder_choice import apply_choices, parse_choice
 
-        first, *others = read_stages(config, changes=changes or (), base=base)
-        if encoder:
-            choices = [parse_choice(text) for text in encoder]
-            first = replace(first, encoders=apply_choices(first.encoders, choices))
-        stages = [first, *others]
-        if print_config:
-            typer.echo("---\n".join(map(write_fit_config, stages)), nl=False)
-            return
-        run_stages(stages)
+    first, *others = read_stages(config, changes=changes or (), base=base)
+    if encoder:
+        choices = [parse_choice(text) for text in encoder]
+        first = replace(first, encoders=apply_choices(first.encoders, choices))
+    stages = [first, *others]
+    if print_config:
+        typer.echo("---\n".join(map(write_fit_config, stages)), nl=False)
+        return
+    run_stages(stages)

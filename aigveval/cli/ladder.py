@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, say, silence_libraries
+from .console import say
 from .options import Quiet
 
 
@@ -48,32 +48,30 @@ def ladder(
 
     Example: `aigveval ladder clips --out ladder --prompts prompts.csv --type blur --type freeze`
     """
-    with one_line_errors():
-        silence_libraries()
-        from ..distortion.ladder import TYPES, make_ladder
-        from ..errors import InputError
+    from ..distortion.ladder import TYPES, make_ladder
+    from ..errors import InputError
 
-        unknown = [name for name in types or [] if name not in TYPES]
-        if unknown:
-            raise InputError(f"no damage of type {unknown[0]!r}; there are {', '.join(TYPES)}")
-        failed: list[str] = []
+    unknown = [name for name in types or [] if name not in TYPES]
+    if unknown:
+        raise InputError(f"no damage of type {unknown[0]!r}; there are {', '.join(TYPES)}")
+    failed: list[str] = []
 
-        def report(path: str, reason: str) -> None:
-            failed.append(path)
-            say(f"failed: {path}: {reason}", style="red")
+    def report(path: str, reason: str) -> None:
+        failed.append(path)
+        say(f"failed: {path}: {reason}", style="red")
 
-        manifest = make_ladder(
-            sources,
-            out,
-            types=types or None,
-            seed=seed,
-            workers=workers,
-            max_side_px=max_side,
-            max_seconds=max_seconds,
-            prompts=prompts,
-            quiet=quiet,
-            on_error=report,
-        )
-        if not quiet:
-            typer.echo(f"the ladder is described in {manifest}")
-        raise typer.Exit(int(bool(failed)))
+    manifest = make_ladder(
+        sources,
+        out,
+        types=types or None,
+        seed=seed,
+        workers=workers,
+        max_side_px=max_side,
+        max_seconds=max_seconds,
+        prompts=prompts,
+        quiet=quiet,
+        on_error=report,
+    )
+    if not quiet:
+        typer.echo(f"the ladder is described in {manifest}")
+    raise typer.Exit(int(bool(failed)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, print_errors, silence_libraries, step_progress
+from .console import print_errors, step_progress
 from .evaluate import deliver
 from .options import (
     Address,
@@ -87,52 +87,50 @@ def leaderboard(
     report: Report = None,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..assessment import SCORE_FIELDS
-        from ..errors import InputError
-        from ..evaluation.figures import Sampling
-        from ..evaluation.leaderboard import generators_of_folders, rank
-        from ..evaluation.ratings import read_predictions
-        from ..reports.html.ranking import write_report
-        from ..reports.tables import board_tables, check_outputs
-        from .score import score_into, stop_if_interrupted
+    from ..assessment import SCORE_FIELDS
+    from ..errors import InputError
+    from ..evaluation.figures import Sampling
+    from ..evaluation.leaderboard import generators_of_folders, rank
+    from ..evaluation.ratings import read_predictions
+    from ..reports.html.ranking import write_report
+    from ..reports.tables import board_tables, check_outputs
+    from .score import score_into, stop_if_interrupted
 
-        if by not in SCORE_FIELDS:
-            raise InputError(f"{by!r} is no score; there are {', '.join(SCORE_FIELDS)}")
-        check_outputs(out or [], report)
-        cluster = cluster_of(
-            engine, address=address, processes=processes, device=device, workers=workers
+    if by not in SCORE_FIELDS:
+        raise InputError(f"{by!r} is no score; there are {', '.join(SCORE_FIELDS)}")
+    check_outputs(out or [], report)
+    cluster = cluster_of(
+        engine, address=address, processes=processes, device=device, workers=workers
+    )
+    if source.is_dir():
+        done = score_into(
+            results,
+            [str(source)],
+            prompt=None,
+            prompts=prompts,
+            model=model,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            cluster=cluster,
+            dtype=dtype,
+            resume=True,
+            quiet=quiet,
         )
-        if source.is_dir():
-            done = score_into(
-                results,
-                [str(source)],
-                prompt=None,
-                prompts=prompts,
-                model=model,
-                batch_size=batch_size,
-                workers=workers,
-                device=device,
-                cluster=cluster,
-                dtype=dtype,
-                resume=True,
-                quiet=quiet,
-            )
-            print_errors(done.rows)
-            stop_if_interrupted(done, results)
-            # rows of other models and versions stay before those of this run
-            clips = read_predictions(results)[-len(done.rows) :]
-        else:
-            clips = read_predictions(source)
-        if manifest is not None:
-            clips = _with_manifest(clips, manifest, source)
-        clips = generators_of_folders(clips)
-        with step_progress("resampling", quiet=quiet) as advance:
-            board = rank(clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance)
-        shown = board_tables(board)
-        deliver(board, shown, out=out, report=report, write_report=write_report, quiet=quiet)
-        raise typer.Exit(int(any(by not in clip.scores for clip in clips)))
+        print_errors(done.rows)
+        stop_if_interrupted(done, results)
+        # rows of other models and versions stay before those of this run
+        clips = read_predictions(results)[-len(done.rows) :]
+    else:
+        clips = read_predictions(source)
+    if manifest is not None:
+        clips = _with_manifest(clips, manifest, source)
+    clips = generators_of_folders(clips)
+    with step_progress("resampling", quiet=quiet) as advance:
+        board = rank(clips, by=by, sampling=Sampling(draws=draws, seed=seed), progress=advance)
+    shown = board_tables(board)
+    deliver(board, shown, out=out, report=report, write_report=write_report, quiet=quiet)
+    raise typer.Exit(int(any(by not in clip.scores for clip in clips)))
 
 
 def _with_manifest(clips: Sequence[RatedClip], manifest: Path, source: Path) -> list[RatedClip]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, print_wide, silence_libraries
+from .console import print_wide
 
 if TYPE_CHECKING:
     from ..presets import Part
@@ -36,18 +36,16 @@ def presets(
         Optional[str], typer.Argument(metavar="[PRESET]", help="The one to show the parts of.")
     ] = None,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..errors import InputError
-        from ..presets import list_presets
+    from ..errors import InputError
+    from ..presets import list_presets
 
-        if name is None:
-            _print_presets()
-            _print_encoders()
-        elif name in list_presets():
-            _print_parts(name)
-        else:
-            raise InputError(f"no preset {name!r}; there are {', '.join(list_presets())}")
+    if name is None:
+        _print_presets()
+        _print_encoders()
+    elif name in list_presets():
+        _print_parts(name)
+    else:
+        raise InputError(f"no preset {name!r}; there are {', '.join(list_presets())}")
 
 
 def _print_presets() -> None:

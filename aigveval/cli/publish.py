@@ -8,8 +8,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from .console import one_line_errors, silence_libraries
-
 PUBLISH_HELP = """\
 Publishes a trained model on the Hugging Face Hub, with a model card.
 
@@ -75,28 +73,21 @@ def publish(
         typer.Option(metavar="FOLDER", help="Write there what would be uploaded, and stop."),
     ] = None,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..hub.publish import check_repo_id, local_checkpoint, stage, upload
+    from ..hub.publish import check_repo_id, local_checkpoint, stage, upload
 
-        check_repo_id(repo_id)
-        folder = local_checkpoint(model)
-        with tempfile.TemporaryDirectory() as temporary:
-            staged = Path(temporary, "staged") if out is None else out
-            files = stage(
-                folder,
-                staged,
-                repo_id=repo_id,
-                figures=figures or (),
-                data=data or (),
-                license=license,
-            )
-            for file in files:
-                typer.echo(f"{(staged / file).stat().st_size / 1e6:9.2f} MB  {file.as_posix()}")
-            if out is not None:
-                typer.echo(f"{out}: what would be uploaded to {repo_id}; nothing was")
-                return
-            commit = upload(
-                staged, repo_id, private=private or None, revision=revision, create_pr=create_pr
-            )
-        typer.echo(f"Published: {commit.pr_url or commit.commit_url}")
+    check_repo_id(repo_id)
+    folder = local_checkpoint(model)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary, "staged") if out is None else out
+        files = stage(
+            folder, staged, repo_id=repo_id, figures=figures or (), data=data or (), license=license
+        )
+        for file in files:
+            typer.echo(f"{(staged / file).stat().st_size / 1e6:9.2f} MB  {file.as_posix()}")
+        if out is not None:
+            typer.echo(f"{out}: what would be uploaded to {repo_id}; nothing was")
+            return
+        commit = upload(
+            staged, repo_id, private=private or None, revision=revision, create_pr=create_pr
+        )
+    typer.echo(f"Published: {commit.pr_url or commit.commit_url}")

@@ -20,12 +20,10 @@ from .console import (
     INTERRUPTED,
     command_again,
     native_stderr_silenced,
-    one_line_errors,
     print_errors,
     print_explanations,
     print_results,
     say,
-    silence_libraries,
     step_progress,
     video_progress,
 )
@@ -154,48 +152,46 @@ def score(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        from ..reports.tables import check_outputs
+    from ..reports.tables import check_outputs
 
-        check_outputs([], report)
-        cluster = cluster_of(
-            engine, address=address, processes=processes, device=device, workers=workers
-        )
-        done = score_into(
-            out,
-            inputs or [],
-            prompt=prompt,
-            prompts=prompts,
-            fps=fps,
-            model=model,
-            batch_size=batch_size,
-            workers=workers,
-            device=device,
-            devices=devices,
-            cluster=cluster,
-            dtype=dtype,
-            resume=resume,
-            quiet=quiet,
-            explain=explain,
-            contributions=contributions,
-        )
-        failed = sum(row.error is not None for row in done.rows)
-        if done.rows and not quiet:
-            print_results(done.rows)
-            print_explanations(done.rows)
-            without = f", {failed} of them without scores" if failed else ""
-            typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}{without}")
-        print_errors(done.rows)
-        stop_if_interrupted(done, out, shown_option="--resume")
-        if report is not None:
-            from ..reports.html.scores import write_report
+    check_outputs([], report)
+    cluster = cluster_of(
+        engine, address=address, processes=processes, device=device, workers=workers
+    )
+    done = score_into(
+        out,
+        inputs or [],
+        prompt=prompt,
+        prompts=prompts,
+        fps=fps,
+        model=model,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        devices=devices,
+        cluster=cluster,
+        dtype=dtype,
+        resume=resume,
+        quiet=quiet,
+        explain=explain,
+        contributions=contributions,
+    )
+    failed = sum(row.error is not None for row in done.rows)
+    if done.rows and not quiet:
+        print_results(done.rows)
+        print_explanations(done.rows)
+        without = f", {failed} of them without scores" if failed else ""
+        typer.echo(f"{len(done.rows)} of {done.planned} videos are in {out}{without}")
+    print_errors(done.rows)
+    stop_if_interrupted(done, out, shown_option="--resume")
+    if report is not None:
+        from ..reports.html.scores import write_report
 
-            with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
-                write_report(report, done.rows, progress=advance)
-            if not quiet:
-                typer.echo(f"the report is {report}")
-        raise typer.Exit(int(failed > 0))
+        with native_stderr_silenced(), step_progress("contact strips", quiet=quiet) as advance:
+            write_report(report, done.rows, progress=advance)
+        if not quiet:
+            typer.echo(f"the report is {report}")
+    raise typer.Exit(int(failed > 0))
 
 
 @dataclass(frozen=True)

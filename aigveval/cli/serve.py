@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import InputError
-from .console import native_stderr_silenced, one_line_errors, say, silence_libraries
+from .console import native_stderr_silenced, say
 from .options import BatchSize, Device, Dtype, ModelName, Quiet, Workers
 
 NO_EXTRA = "aigveval app needs what `pip install 'aigveval[app]'` brings"
@@ -58,39 +58,35 @@ def serve(
     dtype: Dtype = "auto",
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        try:
-            import gradio  # noqa: F401
-            import python_multipart  # noqa: F401
-            import uvicorn  # noqa: F401
-        except ImportError:
-            raise InputError(NO_EXTRA) from None
-        from ..app import serve as server
-        from ..app.limits import MEGABYTE, Limits
+    try:
+        import gradio  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise InputError(NO_EXTRA) from None
+    from ..app import serve as server
+    from ..app.limits import MEGABYTE, Limits
 
-        limits = Limits(size_bytes=round(max_megabytes * MEGABYTE), seconds=max_seconds)
-        server.check_reach(host, token or None)
-        with server.listen(host, port) as bound:
-            from ..inference.assessor import load
+    limits = Limits(size_bytes=round(max_megabytes * MEGABYTE), seconds=max_seconds)
+    server.check_reach(host, token or None)
+    with server.listen(host, port) as bound:
+        from ..inference.assessor import load
 
-            assessor = load(
-                model, device=device, dtype=dtype, batch_size=batch_size, workers=workers
-            )
-            with (
-                native_stderr_silenced(),
-                server.application(
-                    assessor,
-                    root=root,
-                    token=token or None,
-                    limits=limits,
-                    own_machine=server.is_loopback(host),
-                ) as app,
-            ):
-                if not quiet:
-                    name = f"[{host}]" if ":" in host and "[" not in host else host  # IPv6
-                    place = f"http://{name}:{bound.getsockname()[1]}"
-                    typer.echo(f"aigveval is at {place}; Ctrl-C stops it")
-                server.serve(app, bound)
+        assessor = load(model, device=device, dtype=dtype, batch_size=batch_size, workers=workers)
+        with (
+            native_stderr_silenced(),
+            server.application(
+                assessor,
+                root=root,
+                token=token or None,
+                limits=limits,
+                own_machine=server.is_loopback(host),
+            ) as app,
+        ):
             if not quiet:
-                say("stopped")
+                name = f"[{host}]" if ":" in host and "[" not in host else host  # IPv6
+                place = f"http://{name}:{bound.getsockname()[1]}"
+                typer.echo(f"aigveval is at {place}; Ctrl-C stops it")
+            server.serve(app, bound)
+        if not quiet:
+            say("stopped")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from .console import SHOWN_ROWS, one_line_errors, say
+from .console import SHOWN_ROWS, say
 
 if TYPE_CHECKING:
     from ..evaluation.ntire import Check
@@ -72,42 +72,41 @@ def submit(
     ] = False,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The zip.")] = Path("submission.zip"),
 ) -> None:
-    with one_line_errors():
-        from ..assessment import SCORE_FIELDS
-        from ..errors import InputError
-        from ..evaluation.ntire import Readme, check, mean_seconds, read_names, write_zip
-        from ..evaluation.ratings import read_predictions
-        from ..versions import __version__
+    from ..assessment import SCORE_FIELDS
+    from ..errors import InputError
+    from ..evaluation.ntire import Readme, check, mean_seconds, read_names, write_zip
+    from ..evaluation.ratings import read_predictions
+    from ..versions import __version__
 
-        if score not in SCORE_FIELDS:
-            raise InputError(f"{score!r} is no score; there are {', '.join(SCORE_FIELDS)}")
-        if column is not None and score != "overall":
-            raise InputError("--score and --column exclude each other")
-        if out.suffix.lower() != ".zip":
-            raise InputError(f"{out}: a submission is a .zip")
-        rated = read_predictions(predictions, column=column)
-        found = check(rated, read_names(names), score=score)
-        if not _list_problems(found, dropping=drop_extra):
-            say(f"no submission: see above what is wrong with {predictions}", style="red")
-            raise typer.Exit(1)
-        seconds = runtime if runtime is not None else mean_seconds(rated)
-        models = ", ".join(sorted({clip.model for clip in rated if clip.model}))
-        unknown = ["the runtime: give --runtime"] if seconds is None else []
-        unknown += [] if models or description is not None else ["the model: give a --description"]
-        if seconds is None or unknown:
-            raise InputError(f"{predictions}: does not tell {'; and '.join(unknown)}")
-        readme = Readme(
-            runtime_seconds=seconds,
-            cpu=hardware == "cpu",
-            extra_data=extra_data,
-            llm=llm,
-            description=f"aigveval {__version__}, model {models}"
-            if description is None
-            else description,
-        )
-        write_zip(out, found.scores, readme)
-        typer.echo(f"{len(found.scores)} scores are in {out}")
-        typer.echo(str(readme), nl=False)
+    if score not in SCORE_FIELDS:
+        raise InputError(f"{score!r} is no score; there are {', '.join(SCORE_FIELDS)}")
+    if column is not None and score != "overall":
+        raise InputError("--score and --column exclude each other")
+    if out.suffix.lower() != ".zip":
+        raise InputError(f"{out}: a submission is a .zip")
+    rated = read_predictions(predictions, column=column)
+    found = check(rated, read_names(names), score=score)
+    if not _list_problems(found, dropping=drop_extra):
+        say(f"no submission: see above what is wrong with {predictions}", style="red")
+        raise typer.Exit(1)
+    seconds = runtime if runtime is not None else mean_seconds(rated)
+    models = ", ".join(sorted({clip.model for clip in rated if clip.model}))
+    unknown = ["the runtime: give --runtime"] if seconds is None else []
+    unknown += [] if models or description is not None else ["the model: give a --description"]
+    if seconds is None or unknown:
+        raise InputError(f"{predictions}: does not tell {'; and '.join(unknown)}")
+    readme = Readme(
+        runtime_seconds=seconds,
+        cpu=hardware == "cpu",
+        extra_data=extra_data,
+        llm=llm,
+        description=f"aigveval {__version__}, model {models}"
+        if description is None
+        else description,
+    )
+    write_zip(out, found.scores, readme)
+    typer.echo(f"{len(found.scores)} scores are in {out}")
+    typer.echo(str(readme), nl=False)
 
 
 def _list_problems(found: Check, *, dropping: bool) -> bool:

@@ -10,13 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import InputError
-from .console import (
-    native_stderr_silenced,
-    one_line_errors,
-    print_windows,
-    silence_libraries,
-    video_progress,
-)
+from .console import native_stderr_silenced, print_windows, video_progress
 from .options import SCALE, Device, Dtype, Fps, ModelName, Quiet, check_fps
 
 TIMELINE_HELP = f"""\
@@ -72,35 +66,33 @@ def timeline(
     dtype: Dtype = "auto",
     quiet: Quiet = False,
 ) -> None:
-    with one_line_errors():
-        silence_libraries()
-        several = glob.has_magic(video.name) and not os.path.lexists(video)
-        name = (video.parent.name or "frames") if several else video.stem
-        plot = Path(f"{name}.timeline.png") if plot is None else plot
-        csv = Path(f"{name}.timeline.csv") if csv is None else csv
-        check_fps(fps)
-        _check(window, step, plot, csv)
-        from ..inference.assessor import load
-        from ..inference.timeline import make_timeline
-        from ..reports.plots import plot_timeline, write_timeline
+    several = glob.has_magic(video.name) and not os.path.lexists(video)
+    name = (video.parent.name or "frames") if several else video.stem
+    plot = Path(f"{name}.timeline.png") if plot is None else plot
+    csv = Path(f"{name}.timeline.csv") if csv is None else csv
+    check_fps(fps)
+    _check(window, step, plot, csv)
+    from ..inference.assessor import load
+    from ..inference.timeline import make_timeline
+    from ..reports.plots import plot_timeline, write_timeline
 
-        assessor = load(model, device=device, dtype=dtype)
-        with native_stderr_silenced(), video_progress(quiet=quiet, unit="window") as progress:
-            task = progress.add_task("scoring", total=None)
-            found = make_timeline(
-                assessor,
-                video,
-                prompt=prompt,
-                fps=fps,
-                window_seconds=window,
-                step_seconds=step,
-                on_window=lambda done, total: progress.update(task, completed=done, total=total),
-            )
-        write_timeline(found, csv)
-        plot_timeline(found, plot)
-        if not quiet:
-            print_windows(found)
-            typer.echo(f"the plot is {plot}, the scores are {csv}")
+    assessor = load(model, device=device, dtype=dtype)
+    with native_stderr_silenced(), video_progress(quiet=quiet, unit="window") as progress:
+        task = progress.add_task("scoring", total=None)
+        found = make_timeline(
+            assessor,
+            video,
+            prompt=prompt,
+            fps=fps,
+            window_seconds=window,
+            step_seconds=step,
+            on_window=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    write_timeline(found, csv)
+    plot_timeline(found, plot)
+    if not quiet:
+        print_windows(found)
+        typer.echo(f"the plot is {plot}, the scores are {csv}")
 
 
 def _check(window: float, step: float | None, plot: Path, csv: Path) -> None:
