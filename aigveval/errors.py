@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
-from .versions import __version__
+from .versions import __version__, installed_version
 
 DOCTOR = "run `aigveval doctor`"
 _NAMED = ("torch", "transformers")  # what most such faults hang on
@@ -130,10 +129,8 @@ def versions_in_use() -> str:
     """Gives the versions that most faults hang on, such as `aigveval 0.1.0, Python 3.11.9, ...`."""
     found = [f"aigveval {__version__}", f"Python {platform.python_version()}"]
     for name in _NAMED:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"no {name}")
+        version = installed_version(name)
+        found.append(f"{name} {version}" if version else f"no {name}")
     return ", ".join(found)
 
 

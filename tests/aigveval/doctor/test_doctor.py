@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ class TestLibraries:
     def test_versions_beside_those_tested(self, monkeypatch, installed, state, text):
         known = VersionRange(name="jinja2", lowest="1.2", below="1.10", installed=installed)
         monkeypatch.setattr(versions, "tested_ranges", lambda: {"jinja2": known})
-        monkeypatch.setattr(doctor_checks.metadata, "version", lambda name: installed)
+        monkeypatch.setattr(metadata, "version", lambda name: installed)
         finding = look("library jinja2")["jinja2"]
         assert said(finding) == (state, text, "")
         assert finding.facts == {"installed": installed, "lowest": "1.2", "below": "1.10"}
@@ -80,7 +81,7 @@ class TestLibraries:
         (tmp_path / "broken_cv2.py").write_text("raise ImportError('libGL.so.1: no such\\nfile')")
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.setattr(versions, "tested_ranges", dict)
-        monkeypatch.setattr(doctor_checks.metadata, "version", lambda name: "5.0")
+        monkeypatch.setattr(metadata, "version", lambda name: "5.0")
         monkeypatch.setitem(doctor_checks.MODULES, "opencv-python-headless", "broken_cv2")
         assert said(look("library opencv-python-headless")["opencv-python-headless"]) == (
             "failed",
@@ -183,9 +184,9 @@ class TestDecoders:
         assert finding.text.endswith(": no such file; PyAV reads every video")
 
         def version(name):
-            raise doctor_checks.metadata.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
 
-        monkeypatch.setattr(doctor_checks.metadata, "version", version)
+        monkeypatch.setattr(metadata, "version", version)
         assert said(look("decoders")["decord"]) == (
             "note",
             "not installed; PyAV reads every video",

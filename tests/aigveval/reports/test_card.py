@@ -7,7 +7,8 @@ import pytest
 
 from aigveval import Assessments
 from aigveval.assessment import Assessment, Contributions, Score
-from aigveval.reports.html.card import card, pair, table
+from aigveval.reports.html.card import card, table
+from aigveval.reports.html.page import render
 from aigveval.reports.html.scores import write_report
 from prompts import Defect
 from prompts.facts import Fact
@@ -86,7 +87,7 @@ def test_texts_from_outside_are_text_everywhere(clip, tmp_path):
         card(bad, file=clip, player=HOSTILE),
         card(failed),
         table([bad, failed]),
-        pair([bad, bad], said=HOSTILE, players=[HOSTILE, None], **sides),
+        render("pair.html.j2", rows=[bad, bad], said=HOSTILE, players=[HOSTILE, None], **sides),
         Assessments([bad, failed])._repr_html_(),
         bad._repr_html_(),
         (tmp_path / "report.html").read_text("utf-8"),
