@@ -33,10 +33,6 @@ class EncoderChoice:
     name: str | None
     options: dict[str, Any] = field(default_factory=dict)
 
-    def entry(self) -> dict[str, Any]:
-        """As `FitConfig.encoders` has it."""
-        return {"name": self.name, "options": self.options}
-
     def create(self) -> Encoder:
         """Make it.
 
@@ -99,4 +95,4 @@ def apply_choices(entries: Sequence[Any], choices: Sequence[EncoderChoice]) -> l
         for entry, name in zip(entries, names)
         if dimension_of(resolve_name(name)) not in named
     ]
-    return kept + [choice.entry() for choice in choices if choice.name is not None]
+    return kept + [{"name": one.name, "options": one.options} for one in choices if one.name]

@@ -36,12 +36,15 @@ def presets(
         Optional[str], typer.Argument(metavar="[PRESET]", help="The one to show the parts of.")
     ] = None,
 ) -> None:
+    from encoders.registry import describe_encoders
+
     from ..errors import InputError
     from ..presets import list_presets
 
     if name is None:
         _print_presets()
-        _print_encoders()
+        typer.echo("")
+        _print(["encoder", "what it is"], [list(item) for item in describe_encoders().items()])
     elif name in list_presets():
         _print_parts(name)
     else:
@@ -79,13 +82,6 @@ def _print_presets() -> None:
         ],
         rows,
     )
-
-
-def _print_encoders() -> None:
-    from encoders.registry import describe_encoders
-
-    typer.echo("")
-    _print(["encoder", "what it is"], [list(item) for item in describe_encoders().items()])
 
 
 def _print_parts(name: str) -> None:

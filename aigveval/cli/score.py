@@ -48,7 +48,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..data.manifest import Clip
     from ..reports.results import ResultsFile
     from ..scale.cluster import Cluster
 
@@ -281,7 +280,10 @@ def score_into(
         }
         new_rows: Generator[tuple[int, Assessment], None, None]
         if all(clip.problem for clip in todo):  # also where there is none: nothing needs the model
-            new_rows = _numbered(_failed(clip, name) for clip in todo)
+            new_rows = _numbered(
+                Assessment.failed(clip.video, clip.prompt, name, one_line(clip.problem))
+                for clip in todo
+            )
         elif cluster is not None:
             make = functools.partial(load, model, dtype=dtype)
             new_rows = cluster.score(todo, make, name=name, **options)
@@ -310,10 +312,6 @@ def stop_if_interrupted(done: Scored, out: Path, *, shown_option: str = "") -> N
         state = f"{len(done.rows)} of {done.planned} videos are in {out}"
         say(f"interrupted: {state}; go on with: {command_again(shown_option)}", style="yellow")
         raise typer.Exit(INTERRUPTED)
-
-
-def _failed(clip: Clip, name: str) -> Assessment:
-    return Assessment.failed(clip.video, clip.prompt, name, one_line(clip.problem))
 
 
 def _numbered(

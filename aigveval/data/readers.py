@@ -388,7 +388,10 @@ def _rows_of_dataset(source: Path, check: CheckColumns) -> Iterator[Row]:
         columns = table.column_names
         if columns is not None:
             check("the data set", columns)
-        for row in _undecoded(table, datasets):
+        for name, feature in (table.features or {}).items():
+            if isinstance(feature, datasets.Video):
+                table = table.cast_column(name, datasets.Video(decode=False))
+        for row in table:
             number += 1
             yield number, row if split is None else {"split": split, **row}
 
@@ -418,14 +421,6 @@ def _splits(source: Path, datasets: Any) -> dict[str | None, Any]:
     if not isinstance(found, dict):
         return {None: found}
     return {name if len(found) > 1 else None: table for name, table in found.items()}
-
-
-def _undecoded(table: Any, datasets: Any) -> Any:
-    video = getattr(datasets, "Video", None)  # since datasets 3.2
-    for name, feature in (table.features or {}).items():
-        if video is not None and isinstance(feature, video):
-            table = table.cast_column(name, video(decode=False))
-    return table
 
 
 def part_names(sources: Sequence[str | os.PathLike[str]]) -> list[str | None]:

@@ -130,7 +130,8 @@ def split(
             after.count(name)
             for what, key in _things(values, rows.root):
                 after.add(name, what, key)
-            for file in [name] if folds is None else _files_of_fold(names, part):
+            kept = [f"fold{one}/{'valid' if one == name else 'train'}" for one in names]
+            for file in [name] if folds is None else kept:
                 writers[file].write(_moved(values, rows.folder, files[file]))
             progress()
     return Split(
@@ -140,13 +141,6 @@ def split(
         before=[overlap for what in SHARED for overlap in rows.before.overlaps(what)],
         after=[overlap for what in SHARED for overlap in after.overlaps(what)],
     )
-
-
-def _files_of_fold(names: list[str], part: int) -> list[str]:
-    return [
-        f"fold{name}/{'valid' if position == part else 'train'}"
-        for position, name in enumerate(names)
-    ]
 
 
 def _moved(values: Mapping[str, Any], folder: Path, path: Path) -> dict[str, Any]:

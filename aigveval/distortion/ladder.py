@@ -254,23 +254,12 @@ def _check_settings(path: Path, settings: Settings) -> None:
 def _run(jobs: list[Job], workers: int, quiet: bool, report: OnError) -> dict[str, State]:
     """Render all jobs; path -> what `render` gives. Bad ones are reported and left out."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     done: dict[str, State] = {}
     # Largest first: the last worker to finish then waits for a small one.
     todo = sorted(jobs, key=lambda job: _size(job.path))
-    look = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    look = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*look, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("ladder: sources", total=len(jobs))
 
@@ -482,14 +471,9 @@ def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dic
     ) -> dict[str, Any]:
         dimension = DEFECTS[kind].dimension if kind in DEFECTS else None
         unknown = DISTORTIONS[kind].side_effects if kind in DISTORTIONS else ()
-        drops = {
-            f"{name}_drop": DROP_PER_SEVERITY * severity
-            if name == dimension
-            else None
-            if name in unknown
-            else 0.0
-            for name in DIMENSIONS
-        }
+        drops = {f"{name}_drop": None if name in unknown else 0.0 for name in DIMENSIONS}
+        if dimension is not None:
+            drops[f"{dimension}_drop"] = DROP_PER_SEVERITY * severity
         video = f"{kind}_{severity}.mp4" if kind in DISTORTIONS else "clean.mp4"
         return {
             "video": f"{job.name}/{video}",
@@ -521,31 +505,14 @@ def _rows(job: Job, clip: Clip, state: State, clips: Sequence[Clip]) -> list[dic
             if kind in DISTORTIONS and str(severity) in state["damage"].get(kind, {}):
                 spec = DISTORTIONS[kind]
                 start, end = state["damage"][kind][str(severity)]
-                rows.append(
-                    row(
-                        kind,
-                        severity,
-                        spec.strengths[severity - 1],
-                        spec.unit,
-                        start_seconds=start,
-                        end_seconds=end,
-                        other=state["other"] if spec.needs_other else None,
-                    )
-                )
+                more = {"start_seconds": start, "end_seconds": end}
+                more["other"] = state["other"] if spec.needs_other else None
+                rows.append(row(kind, severity, spec.strengths[severity - 1], spec.unit, **more))
             elif kind in WRONG_PROMPTS and clip.prompt:
                 wrong = WRONG_PROMPTS[kind]
                 if wrong.needs_other and other is None:
                     continue
-                made = wrong.apply(clip.prompt, other_prompt, severity, state["seed"])
-                if made:
-                    rows.append(
-                        row(
-                            kind,
-                            severity,
-                            made[1],
-                            wrong.unit,
-                            prompt=made[0],
-                            other=other if wrong.needs_other else None,
-                        )
-                    )
+                if made := wrong.apply(clip.prompt, other_prompt, severity, state["seed"]):
+                    more = {"prompt": made[0], "other": other if wrong.needs_other else None}
+                    rows.append(row(kind, severity, made[1], wrong.unit, **more))
     return rows

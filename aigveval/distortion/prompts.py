@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import NamedTuple
 
 _NEAR, _FAR = 0.5, 1.0  # how wrong a word from the same group and from another group counts
@@ -180,14 +179,8 @@ def mismatch(prompt: str, other: str, severity: int) -> tuple[str, float] | None
     kept, taken = mix(severity)
     if not taken or (kept, taken) == mix(severity - 1):
         return None
-    spaced = " " in prompt.strip() or " " in other.strip()
-    text = (
-        other
-        if not kept
-        else (" " if spaced else "").join(kept).rstrip(",.;:")
-        + ", "
-        + (" " if spaced else "").join(taken)
-    )
+    space = " " if " " in prompt.strip() or " " in other.strip() else ""
+    text = f"{space.join(kept).rstrip(',.;:')}, {space.join(taken)}" if kept else other
     return text, round(len(taken) / (len(kept) + len(taken)), 4)
 
 
@@ -216,16 +209,14 @@ class WrongPrompt(NamedTuple):
 
 
 # By the name of the defect in `prompts.defects.DEFECTS`.
-WRONG_PROMPTS: Mapping[str, WrongPrompt] = MappingProxyType(
-    {
-        "prompt_mismatch": WrongPrompt(
-            lambda prompt, other, severity, seed: mismatch(prompt, other, severity),
-            "share of words from the other prompt",
-            needs_other=True,
-        ),
-        "wrong_object": WrongPrompt(
-            lambda prompt, other, severity, seed: wrong_object(prompt, severity, seed),
-            "wrongness of the content words",
-        ),
-    }
-)
+WRONG_PROMPTS = {
+    "prompt_mismatch": WrongPrompt(
+        lambda prompt, other, severity, seed: mismatch(prompt, other, severity),
+        "share of words from the other prompt",
+        needs_other=True,
+    ),
+    "wrong_object": WrongPrompt(
+        lambda prompt, other, severity, seed: wrong_object(prompt, severity, seed),
+        "wrongness of the content words",
+    ),
+}

@@ -30,21 +30,19 @@ _QUESTIONS: dict[str, Score] = {
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a row per video, its folder as the generator."""
     prompts = Prompts(options.prompts)
-    for number, row in read_rows(source):
-        name, arrow, mos = str(row.get("id", "")).rpartition("->")
-        if not arrow or not isinstance(row.get("video"), str):
+    for number, values in read_rows(source):
+        name, arrow, mos = str(values.get("id", "")).rpartition("->")
+        if not arrow or not isinstance(values.get("video"), str):
             raise RowFault(number, f'row {number}: expected a video and an id "name.mp4->mos"')
-        path = PurePosixPath(row["video"])
+        path = PurePosixPath(values["video"])
         video = PurePosixPath(*path.parts[-2:]).as_posix().lstrip("/")
-        yield (
-            number,
-            {
-                "video": video,
-                "prompt": prompts.of(video),
-                "generator": path.parent.name or None,
-                options.score or _asked(number, row): mos,
-            },
-        )
+        row = {
+            "video": video,
+            "prompt": prompts.of(video),
+            "generator": path.parent.name or None,
+            options.score or _asked(number, values): mos,
+        }
+        yield number, row
 
 
 def _asked(number: int, row: dict[str, Any]) -> Score:

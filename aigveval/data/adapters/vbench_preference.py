@@ -51,17 +51,15 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         for a, b in combinations(sorted(videos), 2):
             label = _label(number, labels, a, b)
             if label is not None:
-                yield (
-                    number,
-                    {
-                        "video_a": videos[a],
-                        "video_b": videos[b],
-                        "prompt": row.get("prompt_en"),
-                        score: label,
-                        "generator_a": a,
-                        "generator_b": b,
-                    },
-                )
+                pair = {
+                    "video_a": videos[a],
+                    "video_b": videos[b],
+                    "prompt": row.get("prompt_en"),
+                    score: label,
+                    "generator_a": a,
+                    "generator_b": b,
+                }
+                yield number, pair
 
 
 def _label(number: int, labels: Mapping[str, Any], a: str, b: str) -> str | None:

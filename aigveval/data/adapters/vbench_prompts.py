@@ -7,7 +7,7 @@ list of `{"prompt_en", "dimension", ...}`, beside a folder of such videos (the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...errors import ManifestError, as_text
@@ -19,36 +19,21 @@ from . import Adapter, Options
 
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Yields a row per video; of a list of prompts, with None where a name is none of them."""
+    folder = options.videos
+    prompt_of: Callable[[Path], str | None] = prompt_of_name
     if source.is_dir():
-        for number, path in _videos(source):
-            yield (
-                number,
-                {
-                    "video": path.relative_to(source).as_posix(),
-                    "prompt": prompt_of_name(path),
-                },
-            )
-        return
-    prompts = read_prompt_list(source)
-    if prompts is None:
+        folder = source
+    elif (prompts := read_prompt_list(source)) is not None:
+        prompt_of = NamedPrompts(prompts).of
+    else:
         yield from read_rows(source)
         return
-    named = NamedPrompts(prompts)
-    for number, path in _videos(options.videos):
-        yield (
-            number,
-            {
-                "video": path.relative_to(options.videos).as_posix(),
-                "prompt": named.of(path),
-            },
-        )
-
-
-def _videos(folder: Path) -> Iterator[tuple[int, Path]]:
-    videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise ManifestError(f"{as_text(folder)}: holds no videos")
-    yield from enumerate(videos, start=1)
+    for number, path in enumerate(videos, start=1):
+        video = path.relative_to(folder).as_posix()
+        yield number, {"video": video, "prompt": prompt_of(path)}
 
 
 ADAPTER = Adapter(
