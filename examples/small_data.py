@@ -117,7 +117,8 @@ def _ladder_rows(out: Path, prompts: int) -> list[dict[str, str]]:
             workers=1,
             quiet=True,
         )
-        for line in _read_jsonl(manifest):
+        for text in manifest.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
             video = (out / f"{name}_{line['type']}_{line['severity']}.mp4").resolve()
             shutil.copyfile(manifest.parent / line["video"], video)
             scores = {n: CLEAN - line[f"{n}_drop"] for n in ("technical", "motion", "semantic")}
@@ -131,10 +132,6 @@ def _ladder_rows(out: Path, prompts: int) -> list[dict[str, str]]:
                 }
             )
     return rows
-
-
-def _read_jsonl(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _fetv() -> Path | None:

@@ -136,14 +136,15 @@ class Service(contextlib.AbstractContextManager["Service"]):
                 with contextlib.closing(outcomes):
                     for outcome in outcomes:  # not in order, where some have none
                         request = taken.pop(id(outcome.item))
-                        row = _private(assessor.row(outcome), request.clip)
+                        row = assessor.row(outcome)
+                        if row.error is not None:  # without the place where the file is kept
+                            row = replace(row, error=_named(row.error, request.clip))
                         with contextlib.suppress(InvalidStateError):
                             request.answer.set_result(row)
             except Exception as error:  # of the software; the next clips may fare better
                 message = one_line(error) if is_ours(error) else cause_of(error)
                 for request in taken.values():
-                    said = message.replace(str(request.clip.path), request.clip.video)
-                    _fail(request, Refused(said, 500))
+                    _fail(request, Refused(_named(message, request.clip), 500))
 
     def _take(self, explain: bool, taken: dict[int, Request]) -> Iterator[Clip]:
         """The clips that wait now, and those that come while the ones before are computed."""
@@ -157,11 +158,8 @@ class Service(contextlib.AbstractContextManager["Service"]):
                 yield request.clip
 
 
-def _private(row: Assessment, clip: Clip) -> Assessment:
-    """The row without the place where the server keeps the file."""
-    if row.error is None or str(clip.path) not in row.error:
-        return row
-    return replace(row, error=row.error.replace(str(clip.path), clip.video))
+def _named(message: str, clip: Clip) -> str:
+    return message.replace(str(clip.path), clip.video)
 
 
 def _fail(request: Request, error: Exception) -> None:

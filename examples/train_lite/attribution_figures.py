@@ -5,7 +5,7 @@ sources, or None for the value where there is nothing to measure.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -171,14 +171,9 @@ def is_plain_or_clean(clip: Clip) -> bool:
     return clip.type == CLEAN or clip.severity >= PLAIN
 
 
-def plain_or_clean(clips: Iterable[Clip]) -> list[Clip]:
-    """The clips of which it is clear what to say."""
-    return [clip for clip in clips if is_plain_or_clean(clip)]
-
-
 def detection(clips: Sequence[Clip]) -> dict[str, Figure]:
     """Macro-F1, and F1 of each type."""
-    chosen = plain_or_clean(clips)
+    chosen = list(filter(is_plain_or_clean, clips))
     types = [name for name in DEFECTS if any(clip.type == name for clip in chosen)]
     if not types:
         return {"macro-F1": mean([])}
@@ -186,22 +181,22 @@ def detection(clips: Sequence[Clip]) -> dict[str, Figure]:
     named = np.array([[name in clip.named for name in types] for clip in chosen])
     groups = [clip.group for clip in chosen]
 
-    def figure(function: Callable[..., float], columns: Sequence[int]) -> Figure:
+    def figure(columns: Sequence[int]) -> Figure:
         arrays = truth[:, columns], named[:, columns]
-        value = function(*arrays)
-        low, high = bootstrap_interval(function, *arrays, groups=groups)
+        value = macro_f1(*arrays)
+        low, high = bootstrap_interval(macro_f1, *arrays, groups=groups)
         cases = int(arrays[0].any(1).sum())
         return {"value": [round(v, 3) for v in (value, low, high)], "cases": cases}
 
-    found = {"macro-F1": figure(macro_f1, range(len(types)))}
-    return found | {f"F1: {name}": figure(macro_f1, [n]) for n, name in enumerate(types)}
+    found = {"macro-F1": figure(range(len(types)))}
+    return found | {f"F1: {name}": figure([n]) for n, name in enumerate(types)}
 
 
 def confusion(clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
     """Type, or `clean`, to the number of clips and how often which other defect is named."""
     others: dict[str, Counter[str]] = defaultdict(Counter)
     count: Counter[str] = Counter()
-    for clip in plain_or_clean(clips):
+    for clip in filter(is_plain_or_clean, clips):
         count[clip.type] += 1
         others[clip.type].update(name for name in clip.named if name != clip.type)
     return {
