@@ -93,12 +93,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def our_fault(error: BaseException, what: str) -> AssessmentError:
-    """Gives the error that ends a run in which no video got through.
-
-    Args:
-        error: what happened to a video.
-        what: did not come about, as the message begins.
-    """
+    """Gives the error that ends a run in which no video got through; `what` begins its message."""
     if is_out_of_memory(error):
         return AssessmentError(
             f"{what}: out of memory, even with one video at a time "

@@ -41,14 +41,9 @@ def has_human_scores() -> bool:
 
 
 def sources(out: str | Path, *, count: int = 8) -> list[dict[str, str]]:
-    """Clips that nobody has damaged, one per prompt.
+    """Up to 8 clips that nobody has damaged, one per prompt; what has to be made goes to `out`.
 
-    Args:
-        out: Folder for clips that have to be made.
-        count: How many, up to 8.
-
-    Returns:
-        Rows with `video`, `prompt`, `generator` and the scores `technical` ... `overall`, as text.
+    Rows have `video`, `prompt`, `generator` and the scores `technical` ... `overall`, as text.
     """
     if has_human_scores():
         return [row for row in _rated() if row["generator"] == "ModelScopeT2V"][:count]
@@ -76,14 +71,9 @@ def sources(out: str | Path, *, count: int = 8) -> list[dict[str, str]]:
 
 
 def rated_clips(out: str | Path, *, prompts: int = 8) -> Path:
-    """A manifest of rated clips, several to a prompt; of people's ratings with the raters' own.
+    """A manifest of rated clips of up to 8 prompts; of people's ratings with the raters' own.
 
-    Args:
-        out: Folder for the manifest, and for clips that have to be made.
-        prompts: How many, up to 8.
-
-    Returns:
-        Path of the manifest.
+    It goes to the folder `out`, and so do clips that have to be made.
     """
     if has_human_scores():
         chosen = list(dict.fromkeys(row["prompt"] for row in _rated()))[:prompts]

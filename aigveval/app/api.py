@@ -67,10 +67,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 def make_api(service: Service, scratch: Scratch, root: Path | None) -> fastapi.FastAPI:
     """The application with the API's routes, to which the page can be added.
 
-    Args:
-        service: what scores.
-        scratch: where uploads go.
-        root: folder that may be read; None for none.
+    `root` is the folder that may be read; None for none.
     """
     api = fastapi.FastAPI(
         title="aigveval",

@@ -102,11 +102,7 @@ class Upload:
         self._file = open(self.path, "xb")
 
     def write(self, data: bytes) -> None:
-        """Appends a piece.
-
-        Raises:
-            Refused: when the file, or all uploads together, would be too large.
-        """
+        """Appends a piece; `Refused` where the file, or all uploads together, get too large."""
         self._scratch.limits.check_size(self.size_bytes + len(data))
         self._scratch.count(len(data))
         self.size_bytes += len(data)
@@ -154,11 +150,7 @@ class Keys(Generic[Value]):
         return key
 
     def get(self, key: str) -> Value:
-        """What is kept under a key.
-
-        Raises:
-            Refused: there is nothing, or no more.
-        """
+        """What is kept under a key; `Refused` where there is nothing, or no more."""
         with self._lock:
             if key not in self._values:
                 raise Refused("there is no such file, or no more", 404)

@@ -58,9 +58,7 @@ class Guard:
     """Lets requests through to an ASGI application, or answers them itself.
 
     Args:
-        app: what is guarded.
         limits: of uploads, and how long a client may send nothing.
-        scratch: where uploads go.
         token: that each request must bring, as `Authorization: Bearer ...`, in a cookie, or once
             as `?token=` of the page, which sets the cookie; None for everybody.
         own_machine: whether the name that was asked for must be one of this machine, so that a web

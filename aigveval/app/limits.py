@@ -18,11 +18,7 @@ _ELSEWHERE = ("hls", "concat", "dash", "imf", "sdp", "rtsp", "rtp", "sap", "vobs
 
 
 class Refused(Exception):
-    """A request that isn't served; the message is one line.
-
-    Attributes:
-        status: of the HTTP answer.
-    """
+    """A request that isn't served; the message is one line, `status` that of the HTTP answer."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

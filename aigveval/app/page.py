@@ -68,13 +68,7 @@ class Results:
 
 
 class Page:
-    """The page of one server.
-
-    Args:
-        service: what scores.
-        scratch: where uploads lie.
-        root: folder that clips may be chosen from; None for none.
-    """
+    """The page of one server; clips may be chosen from the folder `root`, None for none."""
 
     def __init__(self, service: Service, scratch: Scratch, root: Path | None) -> None:
         self.service = service
@@ -115,11 +109,7 @@ class Page:
         return clips
 
     def upload(self, path: str) -> Path:
-        """The file of an upload.
-
-        Raises:
-            Refused: it is somewhere else, or gone.
-        """
+        """The file of an upload; `Refused` where it is somewhere else, or gone."""
         if not self.scratch.has_upload(path):
             raise Refused("that is no upload of this page, or no more: drop it again")
         return Path(path).resolve()

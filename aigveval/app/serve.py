@@ -43,10 +43,8 @@ def application(
     """Gives the ASGI application of page and API; uploads are gone at the end.
 
     Args:
-        assessor: what `aigveval.load` gives.
         root: folder whose clips may be chosen and named; None for none.
         token: that each request must bring; None for everybody.
-        limits: of clips, uploads and the queue.
         own_machine: refuse requests for a name that isn't this machine's. Where others reach the
             server it must be False.
         folder: where to keep uploads; by default the system's for temporary files.

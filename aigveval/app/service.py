@@ -22,11 +22,8 @@ from .limits import MOST_CHARACTERS, Limits, Refused
 class Request:
     """A clip that waits for its assessment.
 
-    Args:
-        clip: what to score.
-        explain: whether to explain, too.
-        answer: the row, once there is one; an exception where no clip gets through. To cancel it
-            takes the clip out of the queue.
+    `answer` is the row, once there is one; an exception where no clip gets through. To cancel it
+    takes the clip out of the queue.
     """
 
     clip: Clip
@@ -73,9 +70,7 @@ class Service(contextlib.AbstractContextManager["Service"]):
 
         Args:
             path: of the file, which must stay until there is an answer.
-            prompt: text that it was generated from.
             name: of the clip, for the field `video` of its row.
-            explain: also fill in the fields of an explanation.
 
         Raises:
             Refused: it is more than the limits allow, the model can't explain, or too many wait.

@@ -135,11 +135,7 @@ def deliver(
     write_report: Callable[..., None],
     quiet: bool,
 ) -> None:
-    """Writes the tables of an evaluation or a leaderboard and its report, and prints them.
-
-    Raises:
-        InputError: when a file cannot be written.
-    """
+    """Writes the tables of an evaluation or a leaderboard and its report, and prints them."""
     from ..reports.tables import print_tables, write_tables
 
     for path in out or []:

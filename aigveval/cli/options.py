@@ -113,8 +113,7 @@ def cluster_of(
 ) -> Optional[Cluster]:
     """Gives the cluster to work on, not connected yet; None for this machine.
 
-    Raises:
-        InputError: when there are options of a cluster without one.
+    Options of a cluster without one are an `InputError`.
     """
     if engine == "local":
         if address is not None or processes is not None:
@@ -126,10 +125,6 @@ def cluster_of(
 
 
 def check_fps(fps: Optional[float]) -> None:
-    """Fails where `--fps` is no frame rate.
-
-    Raises:
-        InputError: when it is not above 0.
-    """
+    """Raises `InputError` where `--fps` is not above 0."""
     if fps is not None and not 0 < fps < math.inf:
         raise InputError(f"--fps must be above 0, got {fps:g}")

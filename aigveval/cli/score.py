@@ -223,8 +223,7 @@ def score_into(
 ) -> Scored:
     """Scores what the inputs name into a results file; options as in `score`.
 
-    Args:
-        cluster: in place of this machine; not connected yet.
+    A cluster, which isn't connected yet, takes the place of this machine.
     """
     from ..data.inputs import collect
     from ..reports.results import ResultsFile, only_writer, take_earlier

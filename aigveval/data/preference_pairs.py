@@ -38,18 +38,11 @@ _MEANINGS: Mapping[str, Preference] = {"a": "A", "b": "B", "same": "same"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreferencePair:
-    """Two videos of one prompt and what people preferred.
+    """Two videos of one prompt and what people preferred: a row, see the module.
 
     Attributes:
-        video_a: Path of the first file.
-        video_b: Path of the second file.
-        prompt: What both were generated from, or None.
         preferences: In the order of ``prompts.rubric.SCORES``: the better video, ``same`` for a
             tie, None where nobody was asked.
-        generator_a: Name of the model that made the first, or None.
-        generator_b: Name of the model that made the second, or None.
-        group: Label of pairs that belong together, or None.
-        split: Name of the part of the data set, or None.
         weight: Weight in the loss, above 0.
 
     Raises:

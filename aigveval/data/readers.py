@@ -368,13 +368,6 @@ def _rows_of_dataset(source: Path, check: CheckColumns) -> Iterator[Row]:
 
     Where there are several splits, a row without a column `split` gets the name of its own. Videos
     are not decoded: a column of the feature `Video` gives what its `path` says.
-
-    Args:
-        source: Folder or id.
-        check: Looks at the columns of each split, and raises what is wrong with them.
-
-    Raises:
-        ManifestError: When the data set cannot be had.
     """
     try:
         import datasets

@@ -81,11 +81,9 @@ def main() -> None:
 
 
 def figures_of(seen: Sequence[tuple[float, int, float]], clips: int) -> list[str]:
-    """Lines on memory and speed; a dash where the file was read too seldom for one.
+    """Lines on memory and speed, of seconds, rows and MB whenever the file was read.
 
-    Args:
-        seen: Seconds, rows and MB, whenever the file was read.
-        clips: All of them.
+    There is a dash where it was read too seldom.
     """
     running = [one for one in seen if 0 < one[1] < clips and one[2]]
     later = [one for one in running if one[1] >= 0.2 * clips]

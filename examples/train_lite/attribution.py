@@ -180,12 +180,7 @@ def write_answers(
     batch_size: int,
     name: str,
 ) -> Iterator[Record]:
-    """Writes about all cases, batch by batch.
-
-    Raises:
-        ManifestError: A video can't be read.
-        VideoError: It gets no score.
-    """
+    """Writes about all cases, batch by batch."""
     model, device = engine.model, engine.device
     encoders = list(model.encoders.values())
     report = extract([case.path for case in cases], encoders, cache, device=device)
@@ -307,11 +302,7 @@ def _line(record: Record) -> str:
 
 
 def facts_of_cases(cases: Sequence[Case], log: Path) -> list[list[Fact]]:
-    """The facts of each case, from the log or measured now.
-
-    Raises:
-        VideoError: A video can't be read.
-    """
+    """The facts of each case, from the log or measured now."""
     known = {key: record["facts"] for key, record in read_log(log, __version__).items()}
     todo: dict[str, list[Case]] = {}
     for case in cases:
@@ -387,12 +378,7 @@ def _named(defects: Sequence[Record], case: Case) -> dict[str, list[Span]]:
 
 
 def measure(cases: Sequence[Case], records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """What is published.
-
-    Args:
-        cases: All of them.
-        records: Name of a model to its records, in the order of the cases.
-    """
+    """What is published; `records` are by model, each in the order of the cases."""
     figures, confusions = {}, {}
     formats: dict[str, dict[str, dict[str, int]]] = {}
     seen: list[dict[str, Any]] = []

@@ -22,7 +22,6 @@ def card(row: Assessment, *, file: Path | None = None, player: str | None = None
     """One row: clip, scores, explanation, defects along the time, contributions, familiarity.
 
     Args:
-        row: of a clip.
         file: where its video is, for frames; None for none.
         player: address of the video, for a page that can play it.
     """

@@ -94,9 +94,7 @@ class ClipRow:
     """One clip of a page.
 
     Args:
-        video, prompt, generator: as the files have them.
         path: where the video should be; None where that isn't known.
-        cells: its scores.
         strip: its frames; None where it is too far down for one.
         error: why it has no scores.
         warnings: what was noticed when it was read.
@@ -135,12 +133,10 @@ def cells_of(row: Assessment) -> dict[str, ScoreCell]:
 
 
 def clip_of(row: Assessment, files: Mapping[str, Path] | None = None) -> ClipRow:
-    """A row of results as one of a page.
+    """A row of results, without an error, as one of a page.
 
-    Args:
-        row: without an error.
-        files: where the videos are, by the rows' names, others having no picture; by default the
-            names are paths.
+    `files` says where the videos are, by the rows' names, others having no picture; by default the
+    names are paths.
     """
     return ClipRow(
         video=row.video,

@@ -24,9 +24,6 @@ def write_report(
     """Writes the page, the worst clips first.
 
     Args:
-        path: of the page.
-        rows: of results.
-        progress: told how many of how many strips are made.
         files: where the videos are, by the rows' names; by default these are paths.
 
     Raises:
