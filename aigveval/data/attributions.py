@@ -82,7 +82,6 @@ class Labelled:
     """A clip with its labels.
 
     Attributes:
-        row: The row of the manifest.
         scores: Known ones on 1-5, nominal ones included.
         nominal: Names of scores that are assumed and not known: no loss should be taken on them.
         attributions: What is wrong; None where nobody looked.

@@ -40,9 +40,7 @@ class Scores:
     """The known values of one score, on the scale of the manifest.
 
     Attributes:
-        count: Number of rows that have it.
         distinct: Number of different values.
-        mean, std, low, high: Statistics of the values.
         histogram: Part of the data set -> counts in the bins of `bin_edges`.
     """
 
@@ -60,10 +58,7 @@ class Report:
     """What a check found. Lists hold the first `LISTED` findings; counts include all.
 
     Attributes:
-        sources: The manifests.
-        scale: The scale that the scores are on.
         checked: How far files were read.
-        pairs: Whether the rows are preference pairs.
         rows: Number of valid rows.
         wrong_rows, wrong: Number of invalid rows, and a line for each.
         videos: Number of different paths.
@@ -76,10 +71,8 @@ class Report:
         without_prompt, prompts: Number of rows without a prompt, and of different prompts.
         parts, generators: Name -> number of rows.
         generator_means: Generator -> score -> mean.
-        scores: Score -> its known values.
         raters: Score -> rater -> number of ratings.
         preferences: Score -> `A`, `B`, `same` -> number of pairs.
-        overlaps: What parts of the data set share.
     """
 
     sources: list[str]
@@ -135,11 +128,8 @@ def check_manifests(
     named after its file.
 
     Args:
-        sources: Manifests.
-        scale: The scale that their scores are on.
         files: `none` leaves files alone, `open` reads each without decoding more than a frame,
             `decode` decodes frames spread over each; both find copies.
-        workers: Threads that read files.
         progress: Called after each row.
 
     Raises:

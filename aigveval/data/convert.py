@@ -26,10 +26,8 @@ class Conversion:
     """What `convert` wrote.
 
     Attributes:
-        rows: How many.
         scores: How many rows know each score.
         scale: The scale that the scores were on; None where there are none.
-        pairs: Whether the rows are preference pairs.
     """
 
     rows: int
@@ -56,7 +54,6 @@ def convert(
     without a split gets the name of its source, without what all names begin with.
 
     Args:
-        name: Name of the adapter.
         sources: Its files, folders or Hub ids.
         out: Manifest to write; its suffix chooses the format.
         videos: Folder of the videos, by default that of each source.

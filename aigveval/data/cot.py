@@ -59,17 +59,11 @@ class CotRow:
     """One example of training: a clip, the answer to learn, and the scores that are known.
 
     Attributes:
-        video: Path of the file.
         video_prompt: Text that the video was generated from; None where unknown.
         scores: Scores on 1-5 in the order of `prompts.rubric.SCORES`; NaN where unknown.
-        answer: Text to learn.
         clip_length: Length in the unit of the answer's times; None where unknown.
-        times: Unit of the answer's times.
-        group, generator: Labels; None where unknown.
         weight: Weight in the loss, above 0.
         split: The split that the wordings come from.
-        variant: Number of the wording.
-        evidence: Facts of the clip.
     """
 
     video: str
@@ -158,12 +152,9 @@ def write_cot(
             out.
         times: "seconds", or "tenths" of the clip for a model whose evidence has no clock, as that
             of encoders; the latter needs to know how long a clip is.
-        form: Form of the chat.
         partial: Whether to write rows without labels of defects, whose answers lack that line.
         score_decimals: Decimals of the scores in the text, 1 or 2.
-        scale: The scale of the scores in the manifests.
         clean_score: Score of a ladder's clean clips; see `attributions.read_labels`.
-        seed: Seed of the choice of words.
         measure: Gives facts of a clip whose row has none.
         on_row: Called for each row of the manifests, for a progress bar.
 

@@ -19,10 +19,6 @@ _SLACK = 1e-6  # of the span: the rounding of a mean
 class Scale:
     """The range that scores are given on, the best at `high`.
 
-    Attributes:
-        low: The worst score.
-        high: The best score, above `low`.
-
     Raises:
         ValueError: When the ends are not finite or not in order.
     """

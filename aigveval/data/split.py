@@ -94,7 +94,6 @@ def split(
     videos, which stay right. Memory: about 0.2 KB per row.
 
     Args:
-        source: Manifest to split.
         out: Folder for the parts: `train.jsonl`, ... or `fold0/train.jsonl`, `fold0/valid.jsonl`.
         by: What no two parts may share; `random` is nothing but the video.
         parts: Name -> share of the rows, adding up to 1.

@@ -120,7 +120,6 @@ def make_ladder(
         crf: Quality of the H.264 files, lower is better; 10 looks like the frames.
         prompts: `{path or file name: prompt}`, or a manifest (see `data.inputs`). Without a
             prompt a source gets no rows of the wrong-prompt types.
-        quiet: No progress bar.
         on_error: Called with the path and the reason of each bad source; default a line on stderr.
 
     Returns:

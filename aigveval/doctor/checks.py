@@ -85,10 +85,8 @@ class Finding:
 
     Attributes:
         check: a name of `checks()`, less what follows a space.
-        name: of what was looked at.
         state: `failed` where scoring cannot work, `note` for what may be of use to know,
             `skipped` where nothing was looked at.
-        text: one line.
         advice: what to do about it, one line; may be empty.
         facts: the same as plain values, for programs.
     """

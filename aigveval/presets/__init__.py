@@ -23,8 +23,6 @@ class Part:
 
     Attributes:
         role: `LLM`, `VLM`, or the dimension of the encoder.
-        name: As a config names it.
-        what: What it is, in a few words.
         parameters: Of the network as it is used.
         licence: Of the weights.
         download_mb: 10^6 bytes to fetch.

@@ -333,9 +333,6 @@ def take_earlier(
     run would not bring back is kept as `NAME.old-1.SUFFIX`, `NAME.old-2.SUFFIX` and so on.
 
     Args:
-        path: of the file of results.
-        planned: keys of this run's work.
-        resume: see above.
         extras: of this run's rows, see `Assessment.extras`. Rows that lack any are computed again.
         model: folder of the model; None where it is in none.
 

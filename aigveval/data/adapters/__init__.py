@@ -44,13 +44,11 @@ class Adapter:
     """A data set that can be read.
 
     Attributes:
-        title: Title of the data set.
         reads: What its file is, for the help.
         read: Yields numbered rows with the columns of `data.manifest` (or of
             `data.preference_pairs`), scores on the scale of the data set. What the rows hold is
             checked by the caller.
         scale: The scale that its scores are on; None when it has none.
-        pairs: Whether it gives preference pairs.
     """
 
     title: str
