@@ -25,6 +25,7 @@ from prompts import render_defects
 
 from ..assessment import SCORE_FIELDS, Assessment
 from ..data.inputs import VIDEO_SUFFIXES
+from ..data.manifest import Clip
 from ..errors import UsageError
 from ..inference.choice import compare, percent, verdict
 from ..reports.html import card as cards
@@ -34,7 +35,7 @@ from ..reports.results import SUFFIXES, ResultsFile, read_results
 from .files import Keys, Scratch, clips_in, inside, shown_name
 from .limits import Refused
 from .service import Service
-from .work import Given, Job, score_all
+from .work import Job, score_all
 
 _HERE = Path(__file__).parent
 _PLAYED = {  # suffix -> what browsers play it as
@@ -80,7 +81,7 @@ class Page:
 
     # ---- files ----------------------------------------------------------------------------------
 
-    def given(self, uploads: Any, chosen: Any, prompts: str | None) -> list[Given]:
+    def given(self, uploads: Any, chosen: Any, prompts: str | None) -> list[Clip]:
         """The clips of a form, under names that differ.
 
         Raises:
@@ -105,7 +106,7 @@ class Page:
         for (path, name), prompt in zip(found, each):
             taken[name] = taken.get(name, 0) + 1
             number = f" ({taken[name]})" if taken[name] > 1 else ""
-            clips.append(Given(path=path, name=name + number, prompt=prompt))
+            clips.append(Clip(path=path, video=name + number, prompt=prompt))
         return clips
 
     def upload(self, path: str) -> Path:
@@ -217,7 +218,7 @@ class Page:
         said = _in_a_line(prompt)
         try:
             clips = [
-                replace(clip, name=f"{letter}: {clip.name}")
+                replace(clip, video=f"{letter}: {clip.video}")
                 for letter, one in (("A", (first, first_chosen)), ("B", (second, second_chosen)))
                 for clip in self.given(*one, said)[:1]
             ]
@@ -247,7 +248,7 @@ class Page:
             said=verdict(["A", "B"], found),
             differences=found.differences,
             chances={name: percent(chance) for name, chance in found.chances.items()},
-            players=[self.player(clip.path, clip.name) for clip in clips],
+            players=[self.player(clip.path, clip.video) for clip in clips],
         )
         yield "", side + "".join(details)
 
@@ -261,7 +262,7 @@ class Page:
             yield _problem(str(refused)), Results()
             return
         job = self.start(request, "batch")
-        files = {clip.name: clip.path for clip in clips}
+        files = {clip.video: clip.path for clip in clips}
         rows: dict[int, Assessment] = {}
         yield self.progress(0, len(clips)), Results()
         async for number, row in score_all(self.service, clips, explain=explain, job=job):

@@ -6,23 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..assessment import Assessment
+from ..data.manifest import Clip
 from .limits import Refused
 from .service import Request, Service
 
 _TRY_AGAIN_SECONDS = 0.5
 _LOOK_SECONDS = 0.2  # whether it was cancelled
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """A clip that somebody gave: its file, a name for people, and its prompt."""
-
-    path: Path
-    name: str
-    prompt: str | None = None
 
 
 @dataclass(eq=False)
@@ -40,7 +31,7 @@ class Job:
 
 
 async def score_all(
-    service: Service, clips: Sequence[Given], *, explain: bool, job: Job
+    service: Service, clips: Sequence[Clip], *, explain: bool, job: Job
 ) -> AsyncIterator[tuple[int, Assessment]]:
     """Scores clips, and gives their numbers and rows as they are done.
 
@@ -50,11 +41,11 @@ async def score_all(
     todo = iter(enumerate(clips))
     pending: dict[asyncio.Future[Assessment], int] = {}
 
-    async def submit(clip: Given) -> Request:
+    async def submit(clip: Clip) -> Request:
         while True:
             try:
                 return await asyncio.to_thread(
-                    service.submit, clip.path, clip.prompt, name=clip.name, explain=explain
+                    service.submit, clip.path, clip.prompt, name=clip.video, explain=explain
                 )
             except Refused as refused:
                 if refused.status != 503 or job.cancelled:
@@ -101,7 +92,7 @@ async def score_all(
                 await answer
 
 
-def failed(service: Service, clip: Given, reason: str) -> Assessment:
+def failed(service: Service, clip: Clip, reason: str) -> Assessment:
     """The row of a clip that wasn't scored."""
-    said = " ".join(reason.replace(str(clip.path), clip.name).split()) or "refused"
-    return Assessment.failed(clip.name, clip.prompt, service.name, said)
+    said = " ".join(reason.replace(str(clip.path), clip.video).split()) or "refused"
+    return Assessment.failed(clip.video, clip.prompt, service.name, said)

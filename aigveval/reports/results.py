@@ -182,15 +182,6 @@ def _append_csv(file: TextIO, rows: Iterable[Assessment], extras: Collection[str
     writer.writerows(map(to_flat, rows))
 
 
-def _write_parquet(path: Path, rows: Iterable[Assessment], extras: Collection[str]) -> None:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    nested = [row.to_dict() for row in rows]
-    table = pyarrow.Table.from_pylist(nested, schema=parquet_schema(extras))
-    parquet.write_table(table, path)
-
-
 class ResultsFile(AbstractContextManager["ResultsFile"]):
     """Writes rows to a results file as they come; a context manager.
 
@@ -241,8 +232,13 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
                 self.rows = list(rows)
                 self._rewrite()
             if self._parquet:
+                import pyarrow
+                import pyarrow.parquet as parquet
+
+                nested = [row.to_dict() for row in self.rows]
+                table = pyarrow.Table.from_pylist(nested, schema=parquet_schema(self._extras))
                 with replaced(self._target) as finished:
-                    _write_parquet(finished, self.rows, self._extras)
+                    parquet.write_table(table, finished)
                 self._stream_path.unlink()
         except OSError as error:
             raise self._cannot_write(error) from None

@@ -141,11 +141,6 @@ def measure_llm(
     }
 
 
-def _with_encoders() -> list[str]:
-    presets = {name: read_preset(name) for name in list_presets() if name != "lite"}
-    return [name for name, options in presets.items() if "encoders" in options]
-
-
 def main(names: list[str]) -> None:
     llms = read_catalogue()["llms"]
     for name in names:
@@ -179,4 +174,5 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1:] or _with_encoders())
+    others = [name for name in list_presets() if name != "lite"]
+    main(sys.argv[1:] or [name for name in others if "encoders" in read_preset(name)])

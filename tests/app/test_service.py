@@ -10,6 +10,7 @@ import pytest
 from aigveval.app import work
 from aigveval.app.limits import Limits, Refused
 from aigveval.app.service import Service
+from aigveval.data.manifest import Clip
 from aigveval.inference.assessor import Assessor
 
 from tests.aigveval.engines import TextEngine
@@ -171,7 +172,7 @@ def test_a_clip_that_was_never_taken_has_no_row_when_its_job_is_cancelled(
     async def cancelled():
         job = work.Job()
         asyncio.get_running_loop().call_later(0.05, job.cancel)
-        clips = [work.Given(path=path, name="b.mp4")]
+        clips = [Clip(path=path, video="b.mp4")]
         return [one async for one in work.score_all(service, clips, explain=False, job=job)]
 
     assert asyncio.run(cancelled()) == []

@@ -34,10 +34,10 @@ def write_report(
         key=lambda row: row.overall.score if row.overall else 0.0,
     )
     values = {
-        name: np.array([score.score for row in scored if (score := getattr(row, name))])
+        name: np.array(found)
         for name in SCORE_FIELDS
+        if (found := [score.score for row in scored if (score := getattr(row, name))])
     }
-    values = {name: found for name, found in values.items() if len(found)}
     clips = [clip_of(row, files) for row in scored[:MOST_ROWS]]
     add_strips(clips, progress=progress)
     ends = {"low": MIN_SCORE, "high": MAX_SCORE}
