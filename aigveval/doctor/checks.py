@@ -20,7 +20,6 @@ from typing import Any, Literal
 from .. import versions
 from ..assessment import SCORE_FIELDS
 from ..errors import cause_of, is_ours, one_line
-from . import machine
 
 State = Literal["ok", "note", "skipped", "failed"]
 
@@ -175,7 +174,7 @@ def _machine() -> Iterator[Finding]:
 
     cores, quota, threads = cpu.available_cpus(), cpu.cpu_quota(), torch.get_num_threads()
     whole = os.cpu_count() or 1
-    text = f"{machine.cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    text = f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
     text += f"; {cores} of {whole} cores"
     text += f" by a quota of {quota:g}" if quota is not None else ", no quota"
     text += f"; {threads} threads"
@@ -196,7 +195,7 @@ def _machine() -> Iterator[Finding]:
         threads=threads,
         environment=chosen,
     )
-    total, limit = machine.memory_bytes(), machine.memory_limit_bytes()
+    total, limit = memory_bytes(), memory_limit_bytes()
     text = f"{total / 1e9:.1f} GB" if total else "unknown"
     text += f", limit of {limit / 1e9:.1f} GB" if limit else ""
     yield _finding("memory", "ok", text, total_bytes=total, limit_bytes=limit)
@@ -220,6 +219,54 @@ def _gpu() -> Finding:
         free, _ = torch.cuda.mem_get_info(index)
         devices.append(f"{facts.name}, {facts.total_memory / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
     return _finding("GPU", "ok", "; ".join([*devices, built]), devices=devices)
+
+
+def _group_folders(root: Path) -> list[Path]:
+    """This process's control groups of memory and all around them."""
+    folders = [root, root / "memory"]
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return folders
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "memory" in controllers.split(","):
+            base = root / "memory" if controllers else root
+            inner = base / path.lstrip("/")
+            folders += [inner, *(one for one in inner.parents if one.is_relative_to(base))]
+    return folders
+
+
+def memory_bytes() -> int | None:
+    """How much memory the machine has; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """How much memory the control group of this process may have; None without a limit."""
+    limits = []
+    for folder in _group_folders(root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # "max" is none
+                continue
+    limit, total = min(limits, default=None), memory_bytes()
+    return limit if limit is not None and (total is None or limit < total) else None
+
+
+def cpu_name() -> str:
+    """The processor's name, as its maker has it where the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 # ---- decoders -----------------------------------------------------------------------------------

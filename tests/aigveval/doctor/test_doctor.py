@@ -22,7 +22,6 @@ from aigveval.assessment import Score
 from aigveval.cli.app import app
 from aigveval.doctor import checks as doctor_checks
 from aigveval.doctor import examine as doctor
-from aigveval.doctor import machine
 from aigveval.doctor.checks import run_check
 from aigveval.doctor.examine import Finding, examine, is_well
 from aigveval.inference import assessor as assess
@@ -113,16 +112,16 @@ class TestMachine:
 
     def test_memory_of_the_group_and_of_those_around_it(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Path, "read_text", _with_group(Path.read_text, "0::/a/b\n"))
-        monkeypatch.setattr(machine, "memory_bytes", lambda: 8_000)
+        monkeypatch.setattr(doctor_checks, "memory_bytes", lambda: 8_000)
         for name, text in (("a/b", "max"), ("a", "3000"), (".", "5000")):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
             (tmp_path / name / "memory.max").write_text(text)
-        assert machine.memory_limit_bytes(tmp_path) == 3_000
+        assert doctor_checks.memory_limit_bytes(tmp_path) == 3_000
         (tmp_path / "memory").mkdir()
         (tmp_path / "memory" / "memory.limit_in_bytes").write_text("2000")  # version 1
-        assert machine.memory_limit_bytes(tmp_path) == 2_000
-        monkeypatch.setattr(machine, "memory_bytes", lambda: 1_000)
-        assert machine.memory_limit_bytes(tmp_path) is None  # more than there is
+        assert doctor_checks.memory_limit_bytes(tmp_path) == 2_000
+        monkeypatch.setattr(doctor_checks, "memory_bytes", lambda: 1_000)
+        assert doctor_checks.memory_limit_bytes(tmp_path) is None  # more than there is
 
     def test_more_threads_than_cores(self, monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
