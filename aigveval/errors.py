@@ -63,7 +63,7 @@ def cause_of(error: BaseException, *, limit: int = 300) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def reason_of(error: BaseException | None) -> str:
+def reason_of(error: BaseException) -> str:
     """Gives one line that says what went wrong, for the field `error` of a row.
 
     Of an `encoders.VideoError`, whose file the row names anyway, the reason alone is said.
@@ -72,8 +72,6 @@ def reason_of(error: BaseException | None) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "VideoError" in kinds and isinstance(reason, str):
         return one_line(reason) or "cannot be read"
-    if error is None:
-        return "unknown"
     if is_out_of_memory(error):
         return f"out of memory: {one_line(error, limit=200)}".rstrip(": ")
     return cause_of(error) + newer_versions()
