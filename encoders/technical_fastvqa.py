@@ -10,7 +10,7 @@ from torch import Tensor
 from .base import Encoder, EncoderSpec, check_frames, seeded
 from .checkpoints import RANDOM, read_checkpoint
 from .fastvqa_network import FastVQANetwork
-from .fastvqa_variants import MEAN, STD, find_variant, fragment_view, network_input
+from .fastvqa_variants import MEAN, STD, find_variant, network_input
 from .resizing import repeat_to
 from .sampling import uniform
 from .wheels import sha256
@@ -141,13 +141,8 @@ class TechnicalFastVQA(Encoder):
         check_frames(frames)
         if len(frames) < self.sampling.total:
             frames = repeat_to(frames, self.sampling.total)
-        return fragment_view(
-            frames,
-            variant=self.variant,
-            sampling=self.sampling,
-            seed=seed,
-            strict_upstream=self.strict_upstream,
-        )
+        strict = self.strict_upstream
+        return self.variant.view(frames, self.sampling, seed=seed, strict_upstream=strict)
 
     def encode(self, view: Tensor) -> Tensor:
         dtype = self.backbone.norm.weight.dtype
