@@ -281,7 +281,7 @@ def test_answers_begin_with_the_levels_of_the_scoring_pass(room, tmp_path):
     ready = fit._prepare(config, tmp_path, fit.Console(quiet=True))
     first = [item for item in completions(room) if item.step == 0]
     for row in {item.row for item in first}:
-        batch = ready.collate([ready.train_set[row]])
+        batch = ready.built.collate([ready.train_set[row]])
         del batch["labels"]
         scores = dict(zip(SCORES, ready.built.model.score(**batch).scores[0].tolist()))
         given = {item.given for item in first if item.row == row}
