@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 LISTED_CLIPS = 1000  # whose pairs are all listed
 MOST_PAIRS = LISTED_CLIPS * (LISTED_CLIPS - 1) // 2  # of more clips, this many drawn at random
 _FEWEST_FITTED = 5  # values: the logistic has four parameters
+_MOST_STEPS = 200  # of the search for a sample's logistic
 _SAMPLED_AT_ONCE = 1_000_000  # clips of bootstrap samples, which bounds the memory
 
 
@@ -184,7 +185,11 @@ def bootstrap_interval(
     size = len(data[0])
     if size == 0 or any(len(array) != size for array in data):
         raise ValueError(f"bootstrap_interval: lengths {[len(a) for a in data]} must be equal, > 0")
-    units = np.arange(size) if groups is None else _numbers("bootstrap_interval", groups, size)
+    units = np.arange(size)
+    if groups is not None:
+        if len(groups) != size:
+            raise ValueError(f"bootstrap_interval: {len(groups)} groups for {size} rows")
+        units, _ = number([g.item() if isinstance(g, np.generic) else g for g in groups])
     values = []
     for times in bootstrap_samples(units, draws=n, seed=seed):
         for rows in map(np.repeat, [np.arange(size)] * len(times), times.astype(np.int64)):
@@ -276,9 +281,7 @@ def sampled_rmse(x: Floats, y: Floats, times: Floats) -> Floats:
         return np.sqrt(_sum(times, (x - y) ** 2) / times.sum(-1))
 
 
-def sampled_logistic4(
-    x: Floats, y: Floats, times: Floats, *, start: Logistic4, steps: int = 200
-) -> Floats:
+def sampled_logistic4(x: Floats, y: Floats, times: Floats, *, start: Logistic4) -> Floats:
     """The fitted logistic of each sample at all x, (b, n); NaN where it is not defined.
 
     For a centre and a scale, the best ends of the curve follow by linear regression, so that these
@@ -289,7 +292,6 @@ def sampled_logistic4(
         x, y: (n,) predictions and human scores.
         times: (b, n).
         start: where the search begins, the fit of all clips.
-        steps: at most; a search ends where an undamped step lowers the error by less than 1e-9.
     """
     from scipy.special import expit
 
@@ -311,7 +313,7 @@ def sampled_logistic4(
         return s, height, left, _sum(t, left, left)
 
     damping, open_ = np.full(len(at), 1e-2), np.arange(len(at))
-    for _ in range(steps):
+    for _ in range(_MOST_STEPS):  # ends where an undamped one lowers the error by less than 1e-9
         t = twice[open_]
         s, height, left, error = curve(at[open_], t)
         bend, flat = s * (1.0 - s), _minus_mean(s, t)
@@ -456,9 +458,3 @@ def _ranks(values: Floats, times: Floats) -> Floats:
     starts = np.searchsorted(inverse[order], np.arange(len(distinct)))
     counts = np.add.reduceat(times[:, order], starts, axis=1)
     return np.asarray((np.cumsum(counts, axis=1) - (counts - 1.0) / 2.0)[:, inverse])
-
-
-def _numbers(name: str, groups: Sequence[Any] | NDArray[Any], size: int) -> NDArray[np.int64]:
-    if len(groups) != size:
-        raise ValueError(f"{name}: {len(groups)} groups for {size} rows")
-    return number([g.item() if isinstance(g, np.generic) else g for g in groups])[0]

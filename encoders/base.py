@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .sampling import uniform
+
 Dimension = Literal["technical", "motion", "semantic"]
 Stream = Literal["slow", "fast"]
 
@@ -172,6 +174,15 @@ class Encoder(nn.Module):
         """16 hex digits that change whenever the tokens could change."""
         parts = (self.spec, self.version, self.weights_id, sorted(self.options().items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class EvenEncoder(Encoder):
+    """One that looks at `num_frames` frames, spread evenly over the clip."""
+
+    num_frames: int
+
+    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
+        return uniform(num_frames, self.num_frames)
 
 
 def check_frames(frames: Tensor) -> None:

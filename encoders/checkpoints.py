@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .weights import home, load_torch_file
-from .wheels import WeightsError, sha256
+from .wheels import WeightsError
 
 RANDOM = "random"
 """The value of `weights` that leaves a network with seeded random weights. For tests only: such
@@ -63,11 +63,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     allowed += [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     with torch.serialization.safe_globals(allowed):
         return load_torch_file(path)
-
-
-def checkpoint_id(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a checkpoint's file, for `Encoder.weights_id`."""
-    return sha256(Path(path))
 
 
 def load_strict(

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
@@ -80,10 +80,10 @@ class VideoIndex:
     times: np.ndarray  # seconds, ascending, starting at 0
     fps: float
     last_seconds: float  # how long the last frame lasts
-    pts: np.ndarray | None  # time stamps that identify frames; None where they can't
-    keys: np.ndarray  # positions of keyframes
-    clean: bool  # every packet is well formed
     objection: str | None  # why decord must not read it
+    pts: np.ndarray | None = None  # time stamps that identify frames; None where they can't
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # places of keyframes
+    clean: bool = True  # every packet is well formed
     threads: bool = True  # whether a decoder with several threads tells of all damage
     skips: bool = False  # whether a decoder can leave out frames that no other refers to
     pillow: bool = False  # an animation that FFmpeg can't decode
@@ -171,7 +171,7 @@ def inspect(path: str) -> VideoIndex:
             objection = "a beginning inside a GOP"
         else:
             sound = scan.units and scan.clean and named
-            objection = _objection(kind, codec, scan.head, sound) or _objection_to(look)
+            objection = _objection(kind, codec, scan.head, sound, look)
         return VideoIndex(
             times=times,
             fps=fps,
@@ -290,30 +290,18 @@ def _first_shown(path: str, start: int) -> set[int]:
     return shown
 
 
-def _objection_to(look: Look) -> str | None:
-    """Why decord must not show frames that need this: it knows nothing of such things."""
-    if look.transfer:
-        return "colours other than BT.709's"
-    if look.interlaced:
-        return "interlaced frames"
-    return None if look.pixel_ratio == 1 else "pixels that aren't square"
-
-
 def _animated(durations: list[float]) -> VideoIndex:
     ends = np.cumsum(durations)
     return VideoIndex(
         times=np.append(0.0, ends[:-1]),
         fps=float(len(durations) / ends[-1]),
         last_seconds=durations[-1],
-        pts=None,
-        keys=np.zeros(1, np.int64),
-        clean=True,
         objection="an animation that Pillow reads",
         pillow=True,
     )
 
 
-def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | None:
+def _objection(kind: str, codec: Any, head: list[Any], sound: bool, look: Look) -> str | None:
     """Why decord must not read a stream, or None: it is one on which decord was found right."""
     if not any(name in kind for name in ("mov", "matroska")):
         return f"the container {kind}"
@@ -326,7 +314,13 @@ def _objection(kind: str, codec: Any, head: list[Any], sound: bool) -> str | Non
         return f"the pixel format {frame.format.name}"
     if min(frame.width, frame.height) < 32 or frame.width % 2 or frame.height % 2:
         return f"the size {frame.width}x{frame.height}"
-    return "a stored rotation" if is_turned(frame) else None
+    if is_turned(frame):
+        return "a stored rotation"
+    if look.transfer:
+        return "colours other than BT.709's"
+    if look.interlaced:
+        return "interlaced frames"
+    return None if look.pixel_ratio == 1 else "pixels that aren't square"
 
 
 def as_url(path: str) -> str | None:

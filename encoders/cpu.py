@@ -87,7 +87,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         top = root / point.lstrip("/")
         group = top / _below(own[version], mounted)
         while True:
-            found.append(_limit_v2(group) if version == 2 else _limit_v1(group))
+            found.append(_limit(group, version))
             if group == top:
                 break
             group = group.parent
@@ -126,16 +126,12 @@ def _below(group: str, mounted: str) -> str:
     return str(path.relative_to(mounted))
 
 
-def _limit_v2(group: Path) -> float | None:
-    return _in_cpus(_text(group / "cpu.max").split())
-
-
-def _limit_v1(group: Path) -> float | None:
-    return _in_cpus([_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")])
-
-
-def _in_cpus(values: list[str]) -> float | None:
-    """Microseconds of CPU time in each period, and its length; "max" and -1 are no limit."""
+def _limit(group: Path, version: int) -> float | None:
+    """In CPUs: microseconds of CPU time in each period, by its length; "max" and -1 are none."""
+    if version == 2:
+        values = _text(group / "cpu.max").split()
+    else:
+        values = [_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     try:
         quota, period = map(int, values)
     except ValueError:

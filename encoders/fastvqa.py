@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .base import full_float32, seeded
 from .checkpoints import RANDOM, read_checkpoint
 from .fastvqa_network import FastVQANetwork, is_plain, variant_of
-from .fastvqa_variants import VARIANTS, find_variant, fragment_view, network_input
+from .fastvqa_variants import VARIANTS, find_variant, network_input
 from .video import FrameRequest, read_frames
 from .wheels import WeightsError
 
@@ -103,13 +103,8 @@ class FASTVQA(nn.Module):
         rows, pixels = self.sampling.rows(info.num_frames).flatten(), frames[""].pixels
         if not np.array_equal(rows, frames[""].indices):  # large frames are copied if need be only
             pixels = pixels[torch.from_numpy(np.searchsorted(frames[""].indices, rows))]
-        return fragment_view(
-            pixels,
-            variant=self.variant,
-            sampling=self.sampling,
-            seed=seed,
-            strict_upstream=self.strict_upstream,
-        )
+        strict = self.strict_upstream
+        return self.variant.view(pixels, self.sampling, seed=seed, strict_upstream=strict)
 
     @torch.no_grad()
     def score(self, video: str | os.PathLike[str], *, seed: int = 0) -> float:

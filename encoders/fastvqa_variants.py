@@ -116,6 +116,20 @@ class Variant:
             weights, filename=self.filename, source_url=self.source_url, licence=self.licence
         )
 
+    def view(
+        self, frames: Tensor, sampling: Sampling, *, seed: int, strict_upstream: bool
+    ) -> Tensor:
+        """uint8 (total, 3, h, w) to uint8 (num_clips, num_frames, 3, side, side) of fragments."""
+        mosaic = sample_fragments(
+            frames,
+            grid=self.grid,
+            size=FRAGMENT_PX,
+            seed=seed,
+            strict_upstream=strict_upstream,
+            aligned=math.gcd(self.aligned, sampling.num_frames),
+        )
+        return mosaic.unflatten(0, (sampling.num_clips, sampling.num_frames))
+
 
 _FAST = "https://github.com/TimothyHTimothy/FAST-VQA/releases/download/v2.0.0/"
 VARIANTS: Mapping[str, Variant] = {
@@ -169,21 +183,6 @@ def find_variant(name: str) -> Variant:
     if name not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {name!r}")
     return VARIANTS[name]
-
-
-def fragment_view(
-    frames: Tensor, *, variant: Variant, sampling: Sampling, seed: int, strict_upstream: bool
-) -> Tensor:
-    """uint8 (total, 3, h, w) to uint8 (num_clips, num_frames, 3, side, side) of fragments."""
-    mosaic = sample_fragments(
-        frames,
-        grid=variant.grid,
-        size=FRAGMENT_PX,
-        seed=seed,
-        strict_upstream=strict_upstream,
-        aligned=math.gcd(variant.aligned, sampling.num_frames),
-    )
-    return mosaic.unflatten(0, (sampling.num_clips, sampling.num_frames))
 
 
 def network_input(view: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .base import Encoder, check_frames, slow_spec
+from .base import EvenEncoder, check_frames, slow_spec
 from .resizing import repeat_to
-from .sampling import uniform
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _FILTERS = {
@@ -90,7 +89,7 @@ def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
-class FrameEncoder(Encoder):
+class FrameEncoder(EvenEncoder):
     """An encoder of slow frames spread over the clip, each seen by itself.
 
     A subclass sets `weights_id`, `picture` and an attribute for each of its options, writes
@@ -134,9 +133,6 @@ class FrameEncoder(Encoder):
         chosen = {name: v for name, v in self.options().items() if name not in self.places}
         parts = (self.spec, self.version, self.weights_id, self.picture, sorted(chosen.items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, size, size)."""

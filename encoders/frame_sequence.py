@@ -98,9 +98,6 @@ class FrameSequence:
             times=np.arange(count) / fps,
             fps=fps,
             last_seconds=1 / fps,
-            pts=None,
-            keys=np.zeros(1, np.int64),
-            clean=True,
             objection="frames without a file",
         )
 
@@ -228,7 +225,7 @@ def frame_files(path: str, names: Iterable[str] | None = None) -> list[str] | No
         except OSError:
             return None
         files = [os.path.join(path, name) for name in listed if not name.startswith(".")]
-        files = [file for file in files if _suffix(file) in _SUFFIXES]
+        files = [file for file in files if os.path.splitext(file)[1].lower() in _SUFFIXES]
     elif glob.has_magic(path) and not os.path.lexists(path):
         files = glob.glob(path)
     else:
@@ -257,10 +254,6 @@ def in_order(files: Sequence[str]) -> list[str] | None:
     ):
         return None
     return sorted(files, key=found.__getitem__)
-
-
-def _suffix(file: str) -> str:
-    return os.path.splitext(file)[1].lower()
 
 
 def _is_array(value: object) -> bool:

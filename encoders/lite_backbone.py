@@ -12,15 +12,13 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from .base import Encoder, slow_spec
+from .base import EvenEncoder, slow_spec
 from .library_internals import activation_of
 from .onednn import PackedConvolution, has_onednn
-from .sampling import uniform
 from .weights import WHEELS, WeightsError, fetch, load_torch_file
 
 MEAN = (127.0, 127.0, 127.0)
@@ -294,7 +292,7 @@ def _shared_at(place: tuple[torch.device, torch.dtype]) -> LiteBackbone:
     return found
 
 
-class LiteEncoder(Encoder):
+class LiteEncoder(EvenEncoder):
     """What the encoders share that read the backbone: slow frames, a token each.
 
     Args:
@@ -324,6 +322,3 @@ class LiteEncoder(Encoder):
         # The default is left out, as models and cached features of before don't know it.
         bars = {"crop_bars": True} if self.crop_bars else {}
         return {"num_frames": self.num_frames, **bars}
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Encoder, EncoderSpec, check_frames
+from .base import EncoderSpec, EvenEncoder, check_frames
 from .checkpoints import RANDOM
 from .fades import between_fades
 from .flow_statistics import (
@@ -31,7 +31,6 @@ from .flow_statistics import (
 )
 from .raft import SMALLEST_PX, Raft
 from .resizing import repeat_to, with_short_side, without_bars
-from .sampling import uniform
 from .threads import by_stretches
 
 _GAP = 4  # frames between the two frames of the wider comparison
@@ -40,7 +39,7 @@ _WIDTH = NUM_PAIR + NUM_GAP + NUM_CHANGE
 Flow = Literal["dis", "raft_small", "raft_large"]
 
 
-class MotionFlow(Encoder):
+class MotionFlow(EvenEncoder):
     """Tokens (b, num_tokens, 9 x 57) float32.
 
     Of the 9 parts of a token, three are the mean, maximum and minimum over its stretch, six the
@@ -129,9 +128,6 @@ class MotionFlow(Encoder):
         if self.skip_fades:
             options["skip_fades"] = True
         return options
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to float32 (num_frames, 57): one row of statistics per time step."""

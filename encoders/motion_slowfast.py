@@ -6,16 +6,15 @@ Weights: PyTorchVideo's SLOWFAST_8x8_R50.pyth (Apache-2.0).
 import os
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import Encoder, EncoderSpec, check_frames, seeded
-from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict
+from .base import EncoderSpec, EvenEncoder, check_frames, seeded
+from .checkpoints import RANDOM, find_checkpoint, load_strict
 from .resizing import repeat_to, resized
-from .sampling import uniform
 from .slowfast import ALPHA, FAST_WIDTH, SLOW_WIDTH, SlowFastR50, slow_indices
 from .weights import load_torch_file
+from .wheels import sha256
 
 FILENAME = "SLOWFAST_8x8_R50.pyth"
 SOURCE_URL = f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{FILENAME}"
@@ -23,7 +22,7 @@ LICENCE = "Apache-2.0"
 Pathways = Literal["fast", "both"]
 
 
-class MotionSlowFast(Encoder):
+class MotionSlowFast(EvenEncoder):
     """Tokens (b, num_frames, 256) or, of both pathways, (b, num_frames, 256 + 2048), float32.
 
     One token per frame: the spatial mean of the last stage's map plus a learned embedding of the
@@ -86,7 +85,7 @@ class MotionSlowFast(Encoder):
                 weights, filename=FILENAME, source_url=SOURCE_URL, licence=LICENCE
             )
             load_strict(self.network, load_torch_file(path), file=path)
-            self.weights_id = checkpoint_id(path)
+            self.weights_id = sha256(path)
         # Checked whole above; what no token depends on would only cost memory and time.
         if pathways == "fast":
             self.network.drop_slow()
@@ -98,9 +97,6 @@ class MotionSlowFast(Encoder):
     def options(self) -> dict[str, Any]:
         chosen = {"num_frames": self.num_frames, "pathways": self.pathways, "size": self.spec.size}
         return {**chosen, "weights": RANDOM} if self.weights_id == RANDOM else chosen
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, size, size)."""

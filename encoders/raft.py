@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from .base import full_float32, seeded
-from .checkpoints import RANDOM, checkpoint_id, find_checkpoint, load_strict
+from .checkpoints import RANDOM, find_checkpoint, load_strict
 from .library_internals import forget_correlations
 from .weights import load_torch_file
-from .wheels import WeightsError
+from .wheels import WeightsError, sha256
 
 LICENCE = "BSD-3-Clause"
 SMALLEST_PX = 128  # per side; below, the correlation pyramid runs out of pixels
@@ -53,7 +53,7 @@ class Raft(nn.Module):
             published = getattr(optical_flow, f"Raft_{size.capitalize()}_Weights").C_T_V2
             path = _find(weights, published.url)
             load_strict(self.network, load_torch_file(path), file=path)
-            self.weights_id = checkpoint_id(path)
+            self.weights_id = sha256(path)
         for module in self.network.modules():
             for name, value in list(module.named_parameters(recurse=False)):
                 delattr(module, name)

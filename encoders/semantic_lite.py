@@ -12,24 +12,25 @@ the clip. So the prompt's mean similarity to a fixed reference set of clips is t
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from . import lite_backbone
 from .base import check_frames, undisturbed
 from .lite_backbone import NUM_CLASSES, LiteEncoder
 from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
-from .reference import reference_posteriors
 from .resizing import repeat_to, resized, without_bars
 from .weights import build_once, load_torch_file
 
 # Softmax temperatures of the posterior: sharp is right about a clear object, soft about a scene.
 _TEMPERATURES = (0.5, 1.0, 2.0)
 _POINTS = "class_points.safetensors"
+_REFERENCE = "data/reference_posteriors.safetensors"
 _SCALARS = 2 * len(_TEMPERATURES) + 5
 
 
@@ -48,12 +49,12 @@ class SemanticLite(LiteEncoder):
     def __init__(self, *, num_frames: int = 8, crop_bars: bool = False) -> None:
         width = 3 * TEXT_WIDTH + _SCALARS
         super().__init__("semantic_lite", width, num_frames=num_frames, crop_bars=crop_bars)
-        reference = reference_posteriors()
-        self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {reference.sha256}"
+        reference, sha256 = reference_posteriors()
+        self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {sha256}"
         names = _class_embeddings()
         self.register_buffer("class_points", names, persistent=False)
         with undisturbed(torch.device("cpu")):
-            points = [_points(reference.logits, t, names) for t in _TEMPERATURES]
+            points = [_points(reference, t, names) for t in _TEMPERATURES]
         self.register_buffer("reference_points", torch.stack(points), persistent=False)
 
     class_points: Tensor
@@ -105,6 +106,17 @@ def _points(logits: Tensor, temperature: float, class_points: Tensor) -> Tensor:
     """ConSE: logits (..., 1000) to unit vectors of text space (..., 384)."""
     posterior = torch.softmax(logits / temperature, dim=-1)
     return F.normalize(posterior @ class_points.to(logits), dim=-1)
+
+
+@lru_cache(maxsize=1)
+def reference_posteriors() -> tuple[Tensor, str]:
+    """Mean ImageNet logits (n, 1000) of generated clips, none of which shows a prompt at hand.
+
+    Which clips, `examples/train_lite/make_reference.py` says, which makes the file; its SHA-256
+    comes with them.
+    """
+    content = resources.files(__package__).joinpath(_REFERENCE).read_bytes()
+    return load(content)["logits"].float(), hashlib.sha256(content).hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -8,15 +8,13 @@ ones. It doesn't read the prompt. See `encoders.detection` for the boxes themsel
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import detection
-from .base import Encoder, check_frames, slow_spec
+from .base import EvenEncoder, check_frames, slow_spec
 from .detection import Thing, overlap
 from .resizing import repeat_to, resized
-from .sampling import uniform
 from .weights import fetch
 
 COLUMNS = (
@@ -35,7 +33,7 @@ SEEN, SURE = 0.3, 0.5  # confidence from which on a thing counts
 _SAME_PLACE = 0.3  # intersection over union
 
 
-class SemanticObjects(Encoder):
+class SemanticObjects(EvenEncoder):
     """Tokens (b, num_frames, 10) float32, a frame each; `COLUMNS` says what the columns are.
 
     Args:
@@ -55,9 +53,6 @@ class SemanticObjects(Encoder):
 
     def options(self) -> dict[str, Any]:
         return {"num_frames": self.num_frames}
-
-    def frame_indices(self, num_frames: int, fps: float) -> np.ndarray:
-        return uniform(num_frames, self.num_frames)
 
     def preprocess(self, frames: Tensor, *, seed: int = 0) -> Tensor:
         """uint8 (t, 3, h, w) to uint8 (num_frames, 3, 300, 300)."""

@@ -161,10 +161,10 @@ class Stage(nn.Module):
 class Head(nn.Module):
     """Class logits of both pathways' means."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.5)
-        self.proj = nn.Linear(SLOW_WIDTH + FAST_WIDTH, num_classes)
+        self.proj = nn.Linear(SLOW_WIDTH + FAST_WIDTH, 400)  # Kinetics-400
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
         pooled = torch.cat([slow.mean((2, 3, 4)), fast.mean((2, 3, 4))], dim=1)
@@ -172,13 +172,9 @@ class Head(nn.Module):
 
 
 class SlowFastR50(nn.Module):
-    """Both pathways, four stages, and the classifier.
+    """Both pathways, four stages, and the classifier."""
 
-    Args:
-        num_classes: Width of the classifier; 400 is Kinetics-400.
-    """
-
-    def __init__(self, *, num_classes: int = 400) -> None:
+    def __init__(self) -> None:
         super().__init__()
         stems = Stem(64, time_kernel=1), Stem(64 // _BETA, time_kernel=5)
         blocks: dict[str, nn.Module] = {"0": Stage(*stems, FastToSlow(64 // _BETA))}
@@ -196,7 +192,7 @@ class SlowFastR50(nn.Module):
             fusion = FastToSlow(dim_out // _BETA) if n < len(_DEPTHS) else None
             blocks[str(n)] = Stage(slow, fast, fusion)
             dim_in = dim_out
-        blocks["6"] = Head(num_classes)  # upstream's block 5 pools
+        blocks["6"] = Head()  # upstream's block 5 pools
         self.blocks = nn.ModuleDict(blocks)
         self.slow = True
 
@@ -228,7 +224,7 @@ class SlowFastR50(nn.Module):
         return x
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Logits (b, num_classes) of `frames`, see `features`.
+        """Logits (b, 400) of `frames`, see `features`.
 
         PyTorchVideo's are equal at 32 frames of up to 224 px; larger ones it pools in windows.
         """

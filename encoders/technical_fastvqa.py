@@ -8,11 +8,12 @@ import numpy as np
 from torch import Tensor
 
 from .base import Encoder, EncoderSpec, check_frames, seeded
-from .checkpoints import RANDOM, checkpoint_id, read_checkpoint
+from .checkpoints import RANDOM, read_checkpoint
 from .fastvqa_network import FastVQANetwork
-from .fastvqa_variants import MEAN, STD, find_variant, fragment_view, network_input
+from .fastvqa_variants import MEAN, STD, find_variant, network_input
 from .resizing import repeat_to
 from .sampling import uniform
+from .wheels import sha256
 
 
 class TechnicalFastVQA(Encoder):
@@ -97,7 +98,7 @@ class TechnicalFastVQA(Encoder):
         else:
             path = self.variant.checkpoint(weights)
             network.load(path, self.variant, read_checkpoint(path))
-            self.weights_id = checkpoint_id(path)
+            self.weights_id = sha256(path)
         self.backbone = network.backbone  # the head was checked too, but no token needs it
         self.requires_grad_(False)
         tokens = self.time_steps * (self.variant.grid**2 if spatial_map else 1)
@@ -140,13 +141,8 @@ class TechnicalFastVQA(Encoder):
         check_frames(frames)
         if len(frames) < self.sampling.total:
             frames = repeat_to(frames, self.sampling.total)
-        return fragment_view(
-            frames,
-            variant=self.variant,
-            sampling=self.sampling,
-            seed=seed,
-            strict_upstream=self.strict_upstream,
-        )
+        strict = self.strict_upstream
+        return self.variant.view(frames, self.sampling, seed=seed, strict_upstream=strict)
 
     def encode(self, view: Tensor) -> Tensor:
         dtype = self.backbone.norm.weight.dtype

@@ -314,14 +314,7 @@ def confirmed(
     prompt: str | None,
     scores: Mapping[str, float],
 ) -> tuple[Defect, ...]:
-    """The defects that a row names: those that the rules find, and a model's that agree with facts.
-
-    Args:
-        defects: of the model.
-        facts: of the clip.
-        prompt: the text that it was generated from, if it's known.
-        scores: 1-5, of the dimensions that have one.
-    """
+    """The defects that a row names: those the rules find, and a model's that `agrees` keeps."""
     ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scores]
     names = {defect.name for defect in ours}
     others = (d for d in defects if d.name not in names and agrees(d, facts, prompt, scores))

@@ -103,7 +103,7 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
             name = fact.name or "thing"
             lines[line.format(
                 name=name,
-                names=_plural(name),
+                names=name if name.endswith("s") else plural_of(name),
                 other=_a(fact.other),
                 expected=_number(fact.expected),
                 start=_seconds(fact.start_seconds),
@@ -203,7 +203,7 @@ def _of_picture(defect: Defect, fact: Fact | None, facts: list[Fact]) -> str:
 def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
     parts = []
     for defect, fact in pairs[:3]:
-        if fact is None or defect.name in ("flicker",):
+        if fact is None or defect.name == "flicker":
             parts.append(_plain(defect, facts))
         elif defect.name == "vanishing_object":
             line = _choose(facts, "The {0} {1} is gone at {2} s without leaving the frame.",
@@ -225,7 +225,8 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 ).format(_number(fact.value), _span(fact))  # fmt: skip
             )
         elif defect.name == "shake":
-            parts.append(f"The camera shakes{_when(defect)}, more than in {_share(fact)} of clips.")
+            share = round(fact.percentile or 0)
+            parts.append(f"The camera shakes{_when(defect)}, more than in {share} % of clips.")
     speed = next(iter(named(facts, "speed")), None)
     if speed is not None and speed.percentile is not None:
         line = _compared(speed, "faster than", "slower than")
@@ -351,17 +352,9 @@ def _sure(fact: Fact) -> str:
     return f"{round(100 * (fact.confidence or 0))} % sure"
 
 
-def _share(fact: Fact) -> str:
-    return f"{round(fact.percentile or 0)} %"
-
-
 def _seconds(value: float | None) -> str:
     return f"{value or 0:.1f}"
 
 
 def _number(value: float | None) -> str:
     return f"{value or 0:.4g}"
-
-
-def _plural(noun: str) -> str:
-    return noun if noun.endswith("s") else plural_of(noun)

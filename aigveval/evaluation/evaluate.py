@@ -155,37 +155,38 @@ def evaluate(
         if progress is not None:
             progress(done, total)
 
-    task = _Task(rated, sides, scale, prediction_scale, margin, unit, sampling, advance)
-    for name in names:
-        task.run(name)
-    if not task.scores:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in task.undefined.items())
-        raise InputError(f"{as_text(predictions)}: nothing can be evaluated: {reasons}")
     settings = {
         "scale": f"{scale.low:g}:{scale.high:g}",
         "prediction_scale": f"{prediction_scale.low:g}:{prediction_scale.high:g}",
         "where": list(where),
         "tie_margin": margin,
-        "resampled": task.units,
+        "resampled": {},
         "draws": sampling.draws,
         "seed": sampling.seed,
         "level": sampling.level,
     }
-    return Evaluation(
+    evaluation = Evaluation(
         predictions=as_text(predictions),
         manifest=as_text(manifest),
         against=None if against is None else as_text(against),
-        scores=task.scores,
-        undefined=task.undefined,
-        generators=task.generators,
-        prompts=task.prompts,
+        scores={},
+        undefined={},
+        generators={},
+        prompts={},
         settings=settings,
-        notes=notes + task.notes,
-        clips=task.clips,
+        notes=notes,
+        clips={},
     )
+    task = _Task(rated, sides, scale, prediction_scale, margin, unit, sampling, advance, evaluation)
+    for name in names:
+        task.run(name)
+    if not evaluation.scores:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in evaluation.undefined.items())
+        raise InputError(f"{as_text(predictions)}: nothing can be evaluated: {reasons}")
+    return evaluation
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Task:
     rated: list[RatedClip]
     sides: list[list[RatedClip | None]]
@@ -195,16 +196,11 @@ class _Task:
     unit: Unit
     sampling: Sampling
     progress: Progress
-    scores: dict[str, Agreement] = field(default_factory=dict)
-    undefined: dict[str, str] = field(default_factory=dict)
-    generators: dict[str, list[str]] = field(default_factory=dict)
-    prompts: dict[str, list[str]] = field(default_factory=dict)
-    units: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    clips: dict[str, Clips] = field(default_factory=dict)
+    found: Evaluation  # is filled in
 
     def run(self, name: str) -> None:
         """Evaluates one score, or says in `undefined` why not."""
+        found = self.found
         kept = [
             index
             for index, clip in enumerate(self.rated)
@@ -228,30 +224,31 @@ class _Task:
         )
         reason = check(columns)
         if reason is not None:
-            self.undefined[name] = reason
+            found.undefined[name] = reason
             return
         if not columns.comparable:
-            self.notes.append(
+            found.notes.append(
                 f"{name}: predictions reach outside {self.prediction_scale}, so that there is no "
                 "RMSE before the logistic; state their scale"
             )
-        self.units[name], units = self._units(columns)
+        resampled, units = self._units(columns)
+        found.settings["resampled"][name] = resampled
         if self.sampling.draws and (count := len(np.unique(units))) < FEW_UNITS:
-            self.notes.append(
-                f"{name}: only {count} {self.units[name]}, so that intervals are too narrow and "
+            found.notes.append(
+                f"{name}: only {count} {resampled}, so that intervals are too narrow and "
                 "p-values too small"
             )
-        self.scores[name] = found = agree(
+        found.scores[name] = agreement = agree(
             columns,
             units=units,
             sampling=self.sampling,
             margin=self.margin,
             progress=self.progress,
         )
-        self.generators[name] = generator_names if any(generators) else []
-        self.prompts[name] = [text if isinstance(text, str) else "" for text in prompt_names]
+        found.generators[name] = generator_names if any(generators) else []
+        found.prompts[name] = [text if isinstance(text, str) else "" for text in prompt_names]
         x = columns.predictions
-        self.clips[name] = Clips(
+        found.clips[name] = Clips(
             videos=[clip.video for clip in rated],
             # where the manifest has the file, or else where it was scored
             paths=[a.path if a.path.exists() else b.path for a, b in zip(rated, sides[0])],
@@ -260,7 +257,7 @@ class _Task:
             predictions=x,
             ratings=columns.ratings,
             stds=self._stds(name, sides[0], columns.comparable),
-            fitted=x if found.logistic is None else found.logistic(x),
+            fitted=x if agreement.logistic is None else agreement.logistic(x),
         )
 
     def _columns(

@@ -91,7 +91,12 @@ class FeatureCache:
             metadata = header.get("__metadata__", {})
             if metadata.get("format") in _EARLIER_FORMATS:
                 return None
-            problem = _problem(metadata, tokens, _identity(digest, encoder))
+            if any(metadata.get(k) != v for k, v in _identity(digest, encoder).items()):
+                problem = "belongs to another file, encoder or format"
+            elif metadata.get("check") != _checksum(tokens):
+                problem = "checksum differs"
+            else:
+                return tokens
         except FileNotFoundError:
             return None
         except OSError as error:  # it may be whole, as where too many files are open
@@ -99,8 +104,6 @@ class FeatureCache:
             return None
         except (SafetensorError, LookupError, ValueError) as error:
             problem = f"unreadable ({error})"
-        if problem is None:
-            return tokens
         self.notes.append(f"{path}: {problem}; computed again")
         path.unlink(missing_ok=True)
         return None
@@ -235,11 +238,3 @@ def _identity(digest: str, encoder: Encoder) -> dict[str, str]:
 
 def _checksum(tokens: Tensor) -> str:
     return hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
-
-
-def _problem(metadata: dict[str, str], tokens: Tensor, identity: dict[str, str]) -> str | None:
-    if any(metadata.get(key) != value for key, value in identity.items()):
-        return "belongs to another file, encoder or format"
-    if metadata.get("check") != _checksum(tokens):
-        return "checksum differs"
-    return None

@@ -127,7 +127,8 @@ class FeatureFolder(AbstractContextManager["FeatureFolder"]):
                 self._append([row])
         elif self.format == "arrow":
             self._pending.append((row, tokens))
-            if _num_bytes(self._pending) >= _SHARD_BYTES:
+            waiting = sum(v.nbytes for _, own in self._pending for v in own.values())
+            if waiting >= _SHARD_BYTES:
                 self._write_shard()
         else:
             file = f"tokens/{_file_name(row)}.safetensors"
@@ -186,14 +187,17 @@ class FeatureFolder(AbstractContextManager["FeatureFolder"]):
     def _write_shard(self) -> None:
         if not self._pending:
             return
+        import pyarrow
+
         rows = [row for row, _ in self._pending]
         number = 0
         while self._path(file := f"tokens/{number:05}.arrow").exists():
             number += 1
         table = _table(self._pending, self._shapes)
         with self._writing():
-            with replaced(self._path(file)) as path:
-                _write_arrow(table, path)
+            with replaced(self._path(file)) as path, pyarrow.OSFile(str(path), "wb") as out:
+                with pyarrow.ipc.new_file(out, table.schema) as writer:
+                    writer.write_table(table)
             self._append([replace(row, file=file, row=n) for n, row in enumerate(rows)])
         self._pending = []
 
@@ -339,10 +343,6 @@ def _line(row: FeatureRow) -> str:
     return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
-def _num_bytes(rows: Sequence[tuple[FeatureRow, Tokens]]) -> int:
-    return sum(value.nbytes for _, tokens in rows for value in tokens.values())
-
-
 def _table(
     rows: Sequence[tuple[FeatureRow, Tokens]], shapes: Mapping[str, tuple[int, int]]
 ) -> pyarrow.Table:
@@ -359,11 +359,3 @@ def _table(
         lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat), d)
         columns[name] = pyarrow.FixedSizeListArray.from_arrays(lists, k)
     return pyarrow.table(columns)
-
-
-def _write_arrow(table: pyarrow.Table, path: Path) -> None:
-    import pyarrow
-
-    with pyarrow.OSFile(str(path), "wb") as file:
-        with pyarrow.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)

@@ -356,16 +356,19 @@ class FigureTable:
     Attributes:
         data: Name of the manifest.
         note: What the reader has to know, one line.
-        scores: Columns.
         rows: Key of a figure, such as `srocc` -> score -> figure; a score may lack some.
         measured: Whether the data had no say in the training; else it chose the best epoch.
     """
 
     data: str
     note: str
-    scores: list[str]
     rows: dict[str, dict[str, Figure]]
     measured: bool
+
+    @property
+    def scores(self) -> list[str]:
+        """The columns of `rows`."""
+        return [score for score in SCORES if any(score in row for row in self.rows.values())]
 
     @property
     def labelled(self) -> dict[str, dict[str, Figure]]:
@@ -444,8 +447,7 @@ def _validation(run: Path) -> list[FigureTable]:
                     found.setdefault(part, {}).setdefault(kind, {})[score] = Figure(value=value)
     note = "Validation during the training, which chose the epoch that was kept by these figures."
     return [
-        FigureTable(data=part, note=note, scores=_scores(rows), rows=rows, measured=False)
-        for part, rows in found.items()
+        FigureTable(data=part, note=note, rows=rows, measured=False) for part, rows in found.items()
     ]
 
 
@@ -484,11 +486,7 @@ def read_evaluation(path: str | Path) -> FigureTable:
             f"{as_text(path)}: not an evaluation, as `aigveval evaluate --out FILE.json` writes it"
         ) from None
     rows = {name: row for name, row in rows.items() if row}
-    return FigureTable(data=name, note=note, scores=_scores(rows), rows=rows, measured=True)
-
-
-def _scores(rows: Mapping[str, Mapping[str, Figure]]) -> list[str]:
-    return [score for score in SCORES if any(score in row for row in rows.values())]
+    return FigureTable(data=name, note=note, rows=rows, measured=True)
 
 
 def _source_name(source: str) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +55,14 @@ class Assessor:
             where the model supports these, `contributions`.
         contributions: fill in `contributions`.
 
+    Attributes:
+        opened: gives the file to read of a clip, while it is read.
+
     Raises:
         ModelError: when the model cannot do what is asked of it.
     """
+
+    opened: Callable[[Clip], AbstractContextManager[Clip]] = nullcontext
 
     def __init__(
         self,
@@ -183,8 +188,8 @@ class Assessor:
 
     @torch.compiler.disable  # compiled as a part of the caller's code it would give other scores
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
-        with undisturbed(self._device):
-            source = source_of_clip(clip)
+        with self.opened(clip) as here, undisturbed(self._device):
+            source = source_of_clip(here)
             prepared = self.engine.prepare(source)
             if not self.explain:
                 return prepared, None
@@ -196,32 +201,28 @@ class Assessor:
     def _compute(
         self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
     ) -> Sequence[Scores | Exception]:
-        with undisturbed(self._device):
-            return self._scores(batch)
-
-    def _scores(
-        self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
-    ) -> Sequence[Scores | Exception]:
         clips, found = zip(*batch)
         prepared, prompts = [one for one, _ in found], [clip.prompt for clip in clips]
-        if not self.explain:
-            return self.engine.score(prepared, prompts, contributions=self.contributions)
-        from .facts import explained, facts_of
+        with undisturbed(self._device):
+            if not self.explain:
+                return self.engine.score(prepared, prompts, contributions=self.contributions)
+            from .facts import explained, facts_of
 
-        facts = [facts_of(seen, clip.prompt) for clip, (_, seen) in zip(clips, found)]
-        rows = self.engine.score(
-            prepared,
-            prompts,
-            explain=True,
-            contributions=self.contributions,
-            facts=facts if self.engine.words else None,
-        )
-        return [
-            row
-            if isinstance(row, Exception)
-            else explained(row, seen, own, clip.prompt, words=self.engine.words)
-            for row, own, clip, (_, seen) in zip(rows, facts, clips, found)
-        ]
+            words = self.engine.words
+            facts = [facts_of(seen, prompt) for (_, seen), prompt in zip(found, prompts)]
+            rows = self.engine.score(
+                prepared,
+                prompts,
+                explain=True,
+                contributions=self.contributions,
+                facts=facts if words else None,
+            )
+            return [
+                row
+                if isinstance(row, Exception)
+                else explained(row, seen, own, prompt, words=words)
+                for row, (_, seen), own, prompt in zip(rows, found, facts, prompts)
+            ]
 
     def _assessment(
         self, clip: Clip, seconds: float, *, scores: Scores | None = None, error: str | None = None
@@ -354,22 +355,18 @@ def as_clip(
     Raises:
         TypeError: when it is none of the accepted kinds, or its prompt is no text.
     """
-    video: Any = None
     if isinstance(item, Clip):
         return replace(item, prompt=item.prompt or prompt, fps=item.fps or fps)
-    if isinstance(item, (str, os.PathLike)):
-        video = item
-    elif isinstance(item, Mapping):
+    video: Any = item
+    if isinstance(item, Mapping):
         try:
             named = in_our_names(item)
         except ValueError as error:
             raise TypeError(f"an item has {error}") from None
         video, prompt = named.get("video"), named.get("prompt") or prompt
         fps = fps if named.get("fps") is None else named["fps"]
-    elif _is_pair(item):
+    elif isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[1], str | None):
         video, prompt = item[0], item[1] or prompt
-    else:
-        video = item
     clips = clips_of(video)
     if clips is not None and len(clips) == 1:  # such as a call of a pipeline of diffusers gives
         video = clips[0]
@@ -391,14 +388,6 @@ def _wait_for(frames: Any) -> None:
     for picture in frames[:1] if isinstance(frames, (list, tuple)) else [frames]:
         if getattr(picture, "is_cuda", False):
             torch.cuda.current_stream(picture.device).synchronize()
-
-
-def _is_pair(item: Any) -> bool:
-    return (
-        isinstance(item, (tuple, list))
-        and len(item) == 2
-        and (item[1] is None or isinstance(item[1], str))
-    )
 
 
 def one_clip(video: Any, prompt: str | None = None, *, fps: float | None = None) -> Clip:
@@ -441,11 +430,7 @@ def source_of_clip(clip: Clip) -> Path | FrameSequence:
 def _clips(
     items: Iterable[Item], prompts: str | Sequence[str | None] | None, fps: float | None
 ) -> Iterator[Clip]:
-    """The clips of `score_many`.
-
-    Raises:
-        ValueError: when the items are a single clip, or there are more or fewer prompts.
-    """
+    """The clips of `score_many`; raises what that does."""
     batch = clips_of(items)
     if batch is None and is_one_clip(items):
         raise ValueError("expected several clips, got a single one; `score` takes one")

@@ -50,7 +50,9 @@ class Explainer:
         model: in eval mode.
         tokenizer: its processor's; None where no text is wanted.
         run: the model's forward, or what gives the same in less time.
-        max_new_tokens: limit of a text; by default longer where the model reads facts.
+
+    Attributes:
+        max_new_tokens: limit of a text, longer where the model reads facts.
         attempts: how often a text is written, at least 1.
     """
 
@@ -60,12 +62,9 @@ class Explainer:
         tokenizer: PreTrainedTokenizerBase | None,
         *,
         run: Callable[..., AIGVEvalOutput],
-        max_new_tokens: int | None = None,
-        attempts: int = ATTEMPTS,
     ) -> None:
         self.model, self.tokenizer, self.run = model, tokenizer, run
-        self.max_new_tokens = max_new_tokens or max_new_tokens_of(model)
-        self.attempts = attempts
+        self.max_new_tokens, self.attempts = max_new_tokens_of(model), ATTEMPTS
 
     @property
     def writes(self) -> bool:

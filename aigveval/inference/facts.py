@@ -18,11 +18,7 @@ import numpy as np
 from encoders.detection import Thing, overlap
 from prompts import DIMENSIONS
 from prompts.facts import Fact, confirmed
-from prompts.objects import (
-    Asked,
-    asked_things,
-    is_styled,
-)
+from prompts.objects import Asked, asked_things, is_styled
 from prompts.sentences import advice, cost_sentence, sentences
 
 from .observe import Observed
@@ -96,16 +92,11 @@ class Track:
         return max(self.things, key=lambda thing: thing.confidence)
 
 
-def tracks_of(frames: Sequence[Sequence[Thing]], *, least: float = SEEN) -> list[Track]:
-    """Links what neighbouring frames show of one class at nearly one place.
-
-    Args:
-        frames: what each shows.
-        least: confidence from which on a thing counts.
-    """
+def tracks_of(frames: Sequence[Sequence[Thing]]) -> list[Track]:
+    """Links what neighbouring frames, by their things, show of one class at nearly one place."""
     tracks: list[Track] = []
     for number, things in enumerate(frames):
-        seen = [thing for thing in things if thing.confidence >= least]
+        seen = [thing for thing in things if thing.confidence >= SEEN]
         open_tracks = [track for track in tracks if number - track.steps[-1] <= 2]
         pairs = sorted(
             ((_nearness(track.things[-1], thing), t, n)
@@ -132,27 +123,20 @@ def _nearness(first: Thing, second: Thing) -> float:
     if not 0.25 < sizes < 4:
         return 0.0
     distance = float(np.linalg.norm(np.subtract(_centre(first.box), _centre(second.box))))
-    return max(overlap(first.box, second.box), 0.5 - distance / (0.15 + _side(first.box)))
+    left, top, right, bottom = first.box
+    side = min(right - left, bottom - top)
+    return max(overlap(first.box, second.box), 0.5 - distance / (0.15 + side))
 
 
 def _centre(box: Sequence[float]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _side(box: Sequence[float]) -> float:
-    return min(box[2] - box[0], box[3] - box[1])
-
-
 # ---- facts --------------------------------------------------------------------------------------
 
 
 def facts_of(observed: Observed, prompt: str | None = None) -> list[Fact]:
-    """Facts about a clip, those of the prompt first.
-
-    Args:
-        observed: of `observe`.
-        prompt: the text that it was generated from, if it's known.
-    """
+    """Facts about a clip, those of the prompt, if it's known, first."""
     facts: list[Fact] = []
     if observed.things is not None:
         tracks = tracks_of(observed.things)
@@ -355,7 +339,8 @@ def _turns(observed: Observed, track: Track, other: Track) -> bool:
     gap = other.steps[0] - track.steps[-1]
     if not 1 <= gap <= 2 or min(len(track.steps), len(other.steps)) < 2:
         return False
-    if not {track.name, other.name} <= FOUND_WELL or _alike(track.name, other.name):
+    names = {track.name, other.name}
+    if not names <= FOUND_WELL or any(names <= group for group in ALIKE):
         return False
     first, second = track.things[-1], other.things[0]
     sure = min(track.surest.confidence, other.surest.confidence) >= 0.7
@@ -373,10 +358,6 @@ def _turns(observed: Observed, track: Track, other: Track) -> bool:
         for found, near in ((early, first), (late, second))
         for t in found
     )
-
-
-def _alike(first: str, second: str) -> bool:
-    return any(first in group and second in group for group in ALIKE)
 
 
 def _of_motion(observed: Observed) -> list[Fact]:

@@ -169,13 +169,8 @@ def _picture(slow: Tensor, fast: Tensor) -> Box:
         height, width = frames.shape[-2:]
         top, bottom, left, right = between_bars(frames)
         found.append((left / width, top / height, right / width, bottom / height))
-    first, second = found
-    return (
-        min(first[0], second[0]),
-        min(first[1], second[1]),
-        max(first[2], second[2]),
-        max(first[3], second[3]),
-    )
+    lefts, tops, rights, bottoms = zip(*found)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _part(frames: Tensor, picture: Box) -> Tensor:

@@ -85,7 +85,8 @@ class DefectDetector(nn.Module):
             scored: (b, 4) which scores there are; a dimension without has no detections.
         """
         clips = self.averaged(tokens)
-        excluded = ~scored.to(clips.device)[:, [self._score(name) for name in self.names]]
+        own = [SCORES.index(DEFECTS[name].dimension) for name in self.names]
+        excluded = ~scored.to(clips.device)[:, own]
         rows = zip(
             self.certainties(clips, excluded).tolist(),
             (MIDDLE_SEVERITY + self.severity(clips)).tolist(),
@@ -138,10 +139,6 @@ class DefectDetector(nn.Module):
                 )
             )
         return detections
-
-    @staticmethod
-    def _score(name: str) -> int:
-        return SCORES.index(DEFECTS[name].dimension)
 
 
 def certainty(logits: Tensor, excluded: Tensor) -> Tensor:

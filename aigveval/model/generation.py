@@ -33,7 +33,8 @@ from .library_internals import CACHE, rows_of, shortened
 
 MAX_NEW_TOKENS = 160  # an answer with two defects has about 70
 _MAX_NEW_TOKENS_FACTS = 480  # one with sentences made of facts about 250
-_TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")  # of a batch; else evidence
+# Of a batch. What else is in one is what the model sees of the clips.
+_TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask", "labels")
 # Of a second try. Any other text is welcome, but still a likely one.
 _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 
@@ -107,6 +108,11 @@ def question_ids(
     first_label = len(_ids(tokenizer, ANSWER.split(SLOT)[0]))
     ends = (batch["slot_positions"][:, 0] + 1 - first_label).tolist()
     return [row[:end] for row, end in zip(batch["input_ids"].tolist(), ends, strict=True)]
+
+
+def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a batch has of the clips, to go with another text."""
+    return {name: value for name, value in batch.items() if name not in _TEXT}
 
 
 def max_new_tokens_of(model: ScorerModel) -> int:
@@ -192,7 +198,7 @@ class AnswerWriter:
             self._mask[row, count:] = 0
             self._mask[row, -len(own) :] = 1
             self._input_ids[row, -len(own) :] = torch.tensor(own)
-        self._seen = {name: value for name, value in batch.items() if name not in _TEXT}
+        self._seen = evidence_of(batch)
         self._deltas = model.rope_deltas
         self._cache = shortened(cache, scored.shape[1] - width) if model.keeps_all else None
 
@@ -282,12 +288,8 @@ class AnswerWriter:
 
     def _end_ids(self) -> list[int]:
         own = self.model.generation_config.eos_token_id
-        ends = [*own] if isinstance(own, (list, tuple)) else [own]
-        return list(
-            dict.fromkeys(
-                int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None
-            )
-        )
+        ends = [*(own if isinstance(own, (list, tuple)) else [own]), self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(int(end) for end in ends if end is not None))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

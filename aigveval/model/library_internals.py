@@ -157,11 +157,9 @@ def is_lora(key: str) -> bool:
 
 
 def without_lora(model: nn.Module, *, like: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a model as it was before LoRA layers were put in.
+    """The state dict of a model as it was before LoRA layers, if any, were put in.
 
-    Args:
-        model: With LoRA layers, or without.
-        like: Has the keys that are expected, and maybe further ones.
+    `like` has the keys that are expected, and maybe further ones.
 
     Raises:
         ValueError: The layers are in the weights by now (`merge_lora`); or PEFT has other names
@@ -233,12 +231,8 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
 def add_reference(trainer: Any, reference: PreTrainedModel, *, beta: float) -> None:
     """Give a `GRPOTrainer` that was made with `beta=0` a reference for the KL divergence.
 
-    By itself TRL would load a whole model.
-
-    Args:
-        trainer: Of TRL.
-        reference: In eval mode, on the trainer's device.
-        beta: Weight of the KL divergence.
+    By itself TRL would load a whole model. The reference is in eval mode, on the trainer's device,
+    and beta the divergence's weight.
 
     Raises:
         RuntimeError: This TRL keeps its reference elsewhere; the message has its version.

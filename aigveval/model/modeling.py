@@ -66,8 +66,8 @@ class FeatureEncoding:
     config: AIGVEvalConfig
     model: ScoreHints
     encoders: nn.ModuleDict
-    encoder_weights: Path | None  # folder of a merged checkpoint
-    encoder_states: dict[str, dict[str, Tensor]]  # what encoders were trained to
+    encoder_weights: Path | None = None  # folder of a merged checkpoint
+    encoder_states: Mapping[str, dict[str, Tensor]] = {}  # what encoders were trained to
 
     @property
     def device(self) -> torch.device:
@@ -183,8 +183,6 @@ class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
         # For a resumed training run too, whose checkpoint the Trainer loads.
         self.register_load_state_dict_pre_hook(_rename_weights)
         self.encoders = nn.ModuleDict()
-        self.encoder_weights: Path | None = None  # folder of a merged checkpoint
-        self.encoder_states: dict[str, dict[str, Tensor]] = {}  # what encoders were trained to
         self._no_split_modules = getattr(llm, "_no_split_modules", None)
         self.post_init()
         expect_missing(self, set(self.state_dict()) - self.trained_keys())
@@ -195,10 +193,6 @@ class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.language_model.get_input_embeddings()
-
-    def add_detector(self, names: Sequence[str]) -> None:
-        """Add a new, untrained `DefectDetector` for these defects."""
-        self.model.add_detector(names)
 
     @torch.no_grad()
     def detection_lines(
@@ -288,8 +282,7 @@ class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
             output_last_hidden_state=output_last_hidden_state,
         )
         if slot_positions is not None and features is not None and not self.training:
-            if (trust := self.model.trusted(features)) is not None:
-                output.familiarity, output.half_widths = trust
+            output.familiarity, output.half_widths = self.model.trusted(features)
         return output
 
     def _with_tokens(
@@ -452,8 +445,6 @@ class HintModel(FeatureEncoding, nn.Module):
         self.config = config
         self.model = ScoreHints(config, width)
         self.encoders = nn.ModuleDict()
-        self.encoder_weights: Path | None = None
-        self.encoder_states: dict[str, dict[str, Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -490,12 +481,13 @@ class HintModel(FeatureEncoding, nn.Module):
         share = scores - scores.floor()
         stds = (share * (1 - share)).sqrt()
         unknown = ~slot_mask.bool()
-        output = AIGVEvalOutput(
-            scores=scores.masked_fill(unknown, math.nan), stds=stds.masked_fill(unknown, math.nan)
+        familiarity, half_widths = self.model.trusted(features)
+        return AIGVEvalOutput(
+            scores=scores.masked_fill(unknown, math.nan),
+            stds=stds.masked_fill(unknown, math.nan),
+            familiarity=familiarity,
+            half_widths=half_widths,
         )
-        if (trust := self.model.trusted(features)) is not None:
-            output.familiarity, output.half_widths = trust
-        return output
 
 
 def _rename_weights(model: nn.Module, weights: dict[str, Tensor], *_: Any) -> None:

@@ -47,15 +47,19 @@ def level_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 class QuestionProcessor(ProcessorMixin):
     """What our processors share: the question and the slots of its answer as tokens.
 
-    A subclass sets `_frames`: whether the prompt is known -> the tokens before it and after it.
+    A subclass has `_frame`, and calls `_set_frames` once that can be asked.
     """
 
     tokenizer: Any
-    _frames: Mapping[bool, tuple[list[int], list[int]]]
 
-    def _set_answer(self) -> None:
-        """Tokenize the pieces of the answer between its slots, once."""
+    def _set_frames(self) -> None:
+        """Tokenize once what is around the user's prompt, and the answer between its slots."""
+        self._frames = {known: self._frame(with_prompt=known) for known in (False, True)}
         self._answer = [self._own(piece) for piece in ANSWER.split(SLOT)[:-1]]
+
+    def _frame(self, *, with_prompt: bool) -> tuple[list[int], list[int]]:
+        """Tokens before and after the user's prompt, or of a question without one."""
+        raise NotImplementedError
 
     def _fill_in(self, config: ScorerConfig, found: Mapping[str, Any]) -> None:
         """Set token ids of a config, or compare them if they are set."""
@@ -161,9 +165,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         self.feature_token_id = tokenizer.convert_tokens_to_ids(FEATURE_TOKEN)
         self._encoders: dict[str, Encoder] = {}
         self._check_order()
-        # Tokens around the user's prompt, or of a question without one.
-        self._frames = {known: self._frame(with_prompt=known) for known in (False, True)}
-        self._set_answer()
+        self._set_frames()
 
     @classmethod
     def from_config(
@@ -279,7 +281,6 @@ class AIGVEvalProcessor(QuestionProcessor):
         return {**self.__dict__, "_encoders": {}}
 
     def _frame(self, *, with_prompt: bool) -> tuple[list[int], list[int]]:
-        """Tokens before and after the user's prompt."""
         text = self._render(self._placeholders(), PROMPT_MARK if with_prompt else None)
         head, _, tail = text.partition(PROMPT_MARK)
         # The space before the prompt is tokenized with it, as tokenizers do with words.

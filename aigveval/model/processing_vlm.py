@@ -54,8 +54,7 @@ class VlmProcessor(QuestionProcessor):
         self.has_videos = getattr(inner, "video_processor", None) is not None
         if self.has_videos and hasattr(inner.video_processor, "cap_pixels_per_frame"):
             inner.video_processor.cap_pixels_per_frame = False  # frames have their size already
-        self._frames = {known: self._frame(with_prompt=known) for known in (False, True)}
-        self._set_answer()
+        self._set_frames()
 
     @classmethod
     def from_config(

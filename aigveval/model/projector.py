@@ -343,11 +343,8 @@ class ScoreHints(nn.Module):
     A score's hint is `MIDDLE` plus the outputs of score heads and given maps, averaged over each
     encoder's tokens and summed over the encoders. With `config.damage_only` the score heads' sum
     goes through `taken_off`: what they learn of damage then can't change the order of clips without
-    any. And a share of what it takes off the semantic score goes off the overall one too.
-
-    Args:
-        config: Of the model.
-        width: h, of its LLM's embeddings.
+    any. And a share of what it takes off the semantic score goes off the overall one too. The width
+    is h, of the LLM's embeddings.
     """
 
     def __init__(self, config: AIGVEvalConfig, width: int) -> None:
@@ -475,10 +472,10 @@ class ScoreHints(nn.Module):
         self.hint_curve = HintCurve()
         return self.hint_curve.to(self.device)
 
-    def trusted(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
+    def trusted(self, features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Features (b, K, D) to familiarity (b,) and half widths (b, 4); None where unknown."""
         if self.calibration is None:
-            return None
+            return None, None
         return self.calibration(self.compared(self.standardised(features)))
 
     def compared(self, standardised: Sequence[Tensor]) -> Tensor:

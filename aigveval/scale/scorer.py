@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,7 +43,7 @@ class Scorer:
         make: Callable[..., Assessor] = load,
         **options: Any,
     ) -> None:
-        self._assessor = _Fetching.of(make(model, **options))
+        self._assessor = _fetching(make(model, **options))
         self._prefix = prefix
         self._faults = Faults("assessed")
 
@@ -91,7 +92,7 @@ class ScoreClips:
     """
 
     def __init__(self, make: Callable[..., Assessor], name: str, **options: Any) -> None:
-        self._assessor = _Fetching.of(make(**options))
+        self._assessor = _fetching(make(**options))
         self._assessor.name = name
 
     def __call__(self, clips: Sequence[Clip]) -> Iterator[tuple[Assessment, Exception | None]]:
@@ -100,20 +101,8 @@ class ScoreClips:
             yield self._assessor.row(outcome), outcome.error
 
 
-class _Fetching(Assessor):
-    """An assessor that takes addresses too."""
-
-    @classmethod
-    def of(cls, other: Assessor) -> _Fetching:
-        return cls(
-            other.engine,
-            name=other.name,
-            batch_size=other.batch_size,
-            workers=other.workers,
-            explain=other.explain,
-            contributions=other.contributions,
-        )
-
-    def _prepare(self, clip: Clip) -> Any:
-        with fetched(clip) as local:
-            return super()._prepare(local)
+def _fetching(assessor: Assessor) -> Assessor:
+    """A copy of an assessor that takes addresses too."""
+    assessor = copy.copy(assessor)
+    assessor.opened = fetched
+    return assessor

@@ -7,7 +7,7 @@ to put them into words. So one LoRA can explain whatever the projectors and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,7 +100,9 @@ class FromDetections:
             Detection(defect=_defect(names[number], scores, random), certainty=certainty)
             for number, certainty in zip(random.permutation(len(names)), sure)
         ]
-        named = _by_dimension(one.defect for one in detections if one.certainty >= NAMED_FROM)
+        sure_ones = [one.defect for one in detections if one.certainty >= NAMED_FROM]
+        # as they stand in the line of detections
+        named = tuple(sorted(sure_ones, key=lambda defect: DIMENSIONS.index(defect.dimension)))
         reasoning = write_reasoning(
             scores,
             named,
@@ -110,11 +112,6 @@ class FromDetections:
         )
         answer = Answer(scores=scores, defects=named, reasoning=reasoning)
         return render(answer), render_detections(detections, scores) + "\n"
-
-
-def _by_dimension(defects: Iterable[Defect]) -> tuple[Defect, ...]:
-    """As they stand in the line of detections."""
-    return tuple(sorted(defects, key=lambda defect: DIMENSIONS.index(defect.dimension)))
 
 
 def _defect(name: str, scores: Mapping[Score, float], random: np.random.Generator) -> Defect:

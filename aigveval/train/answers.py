@@ -28,16 +28,11 @@ from ..data.attributions import read_labels
 from ..data.cot import CotRow, Times, make_row, read_cot, with_length
 from ..data.readers import read_rows
 from ..data.scales import MOS, Scale
-from ..model.generation import question_ids
+from ..model.generation import evidence_of, question_ids
 from .answer_targets import AnswerTargets
 from .config import FitConfig, FitError
 from .losses import IGNORED
-from .rows import AnswerRow, Part, TrainingRow, answers_of, read_parts
-
-_LABELS = "labels"
-# Of a batch of questions. What else is in one, labels apart, is what the model sees of the clips.
-_TEXT = ("input_ids", "attention_mask", "slot_positions", "slot_mask")
-
+from .rows import Part, TrainingRow, read_parts
 
 # ---- read or made -------------------------------------------------------------------------------
 
@@ -53,7 +48,7 @@ def read_answer_parts(config: FitConfig, paths: Sequence[str]) -> list[Part]:
         read_answers, times=config.answer_times, variants=config.answer_variants, seed=config.seed
     )
     parts = read_parts(paths, scale=config.score_scale, read_rows=read)
-    if not any(answers_of(row) for part in parts for row in part.rows):
+    if not any(row.answers for part in parts for row in part.rows):
         raise FitError(
             f"{', '.join(paths)}: no row has an answer to learn: stage {config.stage} needs files "
             "of `aigveval cot`, or manifests with labels of defects"
@@ -84,7 +79,7 @@ def read_answers(
     """
     if not _is_cot(path):
         return _from_labels(path, scale=scale, times=times, variants=variants, seed=seed)
-    rows: dict[tuple[Any, ...], AnswerRow] = {}  # a clip's variants become one row
+    rows: dict[tuple[Any, ...], TrainingRow] = {}  # a clip's variants become one row
     for row in read_cot(path):
         if row.times != times:
             raise FitError(
@@ -123,8 +118,8 @@ def _from_labels(
     return rows
 
 
-def _answer_row(row: CotRow, answers: Sequence[str]) -> AnswerRow:
-    return AnswerRow(
+def _answer_row(row: CotRow, answers: Sequence[str]) -> TrainingRow:
+    return TrainingRow(
         video=row.video,
         prompt=row.video_prompt,
         scores=row.scores,
@@ -138,11 +133,6 @@ def _answer_row(row: CotRow, answers: Sequence[str]) -> AnswerRow:
 
 
 # ---- in batches ---------------------------------------------------------------------------------
-
-
-def evidence_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a batch has of the clips, to go with another text."""
-    return {name: value for name, value in batch.items() if name not in (*_TEXT, _LABELS)}
 
 
 def with_answers(
@@ -198,11 +188,6 @@ class AnswerCollator:
     """Adds ``answers``, a second batch of those items that have one, to the batch of scores.
 
     Where none has, it is one without loss, so that all processes make as many passes.
-
-    Attributes:
-        collate: Makes the batch of scores, with ``labels``.
-        tokenizer: The processor's.
-        targets: Gives the answers' texts.
     """
 
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]

@@ -71,8 +71,7 @@ class ProgressCallback(TrainerCallback):
     """Shows a bar of the optimizer steps, and prints loss and correlations after each epoch.
 
     Args:
-        console: Where to print.
-        parts: Names of the validation manifests.
+        console, parts: Where to print, and the names of the validation manifests.
         main: The metric that the best model is chosen by.
         shown: The logged value that stands beside the bar.
     """
@@ -135,11 +134,8 @@ class ProgressCallback(TrainerCallback):
         found = {name.removeprefix("eval_"): number for name, number in metrics.items()}
         print_metrics(self.console, found, self.parts)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.stop()
-
     def stop(self) -> None:
-        """Remove the bar; may be called twice."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -211,11 +207,8 @@ class SaveCallback(TrainerCallback):
         if self._stopping:
             raise KeyboardInterrupt
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.stop()
-
     def stop(self) -> None:
-        """Restore the signal handlers; may be called twice."""
+        """Restore the signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}

@@ -29,7 +29,7 @@ from ..data.preference_pairs import PreferencePair
 from ..features.cache import FeatureCache
 from ..model.processing_vlm import VlmProcessor
 from ..model.projector import join_tokens, pack_features
-from .rows import UNKNOWN, TrainingRow, answers_of, facts_of_row, preference_targets, sides
+from .rows import UNKNOWN, TrainingRow, preference_targets, sides
 
 _SEMANTIC, _OVERALL = SCORES.index("semantic"), SCORES.index("overall")
 
@@ -161,9 +161,9 @@ class QualityDataset(Dataset[dict[str, Any]]):
             item |= {"scores": [math.nan] * len(SCORES), "weight": 0.0, "group": -1, "pair": -1}
         if self.answers:
             own = self.rows[index]
-            texts = answers_of(own) if item["weight"] and shown.prompt == own.prompt else ()
+            texts = own.answers if item["weight"] and shown.prompt == own.prompt else ()
             item["answer"] = texts[((epoch or 0) + index) % len(texts)] if texts else None
-            item["facts"] = facts_of_row(own)
+            item["facts"] = own.facts
         return item
 
     def _pair_of(self, index: int) -> int:
@@ -305,13 +305,9 @@ def features_of(items: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Items of `QualityDataset` to the model's inputs plus ``labels`` (b, 13).
+    """Items of `QualityDataset` to the model's inputs plus ``labels`` (b, 13)."""
 
-    Attributes:
-        encode_prompts: `AIGVEvalProcessor.encode_prompts`.
-    """
-
-    encode_prompts: Callable[..., Mapping[str, Tensor]]
+    encode_prompts: Callable[..., Mapping[str, Tensor]]  # of `AIGVEvalProcessor`
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         features, labels = features_of(items)
@@ -331,13 +327,9 @@ class Collator:
 
 @dataclass(frozen=True, kw_only=True)
 class VlmCollator:
-    """Items of `VlmDataset` to the model's inputs plus ``labels`` (b, 13).
+    """Items of `VlmDataset` to the model's inputs plus ``labels`` (b, 13)."""
 
-    Attributes:
-        encode_prompts: `VlmProcessor.encode_prompts`.
-    """
-
-    encode_prompts: Callable[..., Mapping[str, Any]]
+    encode_prompts: Callable[..., Mapping[str, Any]]  # of `VlmProcessor`
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         prompts, clips = ([item[name] for item in items] for name in ("prompt", "views"))

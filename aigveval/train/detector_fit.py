@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +29,6 @@ from ..model.projector import AIGVEvalBackbone, pack_features
 from .callbacks import steps_bar
 from .config import FitError
 from .dataset import QualityDataset
-from .rows import answers_of
 
 # Chosen by cross-validation over the sources of `lite`, and by results on those held out.
 RIDGE = 2.0  # penalty, where all columns are read
@@ -57,8 +57,7 @@ def _judged(dataset: QualityDataset) -> Iterator[tuple[int, tuple[Defect, ...]]]
     """The rows whose answer tells the defects, and these; of rows of one clip the first."""
     seen: set[tuple[str, str | None]] = set()
     for number, row in enumerate(dataset.rows):
-        answers = answers_of(row)
-        defects = parse(answers[0]).defects if answers else None
+        defects = parse(row.answers[0]).defects if row.answers else None
         if defects is not None and (row.video, row.prompt) not in seen:
             seen.add((row.video, row.prompt))
             yield number, defects
@@ -99,22 +98,17 @@ def fit_detector(
     Raises:
         FitError: No row is undamaged, so that every clip would raise an alarm.
     """
-    detector = backbone.detector
-    assert detector is not None
-    rows = _read(backbone, detector, dataset, console, seed=seed)
+    detector = cast(DefectDetector, backbone.detector)
+    rows = _read(backbone, dataset, console, seed=seed)
     if not (rows.severity.sum(1) == 0).any():
         raise FitError("detector needs some clips whose answer says that there are no defects")
     fit(detector, rows)
 
 
 def _read(
-    backbone: AIGVEvalBackbone,
-    detector: DefectDetector,
-    dataset: QualityDataset,
-    console: Console,
-    *,
-    seed: int,
+    backbone: AIGVEvalBackbone, dataset: QualityDataset, console: Console, *, seed: int
 ) -> Rows:
+    detector = cast(DefectDetector, backbone.detector)
     shown = _shown(dataset, mismatches=_MISMATCH in detector.names, seed=seed)
     clips, steps, severity, shares, weight = [], [], [], [], []
     device = next(detector.parameters()).device

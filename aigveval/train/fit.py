@@ -24,7 +24,6 @@ from torch import distributed as dist
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
-    PrinterCallback,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -42,7 +41,7 @@ from .answers import AnswerCollator, read_answer_parts
 from .build import Built, build_model, set_stats
 from .callbacks import ProgressCallback, SaveCallback, print_best, print_line, print_metrics
 from .config import FitConfig, FitError
-from .dataset import ROW, QualityDataset
+from .dataset import QualityDataset
 from .detector_fit import fit_detector, names_in
 from .predict import score_rows
 from .projector_pretraining import pretrain_projectors
@@ -57,9 +56,11 @@ from .resume import (
     step_of,
 )
 from .ridge import fit_ridge
-from .rows import Part, check_parts, facts_of_row, read_parts
+from .rows import Part, check_parts, read_parts
 from .trainer import QualityTrainer, loss_terms, tensorboard, training_arguments
 from .validation import ValidationMetrics, gain_line
+
+_Scores = NDArray[np.float32]  # (n, 4) of the validation clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +118,12 @@ def main(config: FitConfig) -> FitResult:
 class _Prepared:
     """Model and data, as all stages need them."""
 
+    config: FitConfig
+    console: Console
     built: Built
     arguments: TrainingArguments
     train_set: QualityDataset
     valid_set: QualityDataset
-    collate: Any
     metrics: ValidationMetrics
     checkpoint: Path | None
 
@@ -177,7 +179,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         seed=config.seed,
     )
     if config.detector:
-        cast(AIGVEvalModel, model).add_detector(names_in(train_set))
+        cast(AIGVEvalModel, model).model.add_detector(names_in(train_set))
     valid_set = built.dataset([part.clips for part in valid], report.digests, cache)
     metrics = ValidationMetrics(valid, valid_set)
     if valid and not metrics.defined:
@@ -201,11 +203,12 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     if checkpoint is not None:
         console.print(f"Going on from step {step_of(checkpoint)}", highlight=False)
     return _Prepared(
+        config=config,
+        console=console,
         built=built,
         arguments=arguments,
         train_set=train_set,
         valid_set=valid_set,
-        collate=built.collate,
         metrics=metrics,
         checkpoint=checkpoint,
     )
@@ -214,17 +217,17 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
 def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
     ready = _prepare(config, output, console)
     if config.stage == "grpo":
-        return _run_grpo(config, ready, console)
+        return _run_grpo(ready)
     model, processor, arguments = ready.built.model, ready.built.processor, ready.arguments
     metrics, checkpoint = ready.metrics, ready.checkpoint
-    before = _base_scores(config, ready, output)
+    before = _base_scores(ready, output)
     if checkpoint is None:
-        _fit_heads(config, ready, console)
+        _fit_heads(ready)
     if not config.epochs:
-        found, after = _save_and_validate(config, ready)
-        _print_gain(config, ready, before, after, console)
-        return _result(config, ready, found, steps=0, console=console)
-    collate = ready.collate
+        found, after = _save_and_validate(ready)
+        _print_gain(ready, before, after)
+        return _result(ready, found, steps=0)
+    collate = ready.built.collate
     if config.stage != "regression":
         targets: AnswerTargets = FromLabels(model=model, noise=config.feature_noise)
         if config.learn == "distill" and config.stage == "sft":
@@ -234,9 +237,10 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         cast(AIGVEvalModel, model).model.projectors.requires_grad_(False)
 
     step = 0 if checkpoint is None else step_of(checkpoint)
-    progress = ProgressCallback(console, metrics.names, main=metrics.main)
-    saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
-    callbacks: list[TrainerCallback] = [progress, saving]
+    callbacks: list[TrainerCallback] = [
+        ProgressCallback(console, metrics.names, main=metrics.main),
+        SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes),
+    ]
     if config.valid:
         arguments.metric_for_best_model = metrics.main
         if config.early_stop is not None:
@@ -261,74 +265,56 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
         compute_metrics=metrics,
         callbacks=callbacks,
     )
-    trainer.remove_callback(PrinterCallback)  # it prints dicts
     # Each process has its own dropout and noise.
     torch.manual_seed(config.seed + arguments.process_index)
-    try:
-        trainer.train(
-            resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
-            ignore_keys_for_eval=[
-                f.name for f in dataclasses.fields(AIGVEvalOutput) if f.name != "scores"
-            ],
-        )
-    finally:
-        progress.stop()
-        saving.stop()
-
+    trainer.train(
+        checkpoint,
+        ignore_keys_for_eval=[
+            f.name for f in dataclasses.fields(AIGVEvalOutput) if f.name != "scores"
+        ],
+    )
     trainer.save_trained(output / "model")
     if _is_first(arguments):
         processor.save_pretrained(output / "model")
         if before is not None:
-            _print_gain(config, ready, before, _scores(config, ready), console)
+            _print_gain(ready, before, _validated(ready)[0])
     best = best_metrics(trainer.state.log_history, trainer.state.best_global_step)
-    return _result(config, ready, best, steps=trainer.state.global_step, console=console)
+    return _result(ready, best, steps=trainer.state.global_step)
 
 
-def _base_scores(config: FitConfig, ready: _Prepared, output: Path) -> NDArray[np.float32] | None:
+def _base_scores(ready: _Prepared, output: Path) -> _Scores | None:
     """The base's scores (n, 4) of the validation clips, kept for a run that is resumed.
 
     None where they are not compared. A sharded model cannot be, as no process can score alone.
     """
+    config = ready.config
     wanted = config.base and config.valid and config.stage == "regression" and not config.fsdp
     if not wanted or not _is_first(ready.arguments) or ready.built.is_vlm:
         return None
     path = output / "base_scores.npy"
     if ready.checkpoint is not None:
         return np.load(path) if path.exists() else None
-    scores = _scores(config, ready)
+    scores, _ = _validated(ready)
     np.save(path, scores)
     return scores
 
 
-def _validated(
-    config: FitConfig, ready: _Prepared
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores (n, 4) of the validation clips and their labels, see `score_rows`."""
+def _validated(ready: _Prepared) -> tuple[_Scores, NDArray[np.float32]]:
+    """Scores (n, 4) of the validation clips, in their order, and labels; see `score_rows`."""
     device = ready.arguments.device
     ready.built.model.to(device)  # type: ignore[arg-type]
     return score_rows(
         ready.built.model,
         ready.valid_set,
-        ready.collate,
-        batch_size=config.eval_batch_size,
+        ready.built.collate,
+        batch_size=ready.config.eval_batch_size,
         device=device,
     )
 
 
-def _scores(config: FitConfig, ready: _Prepared) -> NDArray[np.float32]:
-    """Scores (n, 4) of the validation clips, in the order of the data set."""
-    return _in_order(*_validated(config, ready))
-
-
-def _in_order(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> NDArray[np.float32]:
-    found = np.full_like(scores, np.nan)
-    found[labels[:, ROW].astype(int)] = scores
-    return found
-
-
-def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:
+def _fit_heads(ready: _Prepared) -> None:
     """Train what is fitted before the LLM: projectors and defect detector, if asked for."""
-    model: Any = ready.built.model
+    config, console, model = ready.config, ready.console, cast(Any, ready.built.model)
     if config.ridge:
         fit_ridge(model.model, ready.train_set, console, seed=config.seed)
     if config.align_epochs:
@@ -339,71 +325,54 @@ def _fit_heads(config: FitConfig, ready: _Prepared, console: Console) -> None:
         console.print(f"Detects {', '.join(model.config.detector)}", highlight=False)
 
 
-def _run_grpo(config: FitConfig, ready: _Prepared, console: Console) -> FitResult:
+def _run_grpo(ready: _Prepared) -> FitResult:
     try:
         from . import grpo
     except ImportError as error:
         raise FitError(f"stage grpo needs TRL ({error}): pip install 'aigveval[grpo]'") from error
-    model = ready.built.model
     steps = grpo.train(
-        config,
-        model=model,
+        ready.config,
+        model=ready.built.model,
         processor=ready.built.processor,
         dataset=ready.train_set,
-        collate=ready.collate,
+        collate=ready.built.collate,
         checkpoint=ready.checkpoint,
-        console=console,
+        console=ready.console,
     )
-    found, _ = _save_and_validate(config, ready)
-    return _result(config, ready, found, steps=steps, console=console)
+    found, _ = _save_and_validate(ready)
+    return _result(ready, found, steps=steps)
 
 
-def _save_and_validate(
-    config: FitConfig, ready: _Prepared
-) -> tuple[dict[str, float], NDArray[np.float32] | None]:
+def _save_and_validate(ready: _Prepared) -> tuple[dict[str, float], _Scores | None]:
     """Save the model as it is, by the first process; its metrics, and its scores (n, 4) of the
     validation clips. Nothing of both without validation."""
     if not _is_first(ready.arguments):
         return {}, None
-    folder = Path(config.output_dir) / "model"
+    folder = Path(ready.config.output_dir) / "model"
     ready.built.model.eval().save_pretrained(folder)
     ready.built.processor.save_pretrained(folder)
-    if not config.valid:
+    if not ready.config.valid:
         return {}, None
-    scores, labels = _validated(config, ready)
-    metrics = ready.metrics(EvalPrediction(predictions=scores, label_ids=labels))
-    return metrics, _in_order(scores, labels)
+    scores, labels = _validated(ready)
+    return ready.metrics(EvalPrediction(predictions=scores, label_ids=labels)), scores
 
 
-def _print_gain(
-    config: FitConfig,
-    ready: _Prepared,
-    before: NDArray[np.float32] | None,
-    after: NDArray[np.float32] | None,
-    console: Console,
-) -> None:
+def _print_gain(ready: _Prepared, before: _Scores | None, after: _Scores | None) -> None:
     """One line against the base's scores of the validation clips, if both are known."""
     if before is None or after is None:
         return
-    line = gain_line(before, after, ready.valid_set, name=str(config.base))
+    line = gain_line(before, after, ready.valid_set, name=str(ready.config.base))
     if line is not None:
-        print_line(console, line, markup=False)
+        print_line(ready.console, line, markup=False)
 
 
-def _result(
-    config: FitConfig,
-    ready: _Prepared,
-    metrics: dict[str, float],
-    *,
-    steps: int,
-    console: Console,
-) -> FitResult:
+def _result(ready: _Prepared, metrics: dict[str, float], *, steps: int) -> FitResult:
     """The result of a run, printed."""
     if metrics:
-        print_best(console, metrics, main=ready.metrics.main)
-        print_metrics(console, metrics, ready.metrics.names)
-    model = Path(config.output_dir) / "model"
-    print_line(console, f"Saved [bold]{escape(str(model))}[/bold]")
+        print_best(ready.console, metrics, main=ready.metrics.main)
+        print_metrics(ready.console, metrics, ready.metrics.names)
+    model = Path(ready.config.output_dir) / "model"
+    print_line(ready.console, f"Saved [bold]{escape(str(model))}[/bold]")
     return FitResult(model=model, steps=steps, resumed_from=ready.checkpoint, metrics=metrics)
 
 
@@ -421,7 +390,7 @@ def _set_answer_form(config: FitConfig, model: ScorerModel, train: Sequence[Part
         )
     known.explains, known.answer_times = True, config.answer_times
     if config.stage == "sft" and config.facts and config.learn != "distill":
-        known.reads_facts = any(facts_of_row(row) for part in train for row in part.rows)
+        known.reads_facts = any(row.facts for part in train for row in part.rows)
 
 
 def _encode(

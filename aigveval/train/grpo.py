@@ -31,7 +31,6 @@ from transformers import (
     BatchFeature,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
     ProcessorMixin,
     TrainerCallback,
 )
@@ -40,9 +39,8 @@ from trl import GRPOConfig, GRPOTrainer
 from prompts import SCORES
 
 from ..model.base import name_scores
-from ..model.generation import AnswerWriter, answer_heads, max_new_tokens_of
+from ..model.generation import AnswerWriter, answer_heads, evidence_of, max_new_tokens_of
 from ..model.library_internals import add_reference, cache_of
-from .answers import evidence_of
 from .callbacks import ProgressCallback, SaveCallback, print_line
 from .config import FitConfig, GrpoOptions
 from .dataset import QualityDataset
@@ -56,7 +54,6 @@ from .rejection_sampling import (
 )
 from .resume import step_of
 from .rewards import RewardFunction, text_of, trl_rewards
-from .rows import AnswerRow, answers_of, facts_of_row
 from .trainer import TrainerParts, score_loss, tensorboard, training_arguments
 
 REWARD = "mean_reward"  # logged beside TRL's "reward", where unknown rewards count 0
@@ -65,13 +62,7 @@ REWARD = "mean_reward"  # logged beside TRL's "reward", where unknown rewards co
 class GroupTrainer(TrainerParts, GRPOTrainer):
     """GRPOTrainer with our optimizer, a reference that shares frozen weights, and the scores' loss.
 
-    Args:
-        config: Options of the run.
-        model: To be trained.
-        reference: Copy of the model as it starts, for the KL divergence; None for none.
-        beta: Weight of that.
-        evidence: Of the training rows.
-        **options: Of GRPOTrainer.
+    The reference is a copy of the model as it starts, for the KL divergence, whose weight is beta.
     """
 
     def __init__(
@@ -128,20 +119,13 @@ def train(
 ) -> int:
     """Train a model in place; returns the number of optimizer steps of the whole run.
 
-    Args:
-        config: Of stage grpo.
-        model: That writes answers and scores.
-        processor: With its tokenizer.
-        dataset: The training rows; those with answers are sampled for.
-        collate: Makes a batch of scores of its items.
-        checkpoint: To resume from, or None.
-        console: Where to print.
+    Sampled for are the rows with answers.
     """
     options = GrpoOptions.of(config.grpo)
     limit = options.max_new_tokens or max_new_tokens_of(model)
     folder = Path(config.output_dir)
     per_step = options.groups_per_step(config)
-    chosen = [i for i, row in enumerate(dataset.rows) if answers_of(row)]
+    chosen = [i for i, row in enumerate(dataset.rows) if row.answers]
     steps = config.max_steps or math.ceil(config.epochs * len(chosen) / per_step)
     arguments = cast(
         GRPOConfig,
@@ -172,9 +156,10 @@ def train(
     reference = _frozen_copy(model) if options.beta else None
     for one in filter(None, (model, reference)):
         evidence.attach(one)
-    progress = ProgressCallback(console, [], shown=REWARD)  # the loss says little here
-    saving = SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes)
-    callbacks: list[TrainerCallback] = [progress, saving]
+    callbacks: list[TrainerCallback] = [
+        ProgressCallback(console, [], shown=REWARD),  # the loss says little here
+        SaveCallback(console, steps=config.save_steps, minutes=config.save_minutes),
+    ]
     if arguments.process_index == 0 and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     trainer = GroupTrainer(
@@ -192,12 +177,7 @@ def train(
             evidence, processor.tokenizer, options, max_new_tokens=limit, seed=config.seed
         ),
     )
-    trainer.remove_callback(PrinterCallback)  # it prints dicts
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    finally:
-        progress.stop()
-        saving.stop()
+    trainer.train(checkpoint)
     rewards = [entry[REWARD] for entry in trainer.state.log_history if REWARD in entry]
     if rewards:
         print_line(
@@ -228,7 +208,7 @@ def _sequence(dataset: QualityDataset, chosen: Sequence[int], *, count: int, see
     ]
     records = []
     for row in order[:count]:
-        clip = cast(AnswerRow, dataset.rows[row])
+        clip = dataset.rows[row]
         records.append(
             {
                 "prompt": [{"role": "user", "content": clip.prompt or ""}],
@@ -245,12 +225,7 @@ def _sequence(dataset: QualityDataset, chosen: Sequence[int], *, count: int, see
 
 
 class Evidence:
-    """Batches of training rows by their numbers, and what a model sees of their clips.
-
-    Args:
-        dataset: The training rows, each shown as it is.
-        collate: Makes a batch of scores.
-    """
+    """Batches of training rows by their numbers, and what a model sees of their clips."""
 
     def __init__(
         self,
@@ -340,7 +315,7 @@ class Rollouts:
             if isinstance(scores, Exception):
                 raise RuntimeError(f"the model gives no scores any more: {scores}")
             known.append({name: scores[name].score for name in SCORES if scores.get(name)})
-        facts = [facts_of_row(self.evidence.dataset.rows[row]) for row in unique]
+        facts = [self.evidence.dataset.rows[row].facts for row in unique]
         heads = answer_heads(model, batch, known, facts)
         writer = AnswerWriter(
             model, self.tokenizer, batch=batch, cache=cache_of(output), heads=heads

@@ -17,7 +17,7 @@ from ..data.readers import read_rows
 from ..files import replaced
 from .callbacks import print_line
 from .config import FitConfig, FitError
-from .rows import AnswerRow, Part, TrainingRow
+from .rows import Part, TrainingRow
 
 COMPLETIONS = "completions.jsonl"  # in the output folder of stage grpo
 
@@ -132,12 +132,7 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
     chosen = _once(
         item for run in runs for item in best_of_groups(run, threshold=config.best_threshold)
     )
-    rows = {
-        (row.video, row.prompt): row
-        for part in parts
-        for row in part.rows
-        if isinstance(row, AnswerRow)
-    }
+    rows = {(row.video, row.prompt): row for part in parts for row in part.rows if row.answers}
     known = [item for item in chosen if (item.video, item.prompt) in rows]
     files = ", ".join(config.completions)
     if not chosen:

@@ -87,9 +87,7 @@ def check_same_run(
     """Write what identifies a run to ``fit.json``, or compare it with that of the checkpoints.
 
     Args:
-        config: Of the run.
-        output: Its folder.
-        dataset: That it trains on.
+        config, output, dataset: Of the run.
         resuming: Whether there is a checkpoint to resume from.
         write: Whether this process writes for all.
         processes: How many train together.
@@ -97,7 +95,11 @@ def check_same_run(
     Raises:
         FitError: Resuming would mix two runs; names the options that differ.
     """
-    rows = [(dataset.digests[row.video], *dataclasses.astuple(row)[1:]) for row in dataset.rows]
+    rows = [
+        # without answers up to the weight, as rows had no more fields once
+        (dataset.digests[row.video], *dataclasses.astuple(row)[1 : None if row.answers else 6])
+        for row in dataset.rows
+    ]
     preferences = [pair.preferences for pair in dataset.pairs]
     data = repr((rows, preferences) if preferences else rows)
     now = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}

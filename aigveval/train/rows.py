@@ -29,7 +29,7 @@ _TARGETS: Mapping[Preference | None, float] = {"A": 1.0, "same": 0.0, "B": -1.0,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRow:
-    """A clip with the scores that are known of it.
+    """A clip with the scores that are known of it, and maybe with answers to learn.
 
     Attributes:
         video: Path of the file.
@@ -38,6 +38,9 @@ class TrainingRow:
         group: Label of rows that belong together (a ladder source, a prompt), or None.
         generator: Name of the model that made the clip, or None.
         weight: Weight in the loss, above 0.
+        answers: Texts in different words; empty where only the scores are known.
+        clip_length: In the unit of their times; None where unknown.
+        facts: Of the clip, with times in seconds; empty where nothing was measured.
     """
 
     video: str
@@ -46,6 +49,9 @@ class TrainingRow:
     group: str | None = None
     generator: str | None = None
     weight: float = 1.0
+    answers: tuple[str, ...] = ()
+    clip_length: float | None = None
+    facts: tuple[Fact, ...] = ()
 
     @classmethod
     def of(cls, row: ManifestRow, scores: Sequence[float]) -> TrainingRow:
@@ -59,38 +65,13 @@ class TrainingRow:
             weight=row.weight,
         )
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerRow(TrainingRow):
-    """A clip with answers to learn, and the scores that are known of it.
-
-    Attributes:
-        answers: Texts in different words; empty where only the scores are known.
-        clip_length: In the unit of their times; None where unknown.
-        facts: Of the clip, with times in seconds; empty where nothing was measured.
-    """
-
-    answers: tuple[str, ...] = ()
-    clip_length: float | None = None
-    facts: tuple[Fact, ...] = ()
-
-    def without(self, dimensions: Collection[str]) -> AnswerRow:
+    def without(self, dimensions: Collection[str]) -> TrainingRow:
         """The row without what its answers and facts say of some dimensions."""
         return replace(
             self,
             answers=tuple(_shortened(text, dimensions) for text in self.answers),
             facts=tuple(fact for fact in self.facts if fact.dimension not in dimensions),
         )
-
-
-def answers_of(row: TrainingRow) -> tuple[str, ...]:
-    """The answers of a row; none where it has only scores."""
-    return row.answers if isinstance(row, AnswerRow) else ()
-
-
-def facts_of_row(row: TrainingRow) -> tuple[Fact, ...]:
-    """The facts of a row; none where it has only scores."""
-    return row.facts if isinstance(row, AnswerRow) else ()
 
 
 def _shortened(text: str, dimensions: Collection[str]) -> str:
@@ -192,7 +173,7 @@ class Part:
             for row in self.rows
             if row.video in digests
         ]
-        rows = [row for row in rows if not all(map(math.isnan, row.scores)) or answers_of(row)]
+        rows = [row for row in rows if not all(map(math.isnan, row.scores)) or row.answers]
         known = [
             (pair, _without(pair.preferences, hidden, None))
             for pair in self.pairs
@@ -206,8 +187,7 @@ class Part:
 
     def without_answers_on(self, dimensions: Collection[str]) -> Part:
         """Without what the answers say of some dimensions."""
-        rows = [row.without(dimensions) if isinstance(row, AnswerRow) else row for row in self.rows]
-        return replace(self, rows=rows)
+        return replace(self, rows=[row.without(dimensions) for row in self.rows])
 
 
 def _without(values: Sequence[_T], columns: Collection[int], unknown: _T) -> tuple[_T, ...]:

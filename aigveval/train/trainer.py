@@ -22,7 +22,13 @@ from accelerate.utils import gather_object
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.utils import is_torch_bf16_gpu_available
 
@@ -33,7 +39,7 @@ from ..model.checkpoint import WEIGHTS
 from ..model.library_internals import checkpointing_option, is_lora, use_one_gpu
 from ..model.modeling import AIGVEvalModel
 from ..model.projector import FeatureProjector
-from .callbacks import WeightAverage
+from .callbacks import ProgressCallback, SaveCallback, WeightAverage
 from .config import FitConfig, FitError, check_known
 from .dataset import GROUP, PAIR, WEIGHT, EpochSampler, QualityDataset
 from .losses import IGNORED, ScoreLoss, answer_loss, gather_rows, global_loss
@@ -89,11 +95,7 @@ class LossTerm(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTerm:
-    """The scores against the rows' labels.
-
-    Attributes:
-        loss: Of the level logits.
-    """
+    """The scores, as level logits, against the rows' labels."""
 
     loss: ScoreLoss
 
@@ -210,6 +212,8 @@ class TrainerParts:
     resumes_from: Path | None = None
     args: TrainingArguments
     optimizer: Any
+    callback_handler: Any
+    remove_callback: Any
 
     @cached_property
     def _noted(self) -> dict[str, list[float]]:
@@ -237,7 +241,14 @@ class TrainerParts:
         if resume_from_checkpoint is not None:
             self.resumes_from = Path(resume_from_checkpoint)
             check_checkpoint(self.scorer, self.resumes_from)
-        return super().train(resume_from_checkpoint, *args, **options)  # type: ignore[misc]
+            resume_from_checkpoint = str(resume_from_checkpoint)
+        self.remove_callback(PrinterCallback)  # it prints dicts
+        try:
+            return super().train(resume_from_checkpoint, *args, **options)  # type: ignore[misc]
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, (ProgressCallback, SaveCallback)):
+                    callback.stop()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """None: what is frozen is not in a checkpoint, and the rest was checked."""
@@ -246,12 +257,7 @@ class TrainerParts:
 class QualityTrainer(TrainerParts, Trainer):
     """Trainer with our loss terms, learning rates, order of rows and averaged weights.
 
-    Args:
-        config: Options of the run.
-        model: To be trained.
-        terms: Of the loss; the first one gives the scores that are validated.
-        train_dataset: Rows to train on.
-        **options: Of Trainer.
+    The first of the loss terms gives the scores that are validated.
     """
 
     def __init__(
@@ -410,9 +416,7 @@ def _kind(name: str) -> str:
 def check_checkpoint(model: ScorerModel, folder: Path) -> None:
     """Raise `FitError` where a checkpoint lacks what the model trains, or has more.
 
-    Args:
-        model: To be trained.
-        folder: The checkpoint; nothing is checked where its weights are sharded.
+    Nothing is checked where its weights are sharded.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -435,10 +439,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """The Trainer's arguments; joins the other processes of torchrun or accelerate, if any.
 
-    Args:
-        config: Of the run.
-        kind: Their class, as of one of TRL's trainers.
-        **more: Arguments that class has besides.
+    One of TRL's trainers has a class of its own of them (`kind`), with some `more`.
 
     Raises:
         FitError: The machine cannot do what the config asks for, or `trainer` has an argument that
@@ -527,9 +528,7 @@ def _loggers(config: FitConfig) -> list[str]:
 def tensorboard(config: FitConfig, *, from_step: int) -> TensorBoardCallback | None:
     """TensorBoard's log of a run, in one folder however often it is resumed; None where off.
 
-    Args:
-        config: Of the run.
-        from_step: Step that it resumes from; what was logged for later ones is discarded.
+    What was logged for later steps than the one that it resumes from is discarded.
     """
     if TENSORBOARD not in _loggers(config):
         return None

@@ -23,11 +23,8 @@ class ValidationMetrics:
     """SROCC and PLCC of each score on each manifest of clips, accuracy on each one of pairs.
 
     A pair with a preference counts as right when the preferred video has the higher score, a tie
-    of the scores as half; pairs that people called the same are left out.
-
-    Args:
-        parts: The manifests.
-        dataset: Of `Part.clips` of each.
+    of the scores as half; pairs that people called the same are left out. The data set is that of
+    `Part.clips` of each manifest.
     """
 
     def __init__(self, parts: Sequence[Part], dataset: QualityDataset) -> None:
@@ -107,7 +104,6 @@ def gain_line(
     dataset: QualityDataset,
     *,
     name: str,
-    draws: int = 1000,
 ) -> str | None:
     """One line: is a model better than the one that it started from, on the validation clips?
 
@@ -115,7 +111,6 @@ def gain_line(
         before, after: Scores (n, 4) of the data set's rows.
         dataset: Of the validation clips; prompts are resampled whole for the interval.
         name: Of the model before.
-        draws: Bootstrap samples.
 
     Returns:
         None where no score has four known, differing ratings.
@@ -134,7 +129,7 @@ def gain_line(
     groups = [str(dataset.rows[n].group or dataset.rows[n].prompt or n) for n in rows]
     try:
         found = gain(old, new, y)
-        low, high = metrics.bootstrap_interval(gain, old, new, y, groups=groups, n=draws)
+        low, high = metrics.bootstrap_interval(gain, old, new, y, groups=groups)
     except ValueError:  # one of them gives all clips the same score
         return None
     verdict = "better" if low > 0 else "worse" if high < 0 else "not certain to differ"

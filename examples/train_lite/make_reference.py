@@ -1,4 +1,4 @@
-"""Make the reference set of `encoders.reference`: mean ImageNet logits of the training clips.
+"""Make the reference set of `semantic_lite`: mean ImageNet logits of the training clips.
 
 python examples/train_lite/make_reference.py DATA/clips
 """

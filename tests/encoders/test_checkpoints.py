@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from encoders.base import seeded
-from encoders.checkpoints import checkpoint_id, find_checkpoint, load_strict, read_checkpoint
+from encoders.checkpoints import find_checkpoint, load_strict, read_checkpoint
 from encoders.weights import WeightsError
+from encoders.wheels import sha256
 
 SOURCE = {"filename": "net.pth", "source_url": "https://example.org/net.pth", "licence": "MIT"}
 
@@ -82,7 +83,7 @@ def test_code_in_a_checkpoint_is_refused(tmp_path, monkeypatch):
 
 def test_the_id_of_a_checkpoint_is_its_sha256(tmp_path):
     (tmp_path / "net.pth").write_bytes(b"abc")
-    assert checkpoint_id(tmp_path / "net.pth") == (
+    assert sha256(tmp_path / "net.pth") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
 

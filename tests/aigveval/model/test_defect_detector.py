@@ -11,7 +11,7 @@ from aigveval.model.defect_detector import DefectDetector, certainty
 from aigveval.model.generation import answer_heads
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.train import detector_fit as fitting
-from aigveval.train.rows import AnswerRow
+from aigveval.train.rows import TrainingRow
 from prompts import parse, without_detections
 
 from ..tiny_llm import make_batch, make_llm, make_model
@@ -134,7 +134,7 @@ class Judged:
     def __init__(self, model, answers, weights):
         self.shapes = model.config.feature_shapes
         self.rows = [
-            AnswerRow(
+            TrainingRow(
                 video=f"{n}.mp4", prompt="a cat", scores=(math.nan,) * 4, weight=w, answers=(text,)
             )
             for n, (text, w) in enumerate(zip(answers, weights))

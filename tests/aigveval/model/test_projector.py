@@ -206,7 +206,7 @@ def test_new_parts_are_where_the_projectors_are():
     """Not where the LLM is: in 4 bits it is on the GPU before all else goes there."""
     model, _ = make_model()
     model.model.language_model.to("meta")
-    model.add_detector(["blur"])
+    model.model.add_detector(["blur"])
     assert {value.device.type for value in model.model.detector.parameters()} == {"cpu"}
 
 

@@ -49,9 +49,10 @@ def at_step(monkeypatch, step, action):
 def test_names_in_brackets_are_no_markup():
     console = Console(file=StringIO(), width=200)
     config = SimpleNamespace(output_dir="runs/[a]")
-    ready = SimpleNamespace(metrics=SimpleNamespace(main="srocc", names=["[b]"]), checkpoint=None)
+    metrics = SimpleNamespace(main="srocc", names=["[b]"])
+    ready = SimpleNamespace(config=config, console=console, metrics=metrics, checkpoint=None)
     found = {"srocc": 0.5, "[b]_srocc_motion": 0.5, "[b]_plcc_motion": 0.5}
-    fit._result(config, ready, found, steps=1, console=console)
+    fit._result(ready, found, steps=1)
     assert "  [b]  SROCC / PLCC  motion +0.500 / +0.500\nSaved runs/[a]/model\n" in (
         console.file.getvalue()
     )

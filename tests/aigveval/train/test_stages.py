@@ -24,7 +24,7 @@ from aigveval.train.dataset import QualityDataset
 from aigveval.train.detector_fit import names_in
 from aigveval.train.losses import IGNORED, answer_loss
 from aigveval.train.rejection_sampling import read_completions
-from aigveval.train.rows import AnswerRow
+from aigveval.train.rows import TrainingRow
 from aigveval.train.stages import read_stages, run_stages, write_fit_config
 from prompts import SCORES, check_consistency, parse, render_defects, render_levels, split_levels
 from prompts.phrasings import DEGREES
@@ -281,7 +281,7 @@ def test_answers_begin_with_the_levels_of_the_scoring_pass(room, tmp_path):
     ready = fit._prepare(config, tmp_path, fit.Console(quiet=True))
     first = [item for item in completions(room) if item.step == 0]
     for row in {item.row for item in first}:
-        batch = ready.collate([ready.train_set[row]])
+        batch = ready.built.collate([ready.train_set[row]])
         del batch["labels"]
         scores = dict(zip(SCORES, ready.built.model.score(**batch).scores[0].tolist()))
         given = {item.given for item in first if item.row == row}
@@ -505,7 +505,7 @@ def test_the_detector_needs_undamaged_clips(room, tmp_path):
 def test_of_rows_of_one_clip_the_detector_learns_the_first():
     def row(video, defects):
         text = f"Defects: {defects}"
-        return AnswerRow(video=video, prompt=None, scores=(3.0,) * 4, answers=(text,))
+        return TrainingRow(video=video, prompt=None, scores=(3.0,) * 4, answers=(text,))
 
     rows = [row("a.mp4", "blur 3"), row("a.mp4", "shake 2"), row("b.mp4", "none")]
     assert names_in(SimpleNamespace(rows=rows)) == ["blur"]

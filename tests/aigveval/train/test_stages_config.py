@@ -19,7 +19,7 @@ from aigveval.train.rejection_sampling import (
     drop_completions,
     read_completions,
 )
-from aigveval.train.rows import AnswerRow, Part
+from aigveval.train.rows import Part, TrainingRow
 from aigveval.train.stages import read_stages
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "stages" / "qsave_stages_lite.yaml"
@@ -206,7 +206,7 @@ def test_best_answers_are_mixed_with_the_first_data(tmp_path):
     path = tmp_path / "completions.jsonl"
     append_completions(path, SAMPLED)
     rows = [
-        AnswerRow(video=f"{i}.mp4", prompt="p", scores=(1.0,) * 4, answers=("own",))
+        TrainingRow(video=f"{i}.mp4", prompt="p", scores=(1.0,) * 4, answers=("own",))
         for i in range(9)
     ]
     config = FitConfig(
