@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import detection
-from .base import Encoder, check_frames, slow_spec
+from .base import Encoder, check_frames, not_compiled, slow_spec
 from .detection import Thing, overlap
 from .resizing import repeat_to, resized
 from .sampling import uniform
@@ -64,7 +64,7 @@ class SemanticObjects(Encoder):
         check_frames(frames)
         return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
 
-    @torch.compiler.disable
+    @not_compiled
     def encode(self, view: Tensor) -> Tensor:
         """View (b, num_frames, 3, 300, 300) to (b, num_frames, 10)."""
         found = detection.detect_resized(view.flatten(0, 1).cpu())

@@ -111,6 +111,8 @@ def modules_of(tmp_path_factory):
     codes |= {name: ALONE.format(name=name, options=SMALL.get(name, "")) for name in NEEDED}
     imports = ", ".join(MODULES["encoders"])
     codes["all modules"] = f"import sys, json, {imports}\nprint(json.dumps(sorted(sys.modules)))"
+    codes["reward"] = "import sys, json, aigveval.inference.reward\n"
+    codes["reward"] += "print(json.dumps(sorted(sys.modules)))"
     codes["vendored"] = FORGET + vendored("encoders", tmp_path_factory.mktemp("vendored"))
     if not hasattr(os, "fork"):
         return {key: json.loads(run(code)) for key, code in codes.items()}
@@ -160,6 +162,12 @@ def test_no_module_of_encoders_imports_our_other_packages(modules_of):
     modules = modules_of["all modules"]
     assert set(MODULES["encoders"]) <= set(modules)
     assert not tops(modules) & {"aigveval", "prompts", "peft"}
+
+
+@pytest.mark.parametrize("key", ["all modules", "reward"])
+def test_the_compiler_of_torch_is_not_imported_with_ours(key, modules_of):
+    """It takes as long as all else; networks of others bring it when they are made."""
+    assert "torch" in modules_of[key] and "torch._dynamo" not in modules_of[key]
 
 
 def test_prompts_imports_only_the_standard_library():
