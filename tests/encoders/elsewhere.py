@@ -1,13 +1,18 @@
 """What a process of its own makes of encoders; light, as the process begins with an import of this."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from encoders import Encoder, create_encoder
+
+if parent_process() is not None:
+    gc.disable()  # of what the encoders import nothing is garbage
 
 
 def wanted(encoder: Encoder, frames: Tensor) -> Tensor:
