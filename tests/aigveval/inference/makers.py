@@ -1,4 +1,4 @@
-"""What gives the process of a device its assessor; light, as each begins with an import of this."""
+"""What gives a process its assessor, as one of a device; light, as each begins with an import of it."""
 
 import gc
 import os
