@@ -3,12 +3,13 @@
 Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixels.
 """
 
+import functools
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from .sampling import uniform
 
 Dimension = Literal["technical", "motion", "semantic"]
 Stream = Literal["slow", "fast"]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +267,18 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
+
+
+def not_compiled(function: Function) -> Function:
+    """`torch.compiler.disable`, which itself would load the whole compiler, a second or two."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return cast(Function, call)
 
 
 def full_float32(device: torch.device) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .base import not_compiled
 from .clip_towers import DEFAULT_MODEL, load_towers
 from .frame_encoder import FrameEncoder, as_option
 
@@ -125,7 +126,7 @@ class SemanticClip(FrameEncoder):
     def _padded(self, rows: Tensor) -> Tensor:
         return F.pad(rows, (0, self._width - rows.shape[-1]))
 
-    @torch.compiler.disable
+    @not_compiled
     def _embedded(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings of prompts (b, e); remembered as long as the text tower can't change."""
         device = next(self.towers.parameters()).device

@@ -21,7 +21,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from . import lite_backbone
-from .base import check_frames, undisturbed
+from .base import check_frames, not_compiled, undisturbed
 from .lite_backbone import NUM_CLASSES, LiteEncoder
 from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
 from .resizing import repeat_to, resized, without_bars
@@ -134,7 +134,7 @@ def _class_embeddings() -> Tensor:
     return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
 
 
-@torch.compiler.disable  # texts are nothing to compile
+@not_compiled  # texts are nothing to compile
 @lru_cache(maxsize=4096)
 def _embedded(text: str) -> Tensor:
     return embed_texts([text])[0]

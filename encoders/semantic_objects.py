@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import detection
-from .base import EvenEncoder, check_frames, slow_spec
+from .base import EvenEncoder, check_frames, not_compiled, slow_spec
 from .detection import Thing, overlap
 from .resizing import repeat_to, resized
 from .weights import fetch
@@ -59,7 +59,7 @@ class SemanticObjects(EvenEncoder):
         check_frames(frames)
         return repeat_to(resized(frames, self.spec.size, self.spec.size), self.num_frames)
 
-    @torch.compiler.disable
+    @not_compiled
     def encode(self, view: Tensor) -> Tensor:
         """View (b, num_frames, 3, 300, 300) to (b, num_frames, 10)."""
         found = detection.detect_resized(view.flatten(0, 1).cpu())

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import ProcessSettings, check_frames, float32_by_default, undisturbed
+from .base import ProcessSettings, check_frames, float32_by_default, not_compiled, undisturbed
 from .checkpoints import find_checkpoint
 from .frame_encoder import FrameEncoder, PictureInput, as_option
 from .pretrained import hub_errors, state_id
@@ -103,7 +103,7 @@ class TechnicalPyiqa(FrameEncoder):
         view[:, 3, :height, :width] = 255
         return repeat_to(view, self.num_frames)
 
-    @torch.compiler.disable  # pyiqa's code branches on what it sees
+    @not_compiled  # pyiqa's code branches on what it sees
     def encode(self, view: Tensor) -> Tensor:
         frames = [frame for clip in view for frame in _pictures(clip)]
         scores = torch.stack([self._scores(frame) for frame in frames])

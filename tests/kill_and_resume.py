@@ -13,6 +13,7 @@ read scores from texts. Says how many rows there were at each moment.
 
 import argparse
 import contextlib
+import gc
 import os
 import random
 import secrets
@@ -126,6 +127,7 @@ def ray_cluster() -> Iterator[str]:
 
 
 def main(moments: int, seed: int, engine: str) -> None:
+    gc.disable()  # until all is imported, of which nothing is garbage
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         os.chdir(folder)
         os.mkdir("clips")
@@ -147,6 +149,8 @@ def main(moments: int, seed: int, engine: str) -> None:
             Path("clips/05.mp4").write_bytes(b"not a video")  # a row with an error, as any other
             assessor = tiny_assessor(batch_size=2)  # before the forks, which would each make it
             assess.load = lambda model, **options: assessor
+        gc.freeze()  # no fork searches what is imported for garbage, which would copy its memory too
+        gc.enable()
         whole = Path("whole.jsonl")
         forked(lambda: score(whole, resume=False, address=address))
         expected = rows_of(whole)

@@ -72,8 +72,15 @@ names = list(describe_encoders()); assert names and names == encoders.list_encod
 assert not {f"encoders.{name}" for name in names} & set(sys.modules)
 print(json.dumps(sorted(sys.modules)))
 """
+MADE = """
+import sys, json, encoders; encoders.list_encoders()
+assert "encoders.motion_flow" not in sys.modules
+encoders.create_encoder("motion_flow")
+print(json.dumps(sorted(sys.modules)))
+"""
+IMPORTED = "import sys, json\n{}\nprint(json.dumps(sorted(sys.modules)))"
 # All public names, which imports their modules.
-NAMES = "from encoders import *\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
+NAMES = IMPORTED.format("from encoders import *")
 ALONE = """
 import sys, json, torch; from encoders import create_encoder
 encoder = create_encoder({name!r}, weights="random"{options})
@@ -107,10 +114,11 @@ def modules_of(tmp_path_factory):
 
     Each in a fork of a fresh interpreter that has loaded torch, which takes long, and nothing else.
     """
-    codes = {"list": LISTED, "names": NAMES}
+    codes = {"list": LISTED, "made": MADE, "names": NAMES}
     codes |= {name: ALONE.format(name=name, options=SMALL.get(name, "")) for name in NEEDED}
-    imports = ", ".join(MODULES["encoders"])
-    codes["all modules"] = f"import sys, json, {imports}\nprint(json.dumps(sorted(sys.modules)))"
+    codes["all modules"] = IMPORTED.format(f"import {', '.join(MODULES['encoders'])}")
+    codes["reward"] = IMPORTED.format("import aigveval.inference.reward")
+    codes["scale"] = IMPORTED.format("from aigveval.scale import Encoder, Scorer, cluster")
     codes["vendored"] = FORGET + vendored("encoders", tmp_path_factory.mktemp("vendored"))
     if not hasattr(os, "fork"):
         return {key: json.loads(run(code)) for key, code in codes.items()}
@@ -119,7 +127,7 @@ def modules_of(tmp_path_factory):
     chain = [(key, codes[key]) for key in ("names", "all modules", "vendored")]
     chains = [[one] for one in codes.items() if one not in chain] + [chain]
     run(
-        "import os, sys, torch\n"
+        "import gc, os, sys; gc.disable(); import torch\n"  # what is imported is no garbage
         f"for chain in {chains!r}:\n"
         "    if os.fork() == 0:\n"
         "        for key, code in chain:\n"
@@ -144,6 +152,11 @@ def test_encoders_are_listed_without_being_imported(modules_of):
     assert "encoders.registry" in modules and tops(modules) & HEAVY == set()
 
 
+def test_modules_are_imported_when_an_encoder_is_made_not_before(modules_of):
+    modules = modules_of["made"]
+    assert "encoders.motion_flow" in modules and "encoders.technical_lite" not in modules
+
+
 @pytest.mark.parametrize("name", NEEDED)
 def test_an_encoder_alone_brings_no_llm_and_none_of_our_other_packages(name, modules_of):
     """As another pipeline uses it: made, and encoding a clip, with nothing else imported."""
@@ -160,6 +173,18 @@ def test_no_module_of_encoders_imports_our_other_packages(modules_of):
     modules = modules_of["all modules"]
     assert set(MODULES["encoders"]) <= set(modules)
     assert not tops(modules) & {"aigveval", "prompts", "peft"}
+
+
+@pytest.mark.parametrize("key", ["all modules", "reward"])
+def test_the_compiler_of_torch_is_not_imported_with_ours(key, modules_of):
+    """It takes as long as all else; networks of others bring it when they are made."""
+    assert "torch" in modules_of[key] and "torch._dynamo" not in modules_of[key]
+
+
+def test_classes_for_ray_do_not_import_it(modules_of):
+    modules = modules_of["scale"]
+    assert {"aigveval.scale.scorer", "aigveval.scale.encoder"} <= set(modules)
+    assert not tops(modules) & {"ray"}
 
 
 def test_prompts_imports_only_the_standard_library():

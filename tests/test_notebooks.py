@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -43,49 +45,70 @@ def test_stored_without_outputs(path):
     assert len(text) < 20_000 and str(Path.home()) not in text
 
 
+@contextmanager
+def kernel():
+    """A client without a notebook yet; its kernel is the interpreter of this test."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        spec = Path(folder) / "jupyter/kernels/python3"
+        spec.mkdir(parents=True)
+        command = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
+        (spec / "kernel.json").write_text(
+            json.dumps({"argv": command, "display_name": "Python 3", "language": "python"})
+        )
+        patch.setenv("JUPYTER_PATH", str(Path(folder) / "jupyter"))
+        patch.setenv("IPYTHONDIR", str(Path(folder) / "ipython"))  # nobody's own settings
+        found = [str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, found)))
+        client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", timeout=SECONDS)
+        with client.setup_kernel():
+            yield client
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """A kernel for one notebook after the other: it imports for long what all of them need."""
+    with kernel() as client:
+        yield client
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A copy of the examples, and a kernel that is the interpreter of this test."""
+def folder(tmp_path):
+    """A copy of the examples."""
     for path in [*NOTEBOOKS, EXAMPLES / "small_data.py"]:
         shutil.copy(path, tmp_path)
     shutil.copytree(EXAMPLES / "videos", tmp_path / "videos")
-    kernel = tmp_path / "jupyter/kernels/python3"
-    kernel.mkdir(parents=True)
-    command = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
-    (kernel / "kernel.json").write_text(
-        json.dumps({"argv": command, "display_name": "Python 3", "language": "python"})
-    )
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own settings
-    found = [str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, found)))
     return tmp_path
 
 
-def run(folder, name, expression):
-    """Run a notebook; gives the value that a JSON expression then has in it, and its pictures."""
+def run(client, folder, name, expression):
+    """Run a notebook; gives the value that a JSON expression then has in it, and its pictures.
+
+    In its folder, and without any name of the notebook before.
+    """
     notebook = nbformat.read(folder / name, as_version=4)
+    first = f"%reset -f\nimport os, sys; os.chdir({str(folder)!r})\n"
+    first += "sys.modules.pop('small_data', None); del os, sys"
     last = f"import json; print(json.dumps({expression}))"
-    notebook.cells.append(nbformat.v4.new_code_cell(last))
-    NotebookClient(
-        notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    cells = [first, *(cell.source for cell in notebook.cells if cell.cell_type == "code"), last]
+    client.nb = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    client.reset_execution_trackers()
+    for number, cell in enumerate(client.nb.cells):
+        client.execute_cell(cell, number)
     pictures = [
         output
-        for cell in notebook.cells
-        if cell.cell_type == "code"
+        for cell in client.nb.cells
         for output in cell.outputs
         if "image/png" in output.get("data", {})
     ]
-    (last,) = notebook.cells[-1].outputs
+    (last,) = client.nb.cells[-1].outputs
     return json.loads(last["text"]), len(pictures)
 
 
 @pytest.mark.slow
-def test_score(folder):
+def test_score(warm, folder):
     frames = "rows._repr_html_().count('data:image/jpeg')"
     shown = f"[table.to_dict('index'), str(clean), best, {frames}]"
-    (scores, found, best, strips), pictures = run(folder, "01_score.ipynb", shown)
+    (scores, found, best, strips), pictures = run(warm, folder, "01_score.ipynb", shown)
     assert len(scores) == 7 and pictures == 2 and found == "videos/scene_clean.mp4"
     assert best == "scene_clean" and strips == 7
     assert scores["scene_blocking"]["technical"] < scores["scene_clean"]["technical"]
@@ -96,12 +119,14 @@ def test_score(folder):
 
 
 @pytest.mark.slow
-def test_finetune(folder):
+def test_finetune(warm, folder):
     shown = (
         "[gain.to_dict(), len(test), [sorted({row.prompt for row in part}) for part in "
         "(test, read_training_manifest(parts.files['train']))], card.text]"
     )
-    (gain, count, (tested, trained), card), pictures = run(folder, "02_finetune_lora.ipynb", shown)
+    (gain, count, (tested, trained), card), pictures = run(
+        warm, folder, "02_finetune_lora.ipynb", shown
+    )
     assert not set(tested) & set(trained) and len(tested) + len(trained) == 8 and count >= 12
     assert gain["after"] > gain["before"] + 0.2
     assert pictures == 2
@@ -110,9 +135,9 @@ def test_finetune(folder):
 
 
 @pytest.mark.slow
-def test_ntire(folder):
+def test_ntire(warm, folder):
     shown = "[main.value, list(evaluation.scores), list(found.scores)]"
-    (main, scores, names), pictures = run(folder, "03_ntire_evaluation.ipynb", shown)
+    (main, scores, names), pictures = run(warm, folder, "03_ntire_evaluation.ipynb", shown)
     assert -1 <= main <= 1 and {"technical", "motion", "overall"} <= set(scores) and pictures == 1
     with zipfile.ZipFile(folder / "out/ntire/submission.zip") as archive:
         submitted = json.loads(archive.read("output.json"))
@@ -125,7 +150,10 @@ def test_encoders(folder):
         "[len(X['motion']), table.to_dict('records'), "
         "'aigveval.model.modeling' in __import__('sys').modules]"
     )
-    (count, table, loaded), pictures = run(folder, "04_encoders_in_your_pipeline.ipynb", shown)
+    with kernel() as fresh:
+        (count, table, loaded), pictures = run(
+            fresh, folder, "04_encoders_in_your_pipeline.ipynb", shown
+        )
     assert count >= 40 and pictures == 1 and len(table) == 4
     assert not loaded  # our model had no part in it
     found = {(row["model"], row["score"]): row for row in table}

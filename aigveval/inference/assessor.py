@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from encoders.base import float32_by_default, undisturbed
+from encoders.base import float32_by_default, not_compiled, undisturbed
 from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_frames, is_one_clip
 from encoders.video import VideoError
 
@@ -186,7 +186,7 @@ class Assessor:
         why = None if outcome.error is None else reason_of(outcome.error)
         return self._assessment(outcome.item, outcome.seconds, scores=outcome.result, error=why)
 
-    @torch.compiler.disable  # compiled as a part of the caller's code it would give other scores
+    @not_compiled  # compiled as a part of the caller's code it would give other scores
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
         with self.opened(clip) as here, undisturbed(self._device):
             source = source_of_clip(here)
@@ -197,7 +197,7 @@ class Assessor:
 
             return prepared, observe(source)
 
-    @torch.compiler.disable
+    @not_compiled
     def _compute(
         self, batch: Sequence[tuple[Clip, tuple[PreparedClip, Observed | None]]]
     ) -> Sequence[Scores | Exception]:

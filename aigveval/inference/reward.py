@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from encoders.base import not_compiled
+
 from ..assessment import SCORE_FIELDS, Assessment
 from ..errors import AssessmentError, one_line
 from .assessor import Assessor, load
@@ -93,7 +95,7 @@ class VideoReward:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _turn=threading.RLock())
 
-    @torch.compiler.disable
+    @not_compiled
     def __call__(self, videos: Any, prompts: str | Sequence[str | None] | None = None) -> Tensor:
         """Rewards b videos.
 

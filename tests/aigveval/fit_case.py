@@ -1,8 +1,4 @@
-"""A training small enough for tests: encoders, an LLM, rated clips and a config for them.
-
-`python tests/aigveval/fit_case.py fit CONFIG.yaml` is the command line with these encoders, for
-tests that start processes.
-"""
+"""A training small enough for tests: encoders, an LLM, rated clips and a config for them."""
 
 import json
 from collections.abc import Sequence
@@ -241,10 +237,3 @@ def begin() -> None:
     """In a process of its own, before the command line runs."""
     registry._registered.update(REGISTERED)
     torch.set_num_threads(1)
-
-
-if __name__ == "__main__":
-    from aigveval.cli.app import main
-
-    begin()
-    main()

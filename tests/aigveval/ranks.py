@@ -11,10 +11,12 @@ import signal
 import socket
 import sys
 
-from aigveval.cli.app import main
-from aigveval.train import fit  # noqa: F401  to have it imported
+gc.disable()  # until all is imported, of which nothing is garbage
 
-from tests.aigveval.fit_case import begin
+from aigveval.cli.app import main  # noqa: E402
+from aigveval.train import fit  # noqa: E402, F401  to have it imported
+
+from tests.aigveval.fit_case import begin  # noqa: E402
 
 RANKS = 2
 LIMIT_SECONDS = 500
@@ -53,5 +55,6 @@ def rank_of(rank: int, port: int, config: str, log: str) -> int:
 
 if __name__ == "__main__":
     gc.freeze()  # no fork searches what is imported for garbage, which would copy its memory too
+    gc.enable()
     for line in sys.stdin:
         print(json.dumps(train(*json.loads(line))), flush=True)

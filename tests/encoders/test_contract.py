@@ -2,26 +2,21 @@
 
 import contextlib
 import copy
-import functools
 import importlib.util
 import inspect
-import json
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-import encoders
 from encoders import EncoderSpec
 from encoders.checkpoints import RANDOM
 from encoders.registry import ENCODERS
 
 from tests.encoders import tiny_models
+from tests.encoders.elsewhere import Elsewhere, wanted
 
 EXTRAS = {"technical_pyiqa": "pyiqa"}  # packages that not every installation has
 INSTALLED = [name for name in ENCODERS if importlib.util.find_spec(EXTRAS.get(name, "torch"))]
@@ -100,11 +95,6 @@ def scene(t, height=96, width=128, *, seed=0, speed=3):
 def flat(t, value):
     colour = torch.tensor(value, dtype=torch.uint8).view(1, 3, 1, 1)
     return colour.expand(t, 3, 96, 128)
-
-
-def wanted(encoder, frames):
-    """The frames of a clip that the encoder asks for."""
-    return frames[torch.from_numpy(encoder.frame_indices(len(frames), 24.0))]
 
 
 def noise(t):
@@ -187,27 +177,10 @@ def test_fingerprints_differ_between_encoders_and_options(encoder, make):
     assert encoder.fingerprint() == prints[0]
 
 
-@functools.lru_cache(maxsize=None)
-def fingerprints_of_another_process():
-    code = (
-        "import json, sys; from encoders import create_encoder\n"
-        "made = {n: create_encoder(n, **options) for n, options in json.load(sys.stdin).items()}\n"
-        "print(json.dumps({name: encoder.fingerprint() for name, encoder in made.items()}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        input=json.dumps({name: ALWAYS.get(name, {}) for name in INSTALLED}),
-        cwd=Path(encoders.__file__).parents[1],
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_the_fingerprint_is_the_same_in_another_process(encoder):
-    elsewhere = fingerprints_of_another_process()
-    assert elsewhere[encoder.spec.name] == encoder.fingerprint()
+def test_the_fingerprint_is_the_same_in_another_process(encoder, elsewhere):
+    """Of an encoder that is made there, by a name and options."""
+    _, fingerprints = elsewhere[encoder.spec.name]
+    assert set(fingerprints) == {encoder.fingerprint()}
 
 
 def test_other_options_give_tokens_of_their_own_spec(encoder, make):
@@ -430,29 +403,15 @@ def test_a_copy_gives_the_same_tokens(encoder, views, tokens, copied):
         assert torch.equal(twin(views[:1], PROMPTS[:1]), encoder.join(tokens[:1], PROMPTS[:1]))
 
 
-class Preprocessed(torch.utils.data.Dataset):
-    """As a loader uses encoders: views are made in worker processes, two clips for each."""
-
-    def __init__(self, made, clips):
-        self.encoders, self.clips = made, clips
-
-    def __len__(self):
-        return len(self.encoders) * len(self.clips)
-
-    def __getitem__(self, index):
-        encoder = self.encoders[index // len(self.clips)]
-        return encoder.preprocess(wanted(encoder, self.clips[index % len(self.clips)]))
-
-
 @pytest.fixture(scope="module")
-def views_of_a_worker(make):
-    """The first two clips' views by encoder, all of one worker: a process takes long to start."""
+def elsewhere(make):
+    """By encoder, what one worker of a loader makes: a process takes long to start."""
     made = {}
     for name in INSTALLED:
         with contextlib.suppress(pytest.skip.Exception):  # without its weights
             made[name] = make(name)
     loader = torch.utils.data.DataLoader(
-        Preprocessed(list(made.values()), list(CLIPS.values())[:2]),
+        Elsewhere(made, ALWAYS, list(CLIPS.values())[:2]),
         batch_size=2,
         num_workers=1,
         multiprocessing_context="spawn",
@@ -460,8 +419,9 @@ def views_of_a_worker(make):
     return dict(zip(made, loader, strict=True))
 
 
-def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views, views_of_a_worker):
-    assert torch.equal(views_of_a_worker[encoder.spec.name], views[:2])
+def test_views_can_be_made_in_a_worker_of_a_data_loader(encoder, views, elsewhere):
+    found, _ = elsewhere[encoder.spec.name]
+    assert torch.equal(found, views[:2])
 
 
 def test_the_view_does_not_depend_on_the_number_of_threads(encoder, views):

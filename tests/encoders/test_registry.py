@@ -1,14 +1,10 @@
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
-import encoders
 from encoders import Encoder, EncoderSpec, create_encoder, list_encoders, register_encoder, registry
 from encoders.registry import ENCODERS, EncoderError, resolve_name
 
@@ -53,23 +49,6 @@ def test_names_are_listed_in_order(table):
 def test_every_entry_names_an_encoder_class(name):
     module, _, attribute = ENCODERS[name].partition(":")
     assert issubclass(getattr(import_module(f"encoders.{module}"), attribute), Encoder)
-
-
-def test_modules_are_imported_when_an_encoder_is_made_not_before():
-    code = (
-        "import sys, encoders; encoders.list_encoders()\n"
-        "assert 'encoders.motion_flow' not in sys.modules\n"
-        "encoders.create_encoder('motion_flow')\n"
-        "assert 'encoders.motion_flow' in sys.modules\n"
-        "assert 'encoders.technical_lite' not in sys.modules\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(encoders.__file__).parents[1],
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

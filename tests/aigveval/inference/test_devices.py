@@ -1,9 +1,7 @@
 """Several devices, one process each."""
 
 import multiprocessing
-import os
 import re
-import signal
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +15,7 @@ from aigveval.model.precision import find_device
 from encoders.weights import WeightsError
 
 from ..engines import tiny_assessor
+from . import makers
 from tests import media
 
 NAMES = ["0.mp4", "1.mp4", "2.mp4", "gone.mp4", "4.mp4"]
@@ -30,17 +29,8 @@ def clips(tmp_path):
     return [make_clip(tmp_path / name, "a dog") for name in NAMES]
 
 
-def make(*, dies=False, error=None, **options):
-    """Gives a process its assessor, or ends it."""
-    if dies:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if error is not None:
-        raise error
-    return tiny_assessor(**options)
-
-
 def test_rows_are_those_of_one_process(clips):
-    numbered = list(score_on_devices(clips, ["cpu", "cpu"], make=make, batch_size=2))
+    numbered = list(score_on_devices(clips, ["cpu", "cpu"], make=makers.tiny, batch_size=2))
     assert sorted(number for number, _ in numbered) == list(range(5))
     found = dict(numbered)
     for number, other in enumerate(tiny_assessor().score_many(clips)):
@@ -54,11 +44,11 @@ def test_rows_are_those_of_one_process(clips):
 def test_a_process_that_ends(clips):
     said = "^the process of cpu ended with -9; its clips are not scored$"
     with pytest.raises(AssessmentError, match=said):
-        list(score_on_devices(clips, ["cpu"], make=make, dies=True))
+        list(score_on_devices(clips, ["cpu"], make=makers.dies))
 
 
 def test_a_device_without_a_clip_has_no_process():
-    assert list(score_on_devices([], ["cpu"], make=make, dies=True)) == []
+    assert list(score_on_devices([], ["cpu"], make=makers.dies)) == []
 
 
 @pytest.mark.parametrize(
@@ -72,7 +62,7 @@ def test_a_device_without_a_clip_has_no_process():
 def test_what_keeps_a_process_from_scoring_is_said(error, message):
     ours, theirs = multiprocessing.Pipe(duplex=False)
     options = {"device": "cpu", "error": error}
-    _work(theirs, make, options, [], None, torch.get_num_threads())
+    _work(theirs, makers.fails, options, [], None, torch.get_num_threads())
     said = ours.recv()
     assert isinstance(said, UsageError) and re.match(message, str(said))
 

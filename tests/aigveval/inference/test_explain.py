@@ -20,6 +20,7 @@ from aigveval.model.generation import Written
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.reports.results import read_results
+from encoders import detection
 from encoders.video import VideoError
 from prompts import Defect
 from prompts.consistency import claims
@@ -49,6 +50,22 @@ NUMBERS = "1.8 4.0 4.3 3.2"
 def read(text, *, scores=SLOTS, finished=True, duration=4.0, times="tenths"):
     written = Written(text=text, finished=finished, num_tokens=9)
     return read_answer(written, scores=scores, duration_seconds=duration, times=times)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_picture_is_looked_at_once():
+    """Tests of this file explain the same clips; what a picture shows is tested elsewhere."""
+    look, known = detection._things, {}
+
+    def things(network, frame):
+        picture = frame.numpy().tobytes()
+        if picture not in known:
+            known[picture] = look(network, frame)
+        return list(known[picture])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detection, "_things", things)
+        yield
 
 
 class TestReadAnswer:

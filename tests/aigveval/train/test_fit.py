@@ -27,7 +27,12 @@ from ..fit_case import ENCODERS, Brightness, losses, run_and_kill
 
 def test_it_learns_and_its_model_loads(fit_config, fit_data):
     config = replace(
-        fit_config, epochs=25, feature_noise=0.0, learning_rate=2e-2, lora_learning_rate=3e-3
+        fit_config,
+        epochs=25,
+        feature_noise=0.0,
+        learning_rate=2e-2,
+        lora_learning_rate=3e-3,
+        save_steps=None,
     )
     result = fit.main(config)
     assert result.steps == 25 * 4 and result.resumed_from is None

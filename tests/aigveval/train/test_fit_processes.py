@@ -43,7 +43,7 @@ def launch(config) -> subprocess.Popen:
         "--standalone",
         "--nproc-per-node",
         "2",
-        "tests/aigveval/fit_case.py",
+        "tests/aigveval/fit_command.py",
         "fit",
         saved(config),
     ]
