@@ -130,7 +130,7 @@ def main(data: Path, work: Path) -> None:
     fold = manifests.fold_of(data, [clip.group for clip in clips])
     cache = FeatureCache(work / "cache")
     evidence = recipe.read_evidence(work / "runs/shipped/model", clips, work, cache)
-    names = {b: n for n, b in vars(ridge).items() if isinstance(b, tuple) and b in BLOCKS}
+    names = {block: next(n for n, b in vars(ridge).items() if b == block) for block in BLOCKS}
     console = Console(stderr=True)
     result, rows = [], []
     for score in SCORES:
