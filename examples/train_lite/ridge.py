@@ -11,12 +11,13 @@ generators of one year. Camera-made clips are the upper anchor: how they move te
 generated ones, and orders generators by their year without having seen them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import manifests
 import numpy as np
+import scipy.linalg
 import torch
 from manifests import Clip
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from encoders import Encoder
 from prompts.rubric import DIMENSIONS, SCORES
 
 Array = NDArray[np.float64]
+Block = tuple[str, int, int]
 
 # Columns of an encoder's tokens, each block scaled to unit variance and by the root of its width.
 _PLAIN = 2 * (1280 + 512 + 29)
@@ -46,7 +48,7 @@ SIMILARITY = ("semantic_lite", 3 * 384, 3 * 384 + 6)
 # What each score is read from: blocks of columns with their scale, and the penalty. Chosen by
 # leaving a whole data set out (overall), by the order of unrated clips of today's generators
 # (technical), and by leaving whole prompts out (motion, semantic).
-USED: dict[str, tuple[dict[tuple[str, int, int], float], float]] = {
+USED: dict[str, tuple[dict[Block, float], float]] = {
     "technical": (
         {FRAMES: 0.7, CHANGE: 0.7, STATISTICS: 0.5, FLOW: 0.7, PRODUCT: 0.7},
         1.5,
@@ -173,35 +175,53 @@ def fitted(
     """
     weights = {name: np.zeros((len(SCORES), t.shape[1])) for name, t in tokens.items()}
     bias = np.zeros(len(SCORES))
-    scores = np.array([clip.scores for clip in clips])
     for row, score in enumerate(SCORES):
-        parts = [_comparisons(clips, scores[:, row])]
-        if score != "overall":
-            elsewhere = np.where(
-                np.isnan(scores[:, row]), scores[:, SCORES.index("overall")], np.nan
-            )
-            contrasts, targets, share = _comparisons(clips, elsewhere)
-            parts.append((contrasts, targets, share * OVERALL_SHARE[score]))
-        found = _ridge(clips, tokens, parts, *USED[score], changes=changes, name=score)
+        used, alpha = USED[score]
+        found = score_equations(clips, tokens, changes, score, used).solve(used, alpha)
         for name, w in found.items():
             weights[name][row] = w
-        known = [
-            n
-            for n, clip in enumerate(clips)
-            if clip.kind == "native" and not clip.real and not np.isnan(scores[n, row])
-        ]
-        if not known:  # a data set without this score: that of its overall score
-            known = [n for n, clip in enumerate(clips) if clip.kind == "native" and clip.rated]
-            goal = scores[known, SCORES.index("overall")].mean()
-        else:
-            goal = scores[known, row].mean()
-        bias[row] = goal - sum(tokens[name][known] @ w for name, w in found.items()).mean()
+        bias[row] = score_bias(clips, tokens, score, found)
     old = np.array([not c.real and (c.rated or c.generator.startswith(OLD)) for c in clips])
     anchors = [_anchors(clips, old)]
-    likeness = _ridge(clips, tokens, anchors, *LIKENESS, changes=changes, name="likeness")
+    used, alpha = LIKENESS
+    likeness = equations(clips, tokens, anchors, changes, "likeness", used).solve(used, alpha)
     start = np.flatnonzero(old & np.array([clip.kind == "native" for clip in clips]))
     middle = sum(tokens[name][start] @ w for name, w in likeness.items()).mean()
     return LinearMap(weights=weights, bias=bias, likeness=likeness, likeness_bias=-float(middle))
+
+
+def score_equations(
+    clips: Sequence[Clip],
+    tokens: Mapping[str, Array],
+    changes: Sequence[Changes],
+    score: str,
+    blocks: Iterable[Block],
+) -> "Equations":
+    """What `fitted` solves for one of `SCORES`, with more blocks of columns if need be."""
+    column = SCORES.index(score)
+    scores = np.array([clip.scores for clip in clips])
+    parts = [_comparisons(clips, scores[:, column])]
+    if score != "overall":
+        known = ~np.isnan(scores[:, column])
+        elsewhere = np.where(known, np.nan, scores[:, SCORES.index("overall")])
+        contrasts, targets, weights = _comparisons(clips, elsewhere)
+        parts.append((contrasts, targets, weights * OVERALL_SHARE[score]))
+    return equations(clips, tokens, parts, changes, score, blocks)
+
+
+def score_bias(
+    clips: Sequence[Clip], tokens: Mapping[str, Array], score: str, weights: Mapping[str, Array]
+) -> float:
+    """What brings generated clips to the mean of their ratings."""
+    generated = [n for n, clip in enumerate(clips) if clip.judged]
+    scores = np.array([clips[n].scores for n in generated])
+    goal = scores[:, SCORES.index(score)]
+    known = ~np.isnan(goal)
+    if not known.any():  # a data set without this score: that of its overall score
+        goal = scores[:, SCORES.index("overall")]
+        known = ~np.isnan(goal)
+    predicted = sum(tokens[name][generated] @ w for name, w in weights.items())
+    return float((goal - predicted)[known].mean())
 
 
 Comparisons = tuple[Array, Array, Array]  # (m, n) over the clips, targets (m,) and weights (m,)
@@ -245,44 +265,83 @@ def _anchors(clips: Sequence[Clip], old: NDArray[np.bool_]) -> Comparisons:
     return np.array(contrasts), np.array(targets), np.array(weights)
 
 
-def _ridge(
+@dataclass(frozen=True, kw_only=True)
+class Equations:
+    """The normal equations of a ridge regression on p columns.
+
+    Attributes:
+        places: Block of columns to where it lies among them.
+        factors: What brings columns to unit variance and to the root of their block's width, (p,).
+        gram, moment: Of the columns so scaled, (p, p), and of them with the targets, (p,).
+        widths: Encoder to d, the width of its tokens.
+    """
+
+    places: dict[Block, slice]
+    factors: Array
+    gram: Array
+    moment: Array
+    widths: dict[str, int]
+
+    def solve(self, used: Mapping[Block, float], alpha: float) -> dict[str, Array]:
+        """Encoder to weights (d,), which are zero but for some blocks.
+
+        Args:
+            used: Block to its scale.
+            alpha: The penalty.
+        """
+        chosen = np.concatenate([np.arange(len(self.factors))[self.places[b]] for b in used])
+        scale = np.concatenate([np.full(b[2] - b[1], scale) for b, scale in used.items()])
+        penalised = self.gram[np.ix_(chosen, chosen)] * np.outer(scale, scale)
+        penalised[np.diag_indices_from(penalised)] += alpha
+        found = scipy.linalg.solve(penalised, self.moment[chosen] * scale, assume_a="pos")
+        found *= scale * self.factors[chosen]
+        result = {encoder: np.zeros(width) for encoder, width in self.widths.items()}
+        for encoder, start, stop in used:
+            result[encoder][start:stop] += found[: stop - start]
+            found = found[stop - start :]
+        return result
+
+
+def equations(
     clips: Sequence[Clip],
     tokens: Mapping[str, Array],
     comparisons: Sequence[Comparisons],
-    used: Mapping[tuple[str, int, int], float],
-    alpha: float,
-    *,
     changes: Sequence[Changes],
     name: str,
-) -> dict[str, Array]:
-    """Encoder to weights (d,). Columns are scaled to unit variance and by their block's width."""
+    blocks: Iterable[Block],
+) -> Equations:
+    """Of comparisons of clips, and of what changes do to their tokens.
+
+    Args:
+        clips: n.
+        tokens: Encoder to (n, d).
+        changes: Counted where they have points for `name`.
+        name: Of a score, or `likeness`.
+        blocks: Of columns, that may be used.
+    """
+    blocks = list(blocks)
     native = [n for n, clip in enumerate(clips) if clip.kind == "native"]
-    scaled, factors = [], []
-    for (encoder, start, stop), scale in used.items():
-        part = tokens[encoder][:, start:stop]
-        factors.append(scale / np.sqrt(stop - start) / (part[native].std(0) + 1e-3))
-        scaled.append(part * factors[-1])
+    spread = [tokens[name][native, start:stop].std(0) + 1e-3 for name, start, stop in blocks]
+    factors = np.concatenate([1 / (np.sqrt(len(values)) * values) for values in spread])
+    ends = np.cumsum([stop - start for _, start, stop in blocks])
+
+    def columns(values: Mapping[str, Array]) -> Array:
+        return np.hstack([values[name][:, start:stop] for name, start, stop in blocks]) * factors
+
     contrasts, targets, weights = (np.concatenate(part) for part in zip(*comparisons))
-    design = contrasts @ np.hstack(scaled)
+    parts = [(contrasts @ columns(tokens), targets, weights)]
     for change in changes:
-        if name not in change.points:
-            continue
-        points = change.points[name]
-        known = ~np.isnan(points)
-        moved = [
-            change.tokens[encoder][known, start:stop] * factor
-            for (encoder, start, stop), factor in zip(used, factors)
-        ]
-        design = np.vstack([design, np.hstack(moved)])
-        targets = np.append(targets, points[known])
-        weights = np.append(weights, np.full(known.sum(), change.weights[name]))
-    penalty = alpha * np.diag(1 / np.maximum(weights, 1e-9))
-    found = design.T @ np.linalg.solve(design @ design.T + penalty, targets)
-    result = {encoder: np.zeros(values.shape[1]) for encoder, values in tokens.items()}
-    for (encoder, start, stop), factor in zip(used, factors):
-        result[encoder][start:stop] += found[: stop - start] * factor
-        found = found[stop - start :]
-    return result
+        if name in change.points:
+            known = ~np.isnan(points := change.points[name])
+            moved = columns(change.tokens)[known]
+            parts.append((moved, points[known], np.full(len(moved), change.weights[name])))
+    return Equations(
+        places={b: slice(end - (b[2] - b[1]), end) for b, end in zip(blocks, ends.tolist())},
+        factors=factors,
+        gram=sum((rows.T * weights) @ rows for rows, _, weights in parts),
+        moment=sum((rows.T * weights) @ targets for rows, targets, weights in parts),
+        widths={encoder: values.shape[1] for encoder, values in tokens.items()},
+    )
 
 
 def set_likeness(backbone: AIGVEvalBackbone, linear: LinearMap) -> None:
@@ -318,7 +377,8 @@ def set_local_expert(
     tokens = {name: values[rated] for name, values in tokens.items()}
     columns, _ = USED["technical"]
     parts = [_comparisons(clips, scores)]
-    found = _ridge(clips, tokens, parts, columns, LOCAL_PENALTY, changes=(), name="technical")
+    fit = equations(clips, tokens, parts, (), "technical", columns)
+    found = fit.solve(columns, LOCAL_PENALTY)
     native = [n for n, clip in enumerate(clips) if clip.kind == "native" and not clip.real]
     own = sum(tokens[name][native] @ w for name, w in found.items())
     names = list(backbone.projectors)
