@@ -28,7 +28,7 @@ def release(version):
 
 @pytest.fixture(scope="module")
 def ranges(monkeypatch_module):
-    monkeypatch_module.setattr(versions, "_installed", lambda name: "1")  # of all extras
+    monkeypatch_module.setattr(versions, "installed_version", lambda name: "1")  # of all extras
     return {
         plain(name): one
         for name, one in versions.tested_ranges().items()
