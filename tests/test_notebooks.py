@@ -22,6 +22,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 # As `python -m ipykernel_launcher`, but without searching for garbage while much is imported.
 KERNEL = "import gc; gc.set_threshold(50_000); from ipykernel.kernelapp import main; main()"
+OURS = ("aigveval", "encoders", "prompts", "small_data")
 SECONDS = 900  # for one cell; on an idle machine, a whole notebook takes about a minute
 
 
@@ -83,11 +84,13 @@ def folder(tmp_path):
 def run(client, folder, name, expression):
     """Run a notebook; gives the value that a JSON expression then has in it, and its pictures.
 
-    In its folder, and without any name of the notebook before.
+    In its folder, and without any name or module of ours that the notebook before had.
     """
     notebook = nbformat.read(folder / name, as_version=4)
     first = f"%reset -f\nimport os, sys; os.chdir({str(folder)!r})\n"
-    first += "sys.modules.pop('small_data', None); del os, sys"
+    first += "for name in list(sys.modules):\n"
+    first += f"    if name.partition('.')[0] in {OURS}: del sys.modules[name]\n"
+    first += "del os, sys"
     last = f"import json; print(json.dumps({expression}))"
     cells = [first, *(cell.source for cell in notebook.cells if cell.cell_type == "code"), last]
     client.nb = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
