@@ -58,7 +58,7 @@ class Choice:
     """The regressions of one score.
 
     Attributes:
-        rated: Which clips agreement is measured on, (n,).
+        judged, rated: Which clips people rated, and which of them on this score, (n,).
         tried: How many times a setting was measured so far.
     """
 
@@ -66,7 +66,8 @@ class Choice:
         self.score, self.clips, self.evidence = score, clips, evidence
         self.scores = np.array([clip.scores for clip in clips])[:, SCORES.index(score)]
         self.datasets = np.array([clip.dataset for clip in clips])
-        self.rated = np.array([clip.judged for clip in clips]) & ~np.isnan(self.scores)
+        self.judged = np.array([clip.judged for clip in clips])
+        self.rated = self.judged & ~np.isnan(self.scores)
         self.damage = ridge.damage(evidence.records, evidence.ladder_tokens)
         self.tried = 0
 
@@ -77,7 +78,7 @@ class Choice:
     def predict(self, keep: Mask, equations: Equations, setting: Setting, left_out: Mask) -> Array:
         """Of the clips left out, by a regression on those that are kept."""
         weights = equations.solve(*setting)
-        bias = ridge.score_bias(*self._kept(keep), self.score, weights)
+        bias = ridge.score_bias(*self._kept(keep & self.judged), self.score, weights)
         tokens = self.evidence.tokens
         return bias + sum(tokens[name][left_out] @ w for name, w in weights.items())
 
@@ -101,25 +102,33 @@ class Choice:
             parts = [fold == number for number in range(manifests.FOLDS)]
         parts = [part for part in parts if (part & known).any()]
         fitted = [(keep & ~part, self.equations(keep & ~part), part & known) for part in parts]
-        best: tuple[float, Setting | None] = (-np.inf, None)
-        chosen: Mapping[Block, float] = {}
-        while datasets and len(chosen) < MOST_BLOCKS:
-            found = []
-            for block in (block for block in BLOCKS if block not in chosen):
-                for penalty in PENALTIES:
-                    setting = {**chosen, block: BLOCKS[block]}, penalty
-                    predicted = np.full(len(self.clips), np.nan)
-                    for kept, equations, left_out in fitted:
-                        predicted[left_out] = self.predict(kept, equations, setting, left_out)
-                    found.append((self._quality(predicted, datasets), setting))
-            self.tried += len(found)
-            quality, setting = max(found, key=lambda one: one[0])
-            if quality < best[0] + LEAST_GAIN:
+        best: Setting | None = None
+        quality = -np.inf
+        while datasets and len(chosen := best[0] if best else {}) < MOST_BLOCKS:
+            settings: list[Setting] = [
+                ({**chosen, block: scale}, penalty)
+                for block, scale in BLOCKS.items()
+                if block not in chosen
+                for penalty in PENALTIES
+            ]
+            found = [self._quality(setting, fitted, datasets) for setting in settings]
+            self.tried += len(settings)
+            if max(found) < quality + LEAST_GAIN:
                 break
-            best, chosen = (quality, setting), setting[0]
-        return best[1]
+            quality = max(found)
+            best = settings[found.index(quality)]
+        return best
 
-    def _quality(self, predicted: Array, datasets: Sequence[str]) -> float:
+    def _quality(
+        self,
+        setting: Setting,
+        fitted: Sequence[tuple[Mask, Equations, Mask]],
+        datasets: Sequence[str],
+    ) -> float:
+        """The mean of the figures, by parts: what is kept, its equations, what is left out."""
+        predicted = np.full(len(self.clips), np.nan)
+        for kept, equations, left_out in fitted:
+            predicted[left_out] = self.predict(kept, equations, setting, left_out)
         figures = [self.figures(predicted, dataset) for dataset in datasets]
         values = [one[name] for one in figures for name in COMPARED]
         return float(np.mean([value[0] for value in values if value]))

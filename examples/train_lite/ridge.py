@@ -289,7 +289,7 @@ class Equations:
             used: Block to its scale.
             alpha: The penalty.
         """
-        chosen = np.concatenate([np.arange(len(self.factors))[self.places[b]] for b in used])
+        chosen = np.r_[tuple(self.places[block] for block in used)]
         scale = np.concatenate([np.full(b[2] - b[1], scale) for b, scale in used.items()])
         penalised = self.gram[np.ix_(chosen, chosen)] * np.outer(scale, scale)
         penalised[np.diag_indices_from(penalised)] += alpha
@@ -321,12 +321,13 @@ def equations(
     """
     blocks = list(blocks)
     native = [n for n, clip in enumerate(clips) if clip.kind == "native"]
-    spread = [tokens[name][native, start:stop].std(0) + 1e-3 for name, start, stop in blocks]
+    spread = [tokens[encoder][native, start:stop].std(0) + 1e-3 for encoder, start, stop in blocks]
     factors = np.concatenate([1 / (np.sqrt(len(values)) * values) for values in spread])
     ends = np.cumsum([stop - start for _, start, stop in blocks])
 
     def columns(values: Mapping[str, Array]) -> Array:
-        return np.hstack([values[name][:, start:stop] for name, start, stop in blocks]) * factors
+        parts = [values[encoder][:, start:stop] for encoder, start, stop in blocks]
+        return np.hstack(parts) * factors
 
     contrasts, targets, weights = (np.concatenate(part) for part in zip(*comparisons))
     parts = [(contrasts @ columns(tokens), targets, weights)]
