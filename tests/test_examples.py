@@ -15,7 +15,7 @@ from encoders.testing import check_encoder
 from encoders.video import read_views
 
 from tests import media
-from tests.aigveval.engines import fake_load
+from tests.aigveval.inference.makers import fake_load
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ENTRY_POINT = "[aigveval.encoders]\ntechnical_colour = own_encoder:TechnicalColour\n"

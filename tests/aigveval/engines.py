@@ -107,12 +107,3 @@ def text_engine(monkeypatch, folder) -> TextEngine:
         lambda model, *, device, dtype, **options: Assessor(engine, name=model, **options),
     )
     return engine
-
-
-def fake_load(**options):
-    """Stands in for `load`: a `tiny_assessor` as asked for, of a model with these options."""
-
-    def load(model, *, device=None, dtype="auto", **asked):
-        return tiny_assessor(**{**options, **asked})
-
-    return load

@@ -13,7 +13,8 @@ from aigveval.assessment import Score
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 
-from ..engines import TextEngine, fake_load, text_engine
+from ..engines import TextEngine, text_engine
+from ..inference.makers import fake_load
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ from prompts.facts import Fact, named, render_facts
 from prompts.rubric import LEVELS
 from prompts.sentences import sentences
 
-from ..engines import TextEngine, fake_load, tiny_assessor
+from ..engines import TextEngine, tiny_assessor
 from ..tiny_llm import make_model, make_tokenizer
+from .makers import fake_load
 from tests.media import write_video
 
 GOOD = (

@@ -21,8 +21,9 @@ from aigveval.inference.timeline import make_timeline, window_spans
 from aigveval.reports.plots import plot_timeline
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames, requests_of
 
-from ..engines import fake_load, tiny_assessor
+from ..engines import tiny_assessor
 from ..tiny_llm import make_encoders
+from .makers import fake_load
 from tests import media
 
 

@@ -19,7 +19,7 @@ from aigveval.reports.results import ResultsFile, read_results
 from aigveval.scale import Encoder, Scorer, cluster
 from aigveval.scale.cluster import Cluster, GivenUp
 
-from ..inference import makers
+from ..inference.makers import fake_load
 from . import works
 from tests import media
 
@@ -140,10 +140,7 @@ def command(*arguments):
 
 
 def test_commands_give_what_they_give_on_one_machine(folder, tmp_path, monkeypatch):
-    def load(model, *, device=None, dtype="auto", **asked):
-        return makers.tiny(**asked)
-
-    monkeypatch.setattr(assessor, "load", load)
+    monkeypatch.setattr(assessor, "load", fake_load())
     monkeypatch.setattr(assessor, "row_name", lambda *model, **options: "tiny")
     monkeypatch.chdir(folder.parent)  # paths are relative, as people give them
     clips = [folder.name, f"file://{folder}/a/0.mp4", "memory://gone.mp4", "gone.mp4"]
