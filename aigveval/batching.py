@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from .errors import our_fault
+from .errors import is_device_failure, our_fault
 
 FEWEST = 4  # videos that must fail before all are taken to fail, however small a batch is
 
@@ -184,12 +184,14 @@ def stop_at_our_fault(
     batch_size: int,
     deed: str = "assessed",
 ) -> Generator[Outcome[Item, Result], None, None]:
-    """Passes outcomes on, unless what ails the first videos is not theirs.
+    """Passes outcomes on, unless what ails the videos is not theirs.
 
     An error that is no `VideoError` can be about an odd video, or about something that no video
     gets past: a library of another version, a device that is full. So from the first one on,
     outcomes wait until a video succeeds, and are passed on then. If none does in a whole batch, of
-    four videos at least, or to the end, the run is over.
+    four videos at least, or to the end, the run is over. Once a video succeeded, errors other than
+    a device's own are taken to be about the videos. As a GPU that failed fails for ever, as many
+    of those one after the other end the run too.
 
     Args:
         outcomes: Those of `run_batches`; closed at the end.
@@ -204,25 +206,32 @@ def stop_at_our_fault(
 
     waiting: list[Outcome[Item, Result]] = []
     faults: list[Exception] = []
+    most, worked = max(batch_size, FEWEST), False
     try:
         for outcome in outcomes:
-            if outcome.error is None:
+            error = outcome.error
+            if error is None:
+                worked = True
                 yield from waiting
                 yield outcome
-                yield from outcomes
-                return
-            if not isinstance(outcome.error, VideoError):
-                faults.append(outcome.error)
+                waiting, faults = [], []
+                continue
+            if is_device_failure(error) if worked else not isinstance(error, VideoError):
+                faults.append(error)
             elif not faults:
                 yield outcome
                 continue
             waiting.append(outcome)
-            if len(faults) == max(batch_size, FEWEST):
+            if len(faults) == most:
                 break
     finally:
         outcomes.close()
-    if faults:
-        yield from (one for one in waiting if isinstance(one.error, VideoError))
+    if worked and len(faults) < most:
+        yield from waiting
+    elif faults:
+        yield from (one for one in waiting if one.error not in faults)
         count = len(faults)
         subject = "the video could not be" if count == 1 else f"none of {count} videos could be"
+        if worked:
+            subject = f"the last {count} videos could not be"
         raise our_fault(faults[0], f"{subject} {deed}") from faults[0]

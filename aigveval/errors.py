@@ -24,6 +24,8 @@ _OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS, cuDNN and 
     "Failed to allocate",
 )
 
+_DEVICE_FAILURE = "CUDA error: "  # of cuBLAS and cuDNN; the others have a type of their own
+
 
 class UsageError(Exception):
     """What was asked for can't be carried out; the message is one line."""
@@ -83,6 +85,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or any(
         words in str(error) for words in _OUT_OF_MEMORY
     )
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether a GPU failed, which it then goes on to do in this process, whatever it is given."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    said = "AcceleratorError" in kinds or _DEVICE_FAILURE in str(error)
+    return said and not is_out_of_memory(error)
 
 
 def is_ours(error: BaseException) -> bool:

@@ -158,7 +158,8 @@ class Assessor:
             TypeError: when an item is none of these.
             ValueError: when the items are a single clip, or there are more or fewer prompts.
             AssessmentError: when each video of the first batch, of the first four at least, fails
-                by another error than `VideoError`: they get no rows. One alone is a row.
+                by another error than `VideoError`, or as many later on because the GPU failed: they
+                get no rows. One alone is a row.
         """
         size = self.batch_size if batch_size is None else batch_size
         tried = self.try_many(_clips(items, prompts, fps), batch_size=size, workers=workers)

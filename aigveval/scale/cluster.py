@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -28,6 +29,7 @@ from ..errors import (
     UsageError,
     cause_of,
     fatal,
+    is_device_failure,
     one_line,
 )
 from ..versions import __version__
@@ -334,9 +336,22 @@ class _Worker:
         try:
             self._work = self._work or make()
             for result in self._work(clips):
+                _end_if_lost(result[-1])
                 yield portable(result)
         except Exception as error:
+            _end_if_lost(error)
             yield _Fatal(error)
+
+
+def _end_if_lost(error: Exception | None) -> None:
+    """Ends this process if its GPU failed: it would fail with all clips, and others can try them.
+
+    By the shortest way, as a killed process ends: without CUDA's own clearing up, which may hang.
+    """
+    if error is not None and is_device_failure(error):
+        sys.stderr.write(f"{cause_of(error)}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def portable(result: Any) -> Any:

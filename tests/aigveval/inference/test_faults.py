@@ -148,6 +148,61 @@ class TestScoreMany:
         assert closed == [True]
 
 
+class TestDeviceFailure:
+    """A GPU that failed in the middle of a run fails for all that comes after it."""
+
+    GONE = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`")
+
+    def failing(self, error, *which):
+        contents = {1 + number / 10 for number in which}
+
+        class Failing(TextEngine):
+            def score(self, prepared, prompts, **asked):
+                if not contents.isdisjoint(prepared):
+                    raise error
+                return super().score(prepared, prompts, **asked)
+
+        return Assessor(Failing(), name="x", batch_size=1)
+
+    @pytest.mark.parametrize("error", [GONE, CUBLAS])
+    def test_ends_the_run_with_what_was_scored(self, clips, error):
+        rows, message = until_end(self.failing(error, *range(6, 20)), clips)
+        assert [row.error for row in rows] == [None] * 6
+        assert message.startswith(
+            "the last 4 videos could not be assessed; something other than the video is at fault: "
+            f"{type(error).__name__}: CUDA error: "
+        )
+
+    def test_some_videos_between_good_ones_are_rows(self, clips):
+        rows = list(self.failing(self.GONE, 3, 4, 5, 19).score_many(clips))
+        failed = [number for number, row in enumerate(rows) if row.error]
+        assert failed == [3, 4, 5, 19] and len(rows) == 20
+
+    def test_other_errors_later_in_a_run_are_rows(self, clips):
+        odd = self.failing(RuntimeError("odd"), *range(6, 20))
+        rows = list(odd.score_many(clips))
+        assert [row.error for row in rows] == [None] * 6 + ["RuntimeError: odd"] * 14
+
+    def test_bad_videos_among_the_last_ones_stay_rows(self, clips):
+        def prepare(number):
+            if number == 6:
+                raise VideoError("6", "not a video")
+            return number
+
+        def compute(batch):
+            if batch[0][1] > 2:
+                raise self.GONE
+            return [number for number, _ in batch]
+
+        outcomes = run_batches(range(20), prepare=prepare, compute=compute, batch_size=1)
+        given = []
+        with pytest.raises(AssessmentError, match="the last 4 videos"):
+            for outcome in stop_at_our_fault(outcomes, batch_size=1):
+                given.append(outcome.item)
+        assert given == [0, 1, 2, 6]
+
+
 class TestMemory:
     @pytest.mark.parametrize("error", OUT_OF_MEMORY)
     def test_not_even_one_video_fits(self, clips, error):

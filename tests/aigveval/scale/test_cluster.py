@@ -76,9 +76,10 @@ def run_echo(names, **options):
         return list(two.run(partial(works.Echo, **options), clips, ahead=2))
 
 
-def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(tmp_path):
+@pytest.mark.parametrize("deadly", ["dies.mp4", "gpu.mp4"])
+def test_a_process_lost_in_the_middle_loses_and_doubles_nothing(tmp_path, deadly):
     names = [f"{number}.mp4" for number in range(40)]
-    names[7] = "dies.mp4"
+    names[7] = deadly
     found = run_echo(names, flag=str(tmp_path / "flag"))
     assert (tmp_path / "flag").exists()
     assert sorted(found) == [(number, (name, None)) for number, name in enumerate(names)]

@@ -9,7 +9,7 @@ from aigveval.errors import ModelError
 
 
 class Echo:
-    """Gives each clip's name back, and dies with the clip `dies.mp4`.
+    """Gives each clip's name back, and dies with the clip `dies.mp4`; its GPU with `gpu.mp4`.
 
     Args:
         flag: a file that is made by the first death, after which none follows; None for no end.
@@ -20,12 +20,16 @@ class Echo:
 
     def __call__(self, clips):
         for clip in clips:
-            if clip.path.name == "dies.mp4" and not (self.flag and Path(self.flag).exists()):
+            name = clip.path.name
+            if name in ("dies.mp4", "gpu.mp4") and not (self.flag and Path(self.flag).exists()):
                 if self.flag:
                     Path(self.flag).touch()
                 time.sleep(0.2)  # what was sent before is on its way
+                if name == "gpu.mp4":
+                    yield name, RuntimeError("CUDA error: an illegal memory access")
+                    continue
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield clip.path.name, None
+            yield name, None
 
 
 def no_model():
