@@ -27,6 +27,7 @@ ENCODERS = {
     "technical_pyiqa": "technical_pyiqa:TechnicalPyiqa",
     "motion_flow": "motion_flow:MotionFlow",
     "motion_slowfast": "motion_slowfast:MotionSlowFast",
+    "motion_i3d": "motion_i3d:MotionI3D",
     "semantic_lite": "semantic_lite:SemanticLite",
     "semantic_objects": "semantic_objects:SemanticObjects",
     "semantic_clip": "semantic_clip:SemanticClip",

@@ -1,9 +1,7 @@
 """Text-video alignment for a machine without GPU and model hub: ConSE.
 
-Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014: a
-picture's ImageNet posterior, as weights, mixes the embeddings of the class names into a point of
-text space, to be compared with the prompt's embedding there. The posterior is EfficientNet-Lite0's,
-text space is that of all-MiniLM-L6-v2 (Apache-2.0).
+A picture's ImageNet posterior makes a point of text space (see `encoders.conse`), to be compared
+with the prompt's embedding there. The posterior is EfficientNet-Lite0's.
 
 Plain similarity says as much about how common the prompt's words are among class names as about
 the clip. So the prompt's mean similarity to a fixed reference set of clips is taken off.
@@ -13,23 +11,21 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
 from . import lite_backbone
-from .base import check_frames, not_compiled, undisturbed
+from .base import check_frames, undisturbed
+from .conse import embedded, mixed_points, points_of
 from .lite_backbone import NUM_CLASSES, LiteEncoder
-from .minilm import TEXT_WIDTH, WEIGHTS_ID, embed_texts
+from .minilm import TEXT_WIDTH, WEIGHTS_ID
 from .resizing import repeat_to, resized, without_bars
-from .weights import build_once, load_torch_file
 
 # Softmax temperatures of the posterior: sharp is right about a clear object, soft about a scene.
 _TEMPERATURES = (0.5, 1.0, 2.0)
-_POINTS = "class_points.safetensors"
 _REFERENCE = "data/reference_posteriors.safetensors"
 _SCALARS = 2 * len(_TEMPERATURES) + 5
 
@@ -51,10 +47,10 @@ class SemanticLite(LiteEncoder):
         super().__init__("semantic_lite", width, num_frames=num_frames, crop_bars=crop_bars)
         reference, sha256 = reference_posteriors()
         self.weights_id = f"{lite_backbone.WEIGHTS_ID} {WEIGHTS_ID} {sha256}"
-        names = _class_embeddings()
+        names = points_of(_class_names())
         self.register_buffer("class_points", names, persistent=False)
         with undisturbed(torch.device("cpu")):
-            points = [_points(reference, t, names) for t in _TEMPERATURES]
+            points = [mixed_points(reference, t, names) for t in _TEMPERATURES]
         self.register_buffer("reference_points", torch.stack(points), persistent=False)
 
     class_points: Tensor
@@ -76,9 +72,9 @@ class SemanticLite(LiteEncoder):
         prompts = list(text) if text is not None else [""] * len(tokens)
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(tokens)} clips need as many prompts, got {len(prompts)}")
-        points = [_points(tokens, t, self.class_points) for t in _TEMPERATURES]
+        points = [mixed_points(tokens, t, self.class_points) for t in _TEMPERATURES]
         given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])
-        prompt = torch.stack([_embedded(text) for text in prompts]).to(tokens) * given[:, None]
+        prompt = torch.stack([embedded(text) for text in prompts]).to(tokens) * given[:, None]
         scalars = []
         for frame_points, reference in zip(points, self.reference_points.to(tokens)):
             usual = prompt @ reference.T
@@ -102,12 +98,6 @@ class SemanticLite(LiteEncoder):
         return torch.cat([*wide, torch.stack(scalars, dim=-1)], dim=-1)
 
 
-def _points(logits: Tensor, temperature: float, class_points: Tensor) -> Tensor:
-    """ConSE: logits (..., 1000) to unit vectors of text space (..., 384)."""
-    posterior = torch.softmax(logits / temperature, dim=-1)
-    return F.normalize(posterior @ class_points.to(logits), dim=-1)
-
-
 @lru_cache(maxsize=1)
 def reference_posteriors() -> tuple[Tensor, str]:
     """Mean ImageNet logits (n, 1000) of generated clips, none of which shows a prompt at hand.
@@ -119,22 +109,9 @@ def reference_posteriors() -> tuple[Tensor, str]:
     return load(content)["logits"].float(), hashlib.sha256(content).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def _class_embeddings() -> Tensor:
-    """Embeddings of the ImageNet class names (1000, 384); made once, then read from the cache."""
+def _class_names() -> tuple[str, ...]:
+    """Of ImageNet, 1000."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
-    names = [str(info.index_to_description(n)) for n in range(NUM_CLASSES)]
-    digest = hashlib.sha256("\n".join([WEIGHTS_ID, *names]).encode()).hexdigest()[:8]
-
-    def build(folder: Path) -> None:
-        save_file({"points": embed_texts(names)}, folder / _POINTS)
-
-    return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
-
-
-@not_compiled  # texts are nothing to compile
-@lru_cache(maxsize=4096)
-def _embedded(text: str) -> Tensor:
-    return embed_texts([text])[0]
+    return tuple(str(info.index_to_description(n)) for n in range(NUM_CLASSES))

