@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 import numpy as np
 
-from .display import Look, is_turned, transfer_of
+from .display import FIELDS_APART, Look, is_turned, transfer_of
 from .packets import (
     FieldPairs,
     Packet,
@@ -239,6 +239,8 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     """What the stream's frames need before they look right, and what to say of it."""
     warnings = []
     codec, shape = stream.codec_context, Fraction(stream.sample_aspect_ratio or 1)
+    fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
+    fields = fields or any(scan.seconds) or any(frame.interlaced_frame for frame in scan.head)
     ratio = float(shape)
     if abs(ratio - 1) < _SQUARE:
         ratio = 1.0
@@ -247,14 +249,15 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
         ratio = 1.0
     else:
         warnings.append(f"pixels of {_ratio(shape)} shown in their shape")
+    if fields and codec.name in FIELDS_APART and all(f.interlaced_frame for f in scan.head):
+        warnings.append("interlaced: each field shown as a frame")
+        ratio /= 2
     transfer = transfer_of(codec)
     if transfer == "bt2020":
         warnings.append("BT.2020 colours shown as BT.709")
     elif transfer:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
-    fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
-    fields = fields or any(scan.seconds) or any(frame.interlaced_frame for frame in scan.head)
     look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings

@@ -1,9 +1,10 @@
 """From a decoded frame to what a player shows of it: upright 8-bit RGB with square pixels.
 
 Transparent pictures lie on white, as on a web page, whatever colour is hidden under what can't be
-seen. Interlaced frames are deinterlaced by FFmpeg's bwdif, one frame for each. Non-square pixels
-are stretched along their shorter side, so that no detail is lost. HDR becomes SDR in these steps,
-on a display of 203 cd/m2, the white that ITU-R BT.2408 gives to what isn't a highlight:
+seen. Interlaced frames are deinterlaced by FFmpeg's bwdif, one frame for each. HEVC may have each
+field as a picture: that is a frame whose pixels are twice as tall. Non-square pixels are stretched
+along their shorter side, so that no detail is lost. HDR becomes SDR in these steps, on a display
+of 203 cd/m2, the white that ITU-R BT.2408 gives to what isn't a highlight:
 
   - to light: the curve of SMPTE ST 2084 (PQ), or that of ARIB STD-B67 (HLG) with the system
     gamma of 1.2 that ITU-R BT.2100 asks for at 1000 cd/m2;

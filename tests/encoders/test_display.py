@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -266,16 +267,30 @@ class TestInterlaced:
             assert gaps[0] < 0.6 * gaps[1]
         assert np.array_equal(pixels, read(path)[0])
 
-    def test_hevc_gives_each_field_as_a_picture(self, tmp_path):
-        """Which has nothing to deinterlace."""
-        options = {"x265-params": "interlace=tff:log-level=none:pools=none:crf=6"}
-        path = media.write_video(tmp_path / "a.mp4", codec="libx265", options=options)
+    @pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+    def test_hevc_gives_each_field_as_a_picture(self, suffix, tmp_path):
+        """Which has nothing to deinterlace, and half of the lines."""
+        scenes = [media.scene(index) for index in range(24)]
+        path = media.write_video(
+            tmp_path / f"a{suffix}",
+            pictures=[scene[index % 2 :: 2] for index, scene in enumerate(scenes)],
+            height=32,
+            codec="libx265",
+            options={"x265-params": "interlace=tff:log-level=none:pools=none:crf=6"},
+        )
         with av.open(str(path)) as opened:
             frames = list(opened.decode(video=0))
         assert all(frame.interlaced_frame for frame in frames)
-        pixels, info, _ = read(path)
-        assert np.array_equal(pixels, [frame.to_ndarray(format="rgb24") for frame in frames])
-        assert info.warnings == ()
+        pixels, info, times = read(path)
+        assert (info.num_frames, info.width, info.height) == (24, 96, 64)
+        assert info.warnings == ("interlaced: each field shown as a frame",)
+        np.testing.assert_allclose(times, np.arange(24) / 24, atol=1e-4)
+        stretched = [
+            cv2.resize(frame.to_ndarray(format="rgb24"), (96, 64), interpolation=cv2.INTER_CUBIC)
+            for frame in frames
+        ]
+        assert np.array_equal(pixels, stretched)
+        assert numbers(pixels) == list(range(24))
 
     def test_never_by_decord(self, tmp_path):
         path = media.interlaced(tmp_path / "a.mp4")
