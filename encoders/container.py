@@ -129,15 +129,15 @@ def inspect(path: str) -> VideoIndex:
             announced, stored = announced - scan.seconds[0], stored - sum(scan.seconds)
         lost = max(0, announced - found)
         if lost > MAX_LOST * announced:
-            raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
+            raise VideoError(path, f"truncated: only {_share(found, announced)} there")
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
         look, warnings = _look(path, stream, scan)
         if lost:
-            warnings.append(f"truncated: {lost} of its {announced} frames are missing")
+            warnings.append(f"truncated: {_share(lost, announced)} missing")
         if announced < stored:
-            warnings.append(f"cut: {announced} of its {stored} frames are shown")
+            warnings.append(f"cut: {_share(announced, stored)} shown")
         # AVI stamps packets in the order of decoding: right as a clock, wrong as names of frames.
         by_time = kind != "avi"
         packets, joins = scan.packets, scan.joins
@@ -272,6 +272,10 @@ def _alpha_decoder(codec: Any) -> str | None:
 
 def _ratio(shape: Fraction) -> str:
     return f"{shape.numerator}:{shape.denominator}"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} of its {total} frames {'is' if count == 1 else 'are'}"
 
 
 def _first_shown(path: str, start: int) -> set[int]:

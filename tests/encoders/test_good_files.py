@@ -357,6 +357,8 @@ def test_what_is_damaged_or_missing_is_said(tmp_path):
     _, info, _ = read(media.truncated_half(tmp_path / "a.mp4", share=0.99))
     missing = 48 - info.num_frames
     assert info.warnings[0] == f"truncated: {missing} of its 48 frames are missing"
+    _, info, _ = read(media.truncated_half(tmp_path / "b.mp4", share=0.998))
+    assert info.warnings == ("truncated: 1 of its 48 frames is missing",)
 
 
 def test_a_stream_that_comes_to_light_late_is_left_out(tmp_path):
