@@ -244,6 +244,14 @@ def combs(frame):
     return np.abs(frame[1:-1] - (frame[:-2] + frame[2:]) / 2).mean()
 
 
+@pytest.mark.parametrize("transfer", [1, 16])
+def test_a_matrix_that_ffmpeg_does_not_know(transfer, tmp_path):
+    """As ICtCp, with light as in BT.709 or PQ: the file is sound, and any colours would be false."""
+    colours = {"colorspace": 14, "color_trc": transfer}
+    path = media.write_video(tmp_path / "a.mp4", colours=colours)
+    assert reason(path) == "FFmpeg can't convert its colours (yuv420p, matrix 14)"
+
+
 class TestInterlaced:
     @pytest.mark.parametrize(
         ("suffix", "options"),
