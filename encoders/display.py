@@ -83,7 +83,10 @@ def _quarter_turns(frame: Any) -> int:
 
 def _is_mirrored(frame: Any) -> bool:
     """Whether the frame is to be flipped upside down before it's turned, as of a front camera."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")  # int32 (3, 3), whose last column is no turn
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")  # int32 (3, 3), whose last column is no turn
+    except ValueError:  # the frame also has something that PyAV has no name for, such as EXIF
+        return False
     if matrix is None:
         return False
     xx, xy, _, yx, yy = struct.unpack("=5i", bytes(matrix)[:20])
