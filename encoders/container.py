@@ -43,9 +43,12 @@ _NO_VIDEO = {  # by how they begin, in lower case
     b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches the video",
     b"<!doctype html": "a web page",
     b"<html": "a web page",
+    b"<?xml": "a text in XML, as servers answer with instead of a file",
+    b'{"': "a text in JSON, as servers answer with instead of a file",
     b"pk\x03\x04": "an archive: unpack it",
     b"\x1f\x8b": "an archive: unpack it",
 }
+_NO_HEADER = (".yuv", ".rgb")  # FFmpeg must be told their size
 _GIF_EXTENSION, _GIF_PICTURE = b"!", b","  # how a block begins
 _UNTIMED = 0.1  # seconds that a frame of an animation is shown that says none
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
@@ -258,7 +261,9 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     elif transfer:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
-    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
+    # Uncompressed pixels of 32 bits have a byte to spare there, which players don't look at.
+    opaque = codec.name == "rawvideo" and stream.container.format.name == "avi"
+    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha, opaque=opaque)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
 
@@ -373,6 +378,8 @@ def why_refused(path: str) -> str | None:
         return None
     if head[4:8] == b"ftyp":
         return "truncated or damaged, its MP4 index is missing"
+    if path.lower().endswith(_NO_HEADER):
+        return "raw pixels, and nothing says their size: convert it to Y4M"
     return next((what for start, what in _NO_VIDEO.items() if head.lower().startswith(start)), None)
 
 

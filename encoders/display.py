@@ -50,12 +50,14 @@ class Look:
         transfer: How light is coded, where it isn't as in BT.709.
         interlaced: Whether its first frame is made of two fields.
         alpha: Decoder that also gives the stored transparency, where the usual one doesn't.
+        opaque: Whether the fourth byte of its pixels means nothing.
     """
 
     pixel_ratio: float = 1.0
     transfer: Transfer | None = None
     interlaced: bool = False
     alpha: str | None = None
+    opaque: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height on the screen of a stored picture, before it is turned."""
@@ -100,7 +102,7 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
     else:
         rgb = frame.to_ndarray(format="rgb24", threads=1)  # to start others takes as long again
     warnings: list[str] = []
-    if _has_alpha(frame):
+    if _has_alpha(frame) and not look.opaque:
         alpha = frame.to_ndarray(format="rgba")[..., 3:]
         rgb, warnings = flattened(np.concatenate([rgb, alpha], -1))
     if look.pixel_ratio != 1:

@@ -79,6 +79,14 @@ class TestTransparency:
         else:
             assert np.array_equal(pixels, np.stack(plain))
 
+    def test_uncompressed_avi_has_none(self, tmp_path):
+        """Programs that write it leave zeros in the fourth byte of a pixel."""
+        frames = list(see_through((0, 0, 255), alpha=0))
+        options = {"codec": "rawvideo", "pix_fmt": "bgra"}
+        pixels, info, _ = read(media.write_video(tmp_path / "a.avi", pictures=frames, **options))
+        assert np.array_equal(pixels, [frame[..., :3] for frame in frames])
+        assert info.warnings == ()
+
     @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
     def test_animated_pictures(self, kind, tmp_path):
         found = []
