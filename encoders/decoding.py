@@ -318,6 +318,8 @@ def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink)
     check_size(path, *index.look.size(frame.width, frame.height))
     try:
         shown = to_rgb(frame, index.look)
+    except MemoryError:  # which may be FFmpeg's, too
+        raise
     except av.FFmpegError as error:
         kind = f"{frame.format.name}, matrix {int(frame.colorspace)}"
         raise VideoError(path, f"FFmpeg can't convert its colours ({kind})") from error

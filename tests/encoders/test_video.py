@@ -464,6 +464,11 @@ def test_an_exception_of_any_kind_becomes_a_video_error(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise MemoryError
 
+    def fail_in_ffmpeg(*args):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(decoding, "to_rgb", fail_in_ffmpeg)
+    assert reason(path) == "needs more memory than there is"
     monkeypatch.setattr(av, "open", fail)
     assert reason(path) == "needs more memory than there is"
 
