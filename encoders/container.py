@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 import numpy as np
 
-from .display import Look, is_turned, transfer_of
+from .display import FIELDS_APART, Look, is_turned, transfer_of
 from .packets import (
     FieldPairs,
     Packet,
@@ -43,9 +43,12 @@ _NO_VIDEO = {  # by how they begin, in lower case
     b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches the video",
     b"<!doctype html": "a web page",
     b"<html": "a web page",
+    b"<?xml": "a text in XML, as servers answer with instead of a file",
+    b'{"': "a text in JSON, as servers answer with instead of a file",
     b"pk\x03\x04": "an archive: unpack it",
     b"\x1f\x8b": "an archive: unpack it",
 }
+_NO_HEADER = (".yuv", ".rgb")  # FFmpeg must be told their size
 _GIF_EXTENSION, _GIF_PICTURE = b"!", b","  # how a block begins
 _UNTIMED = 0.1  # seconds that a frame of an animation is shown that says none
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
@@ -129,15 +132,15 @@ def inspect(path: str) -> VideoIndex:
             announced, stored = announced - scan.seconds[0], stored - sum(scan.seconds)
         lost = max(0, announced - found)
         if lost > MAX_LOST * announced:
-            raise VideoError(path, f"truncated: only {found} of its {announced} frames are there")
+            raise VideoError(path, f"truncated: only {_share(found, announced)} there")
         still = kind.endswith("_pipe") or kind in ("image2", "gif", "apng")
         if found == 1 and (still or container.metadata.get("major_brand") in _STILL_BRANDS):
             raise VideoError(path, "a still image, not a video")
         look, warnings = _look(path, stream, scan)
         if lost:
-            warnings.append(f"truncated: {lost} of its {announced} frames are missing")
+            warnings.append(f"truncated: {_share(lost, announced)} missing")
         if announced < stored:
-            warnings.append(f"cut: {announced} of its {stored} frames are shown")
+            warnings.append(f"cut: {_share(announced, stored)} shown")
         # AVI stamps packets in the order of decoding: right as a clock, wrong as names of frames.
         by_time = kind != "avi"
         packets, joins = scan.packets, scan.joins
@@ -239,6 +242,8 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     """What the stream's frames need before they look right, and what to say of it."""
     warnings = []
     codec, shape = stream.codec_context, Fraction(stream.sample_aspect_ratio or 1)
+    fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
+    fields = fields or any(scan.seconds) or any(frame.interlaced_frame for frame in scan.head)
     ratio = float(shape)
     if abs(ratio - 1) < _SQUARE:
         ratio = 1.0
@@ -247,15 +252,18 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
         ratio = 1.0
     else:
         warnings.append(f"pixels of {_ratio(shape)} shown in their shape")
+    if fields and codec.name in FIELDS_APART and all(f.interlaced_frame for f in scan.head):
+        warnings.append("interlaced: each field shown as a frame")
+        ratio /= 2
     transfer = transfer_of(codec)
     if transfer == "bt2020":
         warnings.append("BT.2020 colours shown as BT.709")
     elif transfer:
         warnings.append(f"HDR ({transfer.upper()}) shown as SDR")
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
-    fields = getattr(codec, "field_order", 0) in _FIELD_ORDERS  # only newer PyAV tells
-    fields = fields or any(scan.seconds) or any(frame.interlaced_frame for frame in scan.head)
-    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha)
+    # Uncompressed pixels of 32 bits have a byte to spare there, which players don't look at.
+    opaque = codec.name == "rawvideo" and stream.container.format.name == "avi"
+    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha, opaque=opaque)
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
 
@@ -269,6 +277,10 @@ def _alpha_decoder(codec: Any) -> str | None:
 
 def _ratio(shape: Fraction) -> str:
     return f"{shape.numerator}:{shape.denominator}"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} of its {total} frames {'is' if count == 1 else 'are'}"
 
 
 def _first_shown(path: str, start: int) -> set[int]:
@@ -366,6 +378,8 @@ def why_refused(path: str) -> str | None:
         return None
     if head[4:8] == b"ftyp":
         return "truncated or damaged, its MP4 index is missing"
+    if path.lower().endswith(_NO_HEADER):
+        return "raw pixels, and nothing says their size: convert it to Y4M"
     return next((what for start, what in _NO_VIDEO.items() if head.lower().startswith(start)), None)
 
 

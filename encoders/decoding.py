@@ -316,7 +316,14 @@ def _frames(
 
 def _put_av(path: str, position: int, frame: Any, index: VideoIndex, sink: Sink) -> None:
     check_size(path, *index.look.size(frame.width, frame.height))
-    sink.put(position, sink.warned(*to_rgb(frame, index.look)))
+    try:
+        shown = to_rgb(frame, index.look)
+    except MemoryError:  # which may be FFmpeg's, too
+        raise
+    except av.FFmpegError as error:
+        kind = f"{frame.format.name}, matrix {int(frame.colorspace)}"
+        raise VideoError(path, f"FFmpeg can't convert its colours ({kind})") from error
+    sink.put(position, sink.warned(*shown))
 
 
 def pillow_frames(path: str, positions: list[int]) -> Iterator[np.ndarray]:

@@ -1,9 +1,10 @@
 """From a decoded frame to what a player shows of it: upright 8-bit RGB with square pixels.
 
 Transparent pictures lie on white, as on a web page, whatever colour is hidden under what can't be
-seen. Interlaced frames are deinterlaced by FFmpeg's bwdif, one frame for each. Non-square pixels
-are stretched along their shorter side, so that no detail is lost. HDR becomes SDR in these steps,
-on a display of 203 cd/m2, the white that ITU-R BT.2408 gives to what isn't a highlight:
+seen. Interlaced frames are deinterlaced by FFmpeg's bwdif, one frame for each. HEVC may have each
+field as a picture: that is a frame whose pixels are twice as tall. Non-square pixels are stretched
+along their shorter side, so that no detail is lost. HDR becomes SDR in these steps, on a display
+of 203 cd/m2, the white that ITU-R BT.2408 gives to what isn't a highlight:
 
   - to light: the curve of SMPTE ST 2084 (PQ), or that of ARIB STD-B67 (HLG) with the system
     gamma of 1.2 that ITU-R BT.2100 asks for at 1000 cd/m2;
@@ -49,12 +50,14 @@ class Look:
         transfer: How light is coded, where it isn't as in BT.709.
         interlaced: Whether its first frame is made of two fields.
         alpha: Decoder that also gives the stored transparency, where the usual one doesn't.
+        opaque: Whether the fourth byte of its pixels means nothing.
     """
 
     pixel_ratio: float = 1.0
     transfer: Transfer | None = None
     interlaced: bool = False
     alpha: str | None = None
+    opaque: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height on the screen of a stored picture, before it is turned."""
@@ -82,7 +85,10 @@ def _quarter_turns(frame: Any) -> int:
 
 def _is_mirrored(frame: Any) -> bool:
     """Whether the frame is to be flipped upside down before it's turned, as of a front camera."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")  # int32 (3, 3), whose last column is no turn
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")  # int32 (3, 3), whose last column is no turn
+    except ValueError:  # the frame also has something that PyAV has no name for, such as EXIF
+        return False
     if matrix is None:
         return False
     xx, xy, _, yx, yy = struct.unpack("=5i", bytes(matrix)[:20])
@@ -96,7 +102,7 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
     else:
         rgb = frame.to_ndarray(format="rgb24", threads=1)  # to start others takes as long again
     warnings: list[str] = []
-    if _has_alpha(frame):
+    if _has_alpha(frame) and not look.opaque:
         alpha = frame.to_ndarray(format="rgba")[..., 3:]
         rgb, warnings = flattened(np.concatenate([rgb, alpha], -1))
     if look.pixel_ratio != 1:

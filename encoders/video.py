@@ -27,7 +27,8 @@ What is decided for odd files:
   - Transparent pictures are shown on white, interlaced frames deinterlaced, non-square pixels
     stretched, and HDR (PQ, HLG) as SDR: see `encoders.display`.
   - Titles and other metadata may be in any encoding.
-  - Two fields in packets of their own are one frame (H.264 of broadcasts), at the first one's time.
+  - Two fields in packets of their own are one frame (H.264 of broadcasts), at the first one's time;
+    in HEVC, whose decoder doesn't say which field it gives, each is a frame of full height.
   - A file whose index announces frames that are not there is an error as soon as more than a
     tenth is missing; below that, and where there is no index (WebM, MPEG-TS, fragmented MP4),
     the frames that exist are the video.

@@ -21,8 +21,9 @@ from .manifest import Clip, check_exists, locate, make_clip, read_manifest, read
 from .readers import MANIFEST_SUFFIXES, is_saved_dataset, open_text, url_of
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .gif .apng .mpg .mpeg .m2v .vob .ts .m2ts .mts .wmv .asf .flv "
-    ".f4v .3gp .ogv .mxf .ivf .y4m".split()
+    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .gif .apng .mpg .mpeg .m1v .m2v .vob .ts .m2ts .mts "
+    ".wmv .asf .flv .f4v .3gp .3g2 .ogv .rm .rmvb .mxf .dv .mjpeg .264 .h264 .265 .h265 .hevc "
+    ".ivf .obu .y4m".split()
 )
 _NUMBERED_PICTURE = re.compile(r"\d\.(png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
 _NO_LIST = "a text, and no line of it is the path of a file that is there; tables are .csv"

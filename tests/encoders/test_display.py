@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,6 +78,14 @@ class TestTransparency:
             assert np.abs(pixels.astype(int) - np.stack(plain)).max() <= 2
         else:
             assert np.array_equal(pixels, np.stack(plain))
+
+    def test_uncompressed_avi_has_none(self, tmp_path):
+        """Programs that write it leave zeros in the fourth byte of a pixel."""
+        frames = list(see_through((0, 0, 255), alpha=0))
+        options = {"codec": "rawvideo", "pix_fmt": "bgra"}
+        pixels, info, _ = read(media.write_video(tmp_path / "a.avi", pictures=frames, **options))
+        assert np.array_equal(pixels, [frame[..., :3] for frame in frames])
+        assert info.warnings == ()
 
     @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
     def test_animated_pictures(self, kind, tmp_path):
@@ -243,6 +252,14 @@ def combs(frame):
     return np.abs(frame[1:-1] - (frame[:-2] + frame[2:]) / 2).mean()
 
 
+@pytest.mark.parametrize("transfer", [1, 16])
+def test_a_matrix_that_ffmpeg_does_not_know(transfer, tmp_path):
+    """As ICtCp, with light as in BT.709 or PQ: the file is sound, and any colours would be false."""
+    colours = {"colorspace": 14, "color_trc": transfer}
+    path = media.write_video(tmp_path / "a.mp4", colours=colours)
+    assert reason(path) == "FFmpeg can't convert its colours (yuv420p, matrix 14)"
+
+
 class TestInterlaced:
     @pytest.mark.parametrize(
         ("suffix", "options"),
@@ -266,16 +283,30 @@ class TestInterlaced:
             assert gaps[0] < 0.6 * gaps[1]
         assert np.array_equal(pixels, read(path)[0])
 
-    def test_hevc_gives_each_field_as_a_picture(self, tmp_path):
-        """Which has nothing to deinterlace."""
-        options = {"x265-params": "interlace=tff:log-level=none:pools=none:crf=6"}
-        path = media.write_video(tmp_path / "a.mp4", codec="libx265", options=options)
+    @pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+    def test_hevc_gives_each_field_as_a_picture(self, suffix, tmp_path):
+        """Which has nothing to deinterlace, and half of the lines."""
+        scenes = [media.scene(index) for index in range(24)]
+        path = media.write_video(
+            tmp_path / f"a{suffix}",
+            pictures=[scene[index % 2 :: 2] for index, scene in enumerate(scenes)],
+            height=32,
+            codec="libx265",
+            options={"x265-params": "interlace=tff:log-level=none:pools=none:crf=6"},
+        )
         with av.open(str(path)) as opened:
             frames = list(opened.decode(video=0))
         assert all(frame.interlaced_frame for frame in frames)
-        pixels, info, _ = read(path)
-        assert np.array_equal(pixels, [frame.to_ndarray(format="rgb24") for frame in frames])
-        assert info.warnings == ()
+        pixels, info, times = read(path)
+        assert (info.num_frames, info.width, info.height) == (24, 96, 64)
+        assert info.warnings == ("interlaced: each field shown as a frame",)
+        np.testing.assert_allclose(times, np.arange(24) / 24, atol=1e-4)
+        stretched = [
+            cv2.resize(frame.to_ndarray(format="rgb24"), (96, 64), interpolation=cv2.INTER_CUBIC)
+            for frame in frames
+        ]
+        assert np.array_equal(pixels, stretched)
+        assert numbers(pixels) == list(range(24))
 
     def test_never_by_decord(self, tmp_path):
         path = media.interlaced(tmp_path / "a.mp4")

@@ -353,10 +353,23 @@ def test_metadata_in_any_encoding(suffix, tmp_path):
     assert np.array_equal(pixels, expected) and not info.warnings
 
 
+def test_frames_with_what_pyav_has_no_name_for(tmp_path):
+    """FFmpeg hands on the EXIF of each picture, in MJPEG of cameras and in APNG."""
+    camera = Image.Exif()
+    camera[0x010F] = "make"
+    first, *others = (Image.fromarray(media.scene(index)) for index in range(8))
+    path = tmp_path / "a.png"
+    first.save(path, save_all=True, append_images=others, duration=100, exif=camera)
+    pixels, info, _ = read(path)
+    assert numbers(pixels) == list(range(8)) and info.warnings == ()
+
+
 def test_what_is_damaged_or_missing_is_said(tmp_path):
     _, info, _ = read(media.truncated_half(tmp_path / "a.mp4", share=0.99))
     missing = 48 - info.num_frames
     assert info.warnings[0] == f"truncated: {missing} of its 48 frames are missing"
+    _, info, _ = read(media.truncated_half(tmp_path / "b.mp4", share=0.998))
+    assert info.warnings == ("truncated: 1 of its 48 frames is missing",)
 
 
 def test_a_stream_that_comes_to_light_late_is_left_out(tmp_path):

@@ -96,11 +96,22 @@ def test_every_class_of_input_is_read_rightly_or_refused_in_one_line(name, tmp_p
         ),
         (b"\n<!DOCTYPE html>\n<title>404</title>", "a web page"),
         (b"PK\3\4\x14\0", "an archive: unpack it"),
+        (
+            b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
+            "a text in XML, as servers answer with instead of a file",
+        ),
+        (b'{"error": 404}', "a text in JSON, as servers answer with instead of a file"),
     ],
 )
 def test_what_stands_in_for_a_video_is_named(content, what, tmp_path):
     (tmp_path / "a.mp4").write_bytes(content)
     assert reason(tmp_path / "a.mp4") == f"not a readable video ({what})"
+
+
+def test_raw_pixels_have_no_size(tmp_path):
+    (tmp_path / "a_96x64.YUV").write_bytes(bytes(96 * 64 * 3 // 2 * 4))
+    what = "raw pixels, and nothing says their size: convert it to Y4M"
+    assert reason(tmp_path / "a_96x64.YUV") == f"not a readable video ({what})"
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.mp4", "s3://bucket/a.mp4", "hf://a/b.mp4"])
@@ -453,6 +464,11 @@ def test_an_exception_of_any_kind_becomes_a_video_error(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise MemoryError
 
+    def fail_in_ffmpeg(*args):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(decoding, "to_rgb", fail_in_ffmpeg)
+    assert reason(path) == "needs more memory than there is"
     monkeypatch.setattr(av, "open", fail)
     assert reason(path) == "needs more memory than there is"
 

@@ -98,6 +98,11 @@ class TestFolders:
         touch("v/b.mp4", "v/a.MOV", "v/sub/deep/c.webm", "v/notes.txt", "v/.hidden.mp4")
         assert videos("v") == ["v/a.MOV", "v/b.mp4", "v/sub/deep/c.webm"]
 
+    @pytest.mark.parametrize("kind", ["3g2", "dv", "rm", "h264", "265", "hevc", "obu", "ivf"])
+    def test_streams_without_a_container_and_rarer_kinds(self, kind):
+        touch(f"v/a.{kind}", "v/b.mp4")
+        assert videos("v") == [f"v/a.{kind}", "v/b.mp4"]
+
     def test_named_like_a_video(self):
         touch("clip.mp4/a.mp4")
         assert videos("clip.mp4") == ["clip.mp4/a.mp4"]
