@@ -79,6 +79,12 @@ def test_counts_below_one_are_refused(options):
         run_batches([], prepare=str, compute=list, **options)
 
 
+@pytest.mark.parametrize("count", ["2", 2.0, None])
+def test_counts_are_whole_numbers(count):
+    with pytest.raises(TypeError, match=f"^workers must be a whole number, got {count!r}$"):
+        run_batches([], prepare=str, compute=list, workers=count)
+
+
 def test_an_error_that_is_its_own_cause_is_of_its_item_alone():
     def prepare(item):
         try:
