@@ -132,7 +132,9 @@ def _run(
                 waiting = []
         yield from _finish(waiting, compute)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in pending:  # `cancel_futures` fails where Python is about to end
+            future.cancel()
+        pool.shutdown(wait=False)
 
 
 def _finish(

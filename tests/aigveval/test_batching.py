@@ -1,5 +1,7 @@
 """The prefetcher: order, bounded reading ahead, failures, items that need no computing."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -77,6 +79,18 @@ def test_counts_below_one_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
         run_batches([], prepare=str, compute=list, **options)
+
+
+def test_what_is_left_in_the_middle_says_nothing_when_python_ends():
+    script = """
+from aigveval.batching import run_batches
+rows = run_batches(iter(int, 1), prepare=str, compute=lambda batch: ["x"] * len(batch))
+next(rows)
+import threading
+threading.current_thread().kept = rows  # as long as anything lasts
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("count", ["2", 2.0, None])
