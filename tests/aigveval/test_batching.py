@@ -86,8 +86,9 @@ def test_what_is_left_in_the_middle_says_nothing_when_python_ends():
 from aigveval.batching import run_batches
 rows = run_batches(iter(int, 1), prepare=str, compute=lambda batch: ["x"] * len(batch))
 next(rows)
-import threading
-threading.current_thread().kept = rows  # as long as anything lasts
+import concurrent.futures.thread
+concurrent.futures.thread.kept = rows  # as long as anything
+del rows
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
