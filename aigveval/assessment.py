@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from prompts import DIMENSIONS, Defect
 from prompts.facts import Fact
@@ -284,7 +284,18 @@ class Assessments(list[Assessment]):
     """A list of rows that a notebook shows as a table, to be sorted by a click.
 
     rows = aigveval.Assessments(assessor.score_many(clips))
+    rows[:10]  # a table, too
     """
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Assessment: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Assessments: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Assessment | Assessments:
+        found = super().__getitem__(index)
+        return Assessments(found) if isinstance(found, list) else found
 
     def _repr_html_(self) -> str:
         from .reports.html.card import table_in_notebook

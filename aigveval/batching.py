@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral  # a number of NumPy, too
 from typing import Generic, TypeVar
 
 from .errors import is_device_failure, our_fault
@@ -84,9 +85,12 @@ def run_batches(
         workers: Threads, at least 1.
 
     Raises:
-        ValueError: When `batch_size` or `workers` is below 1.
+        TypeError: When `batch_size` or `workers` is no whole number.
+        ValueError: When one of them is below 1.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     return _run(iter(items), prepare, compute, batch_size, workers)
@@ -128,7 +132,9 @@ def _run(
                 waiting = []
         yield from _finish(waiting, compute)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in pending:  # `cancel_futures` fails where Python is about to end
+            future.cancel()
+        pool.shutdown(wait=False)
 
 
 def _finish(

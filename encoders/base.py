@@ -163,7 +163,8 @@ class Encoder(nn.Module):
 
     def forward(self, view: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """View (b, ...) and, where the encoder reads it, b prompts to float32 (b, k, d)."""
-        if isinstance(text, str):  # which is a sequence of prompts of one letter
+        # a string is a sequence of prompts of one letter
+        if isinstance(text, str) or not all(isinstance(prompt, str) for prompt in text or ()):
             raise TypeError(f"text must be a list with a prompt for each clip, got {text!r}")
         with full_float32(view.device):
             return self.join(self.encode(view), text).float()

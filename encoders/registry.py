@@ -71,11 +71,16 @@ def register_encoder(name: str, make: Callable[..., Encoder]) -> None:
             under the same name, it replaces the earlier one, as in a notebook cell that runs twice.
 
     Raises:
-        EncoderError: The name is not such a one, or taken by an encoder of this package.
+        EncoderError: The name is not such a one, or taken by an encoder of this package; or `make`
+            makes none.
     """
     if name in ENCODERS:
         raise EncoderError(f"{name} is an encoder of this package; choose another name")
     dimension_of(name)
+    if not callable(make) or isinstance(make, Encoder):  # which is called with a view
+        raise EncoderError(
+            f"{name} needs a class, or a function that makes an encoder, got {make!r}"
+        )
     _registered[name] = make
 
 

@@ -52,7 +52,7 @@ from torch import Tensor
 from .base import Encoder, Stream
 from .container import VideoError, VideoIndex, inspect, why_refused
 from .decoding import Backend, Recount, Sink, decode
-from .frame_sequence import FrameSequence
+from .frame_sequence import FrameSequence, is_frames
 from .resizing import each_size_once
 from .sampling import uniform
 
@@ -110,6 +110,7 @@ class FrameRequest:
         stream: `slow` (native resolution) or `fast` (small).
 
     Raises:
+        TypeError: `indices` is no function.
         ValueError: The stream is neither.
     """
 
@@ -119,6 +120,9 @@ class FrameRequest:
     def __post_init__(self) -> None:
         if self.stream not in get_args(Stream):
             raise ValueError(f"stream must be one of {get_args(Stream)}, got {self.stream!r}")
+        if not callable(self.indices):
+            what = "a function of the number of frames and their rate"
+            raise TypeError(f"indices must be {what}, got {self.indices!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +209,7 @@ def read_frames(
 
     Args:
         path: A local file; links are followed. Or a folder of numbered pictures, a pattern of them
-            such as `frames/*.png`, or frames in memory.
+            such as `frames/*.png`, or frames in memory as a `FrameSequence`.
         requests: Name to wanted frames, at least one. Equal requests share one tensor.
         slow_max_side_px: The longest side of slow frames is at most this.
         fast_short_side_px: The shortest side of fast frames is at most this.
@@ -231,6 +235,11 @@ def read_frames(
     if not requests:
         raise ValueError("requests must name at least one request")
     if not isinstance(path, FrameSequence):
+        if is_frames(path):
+            found = f"got {type(path).__name__}"
+            raise TypeError(
+                f"expected a path, or frames as FrameSequence(pictures=frames), {found}"
+            )
         path = FrameSequence.open(path) or os.fsdecode(path)
     name, index = str(path), index_of(path)
     while True:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from numbers import Real  # a number of NumPy, too
 from typing import Any
 
 from prompts.rubric import SCORES
@@ -84,6 +85,12 @@ def check_columns(
 def expected(name: str) -> str:
     """Other names that a column may have, in brackets; empty where it has none."""
     return f" (or {', '.join(ALIASES[name])})" if name in ALIASES else ""
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value is what a table of pandas or NumPy has where there is nothing."""
+    nan = isinstance(value, Real) and value != value
+    return value is None or nan or type(value).__name__ == "NAType"
 
 
 def listed(columns: Collection[str]) -> str:

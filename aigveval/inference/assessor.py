@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from encoders.base import float32_by_default, not_compiled, undisturbed
@@ -21,7 +23,7 @@ from encoders.video import VideoError
 
 from ..assessment import Assessment, Scores
 from ..batching import Outcome, run_batches, stop_at_our_fault
-from ..data.columns import in_our_names
+from ..data.columns import in_our_names, is_missing
 from ..data.manifest import Clip, check_exists, make_clip
 from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
 from ..model.precision import (
@@ -364,10 +366,14 @@ def as_clip(
             named = in_our_names(item)
         except ValueError as error:
             raise TypeError(f"an item has {error}") from None
+        named = {name: None if is_missing(value) else value for name, value in named.items()}
         video, prompt = named.get("video"), named.get("prompt") or prompt
         fps = fps if named.get("fps") is None else named["fps"]
-    elif isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[1], str | None):
-        video, prompt = item[0], item[1] or prompt
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        second = None if is_missing(item[1]) else item[1]
+        if isinstance(second, str | None):
+            video, prompt = item[0], second or prompt
+    prompt = None if is_missing(prompt) else prompt
     clips = clips_of(video)
     if clips is not None and len(clips) == 1:  # such as a call of a pipeline of diffusers gives
         video = clips[0]
@@ -432,20 +438,42 @@ def _clips(
     items: Iterable[Item], prompts: str | Sequence[str | None] | None, fps: float | None
 ) -> Iterator[Clip]:
     """The clips of `score_many`; raises what that does."""
+    if isinstance(items, np.ndarray) and items.dtype.kind in "OUT":  # of paths, as of a table
+        items = items.tolist()
     batch = clips_of(items)
     if batch is None and is_one_clip(items):
-        raise ValueError("expected several clips, got a single one; `score` takes one")
+        advice = "`score` takes one"
+        if isinstance(items, Mapping):
+            advice = "of a mapping make a list of mappings, or of pairs (video, prompt)"
+        raise ValueError(f"expected several clips, got a single one; {advice}")
     several: Any = items if batch is None else batch
+    if hasattr(several, "columns"):  # which it would give in place of its rows
+        found = f"got a {type(several).__name__}; its rows are `.to_dict('records')` in pandas"
+        raise TypeError(f"expected clips, or rows as mappings, {found}")
+    if not (hasattr(several, "__iter__") or hasattr(several, "__getitem__")):
+        raise TypeError(f"expected several clips, got {one_line(repr(several), limit=80)}")
     if isinstance(prompts, str) or prompts is None:
         pairs: Iterable[tuple[Item, str | None]] = ((item, prompts) for item in several)
     else:
-        if not isinstance(prompts, Iterable):
-            raise TypeError(f"prompts must be a text, or one for each clip, got {prompts!r}")
+        if not isinstance(prompts, Iterable) or isinstance(prompts, (Mapping, Set)):
+            found = one_line(repr(prompts), limit=80)  # of a mapping one would get the keys
+            raise TypeError(f"prompts must be a text, or one for each clip, got {found}")
         counted = hasattr(several, "__len__") and hasattr(prompts, "__len__")
         if counted and len(several) != len(prompts):
             raise ValueError(f"there are {len(prompts)} prompts for {len(several)} clips")
-        pairs = zip(several, prompts, strict=True)
+        pairs = _paired(several, prompts)
     return (
         as_clip(item, name=f"frames[{number}]", prompt=prompt, fps=fps)
         for number, (item, prompt) in enumerate(pairs)
     )
+
+
+def _paired(items: Iterable[Item], prompts: Iterable[str | None]) -> Iterator[tuple[Item, Any]]:
+    """As `zip(strict=True)`, whose message names neither."""
+    end = object()
+    for number, (item, prompt) in enumerate(zip_longest(items, prompts, fillvalue=end)):
+        if item is end:
+            raise ValueError(f"there are more prompts than the {number} clips")
+        if prompt is end:
+            raise ValueError(f"there are more clips than the {number} prompts")
+        yield item, prompt

@@ -9,7 +9,7 @@ ways, so what is said here of their order is cautious.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,12 +44,13 @@ class Comparison:
     basis: Basis
 
 
-def chances_of_best(scores: Sequence[Score]) -> list[float]:
+def chances_of_best(scores: Iterable[Score]) -> list[float]:
     """The chance of each score to belong to the best clip; they add up to 1.
 
     Raises:
         ValueError: when there are none.
     """
+    scores = list(scores)
     if not scores:
         raise ValueError("no scores to choose from")
     means = np.array([score.score for score in scores])
@@ -64,7 +65,14 @@ def chances_of_best(scores: Sequence[Score]) -> list[float]:
 
 
 def compare(first: Assessment, second: Assessment) -> Comparison:
-    """Compares two assessments without an error, of clips of one prompt."""
+    """Compares two assessments of clips of one prompt.
+
+    Raises:
+        ValueError: when one has an error in place of scores.
+    """
+    for row in (first, second):
+        if row.error is not None:
+            raise ValueError(f"{row.video} has no scores to compare: {row.error}")
     pairs = {
         name: (one, other)
         for name in SCORE_FIELDS

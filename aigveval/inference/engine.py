@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
@@ -261,6 +261,10 @@ class HintEngine(ModelEngine):
     def view(self, frames: Mapping[str, Frames], path: Source, start_seconds: float = 0.0) -> Views:
         return views_of(frames, self.model.encoders, quick=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy loads its own LLM, once it needs it.
+        return {name: value for name, value in self.__dict__.items() if name != "whole"}
+
     @cached_property
     def whole(self) -> ModelEngine:
         """The engine that writes explanations."""
@@ -334,6 +338,18 @@ class VlmEngine(ModelEngine):
 _ENGINES = {"aigveval": ModelEngine, "qsave": VlmEngine}
 
 
+def _load_whole(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, fast: bool
+) -> ModelEngine:
+    engine = _ENGINES[checkpoint.model_type]
+    processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        # An LLM in 4 bits goes to the current GPU at once.
+        model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
+    merge_lora(model)
+    return engine(model, processor, device=device, fast=fast)
+
+
 def load_engine(
     checkpoint: Checkpoint,
     *,
@@ -358,15 +374,8 @@ def load_engine(
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
 
-    def load_whole() -> ModelEngine:
-        engine = _ENGINES[checkpoint.model_type]
-        processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            # An LLM in 4 bits goes to the current GPU at once.
-            model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
-        merge_lora(model)
-        return engine(model, processor, device=device, fast=fast)
-
+    # No function within this one, so that an engine can be pickled.
+    load_whole = partial(_load_whole, checkpoint, device=device, dtype=dtype, fast=fast)
     if not hints:
         return load_whole()
     model = checkpoint.hint_class.from_pretrained(checkpoint.folder)

@@ -118,7 +118,7 @@ class VideoReward:
             found = f"{len(failed)} of {len(rewards)} videos have no reward: {failed[0]}"
             if self.on_error == "raise":
                 raise AssessmentError(found)
-            warnings.warn(found, stacklevel=2)
+            warnings.warn(found, stacklevel=3)  # of the caller of what `not_compiled` made
         device = videos.device if isinstance(videos, Tensor) else torch.device("cpu")
         values = [value for _, value, _ in rewards]
         return torch.tensor(values, dtype=torch.float32, device=device)
@@ -185,6 +185,9 @@ class _TrlReward:
 
 def _checked(weights: Mapping[str, float]) -> dict[str, float]:
     """Weights above 0, which add up to 1."""
+    if not isinstance(weights, Mapping):
+        found = one_line(repr(weights), limit=80)
+        raise ValueError(f"weights must be numbers by the name of a score, got {found}")
     for name, weight in weights.items():
         if name not in SCORE_FIELDS:
             raise ValueError(f"weights are of {', '.join(SCORE_FIELDS)}, got {name!r}")

@@ -15,7 +15,7 @@ from typing import Any
 from encoders.video import VideoError
 
 from ..batching import FEWEST
-from ..data.columns import expected, in_our_names, listed
+from ..data.columns import expected, in_our_names, is_missing, listed
 from ..data.manifest import Clip, check_exists, make_clip
 from ..data.readers import url_of
 from ..errors import InputError, cause_of, one_line, our_fault
@@ -34,7 +34,7 @@ def fetched(clip: Clip) -> Iterator[Clip]:
         VideoError: when the file cannot be had.
     """
     url = url_of(clip.video)
-    if url is None:
+    if url is None or clip.problem:
         yield clip
         return
     import fsspec
@@ -84,22 +84,43 @@ def clips_of(batch: Mapping[str, Any]) -> list[Clip]:
         named = in_our_names(batch)
     except ValueError as error:
         raise InputError(f"a batch has {error}") from None
+    except TypeError:  # rows, or a table that isn't columns by name
+        raise InputError(f"a batch must be a dict of columns, got {type(batch).__name__}") from None
     if "video" not in named:
         raise InputError(
             f"a batch has no column 'video'{expected('video')}, it has {listed(batch)}"
         )
-    videos = list(named["video"])
-    prompts, rates = (list(named.get(name, [None] * len(videos))) for name in ("prompt", "fps"))
-    return [_clip(*row) for row in zip(videos, prompts, rates, strict=True)]
+    videos = _cells(named, "video")
+    prompts, rates = (
+        _cells(named, name) if name in named else [None] * len(videos) for name in ("prompt", "fps")
+    )
+    for name, cells in (("prompt", prompts), ("fps", rates)):
+        if len(cells) != len(videos):
+            raise InputError(f"a batch has {len(videos)} videos, and {len(cells)} of {name!r}")
+    return [_clip(*row) for row in zip(videos, prompts, rates)]
+
+
+def _cells(batch: Mapping[str, Any], name: str) -> list[Any]:
+    if isinstance(batch[name], str):  # of which one would get the letters
+        found = one_line(repr(batch[name]), limit=60)
+        raise InputError(f"column {name!r} of a batch must have a value for each row, got {found}")
+    return list(batch[name])
 
 
 def _clip(video: Any, prompt: Any, fps: Any) -> Clip:
     if not isinstance(video, (str, os.PathLike)) or not os.fspath(video):
         what = f"no path of a video: {one_line(repr(video), limit=60)}"
         return replace(make_clip(""), problem=what)
-    clip = make_clip(video, prompt if isinstance(prompt, str) else None)
-    known = fps is not None and fps == fps  # a column of numbers has NaN where there is none
-    clip = replace(clip, fps=float(fps)) if known else clip
+    if not (is_missing(prompt) or isinstance(prompt, str)):
+        what = f"prompt must be text, got {one_line(repr(prompt), limit=60)}"
+        return replace(make_clip(video), problem=what)
+    clip = make_clip(video, None if is_missing(prompt) else prompt)
+    if not (is_missing(fps) or fps == ""):
+        try:
+            clip = replace(clip, fps=float(fps))
+        except (TypeError, ValueError):
+            what = f"fps must be a number, got {one_line(repr(fps), limit=60)}"
+            return replace(clip, problem=what)
     return clip if url_of(clip.video) else check_exists(clip)
 
 

@@ -1,5 +1,7 @@
 """The prefetcher: order, bounded reading ahead, failures, items that need no computing."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -77,6 +79,25 @@ def test_counts_below_one_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
         run_batches([], prepare=str, compute=list, **options)
+
+
+def test_what_is_left_in_the_middle_says_nothing_when_python_ends():
+    script = """
+from aigveval.batching import run_batches
+rows = run_batches(iter(int, 1), prepare=str, compute=lambda batch: ["x"] * len(batch))
+next(rows)
+import concurrent.futures.thread
+concurrent.futures.thread.kept = rows  # as long as anything
+del rows
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("count", ["2", 2.0, None])
+def test_counts_are_whole_numbers(count):
+    with pytest.raises(TypeError, match=f"^workers must be a whole number, got {count!r}$"):
+        run_batches([], prepare=str, compute=list, workers=count)
 
 
 def test_an_error_that_is_its_own_cause_is_of_its_item_alone():

@@ -273,6 +273,8 @@ def test_other_frames_than_uint8_are_refused(encoder, wrong, got):
 
 
 def test_one_text_for_all_clips_is_refused(encoder, views):
+    with pytest.raises(TypeError, match=r"a prompt for each clip, got \[None, 'a dog'\]$"):
+        encoder(views[:1], [None, "a dog"])
     with pytest.raises(TypeError, match="must be a list with a prompt for each clip, got 'a dog'"):
         encoder(views[:1], "a dog")
 

@@ -253,6 +253,13 @@ def test_what_is_registered_must_be_what_its_name_says(table, make, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("make", [3, Other()])
+def test_what_is_registered_makes_encoders(table, make):
+    with pytest.raises(EncoderError, match="^motion_other needs a class, or a function that makes"):
+        register_encoder("motion_other", make)
+    assert not table
+
+
 def test_an_installed_package_brings_an_encoder(table, monkeypatch):
     monkeypatch.setattr(registry, "entry_points", entry_points(f"{__name__}:Other"))
     assert list_encoders()[0:2] == ["motion_flow", "motion_other"]

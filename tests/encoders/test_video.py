@@ -171,6 +171,15 @@ def test_both_backends_give_the_same_frames(name, tmp_path):
 def test_a_stream_that_is_none():
     with pytest.raises(ValueError, match=r"^stream must be one of \('slow', 'fast'\), got 'mid'$"):
         FrameRequest(indices=every, stream="mid")
+    with pytest.raises(
+        TypeError, match=r"^indices must be a function of .*, got array\(\[0, 1\]\)$"
+    ):
+        FrameRequest(indices=np.arange(2), stream="slow")
+
+
+def test_frames_that_are_no_path():
+    with pytest.raises(TypeError, match=r"or frames as FrameSequence\(pictures=frames\), got nda"):
+        read_video(np.zeros((2, 8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,44 @@ class TestScoreMany:
         with pytest.raises(TypeError, match="^an item must be a path, a pair .*, got 3$"):
             list(assessor.score_many([3]))  # type: ignore[list-item]
 
+    @pytest.mark.parametrize("items", [None, 3])
+    def test_what_holds_no_items_is_named(self, assessor, items):
+        with pytest.raises(TypeError, match=f"^expected several clips, got {items}$"):
+            list(assessor.score_many(items))
+
+    def test_rows_of_a_table(self, assessor, folder):
+        """Where pandas has NaN for what there is not."""
+        pandas = pytest.importorskip("pandas")
+        one, other = map(str, clips(folder)[:2])
+        table = pandas.DataFrame({"video": [one, other], "prompt": ["p", float("nan")], "fps": 8.0})
+        table.loc[1, "fps"] = float("nan")
+        pairs = table[["video", "prompt"]]
+        for items, prompts in [
+            (table.to_dict("records"), None),
+            (pairs.values, None),
+            (pairs.itertuples(index=False, name=None), None),
+            (table.video, table.prompt),
+            (table.video.to_numpy(), table.prompt.to_numpy()),
+            (np.array([one, other]), ["p", pandas.NA]),
+        ]:
+            rows = list(assessor.score_many(items, prompts=prompts))
+            assert [(row.video, row.prompt, row.error) for row in rows] == [
+                (one, "p", None),
+                (other, None, None),
+            ]
+        with pytest.raises(
+            TypeError, match=r"rows as mappings, got a DataFrame; its rows are `\.to"
+        ):
+            next(assessor.score_many(table))
+
     @pytest.mark.parametrize(
         ("items", "prompts", "message"),
         [
             ([{"video": "a.mp4", "prompt": 3}], None, "^prompt must be a text or None, got 3$"),
             (["a.mp4"], [3], "^prompt must be a text or None, got 3$"),
             (["a.mp4"], 3, "^prompts must be a text, or one for each clip, got 3$"),
+            (["a.mp4"], {"a.mp4": "a dog"}, "^prompts must be a text, or one for .*, got {'a.mp"),
+            (["a.mp4"], {"a dog"}, "^prompts must be a text, or one for each clip, got {'a dog'}$"),
         ],
     )
     def test_wrong_prompt_is_said_to_be_wrong(self, assessor, items, prompts, message):

@@ -26,6 +26,9 @@ def test_two_by_the_formula():
     assert found.chances == {"overall": pytest.approx(expected)}
     assert found.differences == {"overall": pytest.approx(0.5)}
     assert found.dimension is None and found.basis == "spread"
+    gone = Assessment.failed("gone.mp4", None, "m", "no such file")
+    with pytest.raises(ValueError, match="^gone.mp4 has no scores to compare: no such file$"):
+        compare(row(overall=(3.5, 0.4)), gone)
 
 
 def test_several_as_drawn_by_chance():
@@ -41,6 +44,7 @@ def test_equal_ones_have_equal_chances():
     assert chances_of_best([Score(3.0, 0.5)] * 4) == pytest.approx([0.25] * 4)
     assert chances_of_best([Score(3.0, 0.0)] * 2) == pytest.approx([0.5] * 2)
     assert chances_of_best([Score(3.0, 0.5)]) == [1.0]
+    assert chances_of_best(Score(3.0, 0.5) for _ in range(2)) == pytest.approx([0.5] * 2)
     with pytest.raises(ValueError, match="^no scores to choose from$"):
         chances_of_best([])
 

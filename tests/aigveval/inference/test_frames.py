@@ -182,7 +182,8 @@ def test_bad_frames_raise_where_they_are_alone(assessor):
     ],
 )
 def test_a_clip_is_no_batch(assessor, one):
-    with pytest.raises(ValueError, match="^expected several clips, got a single one"):
+    advice = "of a mapping make a list" if isinstance(one, dict) else "`score` takes one"
+    with pytest.raises(ValueError, match=f"^expected several clips, got a single one; {advice}"):
         next(assessor.score_many(one))
 
 
@@ -191,6 +192,10 @@ def test_as_many_prompts_as_clips(assessor):
         next(assessor.score_many(BATCH, prompts=["a", "b"]))
     rows = assessor.score_many(BATCH, prompts=(prompt for prompt in PROMPTS))
     assert [row.prompt for row in rows] == PROMPTS
+    with pytest.raises(ValueError, match="^there are more clips than the 2 prompts$"):
+        list(assessor.score_many(iter(BATCH), prompts=["a", "b"]))
+    with pytest.raises(ValueError, match="^there are more prompts than the 1 clips$"):
+        list(assessor.score_many(iter(BATCH[:1]), prompts=["a", "b"]))
 
 
 def test_numbered_pictures(assessor, expected, tmp_path):

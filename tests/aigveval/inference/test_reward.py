@@ -103,8 +103,9 @@ def test_it_has_no_part_in_training(reward, expected):
 def test_what_cannot_be_scored_is_nan(reward, expected):
     videos = [VIDEOS[0], VIDEOS[1].float(), VIDEOS[2]]
     said = r"^2 of 3 videos have no reward: frames\[1\]: expected floats in 0..1, got 0..2"
-    with pytest.warns(UserWarning, match=said):
+    with pytest.warns(UserWarning, match=said) as caught:
         found = reward(videos, ["a dog", "a cat", None])
+    assert caught[0].filename == __file__
     assert found[0] == pytest.approx(expected[0].item(), abs=1e-4)
     assert found.isnan().tolist() == [False, True, True]
 
@@ -285,6 +286,7 @@ class TestOptions:
             ({"motion": math.nan}, "^the weight of motion must be at least 0, got nan$"),
             ({"motion": 0}, "^the sum of the weights must be finite and above 0, got 0$"),
             ({}, "^the sum of the weights must be finite and above 0, got 0$"),
+            (["motion"], r"^weights must be numbers by the name of a score, got \['motion'\]$"),
         ],
     )
     def test_weights(self, assessor, weights, message):

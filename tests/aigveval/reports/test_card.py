@@ -106,6 +106,7 @@ def test_a_row_and_rows_show_themselves(clip):
     assert "header.setAttribute" in many or "setAttribute" in many
     assert rows[0].overall.score == 2.0 and len(rows) == 2
     assert "No rows." in Assessments()._repr_html_()
+    assert "No rows." in rows[2:]._repr_html_() and rows[0] is rows[:1][0]
 
 
 def test_a_report_opens_no_files_but_those_it_is_given(clip, tmp_path):

@@ -188,3 +188,35 @@ def test_clips_of_a_batch(tmp_path, monkeypatch):
     assert for_other_machines(none, fps=5).fps == 5
     with pytest.raises(InputError, match="^a batch has"):
         clips_of({"path": ["a"], "file": ["b"]})
+
+
+def test_cells_that_are_none_are_rows_with_a_problem():
+    prompts, rates = [b"x", 3, None, float("nan")], [8, "", "", "x"]
+    found = clips_of({"video": list("abcd"), "prompt": prompts, "fps": rates})
+    assert [clip.problem for clip in found] == [
+        "prompt must be text, got b'x'",
+        "prompt must be text, got 3",
+        "no such file",
+        "fps must be a number, got 'x'",
+    ]
+    assert [clip.video for clip in found] == list("abcd") and found[2].fps is None
+    [clip] = clips_of({"video": ["memory://a.mp4"], "prompt": [3]})
+    with fetched(clip) as here:
+        assert here.problem == "prompt must be text, got 3"
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([{"video": "a.mp4"}], "^a batch must be a dict of columns, got list$"),
+        (
+            {"video": "a.mp4"},
+            "^column 'video' of a batch must have a value for each row, got 'a.mp4'$",
+        ),
+        ({"video": ["a", "b"], "prompt": "ab"}, "^column 'prompt' of a batch must .*, got 'ab'$"),
+        ({"video": ["a", "b"], "fps": [8]}, "^a batch has 2 videos, and 1 of 'fps'$"),
+    ],
+)
+def test_what_is_no_batch_is_named(batch, message):
+    with pytest.raises(InputError, match=message):
+        clips_of(batch)
