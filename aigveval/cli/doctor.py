@@ -23,7 +23,7 @@ Looks at the versions of libraries beside those that were tested, the device, th
 the decoders and codecs, the weights and the disk that they are on, and scores two clips that come
 with the package: each score must be within 0.05 of what it should be.
 
-Nothing is downloaded. Where weights are not here yet, `--fetch` fetches them (269 MB for all);
+Nothing is downloaded. Where weights are not here yet, `--fetch` fetches them (316 MB for all);
 without it the self-test is skipped.
 
 Examples:
