@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..errors import InputError
+
 FIT_HELP = """\
 Trains a model on videos with known scores, or on pairs of which one is preferred; and, in stages, \
 to explain its scores.
@@ -67,6 +69,10 @@ def fit(
         bool, typer.Option("--print-config", help="Show all options with their values, and stop.")
     ] = False,
 ) -> None:
+    try:
+        config.open().close()
+    except OSError as error:  # told before the imports, which take seconds
+        raise InputError(f"{config}: {error.strerror}") from None
     from ..train.stages import read_stages, run_stages, write_fit_config
     from .encoder_choice import apply_choices, parse_choice
 

@@ -115,7 +115,7 @@ def parse_pair(number: int, values: Mapping[str, Any], folder: Path) -> Preferen
 
 
 def _preference(number: int, name: str, value: Any) -> Preference | None:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     meaning = _MEANINGS.get(value.strip().lower()) if isinstance(value, str) else None
     if meaning is None:

@@ -31,6 +31,7 @@ HUB_ID = re.compile(
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_disk` leaves
 _PARQUET_ROWS = 4096  # in memory at a time
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n?', re.IGNORECASE)
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DECIMAL_COMMA = re.compile(r"(\s*[+-]?\d+),(\d+\s*)")
 
 Row = tuple[int, dict[str, Any]]
@@ -321,7 +322,7 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
         else:
             file.seek(0)
             # Spreadsheets write ; or tabs where the comma is the decimal mark.
-            delimiter = max(",;\t", key=header.count)
+            delimiter = max(_SEPARATORS, key=header.count)
         records = csv.reader(file, delimiter=delimiter)
         columns = [column.strip().lower() for column in next(records, [])]
         check("row 1, the header,", columns)
@@ -332,7 +333,8 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
                 yield RowFault(
                     number,
                     f"row {number} has {len(record)} values for {len(columns)} columns; "
-                    "text with commas needs double quotes around it",
+                    f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes "
+                    "around it",
                 )
             else:
                 if delimiter != ",":

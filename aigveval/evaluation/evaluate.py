@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -144,6 +144,8 @@ def evaluate(
         sides.append(found)
         notes += _coverage(path, rated, found, spare)
     names = _names(rated, sides, scores, manifest=manifest, files=[path for path, _ in files])
+    for (path, _), side in zip(files, sides):
+        notes += _empty(path, rated, side, names)
     margin = tie_margin
     if margin is None:
         margin = scale.spread_from_mos(DEFAULT_TIE_MARGIN)
@@ -378,6 +380,23 @@ def _coverage(
     if spare:
         notes.append(f"{as_text(path)}: {len(spare)} predictions are for videos without a rating")
     return notes
+
+
+def _empty(
+    path: str | Path,
+    rated: Sequence[RatedClip],
+    found: Sequence[RatedClip | None],
+    names: Sequence[str],
+) -> Iterator[str]:
+    """Says of each score which clips have a row without it, and no error that tells why."""
+    for name in names:
+        without = [
+            clip.video
+            for clip, row in zip(rated, found)
+            if name in clip.scores and row and not row.error and name not in row.scores
+        ]
+        if without:
+            yield f"{as_text(path)}: {name} is empty for {_listed(without)} of {len(rated)} videos"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -415,6 +415,8 @@ class FitConfig:
             raise FitError("ema can't be combined with fsdp; use DDP (fsdp: false)")
         if self.fsdp_config and not self.fsdp:
             raise FitError("fsdp_config needs fsdp: true")
+        if self.early_stop is not None and not self.valid:
+            raise FitError("early_stop needs manifests to validate on: name them as valid")
         if self.detector and (self.stage != "sft" or self.answer_times != "tenths"):
             raise FitError("detector: true is for stage sft, with answer_times: tenths")
         if self.stage != "regression" and self.train_encoders:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         arguments.dataloader_num_workers = config.workers
     _set_answer_form(config, model, train)
 
+    _check_writable(output)
     cache = FeatureCache(config.cache_dir)
     videos = [video for part in (*train, *valid) for video in part.videos]
     report = _encode(videos, built.frozen, cache, config, arguments)
@@ -212,6 +214,15 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         metrics=metrics,
         checkpoint=checkpoint,
     )
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise `FitError` where no file can be made in a folder: before hours of encoding."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FitError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _run(config: FitConfig, output: Path, console: Console) -> FitResult:

@@ -135,6 +135,11 @@ def add_best(config: FitConfig, parts: Sequence[Part], console: Console) -> list
     rows = {(row.video, row.prompt): row for part in parts for row in part.rows if row.answers}
     known = [item for item in chosen if (item.video, item.prompt) in rows]
     files = ", ".join(config.completions)
+    if found and not any(item.finished for item in found):
+        raise FitError(
+            f"{files}: none of the {len(found)} answers is finished; they were cut off at "
+            "grpo.max_new_tokens"
+        )
     if not chosen:
         best = max((item.reward for item in found if item.finished), default=0.0)
         raise FitError(

@@ -504,6 +504,10 @@ BROKEN = {
         "video,prompt\na.mp4,ok\nb.mp4,a dog, running\n",
         "row 3 has 3 values for 2 columns; text with commas needs double quotes around it",
     ),
+    "semicolon.csv": (
+        "video;prompt\nb.mp4;a dog; running\n",
+        "row 2 has 3 values for 2 columns; text with semicolons needs double quotes around it",
+    ),
     "cut.json": ('{\n"a.mp4": "x",\n"b', "not JSON: line 3: Unterminated string starting at"),
     "number.json": ('{"a.mp4": "x", "b.mp4": 3}', "row 2: prompt must be text or null, got 3"),
     "two lines.json": ('[{"a": 1}\n{"a": 2}]', "not JSON: line 2: Expecting ',' delimiter"),

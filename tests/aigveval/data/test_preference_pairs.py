@@ -37,6 +37,11 @@ def test_read(tmp_path):
     assert second.preferences == (None, None, None, "same") and second.weight == 1.0
 
 
+def test_a_blank_is_no_preference(tmp_path):
+    (pair,) = read_pairs(write(tmp_path, HEADER + "a.mp4,b.mp4,a dog,A, ,,\t\n"))
+    assert pair.preferences == ("A", None, None, None)
+
+
 @pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.parquet"])
 def test_formats(tmp_path, name):
     rows = [

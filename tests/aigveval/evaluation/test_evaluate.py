@@ -181,6 +181,15 @@ def test_one_score_of_two_fails(files):
     assert "motion cannot be evaluated: all 24 predictions are 2" in output
 
 
+def test_rows_without_a_score_are_noted(files):
+    rows = [{"video": v, "overall": float(s)} for v, s in zip(VIDEOS, SCORES)]
+    rows[0]["overall"] = rows[5]["overall"] = None
+    Path("p.json").write_text(json.dumps(rows))
+    assert evaluate("p.json", "m.csv", **QUICK).notes[0] == (
+        f"p.json: overall is empty for 2 ({VIDEOS[0]}, {VIDEOS[5]}) of 24 videos"
+    )
+
+
 def test_what_is_missing_is_noted(files):
     rows = [{"video": v, "overall": float(s)} for v, s in zip(VIDEOS[2:], SCORES[2:])]
     rows += [{"video": VIDEOS[0], "overall": None, "error": "broken"}, {"video": "x", "overall": 1}]

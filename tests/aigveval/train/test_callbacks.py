@@ -46,6 +46,15 @@ def at_step(monkeypatch, step, action):
     monkeypatch.setattr(fit.ProgressCallback, "on_step_end", called)
 
 
+def test_the_line_of_an_epoch_has_its_own_loss(fit_config, capsys):
+    config = replace(fit_config, epochs=2, log_steps=1000)
+    fit.main(config)
+    logged = [entry["loss"] for entry in history(config.output_dir) if "loss" in entry]
+    assert len(logged) == 3  # of the first step, the rest of its epoch, and the second
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [f"loss {loss:.4f}" in line for loss, line in zip(logged[1:], lines)] == [True, True]
+
+
 def test_names_in_brackets_are_no_markup():
     console = Console(file=StringIO(), width=200)
     config = SimpleNamespace(output_dir="runs/[a]")

@@ -176,6 +176,16 @@ def test_another_run_in_the_same_folder_is_refused(fit_config):
     )
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_videos_are_encoded(
+    fit_config, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(fit, "_encode", lambda *_: pytest.fail("encodes"))
+    with pytest.raises(FitError) as error:
+        fit.main(replace(fit_config, output_dir=str(tmp_path / "file")))
+    assert str(error.value) == f"{tmp_path / 'file'}: cannot be written: File exists"
+
+
 def test_a_trained_model_can_be_the_base(fit_config, tmp_path):
     first = fit.main(replace(fit_config, epochs=1))
     fresh = FitConfig(

@@ -250,6 +250,10 @@ def test_sharding_needs_several_processes(fit_config):
         ({"ema": 0.9, "fsdp": True}, "ema can't be combined with fsdp; use DDP (fsdp: false)"),
         ({"fsdp_config": {"version": 2}}, "fsdp_config needs fsdp: true"),
         (
+            {"early_stop": 2, "valid": []},
+            "early_stop needs manifests to validate on: name them as valid",
+        ),
+        (
             {"train_encoders": ["motion_mixed"], "align_epochs": 1},
             "ridge and align_epochs need cached tokens, which train_encoders have none of",
         ),

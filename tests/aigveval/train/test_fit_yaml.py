@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,6 +210,17 @@ def test_the_command_tells_errors_in_one_line(path):
     assert "unknown option 'epoch'; did you mean 'epochs'?" in result.stderr
     result = run(path, "--from", "no such model")
     assert result.exit_code == 2 and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["gone.yaml", "."])
+def test_a_file_that_cannot_be_opened_is_told_before_the_model_is_imported(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "aigveval.train.stages", None)  # importing it would raise
+    result = run(tmp_path / name)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {tmp_path / name}: ")
+    assert "unexpected" not in result.stderr
 
 
 # ---- the files in examples/configs ----

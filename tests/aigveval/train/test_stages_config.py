@@ -235,6 +235,10 @@ def test_best_answers_are_mixed_with_the_first_data(tmp_path):
     *_, best = add_best(both, parts, console := Console(record=True, file=StringIO()))
     assert [row.answers[0][-1] for row in best.rows] == ["b", "e", "g"]
     assert "3 answers of 6 groups" in console.export_text()
+    cut = tmp_path / "cut.jsonl"
+    append_completions(cut, [completion(0, 1, 0.9, finished=False)])
+    with pytest.raises(FitError, match="none of the 1 answers is finished; they were cut off at"):
+        add_best(FitConfig(**{**asdict(config), "completions": [str(cut)]}), parts, console)
     for change, message in (
         ({"best_threshold": 0.99}, "no finished answer has a reward of 0.99 or more .* has 0.95"),
         ({"train": ["z"]}, "its answers are of other clips than those of train"),
