@@ -35,7 +35,7 @@ ALWAYS = {
     "semantic_lite": {"num_frames": 6},
     "semantic_objects": {"num_frames": 6},
     "motion_slowfast": {"weights": RANDOM, "size": 64},
-    "motion_i3d": {"num_frames": 8, "size": 64},
+    "motion_i3d": {"num_frames": 8, "size": 32},
     "semantic_clip": {"model": tiny_models.open_clip_folder()},
     "semantic_blip": {"weights": RANDOM},
 }
@@ -57,7 +57,7 @@ OPTIONS = {
     "technical_timm": {"num_frames": 4, "grid": 4},
     "technical_pyiqa": {"metrics": ("entropy",), "num_frames": 4, "size": 320},
     "motion_slowfast": {"pathways": "both", "num_frames": 16, "size": 48},
-    "motion_i3d": {"num_frames": 16, "size": 48, "crop_bars": True},
+    "motion_i3d": {"num_frames": 9, "size": 48, "crop_bars": True},
     "technical_lite": {"num_frames": 4, "crop_bars": True},
     "motion_flow": {
         "num_tokens": 8,

@@ -22,7 +22,7 @@ SMALL = {
     "semantic_blip": {"num_frames": 2},
     "semantic_clip": {"num_frames": 2},
     "motion_slowfast": {"num_frames": 8},
-    "motion_i3d": {"num_frames": 8, "size": 64},
+    "motion_i3d": {"num_frames": 8, "size": 32},
 }
 
 
