@@ -50,25 +50,17 @@ _BLOCKS = {
 class I3D(nn.Module):
     """The network; batch normalisation is folded into the convolutions.
 
-    Attributes:
-        quick: Compute in bfloat16, on a CPU; see `encoders.onednn.quicken`.
-
     Raises:
         WeightsError: The weights can't be had.
     """
 
-    quick = False
-
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.ModuleList(
-            [_Unit(3, 64, 7, stride=2), _Unit(64, 64, 1), _Unit(64, 192, 3)],
-        )
+        stem = [_Unit(3, 64, 7, stride=2), _Unit(64, 64, 1), _Unit(64, 192, 3)]
+        self.stem = nn.ModuleList(stem)
         self.blocks = nn.ModuleDict({name: _Mixed(*widths) for name, widths in _BLOCKS.items()})
         self.logits = nn.Linear(WIDTHS[1], NUM_ACTIONS)
         self.load_state_dict(load_torch_file(_folded() / _FILE))
-        # Twice as fast in bfloat16 as the default layout.
-        self.to(memory_format=torch.channels_last_3d)
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,12 +72,7 @@ class I3D(nn.Module):
         Returns:
             (b, 480), (b, 1024) and (b, 400).
         """
-        weight = self.logits.weight
-        if self.quick and weight.dtype != torch.bfloat16:
-            self.bfloat16()
-            weight = self.logits.weight
-        x = (pixels.float() / 127.5 - 1).to(weight.dtype).transpose(1, 2)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = (pixels.float() / 127.5 - 1).to(self.logits.weight.dtype).transpose(1, 2)
         first, second, third = self.stem
         x = _pooled(first(x), (1, 3, 3), (1, 2, 2))
         x = _pooled(third(second(x)), (1, 3, 3), (1, 2, 2))
