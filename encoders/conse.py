@@ -6,6 +6,7 @@ of all-MiniLM-L6-v2 (Apache-2.0).
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,8 +43,25 @@ def points_of(names: tuple[str, ...]) -> Tensor:
     return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
 
 
+def points_of_prompts(text: Sequence[str] | None, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors (b, 384) of the prompts of b clips, zero without one; which have one (b,).
+
+    Args:
+        text: b prompts, empty where there is none; None where none has one.
+        tokens: (b, ...), of the type and on the device that the result is to have.
+
+    Raises:
+        ValueError: There aren't b prompts.
+    """
+    prompts = list(text) if text is not None else [""] * len(tokens)
+    if len(prompts) != len(tokens):
+        raise ValueError(f"{len(tokens)} clips need as many prompts, got {len(prompts)}")
+    given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])
+    points = torch.stack([_embedded(prompt) for prompt in prompts]).to(tokens)
+    return points * given[:, None], given
+
+
 @not_compiled  # texts are nothing to compile
 @lru_cache(maxsize=4096)
-def embedded(text: str) -> Tensor:
-    """The unit vector (384,) of a prompt, kept."""
+def _embedded(text: str) -> Tensor:
     return embed_texts([text])[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import i3d, minilm
 from .base import EncoderSpec, EvenEncoder, check_frames
-from .conse import embedded, mixed_points, points_of
+from .conse import mixed_points, points_of, points_of_prompts
 from .i3d import I3D, NUM_ACTIONS, WIDTHS
 from .minilm import TEXT_WIDTH
 from .resizing import repeat_to, with_short_side, without_bars
@@ -88,12 +88,8 @@ class MotionI3D(EvenEncoder):
 
     def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """Features and prompts to tokens; an empty prompt or none gives zeros for its parts."""
-        prompts = list(text) if text is not None else [""] * len(tokens)
-        if len(prompts) != len(tokens):
-            raise ValueError(f"{len(tokens)} clips need as many prompts, got {len(prompts)}")
         features, logits = tokens.split([sum(WIDTHS), NUM_ACTIONS], dim=-1)
-        given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])
-        prompt = torch.stack([embedded(text) for text in prompts]).to(tokens) * given[:, None]
+        prompt, given = points_of_prompts(text, tokens)
         prompt = prompt[:, None]
         points = [mixed_points(logits, t, self.action_points) for t in _TEMPERATURES]
         posterior = logits.softmax(-1)

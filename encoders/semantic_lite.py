@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import lite_backbone
 from .base import check_frames, undisturbed
-from .conse import embedded, mixed_points, points_of
+from .conse import mixed_points, points_of, points_of_prompts
 from .lite_backbone import NUM_CLASSES, LiteEncoder
 from .minilm import TEXT_WIDTH, WEIGHTS_ID
 from .resizing import repeat_to, resized, without_bars
@@ -69,12 +69,8 @@ class SemanticLite(LiteEncoder):
 
     def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """Logits and prompts to tokens; an empty prompt or none gives zeros for its parts."""
-        prompts = list(text) if text is not None else [""] * len(tokens)
-        if len(prompts) != len(tokens):
-            raise ValueError(f"{len(tokens)} clips need as many prompts, got {len(prompts)}")
         points = [mixed_points(tokens, t, self.class_points) for t in _TEMPERATURES]
-        given = tokens.new_tensor([float(bool(prompt.strip())) for prompt in prompts])
-        prompt = torch.stack([embedded(text) for text in prompts]).to(tokens) * given[:, None]
+        prompt, given = points_of_prompts(text, tokens)
         scalars = []
         for frame_points, reference in zip(points, self.reference_points.to(tokens)):
             usual = prompt @ reference.T
