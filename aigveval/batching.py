@@ -20,7 +20,7 @@ from itertools import islice
 from numbers import Integral  # a number of NumPy, too
 from typing import Generic, TypeVar
 
-from .errors import is_device_failure, our_fault
+from .errors import is_about_the_video, is_device_failure, our_fault
 
 FEWEST = 4  # videos that must fail before all are taken to fail, however small a batch is
 
@@ -192,12 +192,12 @@ def stop_at_our_fault(
 ) -> Generator[Outcome[Item, Result], None, None]:
     """Passes outcomes on, unless what ails the videos is not theirs.
 
-    An error that is no `VideoError` can be about an odd video, or about something that no video
-    gets past: a library of another version, a device that is full. So from the first one on,
-    outcomes wait until a video succeeds, and are passed on then. If none does in a whole batch, of
-    four videos at least, or to the end, the run is over. Once a video succeeded, errors other than
-    a device's own are taken to be about the videos. As a GPU that failed fails for ever, as many
-    of those one after the other end the run too.
+    An error that is no `VideoError`, or a `ReaderFault`, can be about an odd video, or about
+    something that no video gets past: a library of another version, a device that is full. So from
+    the first one on, outcomes wait until a video succeeds, and are passed on then. If none does in
+    a whole batch, of four videos at least, or to the end, the run is over. Once a video succeeded,
+    errors other than a device's own are taken to be about the videos. As a GPU that failed fails
+    for ever, as many of those one after the other end the run too.
 
     Args:
         outcomes: Those of `run_batches`; closed at the end.
@@ -208,8 +208,6 @@ def stop_at_our_fault(
         AssessmentError: instead of outcomes of videos that were never judged. Those of bad videos
             come before.
     """
-    from encoders.container import VideoError  # brings PyTorch along, which `data check` needs not
-
     waiting: list[Outcome[Item, Result]] = []
     faults: list[Exception] = []
     most, worked = max(batch_size, FEWEST), False
@@ -222,7 +220,7 @@ def stop_at_our_fault(
                 yield outcome
                 waiting, faults = [], []
                 continue
-            if is_device_failure(error) if worked else not isinstance(error, VideoError):
+            if is_device_failure(error) if worked else not is_about_the_video(error):
                 faults.append(error)
             elif not faults:
                 yield outcome

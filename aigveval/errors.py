@@ -73,10 +73,20 @@ def reason_of(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "VideoError" in kinds and isinstance(reason, str):
-        return one_line(reason) or "cannot be read"
+        newer = "" if is_about_the_video(error) else newer_versions()
+        return (one_line(reason) or "cannot be read") + newer
     if is_out_of_memory(error):
         return f"out of memory: {one_line(error, limit=200)}".rstrip(": ")
     return cause_of(error) + newer_versions()
+
+
+def is_about_the_video(error: BaseException) -> bool:
+    """Whether an error is about a video, and not about the software that was to read or judge it.
+
+    What an `encoders.ReaderFault` says can be about either.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "VideoError" in kinds and "ReaderFault" not in kinds
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -56,6 +56,10 @@ _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
 _MOST_OBLONG = 8.0  # a pixel ratio beyond is forged
 _SQUARE = 0.01  # a pixel ratio nearer to 1 can't be seen
+# Titles may be in any encoding, and don't matter; PyAV asks no longer what to do with such.
+_ANY_TITLE: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) > 18 else {"metadata_errors": "ignore"}
+)
 
 
 class VideoError(Exception):
@@ -74,6 +78,13 @@ class VideoError(Exception):
     def __str__(self) -> str:
         """`path: reason`, always one line."""
         return " ".join(f"{self.path}: {self.reason}".splitlines())
+
+
+class ReaderFault(VideoError):
+    """A file that wasn't read because of the software: a library of another version, say.
+
+    One file may be odd enough to bring this about; where no file can be read, none is to blame.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,12 +395,11 @@ def why_refused(path: str) -> str | None:
 
 
 def open_file(path: str) -> Any:
-    # An absolute path can't be mistaken for a URL, and playlists can't reach the network. Titles
-    # may be in any encoding, and don't matter.
+    # An absolute path can't be mistaken for a URL, and playlists can't reach the network.
     return av.open(
         os.path.abspath(path),
         container_options={"protocol_whitelist": "file"},
-        metadata_errors="ignore",
+        **_ANY_TITLE,
     )
 
 

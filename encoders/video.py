@@ -50,7 +50,7 @@ import numpy as np
 from torch import Tensor
 
 from .base import Encoder, Stream
-from .container import VideoError, VideoIndex, inspect, why_refused
+from .container import ReaderFault, VideoError, VideoIndex, inspect, why_refused
 from .decoding import Backend, Recount, Sink, decode
 from .frame_sequence import FrameSequence, is_frames
 from .resizing import each_size_once
@@ -73,6 +73,7 @@ __all__ = [
 ]
 
 Source = str | os.PathLike[str] | FrameSequence
+_WRONG_CALLS = (TypeError, AttributeError, ImportError, NameError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +330,10 @@ def views_of(
 
 
 def _guard(path: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Whatever goes wrong with a file, libraries' own exceptions included, is a VideoError."""
+    """Whatever goes wrong with a file, libraries' own exceptions included, is a VideoError.
+
+    One that a wrong call brings about, and not what is in the file, is a ReaderFault.
+    """
     try:
         return function(*args)
     except (VideoError, Recount):
@@ -340,7 +344,8 @@ def _guard(path: str, function: Callable[..., Any], *args: Any) -> Any:
         reason = why_refused(path) or error.strerror or type(error).__name__
         raise VideoError(path, f"not a readable video ({reason})") from error
     except Exception as error:
-        raise VideoError(path, f"can't be read ({type(error).__name__}: {error})") from error
+        kind = ReaderFault if isinstance(error, _WRONG_CALLS) else VideoError
+        raise kind(path, f"can't be read ({type(error).__name__}: {error})") from error
 
 
 def _indices(name: str, request: FrameRequest, index: VideoIndex) -> np.ndarray:

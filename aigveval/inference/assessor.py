@@ -25,7 +25,15 @@ from ..assessment import Assessment, Scores
 from ..batching import Outcome, run_batches, stop_at_our_fault
 from ..data.columns import in_our_names, is_missing
 from ..data.manifest import Clip, check_exists, make_clip
-from ..errors import ModelError, is_ours, one_line, our_fault, reason_of, why_not_loaded
+from ..errors import (
+    ModelError,
+    is_about_the_video,
+    is_ours,
+    one_line,
+    our_fault,
+    reason_of,
+    why_not_loaded,
+)
 from ..model.precision import (
     DtypeName,
     choose_dtype,
@@ -128,7 +136,7 @@ class Assessor:
             if isinstance(scores, Exception):
                 raise scores
         except Exception as error:
-            if isinstance(error, VideoError):
+            if is_about_the_video(error):
                 raise
             raise our_fault(error, f"{clip.video} could not be assessed") from error
         return self._assessment(clip, time.perf_counter() - start, scores=scores)

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from encoders.video import FrameRequest, FrameSequence, VideoError, VideoInfo, index_of, read_frames
+from encoders.video import FrameRequest, FrameSequence, VideoInfo, index_of, read_frames
 
 from ..assessment import Timeline, Window
 from ..batching import run_batches
-from ..errors import our_fault
+from ..errors import is_about_the_video, our_fault
 from .assessor import Assessor, one_clip, source_of_clip
 from .engine import Engine, Views
 
@@ -131,7 +131,7 @@ def _score(
     ):
         if outcome.result is None:
             assert outcome.error is not None
-            if isinstance(outcome.error, VideoError):
+            if is_about_the_video(outcome.error):
                 raise outcome.error
             what = f"{path} could not be assessed"
             raise our_fault(outcome.error, what) from outcome.error

@@ -18,7 +18,7 @@ from ..batching import FEWEST
 from ..data.columns import expected, in_our_names, is_missing, listed
 from ..data.manifest import Clip, check_exists, make_clip
 from ..data.readers import url_of
-from ..errors import InputError, cause_of, one_line, our_fault
+from ..errors import InputError, cause_of, is_about_the_video, one_line, our_fault
 
 _LONGEST_NAME = 60  # characters, of four bytes at most; file systems take 255 bytes
 
@@ -156,7 +156,7 @@ class Faults:
                 got through.
         """
         self._worked |= None in errors
-        found = [one for one in errors if one is not None and not isinstance(one, VideoError)]
+        found = [one for one in errors if one is not None and not is_about_the_video(one)]
         self._count += len(found)
         if found and not self._worked and self._count >= FEWEST:
             what = f"none of {self._count} videos could be {self._deed}"

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import platform
 import weakref
 from importlib.metadata import version
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -20,7 +22,7 @@ from aigveval.inference import assessor as assess
 from aigveval.inference.assessor import Assessor
 from aigveval.reports.results import read_results
 from encoders import registry
-from encoders.video import VideoError
+from encoders.video import VideoError, read_video
 
 from ..engines import TextEngine, tiny_assessor
 from ..tiny_llm import MeanColour
@@ -132,6 +134,35 @@ class TestScoreMany:
             monkeypatch.setattr(part, name, broken)
             rows, message = until_end(tiny, [path] * 5)
             assert rows == [] and message == f"none of 5 videos could be assessed{FAULT}"
+
+    def test_the_library_that_reads_files_is_of_another_version(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(versions, "newer_than_tested", lambda: NEWER)
+        names = [str(tmp_path / f"{letter}.mp4") for letter in "abcde"]
+        for name in names:
+            media.write_video(name, num_frames=4)
+        opened = av.open
+
+        def other(file, *args, **kwargs):
+            if Path(file).name in broken:
+                raise TypeError("open() got an unexpected keyword argument 'x'")
+            return opened(file, *args, **kwargs)
+
+        monkeypatch.setattr(av, "open", other)
+        reason = "can't be read (TypeError: open() got an unexpected keyword argument 'x')"
+        tiny = tiny_assessor()
+        broken = [Path(name).name for name in names]
+        rows, message = until_end(tiny, names)
+        fault = FAULT.replace(CAUSE, f"ReaderFault: {names[0]}: {reason}")
+        fault = fault.replace(VERSIONS, VERSIONS + SAYS_NEWER)
+        assert rows == [] and message == f"none of 5 videos could be assessed{fault}"
+        with pytest.raises(AssessmentError, match="a.mp4 could not be assessed; something other"):
+            tiny.score(names[0])
+        broken = ["b.mp4"]
+        rows = list(tiny.score_many(names, batch_size=2))
+        assert [row.error for row in rows] == [None, reason + SAYS_NEWER, None, None, None]
+        with pytest.raises(VideoError) as caught:
+            read_video(names[1])
+        assert pickle.loads(pickle.dumps(caught.value)).reason == reason
 
     def test_stopping_early_stops_the_workers(self, clips):
         closed = []
