@@ -291,11 +291,11 @@ def agrees(
         scores: 1-5, of the dimensions that have one.
     """
     measured = {fact.kind: fact.percentile for fact in facts if fact.percentile is not None}
+    kinds = {fact.kind for fact in facts}
     for limits, sign in ((_AT_LEAST, 1), (_AT_MOST, -1)):
         kind, limit = limits.get(defect.name, ("", 0.0))
-        if kind in measured and sign * (measured[kind] - limit) < 0:
+        if kind in kinds and (kind not in measured or sign * (measured[kind] - limit) < 0):
             return False
-    kinds = {fact.kind for fact in facts}
     if defect.name == "freeze":  # where nothing ever moves, nobody knows what would have
         return "freeze" in kinds or measured.get("speed", 100.0) < 1
     if defect.name == "scene_cut":

@@ -31,6 +31,9 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
     "prompt_mismatch": ("The clip seems to be about something else than the prompt",),
     "wrong_object": ("One thing of the prompt seems to be shown as another",),
     "scene_cut": ("The clip cuts to other footage",),
+    "freeze": ("The picture holds still",),
+    "near_static": ("Hardly anything moves", "The picture is close to a still"),
+    "low_dynamic": ("The prompt asks for action, and hardly anything moves",),
 }
 _ADVICE: Mapping[str, str] = {
     "vanishing_object": "Try another seed, or end the clip at {start} s: the {name} vanishes then.",
@@ -89,8 +92,14 @@ def cost_sentence(dimension: Dimension, moved: float | None, *, said: Sequence[s
 
 
 _COST = {
-    False: ("The {what} costs the overall score {n}.", "That takes {n} off the overall score."),
-    True: ("The {what} adds {n} to the overall score.", "That brings the overall score {n}."),
+    False: (
+        "The {what} costs the overall score {n}.",
+        "The {what} takes {n} off the overall score.",
+    ),
+    True: (
+        "The {what} adds {n} to the overall score.",
+        "The {what} lifts the overall score by {n}.",
+    ),
 }
 
 
@@ -175,7 +184,11 @@ def _technical(facts: list[Fact], pairs: _Pairs) -> list[str]:
                     f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"
                 )
             else:
-                line += f", and evenly so, within {less} % from start to end"
+                line += (
+                    f", and evenly so, within {less} % from start to end"
+                    if less
+                    else (", and evenly so from start to end")
+                )
         parts.append(line + ".")
     for kind, low, high, defect in (
         ("brightness", "darker than", "brighter than", "exposure"),
@@ -203,7 +216,7 @@ def _of_picture(defect: Defect, fact: Fact | None, facts: list[Fact]) -> str:
 def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
     parts = []
     for defect, fact in pairs[:3]:
-        if fact is None or defect.name == "flicker":
+        if fact is None or defect.name in ("flicker", "near_static", "low_dynamic"):
             parts.append(_plain(defect, facts))
         elif defect.name == "vanishing_object":
             line = _choose(facts, "The {0} {1} is gone at {2} s without leaving the frame.",
@@ -234,12 +247,12 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
         if busy and calm and busy[0].value is not None and calm[0].value is not None:
             if busy[0].value > 1.5 * calm[0].value:
                 line += f", most at {_span(busy[0])}, least at {_span(calm[0])}"
-            else:
+            elif speed.percentile > 0:
                 line += ", at nearly one pace throughout"
         parts.append(line + ".")
     if cuts := named(facts, "cut"):
         times = ", ".join(_seconds(fact.start_seconds) for fact in cuts[:4])
-        parts.append(f"It cuts at {times} s.")
+        parts.append(f"It cuts at {times} s{' and later' if len(cuts) > 4 else ''}.")
     shake = next(iter(named(facts, "shake")), None)
     told = any(defect.name == "shake" for defect, _ in pairs)
     if shake is not None and shake.percentile is not None and not told:

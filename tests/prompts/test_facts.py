@@ -7,7 +7,7 @@ import pytest
 from prompts import Defect
 from prompts.consistency import claims
 from prompts.facts import FACT_FIELDS, KINDS, Fact, named, where
-from prompts.sentences import advice, behind, sentences
+from prompts.sentences import advice, behind, cost_sentence, sentences
 
 BOX = (0.1, 0.4, 0.3, 0.6)
 SHARP = [
@@ -103,6 +103,52 @@ def test_every_number_is_a_fact_s():
     assert "dog on the left" in found["motion"] and "less sharp than 70 %" in found[
         "technical"
     ].replace("Less", "less")
+
+
+@pytest.mark.parametrize("said", [[], ["One."], ["Two."], ["Three."], ["Four."]])
+def test_what_a_dimension_costs_names_it_and_not_what_was_said_before(said):
+    assert cost_sentence("motion", 0.29, said=said) in (
+        "The movement adds 0.29 to the overall score.",
+        "The movement lifts the overall score by 0.29.",
+    )
+    assert cost_sentence("semantic", -0.29, said=said) in (
+        "The content costs the overall score 0.29.",
+        "The content takes 0.29 off the overall score.",
+    )
+
+
+def test_what_hardly_moves_is_said():
+    for name, words in (
+        ("low_dynamic", ("The prompt asks for action, and hardly anything moves.",)),
+        ("near_static", ("Hardly anything moves.", "The picture is close to a still.")),
+    ):
+        defects = [Defect(name=name, severity=4)]
+        assert sentences(MOVES, defects, dimensions=("motion",))["motion"].startswith(words)
+
+
+def test_of_many_cuts_some_are_named():
+    cuts = [Fact(kind="cut", start_seconds=n, end_seconds=n) for n in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    for found, said in ((cuts[:4], "It cuts at 1.0, 2.0, 3.0, 4.0 s."),
+                        (cuts, "It cuts at 1.0, 2.0, 3.0, 4.0 s and later.")):  # fmt: skip
+        text = sentences(found, [], dimensions=("motion",))["motion"]
+        assert text == said and all(claim.true for claim in claims(text, found))
+
+
+def test_a_still_has_no_pace_and_does_not_jump_ahead():
+    still = {"value": 0.0, "percentile": 0}
+    facts = [
+        Fact(kind="speed", **still),
+        Fact(kind="busiest", start_seconds=0.0, end_seconds=0.5, **still),
+        Fact(kind="calmest", start_seconds=1.0, end_seconds=1.5, **still),
+        Fact(kind="sharpness", value=10, percentile=50),
+        Fact(kind="sharpest", value=10, percentile=50, start_seconds=0.0, end_seconds=0.5),
+        Fact(kind="softest", value=10, percentile=50, start_seconds=1.0, end_seconds=1.5),
+    ]
+    defects = [Defect(name="freeze", severity=5)]
+    assert sentences(facts, defects, dimensions=("technical", "motion")) == {
+        "technical": "Sharper than 50 % of reference clips, and evenly so from start to end.",
+        "motion": "The picture holds still. Slower than 100 % of reference clips.",
+    }
 
 
 def test_the_same_facts_give_the_same_words():
