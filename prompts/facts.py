@@ -294,7 +294,10 @@ def agrees(
     kinds = {fact.kind for fact in facts}
     for limits, sign in ((_AT_LEAST, 1), (_AT_MOST, -1)):
         kind, limit = limits.get(defect.name, ("", 0.0))
-        if kind in kinds and (kind not in measured or sign * (measured[kind] - limit) < 0):
+        if kind in measured and sign * (measured[kind] - limit) < 0:
+            return False
+    if defect.dimension == "motion" and defect.name != "freeze":
+        if "speed" in kinds and "speed" not in measured:  # of frames too far apart nobody knows
             return False
     if defect.name == "freeze":  # where nothing ever moves, nobody knows what would have
         return "freeze" in kinds or measured.get("speed", 100.0) < 1

@@ -241,7 +241,7 @@ def asked_things(prompt: str) -> list[Asked]:
         count, exact, led = _count(words, number, taken)
         doubtful = name is not None and name.endswith("+")
         name = name and name.rstrip("+")
-        plural = bool(phrase) and _is_plural(phrase, name)
+        plural = bool(phrase) and is_plural(phrase[-1])
         end = number + max(1, len(phrase))
         following = words[end] if end < len(words) else ""
         standing = name != "-" and (
@@ -344,6 +344,14 @@ def plural_of(noun: str) -> str:
     return " ".join([*before, _PLURALS.get(last) or _regular(last)])
 
 
+def is_plural(noun: str) -> bool:
+    """Whether a noun, or its last word, stands for several things: `dogs`, `people`, `sheep`."""
+    last = noun.split()[-1]
+    if last in _MASS or last in _PLURALS.values():
+        return True
+    return last.endswith("s") and not last.endswith("ss") and last not in ("bus", "canvas")
+
+
 _PLURALS = {
     "person": "people",
     "man": "men",
@@ -431,13 +439,6 @@ def _is_negated(since: list[str], absent: bool) -> bool:
             break
         after = word
     return False
-
-
-def _is_plural(phrase: tuple[str, ...], name: str | None) -> bool:
-    last = phrase[-1]
-    if last in _MASS or last in ("sheep", "skis", "scissors", "aircraft"):
-        return True
-    return last in _PLURALS.values() or (last.endswith("s") and last not in ("bus", "canvas"))
 
 
 def _count(words: list[str], place: int, taken: int) -> tuple[int | None, bool, bool]:

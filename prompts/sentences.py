@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from .answer import Defect
 from .defects import DEFECTS
 from .facts import Fact, named, softer, where
-from .objects import plural_of
+from .objects import is_plural, plural_of
 from .rubric import Dimension
 
 _LEAST_COST = 0.1  # points of the overall score that are worth a word
@@ -107,12 +107,13 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
     """What to try, one line for each defect that a fact stands behind; the gravest first."""
     lines: dict[str, None] = {}
     for defect, fact in sorted(behind_each(defects, facts), key=lambda pair: -pair[0].severity):
-        line = _ADVICE.get(defect.name)
+        one = defect.name == "wrong_count" and fact is not None and fact.expected == 1
+        line = _ADVICE.get("duplicated_object" if one else defect.name)
         if line and fact:
             name = fact.name or "thing"
             lines[line.format(
                 name=name,
-                names=name if name.endswith("s") else plural_of(name),
+                names=name if is_plural(name) else plural_of(name),
                 other=_a(fact.other),
                 expected=_number(fact.expected),
                 start=_seconds(fact.start_seconds),
@@ -238,8 +239,9 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 ).format(_number(fact.value), _span(fact))  # fmt: skip
             )
         elif defect.name == "shake":
-            share = round(fact.percentile or 0)
-            parts.append(f"The camera shakes{_when(defect)}, more than in {share} % of clips.")
+            than = fact.percentile
+            more = "" if than is None else f", more than in {round(than)} % of clips"
+            parts.append(f"The camera shakes{_when(defect)}{more}.")
     speed = next(iter(named(facts, "speed")), None)
     if speed is not None and speed.percentile is not None:
         line = _compared(speed, "faster than", "slower than")
@@ -325,11 +327,13 @@ def _plain(defect: Defect, facts: Sequence[Fact]) -> str:
 def _when(defect: Defect) -> str:
     if defect.start_seconds is None or defect.end_seconds is None:
         return ""
-    return f" at {_seconds(defect.start_seconds)}-{_seconds(defect.end_seconds)} s"
+    start, end = _seconds(defect.start_seconds), _seconds(defect.end_seconds)
+    return f" at {start} s" if start == end else f" at {start}-{end} s"
 
 
 def _span(fact: Fact) -> str:
-    return f"{_seconds(fact.start_seconds)}-{_seconds(fact.end_seconds)} s"
+    start, end = _seconds(fact.start_seconds), _seconds(fact.end_seconds)
+    return f"{start} s" if start == end else f"{start}-{end} s"
 
 
 def _during(fact: Fact) -> str:

@@ -37,7 +37,7 @@ _SHORTEST_FREEZE_SECONDS = 0.35
 _HELD_ELSEWHERE = 0.25  # share of other samples that hold, and of as many as the longest stretch
 _SHORTEST_SHOT_SECONDS = 0.25
 _COMPARED_SECONDS = 0.4  # between frames, at most; the reference clips' are 0.33 s apart at most
-_SAME_SHAPES = 0.8  # correlation of two pictures' gray levels, from which on only light changes
+_SAME_SHAPES = 0.65  # correlation of two pictures' gray levels, from which on only light changes
 _BLANK_GRAY = 3.0  # standard deviation of a picture up to which it shows nothing
 
 

@@ -126,6 +126,29 @@ def test_what_hardly_moves_is_said():
         assert sentences(MOVES, defects, dimensions=("motion",))["motion"].startswith(words)
 
 
+def test_advice_on_a_number_speaks_of_as_many():
+    seen = {"value": 4, "confidence": 0.9, "at_seconds": 1.0, "box": BOX}
+    defects = [Defect(name="wrong_count", severity=3)]
+    for name, expected, said in (
+        ("people", 3, "Say each of the 3 people apart in the prompt, or try other seeds."),
+        ("dog", 2, "Say each of the 2 dogs apart in the prompt, or try other seeds."),
+        ("dog", 1, "Write `one dog, alone` in the prompt, or try another seed."),
+    ):
+        fact = Fact(kind="count", name=name, expected=expected, **seen)
+        assert advice([fact], defects) == (said,)
+
+
+def test_a_moment_is_no_range():
+    facts = [
+        *SHARP[:1],
+        Fact(kind="sharpest", value=10, percentile=60, start_seconds=0.21, end_seconds=0.24),
+        Fact(kind="softest", value=5, percentile=20, start_seconds=0.06, end_seconds=0.09),
+    ]
+    text = sentences(facts, [], dimensions=("technical",))["technical"]
+    assert text.endswith("softest at 0.1 s, 50 % below the sharpest, 0.2 s.")
+    assert all(claim.true for claim in claims(text, facts))
+
+
 def test_of_many_cuts_some_are_named():
     cuts = [Fact(kind="cut", start_seconds=n, end_seconds=n) for n in (1.0, 2.0, 3.0, 4.0, 5.0)]
     for found, said in ((cuts[:4], "It cuts at 1.0, 2.0, 3.0, 4.0 s."),

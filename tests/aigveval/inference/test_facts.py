@@ -314,7 +314,9 @@ def test_movement_of_frames_far_apart_is_not_compared(monkeypatch):
     assert short.warnings == ()
     assert long.warnings == ("movement not compared: frames looked at are 1.2 s apart",)
     assert agrees(shake, facts_of(short), None, {})
-    assert not agrees(shake, facts_of(long), None, {})
+    for defect in (shake, Defect(name="shuffled_frames", severity=5)):
+        assert not agrees(defect, facts_of(long), None, {})
+    assert agrees(Defect(name="shuffled_frames", severity=5), facts_of(short), None, {})
     percentiles = {fact.percentile for fact in named(facts_of(long), "speed", "shake", "busiest")}
     assert percentiles == {None}
     # What stands still does so however seldom it's looked at.
