@@ -178,6 +178,21 @@ def softer(facts: Sequence[Fact]) -> float | None:
     return 100 * (1 - soft[0].value / crisp[0].value)
 
 
+def is_evenly_sharp(facts: Sequence[Fact]) -> bool:
+    """Whether no stretch is much softer than the sharpest."""
+    less = softer(facts)
+    return less is not None and round(less) < 10
+
+
+def is_evenly_paced(facts: Sequence[Fact]) -> bool:
+    """Whether no stretch moves much more than the calmest."""
+    busy, calm = (next(iter(named(facts, kind)), None) for kind in ("busiest", "calmest"))
+    if busy is None or calm is None or busy.value is None or calm.value is None:
+        return False
+    still = any(fact.percentile == 0 for fact in named(facts, "speed"))
+    return still or busy.value <= 1.5 * calm.value
+
+
 def _in_words(fact: Fact) -> str:
     what = {
         "asked_seen": "{name} asked and seen",

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from .answer import Defect
 from .defects import DEFECTS
-from .facts import Fact, named, softer, where
-from .objects import is_plural, plural_of
+from .facts import Fact, is_evenly_paced, is_evenly_sharp, named, softer, where
+from .objects import class_of, is_plural, plural_of
 from .rubric import Dimension
 
 _LEAST_COST = 0.1  # points of the overall score that are worth a word
@@ -180,7 +180,7 @@ def _technical(facts: list[Fact], pairs: _Pairs) -> list[str]:
         soft, crisp = named(facts, "softest"), named(facts, "sharpest")
         if (below := softer(facts)) is not None:
             less = round(below)
-            if less >= 10:
+            if not is_evenly_sharp(facts):
                 line += (
                     f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"
                 )
@@ -246,11 +246,10 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
     if speed is not None and speed.percentile is not None:
         line = _compared(speed, "faster than", "slower than")
         busy, calm = named(facts, "busiest"), named(facts, "calmest")
-        if busy and calm and busy[0].value is not None and calm[0].value is not None:
-            if busy[0].value > 1.5 * calm[0].value:
-                line += f", most at {_span(busy[0])}, least at {_span(calm[0])}"
-            elif speed.percentile > 0:
-                line += ", at nearly one pace throughout"
+        if busy and calm and not is_evenly_paced(facts):
+            line += f", most at {_span(busy[0])}, least at {_span(calm[0])}"
+        elif busy and calm and speed.percentile > 0:
+            line += ", at nearly one pace throughout"
         parts.append(line + ".")
     if cuts := named(facts, "cut"):
         times = ", ".join(_seconds(fact.start_seconds) for fact in cuts[:4])
@@ -281,7 +280,10 @@ def _semantic(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 f"{'is' if fact.value == 1 else 'are'} seen{_at(fact)}."
             )
     absent = {fact.name for fact in named(facts, "asked_not_seen")} if not pairs else set()
-    seen = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "asked_seen")[:3]]
+    seen = [
+        f"{f.name} ({_as(f.name)}{_sure(f)}{_at(f)}{_during(f)})"
+        for f in named(facts, "asked_seen")[:3]
+    ]
     if seen:
         lead = _choose(facts, "Of the prompt, seen: {}.", "What was asked for and is seen: {}.")
         parts.append(lead.format(", ".join(seen)))
@@ -363,6 +365,14 @@ def _a(noun: str | None) -> str:
     """With its article, as the classes of the detector have it: `an elephant`."""
     noun = noun or "thing"
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _as(noun: str | None) -> str:
+    """What a detector knows a prompt's thing as, where that says less: `as a person` of a chef."""
+    name = class_of(noun or "")
+    if name is None or noun in (name, plural_of(name)):
+        return ""
+    return f"as {plural_of(name) if is_plural(noun or '') else _a(name)}, "
 
 
 def _sure(fact: Fact) -> str:

@@ -221,6 +221,23 @@ def test_of_the_prompt():
     )
 
 
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("woman", "woman (as a person, 90 % sure"),
+        ("dancers", "dancers (as people, 90 % sure"),
+        ("suv", "suv (as a car, 90 % sure"),
+        ("person", "person (90 % sure"),
+        ("people", "people (90 % sure"),
+        ("dogs", "dogs (90 % sure"),
+    ],
+)
+def test_what_is_seen_is_no_more_than_a_detector_knows(name, said):
+    seen = Fact(kind="asked_seen", name=name, value=1, confidence=0.9, at_seconds=1.0, box=BOX)
+    text = sentences([seen], [], dimensions=("semantic",))["semantic"]
+    assert said in text and all(claim.true for claim in claims(text, [seen]))
+
+
 def test_what_is_not_seen_is_named_and_what_cannot_be_judged_is_not_missing():
     lacking = Fact(kind="asked_not_seen", name="bus", confidence=0.05)
     beyond = Fact(kind="asked_not_judged", name="dragon")
