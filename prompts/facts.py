@@ -10,7 +10,7 @@ a model's defects.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -336,4 +336,17 @@ def confirmed(
     ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scores]
     names = {defect.name for defect in ours}
     others = (d for d in defects if d.name not in names and agrees(d, facts, prompt, scores))
-    return (*ours, *others)
+    return (*ours, *(_at_cuts(defect, facts) for defect in others))
+
+
+def _at_cuts(defect: Defect, facts: Sequence[Fact]) -> Defect:
+    """Other footage from the nearest cut to the nearest later one, or to the clip's end."""
+    begin, end = defect.start_seconds, defect.end_seconds
+    cuts = [fact.start_seconds or 0.0 for fact in named(facts, "cut")]
+    if defect.name != "scene_cut" or begin is None or end is None or not cuts:
+        return defect
+    start = min(cuts, key=lambda cut: abs(cut - begin))
+    ends = [fact.value or 0.0 for fact in named(facts, "duration")]
+    later = [time for time in (*cuts, *ends) if time > start]
+    end = min(later, key=lambda time: abs(time - end)) if later else max(start, end)
+    return replace(defect, start_seconds=start, end_seconds=end)

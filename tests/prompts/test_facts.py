@@ -6,7 +6,7 @@ import pytest
 
 from prompts import Defect
 from prompts.consistency import claims
-from prompts.facts import FACT_FIELDS, KINDS, Fact, named, where
+from prompts.facts import FACT_FIELDS, KINDS, Fact, confirmed, named, where
 from prompts.sentences import advice, behind, cost_sentence, sentences
 
 BOX = (0.1, 0.4, 0.3, 0.6)
@@ -281,6 +281,19 @@ def test_a_cut_to_other_footage_is_told_where_it_costs_points():
     text = sentences([cut, *MOVES], [defect], dimensions=("semantic",))["semantic"]
     assert text.startswith("The clip cuts to other footage at 2.0-4.0 s.")
     assert all(claim.true for claim in claims(text, [cut, *MOVES], defects=[defect]))
+
+
+@pytest.mark.parametrize(
+    "named_times, times",
+    [((1.1, 3.7), (1.0, 4.0)), ((4.3, 5.5), (4.0, 6.0)), ((0.2, 0.4), (1.0, 2.0))],
+)
+def test_other_footage_lies_between_cuts(named_times, times):
+    facts = [Fact(kind="cut", start_seconds=n, end_seconds=n) for n in (1.0, 2.0, 4.0)]
+    facts.append(Fact(kind="duration", value=6.0))
+    start, end = named_times
+    defect = Defect(name="scene_cut", severity=3, start_seconds=start, end_seconds=end)
+    (found,) = confirmed([defect], facts, "a dog", {"semantic": 2.0})
+    assert (found.start_seconds, found.end_seconds) == times
 
 
 def test_where_nothing_is_recognised():

@@ -95,7 +95,7 @@ def test_a_label_at_the_edge_is_whole():
     _draw_boxes(whole, [edge], (0, 128))
     cropped = Image.fromarray(ground)
     _draw_boxes(cropped, [edge], (10, 100))
-    columns = [np.flatnonzero((np.asarray(p) == 255).all(2).any(0)) for p in (whole, cropped)]
+    columns = [np.flatnonzero((np.asarray(p) > 150).all(2).any(0)) for p in (whole, cropped)]
     assert columns[0].max() < 126 and columns[1].max() < 98
     assert np.ptp(columns[0]) == np.ptp(columns[1]) > 40
 
