@@ -341,12 +341,12 @@ def confirmed(
 
 def _at_cuts(defect: Defect, facts: Sequence[Fact]) -> Defect:
     """Other footage from the nearest cut to the nearest later one, or to the clip's end."""
-    begin, end = defect.start_seconds, defect.end_seconds
+    begin, until = defect.start_seconds, defect.end_seconds
     cuts = [fact.start_seconds or 0.0 for fact in named(facts, "cut")]
-    if defect.name != "scene_cut" or begin is None or end is None or not cuts:
+    if defect.name != "scene_cut" or begin is None or until is None or not cuts:
         return defect
     start = min(cuts, key=lambda cut: abs(cut - begin))
     ends = [fact.value or 0.0 for fact in named(facts, "duration")]
     later = [time for time in (*cuts, *ends) if time > start]
-    end = min(later, key=lambda time: abs(time - end)) if later else max(start, end)
+    end = min(later, key=lambda time: abs(time - until)) if later else max(start, until)
     return replace(defect, start_seconds=start, end_seconds=end)
