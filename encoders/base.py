@@ -162,12 +162,18 @@ class Encoder(nn.Module):
         return tokens
 
     def forward(self, view: Tensor, text: Sequence[str] | None = None) -> Tensor:
-        """View (b, ...) and, where the encoder reads it, b prompts to float32 (b, k, d)."""
+        """View (b, ...) and, where the encoder reads it, b prompts to float32 (b, k, d).
+
+        Raises:
+            TypeError: The prompts are no list of texts.
+            ValueError: The tokens aren't what the spec says, as of a view without b.
+        """
+        prompts = list(text) if text is not None else None  # as of an array, or of a generator
         # a string is a sequence of prompts of one letter
-        if isinstance(text, str) or not all(isinstance(prompt, str) for prompt in text or ()):
+        if isinstance(text, str) or not all(isinstance(prompt, str) for prompt in prompts or ()):
             raise TypeError(f"text must be a list with a prompt for each clip, got {text!r}")
         with full_float32(view.device):
-            return self.join(self.encode(view), text).float()
+            return _as_specified(self, self.join(self.encode(view), prompts)).float()
 
     def options(self) -> dict[str, Any]:
         """The constructor options that change the tokens; part of the fingerprint."""
@@ -333,10 +339,15 @@ def join_rows(encoder: Encoder, tokens: Tensor, prompts: Sequence[str | None] | 
     else:
         rows = zip(tokens.unsqueeze(1), known)
         joined = torch.cat([encoder.join(row, [one] if one else None) for row, one in rows])
+    return _as_specified(encoder, joined).float()
+
+
+def _as_specified(encoder: Encoder, tokens: Tensor) -> Tensor:
+    """The tokens, if they are (b, k, d) with k and d of the encoder's spec."""
     spec = encoder.spec
-    if joined.shape[1:] != (spec.num_tokens, spec.dim):
+    if tokens.shape[1:] != (spec.num_tokens, spec.dim):
         raise ValueError(
-            f"encoder {spec.name} gave tokens of shape {tuple(joined.shape[1:])}, "
+            f"encoder {spec.name} gave tokens of shape {tuple(tokens.shape[1:])}, "
             f"its spec says {(spec.num_tokens, spec.dim)}"
         )
-    return joined.float()
+    return tokens

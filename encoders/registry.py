@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args
 
-from .base import Dimension, Encoder
+from .base import Dimension, Encoder, EncoderSpec
 
 ENCODERS = {
     "technical_lite": "technical_lite:TechnicalLite",
@@ -151,6 +151,8 @@ def create_encoder(name: str, **options: Any) -> Encoder:
     encoder = _maker(name)(**options)
     if not isinstance(encoder, Encoder):
         raise EncoderError(f"{name} makes a {type(encoder).__name__}, which is no Encoder")
+    if not isinstance(getattr(encoder, "spec", None), EncoderSpec):
+        raise EncoderError(f"{name} makes a {type(encoder).__name__}, which has no EncoderSpec")
     # A saved model finds its encoders again by these.
     found, expected = (encoder.spec.name, encoder.spec.dimension), (name, dimension_of(name))
     if found != expected:

@@ -10,7 +10,7 @@ a model's defects.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -178,6 +178,21 @@ def softer(facts: Sequence[Fact]) -> float | None:
     return 100 * (1 - soft[0].value / crisp[0].value)
 
 
+def is_evenly_sharp(facts: Sequence[Fact]) -> bool:
+    """Whether no stretch is much softer than the sharpest."""
+    less = softer(facts)
+    return less is not None and round(less) < 10
+
+
+def is_evenly_paced(facts: Sequence[Fact]) -> bool:
+    """Whether no stretch moves much more than the calmest."""
+    busy, calm = (next(iter(named(facts, kind)), None) for kind in ("busiest", "calmest"))
+    if busy is None or calm is None or busy.value is None or calm.value is None:
+        return False
+    still = any(fact.percentile == 0 for fact in named(facts, "speed"))
+    return still or busy.value <= 1.5 * calm.value
+
+
 def _in_words(fact: Fact) -> str:
     what = {
         "asked_seen": "{name} asked and seen",
@@ -291,11 +306,14 @@ def agrees(
         scores: 1-5, of the dimensions that have one.
     """
     measured = {fact.kind: fact.percentile for fact in facts if fact.percentile is not None}
+    kinds = {fact.kind for fact in facts}
     for limits, sign in ((_AT_LEAST, 1), (_AT_MOST, -1)):
         kind, limit = limits.get(defect.name, ("", 0.0))
         if kind in measured and sign * (measured[kind] - limit) < 0:
             return False
-    kinds = {fact.kind for fact in facts}
+    if defect.dimension == "motion" and defect.name != "freeze":
+        if "speed" in kinds and "speed" not in measured:  # of frames too far apart nobody knows
+            return False
     if defect.name == "freeze":  # where nothing ever moves, nobody knows what would have
         return "freeze" in kinds or measured.get("speed", 100.0) < 1
     if defect.name == "scene_cut":
@@ -318,4 +336,17 @@ def confirmed(
     ours = [d for d in defects_of(facts, prompt=prompt) if d.dimension in scores]
     names = {defect.name for defect in ours}
     others = (d for d in defects if d.name not in names and agrees(d, facts, prompt, scores))
-    return (*ours, *others)
+    return (*ours, *(_at_cuts(defect, facts) for defect in others))
+
+
+def _at_cuts(defect: Defect, facts: Sequence[Fact]) -> Defect:
+    """Other footage from the nearest cut to the nearest later one, or to the clip's end."""
+    begin, until = defect.start_seconds, defect.end_seconds
+    cuts = [fact.start_seconds or 0.0 for fact in named(facts, "cut")]
+    if defect.name != "scene_cut" or begin is None or until is None or not cuts:
+        return defect
+    start = min(cuts, key=lambda cut: abs(cut - begin))
+    ends = [fact.value or 0.0 for fact in named(facts, "duration")]
+    later = [time for time in (*cuts, *ends) if time > start]
+    end = min(later, key=lambda time: abs(time - until)) if later else max(start, until)
+    return replace(defect, start_seconds=start, end_seconds=end)

@@ -32,6 +32,13 @@ NUMBERS: Mapping[str, int] = {
 _ARTICLES = {"a", "an", "another", "this", "that", "his", "her", "its", "the", "their", "my"}
 _AFTER = set(", . ; : ! ? ( ) on in and or is are with at from to by of near under over".split())
 _MANY = {"many", "some", "several", "few", "group", "groups", "crowd", "herd", "flock", "dozens"}
+_NUMBER = rf"(?:\d+|{'|'.join(NUMBERS)})"
+# Numbers that don't say how many of the next thing there are.
+_UNCOUNTED = re.compile(
+    rf"\b(?:\w+-{_NUMBER}|{_NUMBER}-\w+)\b(?:-\w+)*|\b\d+[a-z]+\b|\b{_NUMBER} years? old\b|"
+    rf"\b{_NUMBER} (?:hundred|thousand|million|dozen)\b|\b{_NUMBER} (?:or|to) (?:more|{_NUMBER})\b|"
+    rf"\b(?:at least|at most|more than|less than|up to|over|about|around|nearly|almost) {_NUMBER}\b"
+)
 _REACH = 4  # words between an article or a number and its noun, at most, and one: "two small red"
 
 # Classes with what else they are called; what a plural is called is worked out. `+` before a word:
@@ -146,8 +153,34 @@ _BEYOND = (
 _NOTHING = (  # words that name no thing together
     "bird_view bird_eye_view person_view first_person third_person first_person_view race_track "
     "car_park train_station bus_stop bus_station table_tennis football_field football_stadium "
-    "basketball_court baseball_field soccer_field horse_race man_made cat_walk sandwich_board"
+    "basketball_court baseball_field soccer_field horse_race man_made cat_walk sandwich_board "
+    "couple_of"
 ).split()
+_OTHER_WORD = frozenset("style view shaped themed like sized".split())  # ... behind a thing's
+# Behind a class's word they make it another thing, or a part that doesn't show the whole.
+_HEADS = frozenset(
+    "cage nest house kennel park farm zoo cafe show shop store food bowl collar toy toys bed "
+    "costume mask hat ears ear tail paw paws nose face head skull eye eyes mouth hand hands "
+    "finger fingers arm arms leg legs foot feet hair skin fur lungs body bone statue statues "
+    "sculpture figurine puppet logo sign sticker poster painting silhouette shadow herd family "
+    "pack carriage cart chariot race driver drivers engine engines wheel wheels door window "
+    "windows dashboard headlights interior seat cockpit cabin chassis tire tires brakes garage "
+    "dock station shuttle ride trip chase crash cake oven box truck".split()
+)
+_LIKENESSES = frozenset(
+    "statue statues sculpture sculptures figurine figurines poster logo shadow shadows "
+    "reflection model".split()
+)
+# Before a creature's word: it is made to look like one.
+_MADE = frozenset(
+    "toy stuffed plush wooden rocking carousel mechanical robotic robot cyborg inflatable paper "
+    "origami lego clay ceramic porcelain glass crystal bronze stone marble ice snow sand rubber "
+    "cardboard balloon".split()
+)
+_CREATURES = frozenset("person bird cat dog horse sheep cow elephant bear zebra giraffe".split())
+_VEHICLES = frozenset("car bus train truck airplane boat".split())
+_WITHIN = frozenset("in inside aboard on from through within".split())
+_NEGATIONS = frozenset("no without not nor".split())
 # Of pictures that aren't meant to look like photographs: a detector can't be trusted there.
 _STYLED = re.compile(
     r"\b(anime|animat\w+|cartoon\w*|painting|paint(ed|erly)|watercolou?r|sketch\w*|drawing|drawn|"
@@ -157,9 +190,10 @@ _STYLED = re.compile(
 )
 _DARK = re.compile(r"\b(night|dark\w*|fog\w*|mist\w*|smok\w+|underwater|under water|dim\w*)\b")
 _ACTION = re.compile(
-    r"\b(run|runs|running|danc\w+|jump\w*|fight\w*|gallop\w*|chas(e|es|ing)|rac(es|ing)|explod\w*|"
-    r"spin\w*|skateboard\w*|surfing|skiing|snowboarding|flies|flying|sprint\w*|kick\w*|swing\w*|"
-    r"throw\w*|falls|falling|crash\w*|pour(s|ing)|swims|swimming|walks|walking|rides|riding)\b"
+    r"\b(run|runs|running|danc(e|es|ed|ing)|jump(s|ed|ing)|fight(s|ing)|gallop\w*|chas(e|es|ing)|"
+    r"rac(es|ing)|explod\w*|spin(s|ning)|skateboarding|surfing|skiing|snowboarding|flies|flying|"
+    r"sprint\w*|kick(s|ed|ing)|swing(s|ing)|throw(s|ing)|falling|crash(es|ing)|pour(s|ing)|swims|"
+    r"swimming|walks|walking|rides|riding)\b"
 )
 _COLOURED = re.compile(
     r"\b(violet|purple|neon|cyberpunk|sunset|sunrise|golden|sepia|monochrome|colou?r\w*|vibrant|"
@@ -180,12 +214,14 @@ class Asked:
         name: COCO's name of its class; None where it has none.
         count: How many, where that's said: by a number, or by `a`; None where it's open.
         exact: Whether a number says so, rather than an article.
+        whole: Whether it's asked for as itself, so that its absence or its number says something.
     """
 
     noun: str
     name: str | None
     count: int | None = None
     exact: bool = False
+    whole: bool = True
 
 
 def asked_things(prompt: str) -> list[Asked]:
@@ -194,33 +230,49 @@ def asked_things(prompt: str) -> list[Asked]:
     Args:
         prompt: In English; of others nothing is found.
     """
-    text = re.sub(r"['’]s\b", "", prompt.lower())
+    text = _UNCOUNTED.sub("many", re.sub(r"['’]s\b", "", prompt.lower()))
     words = re.findall(r"[a-z]+|\d+|[,.;:!?()]", text.replace("-", " "))
     found: dict[str, Asked] = {}
     taken = -1  # the last word that belongs to something
+    absent = False  # whether the prompt says that it isn't there
     number = 0
     while number < len(words):
         phrase, name = _longest(words, number)
         count, exact, led = _count(words, number, taken)
         doubtful = name is not None and name.endswith("+")
         name = name and name.rstrip("+")
-        following = words[number + 1 : number + 2]
+        plural = bool(phrase) and is_plural(phrase[-1])
+        end = number + max(1, len(phrase))
+        following = words[end] if end < len(words) else ""
         standing = name != "-" and (
-            not doubtful or (led and (not following or following[0] in _AFTER))
+            not doubtful or (led and (not following or following in _AFTER))
         )
-        if phrase and standing and _ends(following) and "like" not in words[number - 2 : number]:
-            noun, plural = " ".join(phrase), _is_plural(phrase, name)
-            if plural and not exact or count is not None and count > 1 and not plural:
+        before = words[max(0, number - _REACH - 1) : number]
+        since = words[max(taken + 1, number - _REACH - 1) : number]
+        if phrase:
+            absent = _is_negated(since, absent)
+        if (
+            phrase
+            and not absent
+            and standing
+            and following not in _OTHER_WORD
+            and ("like" not in before[-2:])
+        ):
+            noun = " ".join(phrase)
+            whole = _is_whole(before, name or "", following, plural)
+            if count is not None and (count > 1) != plural or plural and not exact:
                 count = None
-            one = Asked(noun=noun, name=name or None, count=count, exact=exact)
+            one = Asked(noun=noun, name=name or None, count=count, exact=exact, whole=whole)
             key = name or noun
-            found[key] = _added(found[key], one) if key in found else one
+            beside = since[:1] == ["and"]
+            found[key] = _added(found[key], one, beside=beside) if key in found else one
         if phrase:
             taken = number + len(phrase) - 1
             number = taken
         number += 1
     return [
-        replace(one, count=None, exact=False) if not one.name else one for one in found.values()
+        one if one.name and one.whole else replace(one, count=None, exact=False)
+        for one in found.values()
     ]
 
 
@@ -292,6 +344,14 @@ def plural_of(noun: str) -> str:
     return " ".join([*before, _PLURALS.get(last) or _regular(last)])
 
 
+def is_plural(noun: str) -> bool:
+    """Whether a noun, or its last word, stands for several things: `dogs`, `people`, `sheep`."""
+    last = noun.split()[-1]
+    if last in _MASS or last in _PLURALS.values():
+        return True
+    return last.endswith("s") and not last.endswith("ss") and last not in ("bus", "canvas")
+
+
 _PLURALS = {
     "person": "people",
     "man": "men",
@@ -351,23 +411,41 @@ def _longest(words: list[str], start: int) -> tuple[tuple[str, ...], str | None]
     return (), None
 
 
-def _ends(following: list[str]) -> bool:
-    """Whether a noun stands for itself here, and isn't the first half of another: `car park`."""
-    return following not in (["style"], ["view"], ["shaped"], ["themed"], ["like"])
+def _is_whole(before: list[str], name: str, following: str, plural: bool) -> bool:
+    """Whether words ask for a thing itself, to be seen as a whole.
+
+    Not for another one (`dog park`), a part (`a man's hand`), a likeness (`a statue of a horse`) or
+    what is around the camera (`in a car`).
+    """
+    if following in _HEADS and (not plural or following.endswith("s")):
+        return False
+    if before[-1:] == ["toy"] or (name in _CREATURES and before and before[-1] in _MADE):
+        return False
+    led = before[:-1] if before[-1:] and before[-1] in _ARTICLES else before
+    if name in _VEHICLES and led and led[-1] in _WITHIN:
+        return False
+    return not any(of == "of" and what in _LIKENESSES for what, of in zip(before, before[1:]))
 
 
-def _is_plural(phrase: tuple[str, ...], name: str | None) -> bool:
-    last = phrase[-1]
-    if last in _MASS or last in ("sheep", "skis", "scissors", "aircraft"):
+def _is_negated(since: list[str], absent: bool) -> bool:
+    """Whether words before a thing say that it isn't there; of a list each thing, as its first."""
+    if absent and all(word in (",", "or", "nor", "and") for word in since):
         return True
-    return last in _PLURALS.values() or (last.endswith("s") and last not in ("bus", "canvas"))
+    after = ""
+    for word in reversed(since):
+        if word in _NEGATIONS:
+            return after != "only"
+        if not word.isalpha() or (word in _ARTICLES and after):
+            break
+        after = word
+    return False
 
 
 def _count(words: list[str], place: int, taken: int) -> tuple[int | None, bool, bool]:
     """How many the words before a noun say, whether that's a number, and if there is any such."""
     for before in range(place - 1, max(taken, place - 1 - _REACH), -1):
         word = words[before]
-        if word in _MANY:
+        if word in _MANY or word == "them":
             return None, False, True
         if word.isdigit() and len(word) < 5 and 0 < int(word) <= 10:
             return int(word), True, True
@@ -381,8 +459,13 @@ def _count(words: list[str], place: int, taken: int) -> tuple[int | None, bool, 
     return None, False, False
 
 
-def _added(first: Asked, second: Asked) -> Asked:
-    """Two mentions of a class: numbers add up, and what is open stays open."""
-    if first.count is None or second.count is None:
-        return replace(first, count=None, exact=False)
-    return replace(first, count=first.count + second.count, exact=first.exact and second.exact)
+def _added(first: Asked, second: Asked, *, beside: bool) -> Asked:
+    """Two mentions of a class: numbers of different things add up, and what is open stays open.
+
+    A number that comes later may be of the same ones: `two dogs play. One dog barks`.
+    """
+    whole = first.whole and second.whole
+    if first.count is None or second.count is None or (second.exact and not beside):
+        return replace(first, count=None, exact=False, whole=whole)
+    count, exact = first.count + second.count, first.exact and second.exact
+    return replace(first, count=count, exact=exact, whole=whole)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from .answer import Defect
 from .defects import DEFECTS
-from .facts import Fact, named, softer, where
-from .objects import plural_of
+from .facts import Fact, is_evenly_paced, is_evenly_sharp, named, softer, where
+from .objects import class_of, is_plural, plural_of
 from .rubric import Dimension
 
 _LEAST_COST = 0.1  # points of the overall score that are worth a word
@@ -31,6 +31,9 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
     "prompt_mismatch": ("The clip seems to be about something else than the prompt",),
     "wrong_object": ("One thing of the prompt seems to be shown as another",),
     "scene_cut": ("The clip cuts to other footage",),
+    "freeze": ("The picture holds still",),
+    "near_static": ("Hardly anything moves", "The picture is close to a still"),
+    "low_dynamic": ("The prompt asks for action, and hardly anything moves",),
 }
 _ADVICE: Mapping[str, str] = {
     "vanishing_object": "Try another seed, or end the clip at {start} s: the {name} vanishes then.",
@@ -89,8 +92,14 @@ def cost_sentence(dimension: Dimension, moved: float | None, *, said: Sequence[s
 
 
 _COST = {
-    False: ("The {what} costs the overall score {n}.", "That takes {n} off the overall score."),
-    True: ("The {what} adds {n} to the overall score.", "That brings the overall score {n}."),
+    False: (
+        "The {what} costs the overall score {n}.",
+        "The {what} takes {n} off the overall score.",
+    ),
+    True: (
+        "The {what} adds {n} to the overall score.",
+        "The {what} lifts the overall score by {n}.",
+    ),
 }
 
 
@@ -98,12 +107,13 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
     """What to try, one line for each defect that a fact stands behind; the gravest first."""
     lines: dict[str, None] = {}
     for defect, fact in sorted(behind_each(defects, facts), key=lambda pair: -pair[0].severity):
-        line = _ADVICE.get(defect.name)
+        one = defect.name == "wrong_count" and fact is not None and fact.expected == 1
+        line = _ADVICE.get("duplicated_object" if one else defect.name)
         if line and fact:
             name = fact.name or "thing"
             lines[line.format(
                 name=name,
-                names=name if name.endswith("s") else plural_of(name),
+                names=name if is_plural(name) else plural_of(name),
                 other=_a(fact.other),
                 expected=_number(fact.expected),
                 start=_seconds(fact.start_seconds),
@@ -170,12 +180,16 @@ def _technical(facts: list[Fact], pairs: _Pairs) -> list[str]:
         soft, crisp = named(facts, "softest"), named(facts, "sharpest")
         if (below := softer(facts)) is not None:
             less = round(below)
-            if less >= 10:
+            if not is_evenly_sharp(facts):
                 line += (
                     f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"
                 )
             else:
-                line += f", and evenly so, within {less} % from start to end"
+                line += (
+                    f", and evenly so, within {less} % from start to end"
+                    if less
+                    else (", and evenly so from start to end")
+                )
         parts.append(line + ".")
     for kind, low, high, defect in (
         ("brightness", "darker than", "brighter than", "exposure"),
@@ -203,7 +217,7 @@ def _of_picture(defect: Defect, fact: Fact | None, facts: list[Fact]) -> str:
 def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
     parts = []
     for defect, fact in pairs[:3]:
-        if fact is None or defect.name == "flicker":
+        if fact is None or defect.name in ("flicker", "near_static", "low_dynamic"):
             parts.append(_plain(defect, facts))
         elif defect.name == "vanishing_object":
             line = _choose(facts, "The {0} {1} is gone at {2} s without leaving the frame.",
@@ -225,21 +239,21 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 ).format(_number(fact.value), _span(fact))  # fmt: skip
             )
         elif defect.name == "shake":
-            share = round(fact.percentile or 0)
-            parts.append(f"The camera shakes{_when(defect)}, more than in {share} % of clips.")
+            than = fact.percentile
+            more = "" if than is None else f", more than in {round(than)} % of clips"
+            parts.append(f"The camera shakes{_when(defect)}{more}.")
     speed = next(iter(named(facts, "speed")), None)
     if speed is not None and speed.percentile is not None:
         line = _compared(speed, "faster than", "slower than")
         busy, calm = named(facts, "busiest"), named(facts, "calmest")
-        if busy and calm and busy[0].value is not None and calm[0].value is not None:
-            if busy[0].value > 1.5 * calm[0].value:
-                line += f", most at {_span(busy[0])}, least at {_span(calm[0])}"
-            else:
-                line += ", at nearly one pace throughout"
+        if busy and calm and not is_evenly_paced(facts):
+            line += f", most at {_span(busy[0])}, least at {_span(calm[0])}"
+        elif busy and calm and speed.percentile > 0:
+            line += ", at nearly one pace throughout"
         parts.append(line + ".")
     if cuts := named(facts, "cut"):
         times = ", ".join(_seconds(fact.start_seconds) for fact in cuts[:4])
-        parts.append(f"It cuts at {times} s.")
+        parts.append(f"It cuts at {times} s{' and later' if len(cuts) > 4 else ''}.")
     shake = next(iter(named(facts, "shake")), None)
     told = any(defect.name == "shake" for defect, _ in pairs)
     if shake is not None and shake.percentile is not None and not told:
@@ -266,7 +280,10 @@ def _semantic(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 f"{'is' if fact.value == 1 else 'are'} seen{_at(fact)}."
             )
     absent = {fact.name for fact in named(facts, "asked_not_seen")} if not pairs else set()
-    seen = [f"{f.name} ({_sure(f)}{_at(f)}{_during(f)})" for f in named(facts, "asked_seen")[:3]]
+    seen = [
+        f"{f.name} ({_as(f.name)}{_sure(f)}{_at(f)}{_during(f)})"
+        for f in named(facts, "asked_seen")[:3]
+    ]
     if seen:
         lead = _choose(facts, "Of the prompt, seen: {}.", "What was asked for and is seen: {}.")
         parts.append(lead.format(", ".join(seen)))
@@ -312,11 +329,13 @@ def _plain(defect: Defect, facts: Sequence[Fact]) -> str:
 def _when(defect: Defect) -> str:
     if defect.start_seconds is None or defect.end_seconds is None:
         return ""
-    return f" at {_seconds(defect.start_seconds)}-{_seconds(defect.end_seconds)} s"
+    start, end = _seconds(defect.start_seconds), _seconds(defect.end_seconds)
+    return f" at {start} s" if start == end else f" at {start}-{end} s"
 
 
 def _span(fact: Fact) -> str:
-    return f"{_seconds(fact.start_seconds)}-{_seconds(fact.end_seconds)} s"
+    start, end = _seconds(fact.start_seconds), _seconds(fact.end_seconds)
+    return f"{start} s" if start == end else f"{start}-{end} s"
 
 
 def _during(fact: Fact) -> str:
@@ -346,6 +365,14 @@ def _a(noun: str | None) -> str:
     """With its article, as the classes of the detector have it: `an elephant`."""
     noun = noun or "thing"
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _as(noun: str | None) -> str:
+    """What a detector knows a prompt's thing as, where that says less: `as a person` of a chef."""
+    name = class_of(noun or "")
+    if name is None or noun in (name, plural_of(name)):
+        return ""
+    return f"as {plural_of(name) if is_plural(noun or '') else _a(name)}, "
 
 
 def _sure(fact: Fact) -> str:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -32,6 +33,7 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_dis
 _PARQUET_ROWS = 4096  # in memory at a time
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n?', re.IGNORECASE)
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_END = "\x1aend"  # a line behind the last one of a CSV file; an open quote would take it in
 _DECIMAL_COMMA = re.compile(r"(\s*[+-]?\d+),(\d+\s*)")
 
 Row = tuple[int, dict[str, Any]]
@@ -323,13 +325,16 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
             file.seek(0)
             # Spreadsheets write ; or tabs where the comma is the decimal mark.
             delimiter = max(_SEPARATORS, key=header.count)
-        records = csv.reader(file, delimiter=delimiter)
-        columns = [column.strip().lower() for column in next(records, [])]
+        first = next(csv.reader(file, delimiter=delimiter), [])
+        columns = [column.strip().lower() for column in first]
         check("row 1, the header,", columns)
+        records = csv.reader(chain(file, [_END]), delimiter=delimiter)
         for number, record in enumerate(records, start=2):
-            if not any(map(str.strip, record)):
+            if record == [_END] or not any(map(str.strip, record)):
                 continue
-            if len(record) > len(columns):
+            if record[-1].endswith(_END):
+                yield RowFault(number, f"row {number} begins a double quote that never ends")
+            elif len(record) > len(columns):
                 yield RowFault(
                     number,
                     f"row {number} has {len(record)} values for {len(columns)} columns; "
@@ -338,11 +343,11 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
                 )
             else:
                 if delimiter != ",":
-                    record = [_with_point(value) for value in record]
+                    record = [with_point(value) for value in record]
                 yield number, dict(zip(columns, record))
 
 
-def _with_point(value: str) -> str:
+def with_point(value: str) -> str:
     """A number with a decimal comma as Python reads it; any other text as it is."""
     found = _DECIMAL_COMMA.fullmatch(value) if "," in value else None
     return ".".join(found.groups()) if found else value

@@ -171,14 +171,15 @@ def rank(
     places = []
     for position, g in enumerate(order):
         mine = ratings[names[g]]
+        place = 1 + sum(point[f"{other}/{column}"] > point[f"{g}/{column}"] for other in order)
         places.append(
             Place(
-                rank=position + 1,
+                rank=place,
                 generator=names[g],
                 clips=sum(by in e.scores for e in mine),
                 failed=sum(by not in e.scores for e in mine),
                 groups=letters[position],
-                ranks=estimate(position + 1.0, _ranks(means, position), sampling),
+                ranks=estimate(float(place), _ranks(means, position), sampling),
                 scores={
                     name: estimate(point.get(f"{g}/{s}"), drawn.get(f"{g}/{s}"), sampling)
                     for s, name in enumerate(scores)

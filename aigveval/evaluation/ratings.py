@@ -184,6 +184,8 @@ def _condition(text: str) -> tuple[str, str, str]:
     match = re.fullmatch(r"\s*([^=!]+?)\s*(!?=)\s*(.*?)\s*", text)
     if match is None:
         raise InputError(f"{text!r}: expected COLUMN=VALUE or COLUMN!=VALUE")
+    if match[1].lower() in SCORE_FIELDS:
+        raise InputError(f"{text!r}: a condition is on a label of a row, not on a score")
     return match[1].lower(), match[2], match[3].lower()
 
 

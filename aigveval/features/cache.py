@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,7 +105,8 @@ class FeatureCache:
         except (SafetensorError, LookupError, ValueError) as error:
             problem = f"unreadable ({error})"
         self.notes.append(f"{path}: {problem}; computed again")
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that can only be read: of the cache, not of the video
+            path.unlink(missing_ok=True)
         return None
 
     def put(self, digest: str, encoder: Encoder, tokens: Tensor) -> None:
@@ -113,7 +114,8 @@ class FeatureCache:
 
         Raises:
             ValueError: The tokens are not 2-d, or not finite.
-            OSError: The folder can't be written, e.g. the disk is full; no partial entry stays.
+            OSError: The folder, which is named, can't be written, e.g. the disk is full; no partial
+                entry stays.
         """
         tokens = tokens.detach().to("cpu", torch.float32).contiguous()
         if tokens.ndim != 2 or not torch.isfinite(tokens).all():
@@ -123,8 +125,12 @@ class FeatureCache:
             )
         path = self.entry(digest, encoder)
         metadata = {**_identity(digest, encoder), "check": _checksum(tokens)}
-        with replaced(path) as temporary:
-            temporary.write_bytes(to_bytes({"tokens": tokens}, metadata=metadata))
+        try:
+            with replaced(path) as temporary:
+                temporary.write_bytes(to_bytes({"tokens": tokens}, metadata=metadata))
+        except OSError as error:  # which a full disk leaves without a name
+            reason = f"features cannot be written: {error.strerror or error}"
+            raise OSError(error.errno, reason, os.fspath(self.folder)) from error
 
 
 @dataclass(kw_only=True)

@@ -96,7 +96,8 @@ def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
         The files, relative to `out`.
 
     Raises:
-        CheckpointError: It is no checkpoint, or its config names folders of this machine.
+        CheckpointError: It is no checkpoint, its config names folders of this machine, or `out`
+            can't be written.
         aigveval.errors.InputError: A file of figures is none.
     """
     model, out = Path(model), Path(out)
@@ -107,14 +108,17 @@ def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
         raise CheckpointError(f"{out}: is not an empty folder")
     config = _portable(model)
     made = make_card(model, **card)
-    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=2, ensure_ascii=False)
-    (out / "config.json").write_text(text + "\n", encoding="utf-8")
-    shutil.copyfile(model / WEIGHTS, out / WEIGHTS)
-    for name in FROZEN:
-        if (model / name).is_dir():
-            shutil.copytree(model / name, out / name)
-    made.save(out / "README.md")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").write_text(text + "\n", encoding="utf-8")
+        shutil.copyfile(model / WEIGHTS, out / WEIGHTS)
+        for name in FROZEN:
+            if (model / name).is_dir():
+                shutil.copytree(model / name, out / name)
+        made.save(out / "README.md")
+    except OSError as error:
+        raise CheckpointError(f"{out}: cannot be written: {error.strerror or error}") from None
     return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
 

@@ -36,6 +36,9 @@ _COMES_TO_REST = 0.05  # mean change of samples that hold, of the others' median
 _SHORTEST_FREEZE_SECONDS = 0.35
 _HELD_ELSEWHERE = 0.25  # share of other samples that hold, and of as many as the longest stretch
 _SHORTEST_SHOT_SECONDS = 0.25
+_COMPARED_SECONDS = 0.4  # between frames, at most; the reference clips' are 0.33 s apart at most
+_SAME_SHAPES = 0.65  # correlation of two pictures' gray levels, from which on only light changes
+_BLANK_GRAY = 3.0  # standard deviation of a picture up to which it shows nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,11 @@ class Observed:
     freezes: list[tuple[float, float]] = field(default_factory=list)
     picture: Box = (0.0, 0.0, 1.0, 1.0)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the frames are as close as those of the clips that movement is compared with."""
+        return _apart(self.fast_seconds) <= _COMPARED_SECONDS
 
     @property
     def shake(self) -> float:
@@ -145,6 +153,9 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
     cuts = _cuts(changes, unlike, seconds)
+    if _apart(seconds) > _COMPARED_SECONDS:
+        apart = f"{_apart(seconds):.1f} s apart"
+        warnings += (f"movement not compared: frames looked at are {apart}",)
     return Observed(
         duration_seconds=duration_seconds,
         slow_seconds=slow.timestamps_seconds,
@@ -156,7 +167,7 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
         speeds=speeds,
         drifts=drifts,
         cuts=cuts,
-        freezes=_freezes(changes, seconds),
+        freezes=_freezes(changes, seconds, blank=pictures.std((1, 2)) <= _BLANK_GRAY),
         picture=picture,
         warnings=warnings,
     )
@@ -203,6 +214,11 @@ def _share_inside(first: Thing, second: Thing) -> float:
     a, b = first.box, second.box
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(0.0, width) * max(0.0, height) / min(first.area, second.area)
+
+
+def _apart(seconds: np.ndarray) -> float:
+    """How far frames are from one another, in seconds."""
+    return float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
 
 
 def _gray(frame: Tensor) -> np.ndarray:
@@ -270,8 +286,15 @@ def _movement(
         length = np.linalg.norm(sample, axis=1)
         speeds.append(np.quantile(length, 0.9) / max(1e-3, seconds[n + 1] - seconds[n]))
         drifts.append(np.median(sample, axis=0))
-        unlike.append(_histogram_distance(first, second))
+        unlike.append(_unlike(first, second))
     return np.array(changes), np.array(speeds), np.array(drifts).reshape(-1, 2), np.array(unlike)
+
+
+def _unlike(first: np.ndarray, second: np.ndarray) -> float:
+    """How unlike two pictures are, 0 to 1; not at all where only the light changes."""
+    a, b = (picture.astype(np.float64) - picture.mean() for picture in (first, second))
+    alike = float((a * b).sum()) > _SAME_SHAPES * float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return 0.0 if alike else _histogram_distance(first, second)
 
 
 def _histogram_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -298,16 +321,20 @@ def _cuts(changes: np.ndarray, unlike: np.ndarray, seconds: np.ndarray) -> list[
     return [t for t, *near in zip(times, gaps, gaps[1:]) if min(near) >= _SHORTEST_SHOT_SECONDS]
 
 
-def _freezes(changes: np.ndarray, seconds: np.ndarray) -> list[tuple[float, float]]:
+def _freezes(
+    changes: np.ndarray, seconds: np.ndarray, *, blank: np.ndarray | None = None
+) -> list[tuple[float, float]]:
     """Stretches in which the picture holds.
 
     In a calm clip it may rest now and then, or what moves comes to rest; and where the picture
-    holds again and again, frames were dropped.
+    holds again and again, frames were dropped. What is `blank`, such as a black leader, holds
+    nothing.
     """
-    still = changes < _STILL_GRAY
-    if still.all() or not still.any():
+    moving = changes >= _STILL_GRAY
+    still = ~moving if blank is None else ~moving & ~blank[:-1]
+    if not moving.any() or not still.any():
         return []
-    usual = float(np.median(changes[~still]))
+    usual = float(np.median(changes[moving]))
     if usual < _MOVING_GRAY or changes[still].mean() > _COMES_TO_REST * usual:
         return []
     edges = np.flatnonzero(np.diff([False, *still, False])).reshape(-1, 2)

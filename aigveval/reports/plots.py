@@ -148,8 +148,15 @@ def _draw_frames(axes: Axes, timeline: Timeline, frames: np.ndarray, times: np.n
             size = (0.97 * step * (x1 - x0), y1 - y0)
             colour = colour_of(fact)
             axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.3))
+            right = x0 > 0.5  # its label ends where the box does, rather than over the next frame
             note = axes.text(
-                corner[0], 1.02 - y0, label_of(fact), fontsize=5, va="top", color="white"
+                corner[0] + size[0] * right,
+                1.02 - y0,
+                label_of(fact),
+                fontsize=5,
+                ha="right" if right else "left",
+                va="top",
+                color="white",
             )
             note.set_bbox({"facecolor": colour, "linewidth": 0, "pad": 0.8, "alpha": 0.85})
     axes.set_ylim(0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prompts.facts import Fact
+from prompts.facts import Fact, is_evenly_paced, is_evenly_sharp
 from prompts.sentences import behind_each
 
 from ..assessment import Assessment
@@ -89,7 +89,8 @@ def ranges_of(row: Assessment) -> list[Range]:
             label += f": {fact.name}"
         behind_defects.append(fact)
         found.append(_range(label, start, end, length, BAD))
-    for kind in ("cut", "softest", "busiest", "seen"):
+    even = {"softest": is_evenly_sharp(evidence), "busiest": is_evenly_paced(evidence)}
+    for kind in ("cut", *(kind for kind, alike in even.items() if not alike), "seen"):
         for fact in evidence:
             if fact.kind != kind or fact in behind_defects or fact.start_seconds is None:
                 continue

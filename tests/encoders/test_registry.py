@@ -3,6 +3,7 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 
 from encoders import Encoder, EncoderSpec, create_encoder, list_encoders, register_encoder, registry
@@ -187,6 +188,26 @@ def test_the_base_class_joins_nothing_and_gives_float32():
     assert torch.equal(out, view * 2)
 
 
+def test_tokens_are_what_the_spec_says():
+    import torch
+
+    message = r"^encoder any gave tokens of shape \(8,\), its spec says \(4, 8\)$"
+    with pytest.raises(ValueError, match=message):
+        Doubling()(torch.rand(4, 8))  # a view without the axis of the batch
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, iter])
+def test_prompts_may_come_in_any_order_of_texts(kind):
+    import torch
+
+    class Counting(Doubling):
+        def join(self, tokens, text=None):
+            return tokens + torch.tensor([float(len(prompt)) for prompt in text])[:, None, None]
+
+    out = Counting()(torch.zeros(2, 4, 8), kind(["a", "a dog"]))
+    assert out[:, 0, 0].tolist() == [1, 5]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -244,6 +265,7 @@ def test_a_name_has_to_be_free_and_to_tell_the_dimension(table, name, message):
             "dimension 'motion'",
         ),
         (dict, "motion_other makes a dict, which is no Encoder"),
+        (Encoder, "motion_other makes a Encoder, which has no EncoderSpec"),
     ],
 )
 def test_what_is_registered_must_be_what_its_name_says(table, make, message):

@@ -6,8 +6,8 @@ import pytest
 
 from prompts import Defect
 from prompts.consistency import claims
-from prompts.facts import FACT_FIELDS, KINDS, Fact, named, where
-from prompts.sentences import advice, behind, sentences
+from prompts.facts import FACT_FIELDS, KINDS, Fact, confirmed, named, where
+from prompts.sentences import advice, behind, cost_sentence, sentences
 
 BOX = (0.1, 0.4, 0.3, 0.6)
 SHARP = [
@@ -105,6 +105,75 @@ def test_every_number_is_a_fact_s():
     ].replace("Less", "less")
 
 
+@pytest.mark.parametrize("said", [[], ["One."], ["Two."], ["Three."], ["Four."]])
+def test_what_a_dimension_costs_names_it_and_not_what_was_said_before(said):
+    assert cost_sentence("motion", 0.29, said=said) in (
+        "The movement adds 0.29 to the overall score.",
+        "The movement lifts the overall score by 0.29.",
+    )
+    assert cost_sentence("semantic", -0.29, said=said) in (
+        "The content costs the overall score 0.29.",
+        "The content takes 0.29 off the overall score.",
+    )
+
+
+def test_what_hardly_moves_is_said():
+    for name, words in (
+        ("low_dynamic", ("The prompt asks for action, and hardly anything moves.",)),
+        ("near_static", ("Hardly anything moves.", "The picture is close to a still.")),
+    ):
+        defects = [Defect(name=name, severity=4)]
+        assert sentences(MOVES, defects, dimensions=("motion",))["motion"].startswith(words)
+
+
+def test_advice_on_a_number_speaks_of_as_many():
+    seen = {"value": 4, "confidence": 0.9, "at_seconds": 1.0, "box": BOX}
+    defects = [Defect(name="wrong_count", severity=3)]
+    for name, expected, said in (
+        ("people", 3, "Say each of the 3 people apart in the prompt, or try other seeds."),
+        ("dog", 2, "Say each of the 2 dogs apart in the prompt, or try other seeds."),
+        ("dog", 1, "Write `one dog, alone` in the prompt, or try another seed."),
+    ):
+        fact = Fact(kind="count", name=name, expected=expected, **seen)
+        assert advice([fact], defects) == (said,)
+
+
+def test_a_moment_is_no_range():
+    facts = [
+        *SHARP[:1],
+        Fact(kind="sharpest", value=10, percentile=60, start_seconds=0.21, end_seconds=0.24),
+        Fact(kind="softest", value=5, percentile=20, start_seconds=0.06, end_seconds=0.09),
+    ]
+    text = sentences(facts, [], dimensions=("technical",))["technical"]
+    assert text.endswith("softest at 0.1 s, 50 % below the sharpest, 0.2 s.")
+    assert all(claim.true for claim in claims(text, facts))
+
+
+def test_of_many_cuts_some_are_named():
+    cuts = [Fact(kind="cut", start_seconds=n, end_seconds=n) for n in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    for found, said in ((cuts[:4], "It cuts at 1.0, 2.0, 3.0, 4.0 s."),
+                        (cuts, "It cuts at 1.0, 2.0, 3.0, 4.0 s and later.")):  # fmt: skip
+        text = sentences(found, [], dimensions=("motion",))["motion"]
+        assert text == said and all(claim.true for claim in claims(text, found))
+
+
+def test_a_still_has_no_pace_and_does_not_jump_ahead():
+    still = {"value": 0.0, "percentile": 0}
+    facts = [
+        Fact(kind="speed", **still),
+        Fact(kind="busiest", start_seconds=0.0, end_seconds=0.5, **still),
+        Fact(kind="calmest", start_seconds=1.0, end_seconds=1.5, **still),
+        Fact(kind="sharpness", value=10, percentile=50),
+        Fact(kind="sharpest", value=10, percentile=50, start_seconds=0.0, end_seconds=0.5),
+        Fact(kind="softest", value=10, percentile=50, start_seconds=1.0, end_seconds=1.5),
+    ]
+    defects = [Defect(name="freeze", severity=5)]
+    assert sentences(facts, defects, dimensions=("technical", "motion")) == {
+        "technical": "Sharper than 50 % of reference clips, and evenly so from start to end.",
+        "motion": "The picture holds still. Slower than 100 % of reference clips.",
+    }
+
+
 def test_the_same_facts_give_the_same_words():
     one = sentences([*SHARP, *MOVES], [], dimensions=("technical", "motion"))
     assert one == sentences([*SHARP, *MOVES], [], dimensions=("technical", "motion"))
@@ -152,6 +221,23 @@ def test_of_the_prompt():
     )
 
 
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("woman", "woman (as a person, 90 % sure"),
+        ("dancers", "dancers (as people, 90 % sure"),
+        ("suv", "suv (as a car, 90 % sure"),
+        ("person", "person (90 % sure"),
+        ("people", "people (90 % sure"),
+        ("dogs", "dogs (90 % sure"),
+    ],
+)
+def test_what_is_seen_is_no_more_than_a_detector_knows(name, said):
+    seen = Fact(kind="asked_seen", name=name, value=1, confidence=0.9, at_seconds=1.0, box=BOX)
+    text = sentences([seen], [], dimensions=("semantic",))["semantic"]
+    assert said in text and all(claim.true for claim in claims(text, [seen]))
+
+
 def test_what_is_not_seen_is_named_and_what_cannot_be_judged_is_not_missing():
     lacking = Fact(kind="asked_not_seen", name="bus", confidence=0.05)
     beyond = Fact(kind="asked_not_judged", name="dragon")
@@ -195,6 +281,19 @@ def test_a_cut_to_other_footage_is_told_where_it_costs_points():
     text = sentences([cut, *MOVES], [defect], dimensions=("semantic",))["semantic"]
     assert text.startswith("The clip cuts to other footage at 2.0-4.0 s.")
     assert all(claim.true for claim in claims(text, [cut, *MOVES], defects=[defect]))
+
+
+@pytest.mark.parametrize(
+    "named_times, times",
+    [((1.1, 3.7), (1.0, 4.0)), ((4.3, 5.5), (4.0, 6.0)), ((0.2, 0.4), (1.0, 2.0))],
+)
+def test_other_footage_lies_between_cuts(named_times, times):
+    facts = [Fact(kind="cut", start_seconds=n, end_seconds=n) for n in (1.0, 2.0, 4.0)]
+    facts.append(Fact(kind="duration", value=6.0))
+    start, end = named_times
+    defect = Defect(name="scene_cut", severity=3, start_seconds=start, end_seconds=end)
+    (found,) = confirmed([defect], facts, "a dog", {"semantic": 2.0})
+    assert (found.start_seconds, found.end_seconds) == times
 
 
 def test_where_nothing_is_recognised():

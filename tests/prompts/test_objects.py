@@ -39,6 +39,24 @@ def found(prompt):
             "a robot with an umbrella",
             [("robot", None, None, False), ("umbrella",) * 2 + (1, False)],
         ),
+        # numbers that don't say how many, or not how many in all
+        (
+            "a 5-year-old boy, two-tone cars",
+            [("boy", "person", None, False), ("cars", "car", None, False)],
+        ),
+        ("twenty-two dogs", [("dogs", "dog", None, False)]),
+        ("one hundred dogs", [("dogs", "dog", None, False)]),
+        ("at least two dogs", [("dogs", "dog", None, False)]),
+        ("two or three dogs", [("dogs", "dog", None, False)]),
+        ("4k dogs", [("dogs", "dog", None, False)]),
+        ("two dogs run. One dog barks", [("dogs", "dog", None, False)]),
+        ("three people, one man and two women", [("people", "person", None, False)]),
+        ("three people, two of them women", [("people", "person", None, False)]),
+        ("a couple of cars", [("cars", "car", None, False)]),
+        # what a prompt doesn't want
+        ("an empty street, no people, no cars", []),
+        ("no cars or people; a dog without a leash", [("dog", "dog", 1, False)]),
+        ("not only a dog", [("dog", "dog", 1, False)]),
         # not the things that the words name elsewhere
         ("an orange sports car", [("car", "car", None, False)]),
         ("they train hard and book a flight", []),
@@ -51,6 +69,33 @@ def found(prompt):
 )
 def test_what_a_prompt_asks_for(prompt, expected):
     assert found(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a dog park",
+        "a polar bear costume",
+        "a woman's hands",
+        "a zebra herd",
+        "a statue of a horse",
+        "a toy elephant",
+        "a wooden horse",
+        "a man's face",
+        "a view from an airplane",
+        "in a car",
+    ],
+)
+def test_what_is_asked_for_as_part_of_another_thing(prompt):
+    asked = asked_things(prompt)[-1]
+    assert (asked.whole, asked.count) == (False, None)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a dog runs", "dogs face a wooden boat", "a portrait of a man", "a car from above"]
+)
+def test_what_is_asked_for_as_itself(prompt):
+    assert all(asked.whole for asked in asked_things(prompt))
 
 
 def test_an_orange_to_eat_is_one():
@@ -79,6 +124,7 @@ def test_what_a_prompt_says_of_the_look():
     assert is_dim("a street at night") and not is_dim("a sunny street")
     assert asks_for_action("a horse galloping") == "galloping"
     assert asks_for_action("a vase on a table") is None
+    assert asks_for_action("spinach on a plate, a wooden swing, a fighter jet, a jumpsuit") is None
     assert asks_for_cuts("the scene cuts to a beach") and not asks_for_cuts("a beach")
     assert asks_for_colours("a neon city") and not asks_for_colours("a city")
 

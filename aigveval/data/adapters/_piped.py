@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ...errors import ManifestError, as_text
-from ..readers import RowFault, read_lines, read_rows
+from ..readers import RowFault, read_lines, read_rows, with_point
 
 
 def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     """Yields line number, name, prompt and score (as text, None where there is none).
 
     A prompt may hold the separator itself: the name ends at the first, and the score is what
-    follows the last, if that is a number or nothing.
+    follows the last, if that is a number or nothing. A separator at the end of a line ends it.
 
     Raises:
         ManifestError: When the file cannot be read.
@@ -24,9 +24,11 @@ def read_piped(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
         name, bar, rest = line.partition("|")
         if not bar or not name.strip():
             raise RowFault(number, f"row {number}: expected name|prompt or name|prompt|mos")
+        rest = rest.strip().removesuffix("|")
         prompt, bar, score = rest.rpartition("|")
-        if bar and (_is_number(score) or not score.strip()):
-            yield number, name.strip(), prompt.strip(), score.strip() or None
+        score = with_point(score.strip())
+        if bar and (_is_number(score) or not score):
+            yield number, name.strip(), prompt.strip(), score or None
         else:
             yield number, name.strip(), rest.strip(), None
 

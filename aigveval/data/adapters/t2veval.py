@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from ..inputs import VIDEO_SUFFIXES
 from ..readers import Row, RowFault, read_lines
 from ..scales import Scale
 from . import Adapter, Options
@@ -33,8 +34,8 @@ def _rows(source: Path, prompts: Prompts) -> Iterator[tuple[int, str, str | None
             yield number, name, prompt or prompts.of(name), mos
         return
     for number, line in read_lines(source):
-        name, comma, mos = line.rpartition(",")
-        if not comma:
+        name, _, mos = line.rpartition(",")
+        if PurePosixPath(name.strip()).suffix.lower() not in VIDEO_SUFFIXES:  # as of a.mp4;3,5
             raise RowFault(number, f"row {number}: expected name,mos or name|prompt|mos")
         yield number, name.strip(), prompts.of(name.strip()), mos
 

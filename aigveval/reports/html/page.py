@@ -172,7 +172,7 @@ def make_strip(path: Path, evidence: Sequence[Fact] = (), *, height_px: int = HE
     parts: list[np.ndarray] = []
     for frame, time in zip(frames, times):
         small = Image.fromarray(frame).resize((width, height_px), Image.Resampling.LANCZOS)
-        _draw_boxes(small, boxes_at(float(time), evidence))
+        _draw_boxes(small, boxes_at(float(time), evidence), (left, left + shown))
         parts += [np.asarray(small)[:, left : left + shown], np.full((height_px, _GAP_PX, 3), 255)]
     rows = [np.concatenate(parts[:-1][: 2 * FRAMES - 1], axis=1)]
     if further := parts[2 * FRAMES : -1]:
@@ -189,7 +189,8 @@ def make_strip(path: Path, evidence: Sequence[Fact] = (), *, height_px: int = HE
     )
 
 
-def _draw_boxes(picture: Any, facts: Sequence[Fact]) -> None:
+def _draw_boxes(picture: Any, facts: Sequence[Fact], shown: tuple[int, int]) -> None:
+    """Draws boxes of facts, with labels that lie within the columns which are shown."""
     from PIL import ImageDraw
 
     pen = ImageDraw.Draw(picture)
@@ -199,8 +200,10 @@ def _draw_boxes(picture: Any, facts: Sequence[Fact]) -> None:
         corners = [edge * size[n % 2] for n, edge in enumerate(fact.box)]
         colour = colour_of(fact)
         pen.rectangle(corners, outline=colour, width=2)
-        text = (corners[0] + 3, max(0.0, corners[1] + 1))
-        pen.text(text, label_of(fact), fill="white", stroke_width=1, stroke_fill=colour)
+        label = label_of(fact)
+        x = min(corners[0] + 3, shown[1] - pen.textlength(label) - 2)
+        place = (max(shown[0] + 1, x), max(0.0, corners[1] + 1))
+        pen.text(place, label, fill="white", stroke_width=1, stroke_fill=colour)
 
 
 def add_strips(

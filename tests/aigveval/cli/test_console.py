@@ -2,11 +2,18 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
-from aigveval.assessment import SCORE_FIELDS, Assessment, Score
-from aigveval.cli.console import print_json, print_results, say, video_progress
+from aigveval.assessment import SCORE_FIELDS, Assessment, Contributions, Score
+from aigveval.cli.console import (
+    print_explanations,
+    print_json,
+    print_results,
+    say,
+    video_progress,
+)
 
 
 def scored(video: str) -> Assessment:
@@ -14,6 +21,15 @@ def scored(video: str) -> Assessment:
     return Assessment(
         video=video, prompt=None, model="m", version="1", seconds=1.0, familiarity=50.0, **scores
     )
+
+
+def test_nothing_has_no_sign_of_less(capsys):
+    moved = Contributions(
+        baseline=3.0, technical=0.25, motion=-0.001, semantic=None, residue=-0.00001
+    )
+    print_explanations([replace(scored("a.mp4"), contributions=moved)])
+    told = "overall 3.25 = 3.00 without evidence +0.25 technical +0.00 motion +0.00 by their"
+    assert told in capsys.readouterr().out
 
 
 def test_the_rate_of_videos_that_come_in_batches():

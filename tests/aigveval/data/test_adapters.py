@@ -124,11 +124,23 @@ def test_ntire_json(tmp_path):
         ("1.mp4| a | b |2", "1.mp4", "a | b", 2),
         ("1.mp4|a|b", "1.mp4", "a|b", None),
         ("1.mp4|a dog|", "1.mp4", "a dog", None),
+        ("1.mp4|a dog|3,5", "1.mp4", "a dog", 3.5),
+        ("1.mp4|a dog|3.5|", "1.mp4", "a dog", 3.5),
+        ("1.mp4||3.5", "1.mp4", None, 3.5),
+        ("1.mp4|a||", "1.mp4", "a", None),
     ],
 )
 def test_lines_with_bars(tmp_path, line, video, prompt, score):
     (row,) = rows_of("ntire2025", write(tmp_path, "m.txt", "\ufeff" + line + "\n\n"), tmp_path)
     assert (row.video, row.prompt, scores_of(row).get("overall")) == (video, prompt, score)
+
+
+@pytest.mark.parametrize("line", ["Pika+a-dog.mp4;3,5", "Pika+a-dog.mp4,3,5", "name,mos"])
+def test_t2veval_with_another_separator_or_mark(tmp_path, line):
+    source = write(tmp_path, "mos.txt", f"Pika+a-cat.MP4,3.5\n{line}\n")
+    with pytest.raises(ManifestError) as error:
+        convert("t2veval", [source], tmp_path / "m.csv")
+    assert str(error.value) == f"{source}: row 2: expected name,mos or name|prompt|mos"
 
 
 def fetv(tmp_path):

@@ -1,5 +1,6 @@
 """Tables of every format, read and written row by row."""
 
+import csv
 import json
 import sys
 import tracemalloc
@@ -318,3 +319,25 @@ class TestDecimalCommas:
         path.write_text('video,overall\na.mp4,"3,5"\n')
         with pytest.raises(ManifestError, match="row 2: overall must be a number, got '3,5'"):
             list(iter_manifest(path))
+
+
+class TestQuotesThatAreNotClosed:
+    """They would take in the rows behind them."""
+
+    def test_of_a_row(self, tmp_path):
+        path = tmp_path / "m.csv"
+        path.write_text('video,prompt\na.mp4,"a\ndog"\nb.mp4,"a cat\nc.mp4,a cow\n\nd.mp4,a hen')
+        faults = []
+        found = list(read_rows(path, on_fault=faults.append))
+        assert found == [(2, {"video": "a.mp4", "prompt": "a\ndog"})]
+        assert [(fault.number, str(fault)) for fault in faults] == [
+            (3, "row 3 begins a double quote that never ends")
+        ]
+
+    @pytest.mark.parametrize("end", ['b.mp4,"a cat"', "b.mp4,a cat\n", 'b.mp4,a 5" cat\n\n'])
+    def test_others_are_as_they_were(self, tmp_path, end):
+        path = tmp_path / "m.csv"
+        path.write_text(f"video,prompt\n\n{end}")
+        with open(path, newline="") as file:
+            *_, last = filter(None, csv.reader(file))
+        assert list(read_rows(path)) == [(3, dict(zip(("video", "prompt"), last)))]

@@ -210,6 +210,10 @@ def test_what_is_missing_is_noted(files):
         (["p.json", "m.csv", "--where", "old"], "'old': expected COLUMN=VALUE"),
         (["p.json", "m.csv", "--where", "old=never"], "m.csv: no row has old=never"),
         (
+            ["p.json", "m.csv", "--where", "Overall=3"],
+            "'Overall=3': a condition is on a label of a row, not on a score",
+        ),
+        (
             ["p.json", "m.csv", "--score", "motion"],
             "m.csv: has no motion; for these clips it has over",
         ),

@@ -96,6 +96,17 @@ def test_equal_means_are_ties_however_they_were_rounded():
         board = rank(first + second, sampling=Sampling(draws=100))
         assert board.p_values == [("a", "b", 1.0)]
         assert all((place.groups, place.ranks.high) == ("a", 1.0) for place in board.places)
+        assert [place.rank for place in board.places] == [1, 1]
+
+
+def test_those_behind_a_tie_keep_their_rank():
+    entries = _entries(a=0.0, b=0.5)
+    entries += [replace(clip, generator="c") for clip in entries if clip.generator == "b"]
+    board = rank(entries, sampling=Sampling(draws=100))
+    found = {place.generator: place.rank for place in board.places}
+    ranks = {place.generator: place.ranks for place in board.places}
+    assert found == {"b": 1, "c": 1, "a": 3}
+    assert all(ranks[name].low <= found[name] <= ranks[name].high for name in found)
 
 
 def test_a_clip_has_one_row_of_results_but_may_have_several_ratings():

@@ -249,9 +249,29 @@ def test_a_failed_write_leaves_nothing(tmp_path, videos, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         extract(videos, [encoder], cache, progress=False)
+    assert caught.value.filename == str(cache.folder)
+    assert caught.value.strerror == "features cannot be written: No space left on device"
     assert not [path for path in cache.folder.rglob("*") if path.is_file()]
+
+
+def test_a_damaged_entry_that_cannot_be_removed_is_no_fault_of_the_video(
+    tmp_path, videos, monkeypatch
+):
+    cache, encoder = FeatureCache(tmp_path), MeanColour()
+    extract(videos, [encoder], cache, progress=False)
+    entry = cache.entry(cache.digest(videos[0]), encoder)
+    entry.write_bytes(b"cut short")
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError, match="features cannot be written: Read-only file system"):
+        extract(videos, [encoder], cache, progress=False)
+    assert cache.notes[0].startswith(f"{entry}: unreadable (")
 
 
 def test_writers_at_the_same_time(tmp_path):

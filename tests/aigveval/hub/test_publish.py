@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -407,6 +408,15 @@ def test_command_shows_what_would_go_up(remote, tmp_path):
     assert files_of(tmp_path / "out") == SMALL and not remote.calls
     assert card_of(tmp_path / "out")[0]["license"] == "mit"
     assert "is not an empty folder" in run("lite", "me/lite", "--out", tmp_path / "out", code=2)
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(remote, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    said = run("lite", "me/lite", "--out", tmp_path / "out", code=2)
+    assert said.endswith(f"{tmp_path / 'out'}: cannot be written: No space left on device\n")
 
 
 def test_command_uploads(remote):

@@ -187,6 +187,7 @@ def test_what_is_missing(steady):
     assert names(steady, "a stop sign and an elephant") == ["missing_object"]
     # What nobody can say: a drawing, a thing that is easily overlooked, one beyond the classes.
     assert names(steady, "an elephant, pixar style") == []
+    assert names(steady, "an elephant statue") == names(steady, "no elephants") == []
     assert names(steady, "a spoon") == names(steady, "a dragon") == []
     assert names(steady, "an elephant in thick fog") == []
 
@@ -264,6 +265,62 @@ def test_cuts_and_freezes(monkeypatch):
     assert names(replace(seen, speeds=speeds, changes=changes), "a dog runs") == ["freeze"]
     crawls = replace(seen, speeds=speeds, changes=np.full(47, 9.0))
     assert names(crawls, "a dog runs") == ["freeze", "low_dynamic"]
+
+
+def roll(picture, time):
+    picture[:] = np.roll(picture, int(time * 300), axis=1)
+
+
+def test_a_black_leader_is_no_freeze_and_not_soft(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+
+    def leader(picture, time):
+        roll(picture, time)
+        if time < 0.3:
+            picture[:] = 0
+
+    seen = observed(leader)
+    assert seen.freezes == [] and len(seen.cuts) == 1
+    (softest,) = named(facts_of(seen), "softest")
+    assert softest.start_seconds > 0.3 * SECONDS
+    assert not agrees(Defect(name="freeze", severity=4), facts_of(seen), None, {})
+
+
+def test_a_flash_is_no_cut(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+
+    def flash(picture, time):
+        if 0.3 < time < 0.6:
+            picture[:] = picture + 120
+
+    assert observed(flash).cuts == []
+
+
+def test_movement_of_frames_far_apart_is_not_compared(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+    shake, still = Defect(name="shake", severity=4), Defect(name="freeze", severity=4)
+
+    def measured(draw, seconds):
+        slow, fast = (
+            replace(clip, timestamps_seconds=clip.timestamps_seconds * seconds / SECONDS)
+            for clip in (frames(8, draw), frames(48, draw))
+        )
+        return observe.measure(slow, fast, seconds)
+
+    def jerk(picture, time):
+        picture[:] = np.roll(picture, int(48 * time) % 2 * 20, axis=1)
+
+    short, long = measured(jerk, 10.0), measured(jerk, 60.0)
+    assert short.warnings == ()
+    assert long.warnings == ("movement not compared: frames looked at are 1.2 s apart",)
+    assert agrees(shake, facts_of(short), None, {})
+    for defect in (shake, Defect(name="shuffled_frames", severity=5)):
+        assert not agrees(defect, facts_of(long), None, {})
+    assert agrees(Defect(name="shuffled_frames", severity=5), facts_of(short), None, {})
+    percentiles = {fact.percentile for fact in named(facts_of(long), "speed", "shake", "busiest")}
+    assert percentiles == {None}
+    # What stands still does so however seldom it's looked at.
+    assert agrees(still, facts_of(measured(lambda picture, time: None, 60.0)), None, {})
 
 
 def test_a_model_may_call_it_a_freeze_where_nothing_ever_moves(monkeypatch):

@@ -1,10 +1,13 @@
 """What is marked in a clip's frames and along its time."""
 
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
 from aigveval.assessment import Timeline, Window
+from aigveval.reports.html.page import _draw_boxes
 from aigveval.reports.html.scores import write_report
-from aigveval.reports.plots import plot_timeline
+from aigveval.reports.plots import _draw_frames, plot_timeline
 from aigveval.reports.strips import BAD, FINE, boxes_at, label_of, ranges_of, read_strip
 from prompts import Defect
 from prompts.facts import Fact
@@ -67,6 +70,47 @@ def test_ranges_are_defects_first_and_within_the_clip():
     assert ranges_of(row(evidence=(), advice=())) == []
 
 
+def test_ranges_mark_what_the_sentences_call_uneven():
+    times = {"start_seconds": 0.0, "end_seconds": 1.0}
+
+    def labels(less, percentile):
+        evidence = (
+            FACTS[0],
+            Fact(kind="speed", value=1.0, percentile=percentile),
+            Fact(kind="busiest", value=1.0, **times),
+            Fact(kind="calmest", value=0.2, **times),
+            Fact(kind="sharpest", value=10.0, **times),
+            Fact(kind="softest", value=10.0 - less, **times),
+        )
+        return [one.label for one in ranges_of(row(defects=(), evidence=evidence))]
+
+    assert labels(5, 50) == ["softest", "most movement"]
+    assert labels(0.2, 0) == []
+
+
+def test_a_label_at_the_edge_is_whole():
+    ground = np.zeros((72, 128, 3), np.uint8)
+    edge = Fact(kind="seen", name="person", value=1, confidence=0.98, at_seconds=0.5,
+                box=(0.9, 0.2, 1.0, 0.9))  # fmt: skip
+    whole = Image.fromarray(ground)
+    _draw_boxes(whole, [edge], (0, 128))
+    cropped = Image.fromarray(ground)
+    _draw_boxes(cropped, [edge], (10, 100))
+    columns = [np.flatnonzero((np.asarray(p) > 150).all(2).any(0)) for p in (whole, cropped)]
+    assert columns[0].max() < 126 and columns[1].max() < 98
+    assert np.ptp(columns[0]) == np.ptp(columns[1]) > 40
+
+
+def test_a_label_on_the_right_ends_with_its_box():
+    boxes = ((0.1, 0.2, 0.4, 0.9), (0.7, 0.2, 1.0, 0.9))
+    facts = [Fact(**{**vars(SEEN), "box": box}) for box in boxes]
+    timeline = Timeline(duration_seconds=2.0, windows=[], clip=row(evidence=facts))
+    axes = Figure().subplots()
+    _draw_frames(axes, timeline, np.zeros((2, 9, 16, 3), np.uint8), np.array([0.5, 1.5]))
+    at = [(text.get_ha(), round(text.get_position()[0], 3)) for text in axes.texts]
+    assert at == [("left", 0.097), ("right", 0.97)]
+
+
 def test_the_report_shows_them(tmp_path):
     video = tmp_path / "clip.mp4"
     write_video(video, num_frames=16)
@@ -83,7 +127,6 @@ def test_the_report_shows_them(tmp_path):
 
 
 def test_the_plot_of_a_timeline_has_the_frames(tmp_path):
-    from PIL import Image
 
     video = tmp_path / "clip.mp4"
     write_video(video, num_frames=16)
