@@ -81,10 +81,14 @@ class LiteBackbone(nn.Module):
             The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
             (n, 1280); the ImageNet logits (n, 1000). All float32.
         """
-        if any(p.requires_grad for p in self.parameters()):
-            _forget(self)  # its weights may change
+        if torch.compiler.is_compiling():  # asked first: to trace what follows takes seconds
+            if torch.is_grad_enabled():
+                _forget(self)  # its weights may change
             return _features(self.network, pixels)
-        if torch.is_autocast_enabled(pixels.device.type) or torch.compiler.is_compiling():
+        if any(p.requires_grad for p in self.parameters()):
+            _forget(self)
+            return _features(self.network, pixels)
+        if torch.is_autocast_enabled(pixels.device.type):
             return _features(self.network, pixels)
         last = self._last  # read once: another thread may replace it
         if last is not None and _same(last[0], pixels):

@@ -94,6 +94,21 @@ def test_other_weights_are_folded_anew(backbone, changed):
     assert near(backbone(PIXELS), expected) and not near(old, expected)
 
 
+def test_compiled_it_asks_no_parameter_and_weights_that_may_change_are_folded_anew(
+    backbone, monkeypatch
+):
+    """Dynamo would follow the search through all parameters, which takes seconds."""
+    backbone(PIXELS[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        patch.setattr(backbone, "parameters", lambda: pytest.fail("parameters are asked"))
+        with torch.no_grad():
+            backbone(PIXELS[:1])
+        assert backbone._folded is not None
+        backbone(PIXELS[:1])
+        assert backbone._folded is None and backbone._last is None
+
+
 def test_another_type_is_folded_anew_and_gives_float32(backbone):
     small = PIXELS[:1, :, :64, :64]  # PyTorch takes its time with such types
     expected = backbone(small)
