@@ -137,7 +137,9 @@ def read_rows(
         raise
     except OSError as error:
         raise ManifestError(f"{name}: {one_line(error.strerror or error)}") from None
-    except (ValueError, csv.Error, RecursionError) as error:
+    except RecursionError:
+        raise ManifestError(f"{name}: its JSON is nested too deep") from None
+    except (ValueError, csv.Error) as error:
         raise ManifestError(f"{name}: {one_line(error)}") from None
     if not count:
         raise ManifestError(f"{name}: holds no rows")

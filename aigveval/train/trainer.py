@@ -7,6 +7,7 @@ pure functions of `losses`.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,9 @@ _UNUSED = {
     "gradient_checkpointing",
     "activation_checkpointing",
 }
+# How processes that read rows are started; None as Python does. That is no fork from Python 3.14
+# on, and then each tensor of an encoder goes to them through a file, which are too many.
+WORKERS_START = "fork" if sys.platform == "linux" else None
 
 
 # ---- loss terms ---------------------------------------------------------------------------------
@@ -331,6 +335,7 @@ class QualityTrainer(TrainerParts, Trainer):
                 collate_fn=self.data_collator,
                 num_workers=self.args.dataloader_num_workers,
                 pin_memory=self.args.dataloader_pin_memory,
+                multiprocessing_context=self.args.dataloader_multiprocessing_context,
             )
         )
 
@@ -496,6 +501,7 @@ def training_arguments(
         "save_total_limit": 2,
         "ddp_timeout": _DAY,  # one process may encode videos while the others wait
         "logging_first_step": True,
+        "dataloader_multiprocessing_context": WORKERS_START if config.train_encoders else None,
         **config.trainer,
     }
     try:

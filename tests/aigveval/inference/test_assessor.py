@@ -181,7 +181,7 @@ class TestScoreMany:
         with pytest.raises(VideoError, match="embedded null"):
             assessor.score("a\0.mp4")
         (row,) = assessor.score_many(["a\0.mp4"])
-        assert row.error == "embedded null byte"
+        assert row.error is not None and "embedded null" in row.error
 
     def test_same_file_twice_is_two_rows(self, assessor, folder):
         path = clips(folder)[0]

@@ -65,6 +65,17 @@ def test_a_wrong_type_of_an_option_of_lora_is_told(fit_config, lora, message):
     assert str(error.value) == message
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere as Python starts processes")
+def test_processes_that_read_are_forks(fit_config):
+    """Python 3.14 would send them each tensor of an encoder by a file, of which there are too many."""
+    of = "dataloader_multiprocessing_context"
+    assert getattr(training_arguments(fit_config), of) is None  # all is encoded before
+    trained = replace(fit_config, train_encoders=list(fit_config.encoders)[:1], workers=2)
+    assert getattr(training_arguments(trained), of) == "fork"
+    asked = replace(trained, trainer={of: "spawn"})
+    assert getattr(training_arguments(asked), of) == "spawn"
+
+
 def test_bfloat16_is_for_the_frozen_and_for_computing(fit_config):
     config = replace(fit_config, bf16=True, epochs=2, ema=0.9)
     built = build_model(config)
