@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from itertools import takewhile
 
 from .versions import __version__, installed_version
 
@@ -57,6 +59,12 @@ def as_text(text: str | os.PathLike[str]) -> str:
     """Gives a path or a text as valid Unicode."""
     # Names and arguments that are not UTF-8 arrive as lone surrogates, which no file takes.
     return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def common_start(texts: Sequence[str]) -> str:
+    """Gives what all texts begin with, letter by letter."""
+    pairs = zip(min(texts, default=""), max(texts, default=""))
+    return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def cause_of(error: BaseException, *, limit: int = 300) -> str:

@@ -26,7 +26,7 @@ from prompts import render_defects
 from ..assessment import SCORE_FIELDS, Assessment
 from ..data.inputs import VIDEO_SUFFIXES
 from ..data.manifest import Clip
-from ..errors import UsageError
+from ..errors import UsageError, common_start
 from ..inference.choice import compare, percent, verdict
 from ..reports.html import card as cards
 from ..reports.html.page import render
@@ -528,7 +528,7 @@ def frame_of(rows: Sequence[Assessment]) -> pd.DataFrame:
 def short_names(rows: Sequence[Assessment]) -> list[str]:
     """The rows' videos without the folders that all lie in."""
     names = [row.video for row in rows]
-    same = os.path.commonprefix([name[: name.rfind("/") + 1] for name in names])
+    same = common_start([name[: name.rfind("/") + 1] for name in names])
     return [name[same.rfind("/") + 1 :] for name in names]
 
 

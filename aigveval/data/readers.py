@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ..errors import ManifestError, as_text, one_line
+from ..errors import ManifestError, as_text, common_start, one_line
 from .columns import check_columns, expected, in_our_names, is_row, listed
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
@@ -433,7 +433,7 @@ def part_names(sources: Sequence[str | os.PathLike[str]]) -> list[str | None]:
     if len(sources) < 2:
         return [None] * len(sources)
     stems = [Path(source).stem for source in sources]
-    common = os.path.commonprefix(stems)
+    common = common_start(stems)
     start = max(common.rfind(mark) for mark in "_-.") + 1
     names = [as_text(stem[start:] or stem) for stem in stems]
     # Such as fold0/train.csv and fold1/train.csv.
