@@ -79,8 +79,7 @@ def reason_of(error: BaseException) -> str:
     Of an `encoders.VideoError`, whose file the row names anyway, the reason alone is said.
     """
     reason = getattr(error, "reason", None)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "VideoError" in kinds and isinstance(reason, str):
+    if "VideoError" in _kinds(error) and isinstance(reason, str):
         newer = "" if is_about_the_video(error) else newer_versions()
         return (one_line(reason) or "cannot be read") + newer
     if is_out_of_memory(error):
@@ -91,25 +90,28 @@ def reason_of(error: BaseException) -> str:
 def is_about_the_video(error: BaseException) -> bool:
     """Whether an error is about a video, and not about the software that was to read or judge it.
 
-    What an `encoders.ReaderFault` says can be about either.
+    What an `encoders.container.ReaderFault` says can be about either.
     """
-    kinds = {kind.__name__ for kind in type(error).__mro__}
+    kinds = _kinds(error)
     return "VideoError" in kinds and "ReaderFault" not in kinds
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine had no memory left, by whichever library tells it."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or any(
+    return bool(_kinds(error) & {"MemoryError", "OutOfMemoryError"}) or any(
         words in str(error) for words in _OUT_OF_MEMORY
     )
 
 
 def is_device_failure(error: BaseException) -> bool:
     """Whether a GPU failed, which it then goes on to do in this process, whatever it is given."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    said = "AcceleratorError" in kinds or _DEVICE_FAILURE in str(error)
+    said = "AcceleratorError" in _kinds(error) or _DEVICE_FAILURE in str(error)
     return said and not is_out_of_memory(error)
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Names of the classes of an error, which are known here without importing them."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def is_ours(error: BaseException) -> bool:

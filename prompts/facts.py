@@ -311,9 +311,9 @@ def agrees(
         kind, limit = limits.get(defect.name, ("", 0.0))
         if kind in measured and sign * (measured[kind] - limit) < 0:
             return False
-    if defect.dimension == "motion" and defect.name != "freeze":
-        if "speed" in kinds and "speed" not in measured:  # of frames too far apart nobody knows
-            return False
+    apart = "speed" in kinds and "speed" not in measured  # frames too far to know how things move
+    if apart and defect.dimension == "motion" and defect.name != "freeze":
+        return False
     if defect.name == "freeze":  # where nothing ever moves, nobody knows what would have
         return "freeze" in kinds or measured.get("speed", 100.0) < 1
     if defect.name == "scene_cut":

@@ -178,18 +178,13 @@ def _technical(facts: list[Fact], pairs: _Pairs) -> list[str]:
     if sharpness is not None and sharpness.percentile is not None:
         line = _compared(sharpness, "sharper than", "less sharp than")
         soft, crisp = named(facts, "softest"), named(facts, "sharpest")
-        if (below := softer(facts)) is not None:
-            less = round(below)
-            if not is_evenly_sharp(facts):
-                line += (
-                    f", softest at {_span(soft[0])}, {less} % below the sharpest, {_span(crisp[0])}"
-                )
-            else:
-                line += (
-                    f", and evenly so, within {less} % from start to end"
-                    if less
-                    else (", and evenly so from start to end")
-                )
+        less = softer(facts)
+        if is_evenly_sharp(facts):
+            within = f", within {less:.0f} %" if round(less or 0) else ""
+            line += f", and evenly so{within} from start to end"
+        elif less is not None:
+            line += f", softest at {_span(soft[0])}, {less:.0f} % below the sharpest"
+            line += f", {_span(crisp[0])}"
         parts.append(line + ".")
     for kind, low, high, defect in (
         ("brightness", "darker than", "brighter than", "exposure"),
@@ -329,12 +324,11 @@ def _plain(defect: Defect, facts: Sequence[Fact]) -> str:
 def _when(defect: Defect) -> str:
     if defect.start_seconds is None or defect.end_seconds is None:
         return ""
-    start, end = _seconds(defect.start_seconds), _seconds(defect.end_seconds)
-    return f" at {start} s" if start == end else f" at {start}-{end} s"
+    return f" at {_span(defect)}"
 
 
-def _span(fact: Fact) -> str:
-    start, end = _seconds(fact.start_seconds), _seconds(fact.end_seconds)
+def _span(of: Fact | Defect) -> str:
+    start, end = _seconds(of.start_seconds), _seconds(of.end_seconds)
     return f"{start} s" if start == end else f"{start}-{end} s"
 
 

@@ -313,19 +313,15 @@ def print_explanations(rows: Sequence[Assessment]) -> None:
 
 def _sum(row: Assessment, moved: Contributions) -> str:
     parts = [
-        f"{_signed(value)} {name}"
+        f"{value:+z.2f} {name}"
         for name in DIMENSIONS
         if (value := getattr(moved, name)) is not None
     ]
     total = row.overall.score if row.overall else float("nan")
     return (
         f"overall {total:.2f} = {moved.baseline:.2f} without evidence {' '.join(parts)} "
-        f"{_signed(moved.residue)} by their interplay"
+        f"{moved.residue:+z.2f} by their interplay"
     )
-
-
-def _signed(points: float) -> str:
-    return f"{round(points, 2) + 0.0:+.2f}"  # without it a little less than nothing is -0.00
 
 
 def print_errors(rows: Iterable[Assessment | FeatureRow]) -> None:

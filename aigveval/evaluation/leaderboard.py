@@ -160,18 +160,19 @@ def rank(
     point, drawn = measured(measure, units, sampling, progress=advance)
     column = scores.index(by)
     order = sorted(range(len(names)), key=lambda g: -point[f"{g}/{column}"])
+    best_first = [point[f"{g}/{column}"] for g in order]
     means = np.stack([drawn[f"{g}/{column}"] for g in order], axis=1)  # (draws, generators)
     rated = np.isfinite(values[:, column])
     counts = [len(np.unique(units[rated & (numbers == g)])) for g in order]
     corrected, letters = {}, [""] * len(order)
     if sampling.draws:
-        corrected = _corrected([point[f"{g}/{column}"] for g in order], means, counts)
+        corrected = _corrected(best_first, means, counts)
         letters = _letters(len(order), {pair for pair, p in corrected.items() if p < ALPHA})
     ratings = {name: [clip for clip in clips if clip.generator == name] for name in names}
     places = []
     for position, g in enumerate(order):
         mine = ratings[names[g]]
-        place = 1 + sum(point[f"{other}/{column}"] > point[f"{g}/{column}"] for other in order)
+        place = 1 + best_first.index(best_first[position])  # with equal means the first one's
         places.append(
             Place(
                 rank=place,

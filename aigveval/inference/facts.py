@@ -10,7 +10,7 @@ Which defects the facts prove stands in `prompts.facts`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -369,10 +369,9 @@ def _of_motion(observed: Observed) -> list[Fact]:
     ]
     if not len(observed.speeds):
         return facts
-    comparable = observed.is_comparable
-    facts.append(_measured("speed", observed.speed, comparable=comparable))
-    facts.append(_measured("shake", observed.shake, comparable=comparable))
-    facts.append(_measured("flicker", observed.flicker, comparable=comparable))
+    facts.append(_measured("speed", observed.speed))
+    facts.append(_measured("shake", observed.shake))
+    facts.append(_measured("flicker", observed.flicker))
     seconds = observed.fast_seconds
     if len(observed.speeds) >= 8:
         parts = np.array_split(np.arange(len(observed.speeds)), 8)
@@ -380,9 +379,11 @@ def _of_motion(observed: Observed) -> list[Fact]:
         for kind, pick in (("busiest", np.argmax), ("calmest", np.argmin)):
             part = parts[int(pick(means))]
             times = float(seconds[part[0]]), float(seconds[part[-1] + 1])
-            value = means[int(pick(means))]
-            facts.append(_measured(kind, value, times=times, comparable=comparable))
-    return facts
+            facts.append(_measured(kind, means[int(pick(means))], times=times))
+    if observed.is_comparable:
+        return facts
+    # What stands still does so however seldom it's looked at.
+    return [replace(fact, percentile=None) if fact.percentile else fact for fact in facts]
 
 
 def _of_picture(observed: Observed) -> list[Fact]:
@@ -401,18 +402,11 @@ def _of_picture(observed: Observed) -> list[Fact]:
 _AS = {"busiest": "speed", "calmest": "speed", "sharpest": "sharpness", "softest": "sharpness"}
 
 
-def _measured(
-    kind: str,
-    value: float,
-    *,
-    times: tuple[float, float] | None = None,
-    comparable: bool = True,
-) -> Fact:
-    below = percentile(_AS.get(kind, kind), value)
+def _measured(kind: str, value: float, times: tuple[float, float] | None = None) -> Fact:
     return Fact(
         kind=kind,
         value=round(value, 4),
-        percentile=below if comparable or below == 0 else None,  # what stands still does so anyhow
+        percentile=percentile(_AS.get(kind, kind), value),
         start_seconds=round(times[0], 3) if times else None,
         end_seconds=round(times[1], 3) if times else None,
     )

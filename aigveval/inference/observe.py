@@ -153,9 +153,8 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
     cuts = _cuts(changes, unlike, seconds)
-    if _apart(seconds) > _COMPARED_SECONDS:
-        apart = f"{_apart(seconds):.1f} s apart"
-        warnings += (f"movement not compared: frames looked at are {apart}",)
+    if (apart := _apart(seconds)) > _COMPARED_SECONDS:
+        warnings += (f"movement not compared: frames looked at are {apart:.1f} s apart",)
     return Observed(
         duration_seconds=duration_seconds,
         slow_seconds=slow.timestamps_seconds,

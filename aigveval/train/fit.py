@@ -58,7 +58,7 @@ from .resume import (
 )
 from .ridge import fit_ridge
 from .rows import Part, check_parts, read_parts
-from .trainer import WORKERS_START, QualityTrainer, loss_terms, tensorboard, training_arguments
+from .trainer import QualityTrainer, fork_workers, loss_terms, tensorboard, training_arguments
 from .validation import ValidationMetrics, gain_line
 
 _Scores = NDArray[np.float32]  # (n, 4) of the validation clips
@@ -153,9 +153,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     model = built.model
     if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
-        arguments.dataloader_multiprocessing_context = (
-            arguments.dataloader_multiprocessing_context or WORKERS_START
-        )
+        fork_workers(arguments)
     _set_answer_form(config, model, train)
 
     _check_writable(output)

@@ -60,9 +60,6 @@ _UNUSED = {
     "gradient_checkpointing",
     "activation_checkpointing",
 }
-# How processes that read rows are started; None as Python does. That is no fork from Python 3.14
-# on, and then each tensor of an encoder goes to them through a file, which are too many.
-WORKERS_START = "fork" if sys.platform == "linux" else None
 
 
 # ---- loss terms ---------------------------------------------------------------------------------
@@ -501,16 +498,27 @@ def training_arguments(
         "save_total_limit": 2,
         "ddp_timeout": _DAY,  # one process may encode videos while the others wait
         "logging_first_step": True,
-        "dataloader_multiprocessing_context": WORKERS_START if config.train_encoders else None,
         **config.trainer,
     }
     try:
         arguments = kind(**options, **free)
     except (ImportError, TypeError, ValueError) as error:
         raise FitError(" ".join(str(error).split())) from error
+    if config.train_encoders:
+        fork_workers(arguments)
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
     use_one_gpu(arguments)  # several are for torchrun
     return arguments
+
+
+def fork_workers(arguments: TrainingArguments) -> None:
+    """Has processes that read rows start as forks on Linux, unless `trainer` says otherwise.
+
+    From Python 3.14 on they don't, and then each tensor of an encoder goes to them through a file,
+    which are too many.
+    """
+    if sys.platform == "linux" and arguments.dataloader_multiprocessing_context is None:
+        arguments.dataloader_multiprocessing_context = "fork"
 
 
 def _loggers(config: FitConfig) -> list[str]:

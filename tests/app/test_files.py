@@ -52,8 +52,10 @@ def test_only_what_can_be_chosen_is_listed(root):
 
 @pytest.mark.parametrize("name", ["a\0.mp4", "x" * 5000])
 def test_what_is_no_path(root, name):
-    # from Python 3.14 on, a name may be longer than any file's
-    with pytest.raises(Refused, match="^not a path$|^no such file in the folder of --root: x"):
+    reason = "^not a path$"
+    if sys.version_info >= (3, 14) and "\0" not in name:  # it may be longer than any file's
+        reason = "^no such file in the folder of --root: x"
+    with pytest.raises(Refused, match=reason):
         inside(root, name)
 
 

@@ -178,10 +178,13 @@ class TestScoreMany:
             list(assessor.score_many(items, prompts=prompts))
 
     def test_a_name_that_no_file_can_have(self, assessor):
-        with pytest.raises(VideoError, match="embedded null"):
+        reason = "embedded null byte"
+        if sys.version_info >= (3, 13):
+            reason = "stat: embedded null character in path"
+        with pytest.raises(VideoError, match=reason):
             assessor.score("a\0.mp4")
         (row,) = assessor.score_many(["a\0.mp4"])
-        assert row.error is not None and "embedded null" in row.error
+        assert row.error == reason
 
     def test_same_file_twice_is_two_rows(self, assessor, folder):
         path = clips(folder)[0]
