@@ -83,6 +83,6 @@ def _print(rows: Sequence[Assessment], found: Comparison) -> None:
         table.add_column(column, justify="left" if column == "score" else "right", no_wrap=True)
     for name, difference in found.differences.items():
         scores = [f"{getattr(row, name).score:.2f}" for row in rows]
-        table.add_row(name, *scores, f"{difference:+.2f}", percent(found.chances[name]))
+        table.add_row(name, *scores, f"{difference:+z.2f}", percent(found.chances[name]))
     Console().print(table)
     typer.echo(verdict([row.video for row in rows], found))

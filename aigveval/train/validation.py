@@ -136,7 +136,7 @@ def gain_line(
     return (
         f"{SCORES[column]} against {name} on {len(rows)} validation clips: SROCC "
         f"{metrics.srocc(new, y):.2f} instead of {metrics.srocc(old, y):.2f}, difference "
-        f"{found:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}"
+        f"{found:+z.2f} [{low:+.2f}, {high:+.2f}]: {verdict}"
     )
 
 

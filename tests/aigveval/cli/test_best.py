@@ -103,7 +103,7 @@ class TestBest:
 class TestCompare:
     def test_which_and_how_surely_and_on_what(self, engine, monkeypatch):
         def score(prepared, prompts, **asked):
-            scores = {"overall": 0.2, "technical": -0.5, "motion": 2.0, "semantic": 0.0}
+            scores = {"overall": 0.2, "technical": -0.5, "motion": 2.0, "semantic": -0.001}
             sides = ({n: Score(3 + s * v / 2, 0.5) for n, v in scores.items()} for s in (1, -1))
             return list(sides)
 

@@ -56,6 +56,15 @@ def test_a_card_says_what_the_row_does(clip):
     assert html.count("data:image/jpeg") == 1 and "<video" not in html and "<button" not in html
 
 
+def test_nothing_has_no_sign_of_less():
+    moved = Contributions(baseline=3.0, technical=0.25, motion=-0.001, residue=-0.00001)
+    html = card(row(contributions=moved))
+    assert re.findall(r'<span class="by">(.*?)</span>', html) == ["+0.25", "+0.00", "+0.00"]
+    sides = {"differences": {"overall": -0.001}, "chances": {"overall": "50 %"}}
+    html = render("pair.html.j2", rows=[row()] * 2, said="", players=[None] * 2, **sides)
+    assert "<td>+0.00</td><td>50 %</td>" in html
+
+
 def test_a_card_with_a_player_has_buttons_to_jump(clip):
     html = card(row(clip), file=clip, player="/clip/key")
     assert '<video src="/clip/key"' in html

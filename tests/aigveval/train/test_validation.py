@@ -38,6 +38,8 @@ def test_better_worse_or_not_certain():
     assert gain_line(good, bad, dataset(), name="lite").endswith(": worse")
     near = gain_line(scores(noise), scores(noise + 0.01 * RATINGS), dataset(), name="base")
     assert near.startswith("overall against base on 24") and near.endswith("not certain to differ")
+    swapped = scores(RATINGS[[1, 0, *range(2, 24)]])
+    assert "difference +0.00 [" in gain_line(good, swapped, dataset(), name="lite")
 
 
 def test_on_the_score_that_is_rated():
