@@ -5,6 +5,8 @@ Axis legend, here and everywhere: b batch, t frames, k tokens, d width, h w pixe
 
 import functools
 import hashlib
+import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -176,13 +178,42 @@ class Encoder(nn.Module):
             return _as_specified(self, self.join(self.encode(view), prompts)).float()
 
     def options(self) -> dict[str, Any]:
-        """The constructor options that change the tokens; part of the fingerprint."""
+        """The constructor options that change the tokens; part of the fingerprint.
+
+        They are kept as JSON, see `plain_options`, and an encoder is made again from that.
+        """
         return {}
+
+    def plain_options(self) -> dict[str, Any]:
+        """`options` as JSON gives them back: paths as texts, tuples as lists, NumPy's as numbers.
+
+        Raises:
+            TypeError: One is nothing of that kind; the message names it and the encoder.
+        """
+        plain = {}
+        for name, value in self.options().items():
+            try:
+                plain[name] = json.loads(json.dumps(value, default=_plain))
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"{self.spec.name}: the option {name} of options() can't be kept as JSON: "
+                    f"{error}"
+                ) from None
+        return plain
 
     def fingerprint(self) -> str:
         """16 hex digits that change whenever the tokens could change."""
-        parts = (self.spec, self.version, self.weights_id, sorted(self.options().items()))
+        parts = (self.spec, self.version, self.weights_id, sorted(self.plain_options().items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """What `json.dumps` asks for of a type that it doesn't know."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
 class EvenEncoder(Encoder):

@@ -144,7 +144,8 @@ def create_encoder(name: str, **options: Any) -> Encoder:
 
     Raises:
         EncoderError: There is no encoder of that name (the message offers the nearest ones), it
-            can't be imported, or it calls itself something else.
+            can't be imported, it calls itself something else, or it has options that can't be
+            kept.
         WeightsError: Its weights could not be had.
     """
     name = resolve_name(name)
@@ -160,6 +161,10 @@ def create_encoder(name: str, **options: Any) -> Encoder:
             f"{type(encoder).__name__} is registered as {name}, but its spec has name {found[0]!r} "
             f"and dimension {found[1]!r}"
         )
+    try:
+        encoder.plain_options()
+    except TypeError as error:
+        raise EncoderError(str(error)) from None
     return encoder.eval()
 
 

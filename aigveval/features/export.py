@@ -311,7 +311,7 @@ def _about(encoders: Mapping[str, Encoder], format: str) -> dict[str, Any]:
     described = {
         name: {
             "fingerprint": encoder.fingerprint(),
-            "options": encoder.options(),
+            "options": encoder.plain_options(),
             "spec": encoder.spec.to_dict(),
         }
         for name, encoder in encoders.items()

@@ -60,7 +60,7 @@ def encoder_entry(encoder: Encoder) -> dict[str, Any]:
     spec = encoder.spec
     return {
         "name": spec.name,
-        "options": encoder.options(),
+        "options": encoder.plain_options(),
         "dimension": spec.dimension,
         "num_tokens": spec.num_tokens,
         "dim": spec.dim,

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,6 +230,38 @@ def test_a_fingerprint_changes_with_everything_the_tokens_depend_on(change):
 
 class Other(Doubling):
     spec = replace(SPEC, name="motion_other")
+
+
+class Chosen(Other):
+    def __init__(self, *, value):
+        super().__init__()
+        self.value = value
+
+    def options(self):
+        return {"value": self.value}
+
+
+@pytest.mark.parametrize(
+    "value, plain",
+    [(Path("a"), "a"), ((1, Path("b")), [1, "b"]), (np.float32(0.5), 0.5), (np.int64(3), 3)],
+)
+def test_options_are_kept_as_json_gives_them_back(table, value, plain):
+    register_encoder("motion_other", Chosen)
+    encoder = create_encoder("motion_other", value=value)
+    assert repr(encoder.plain_options()) == repr({"value": plain})
+    assert create_encoder("motion_other", value=plain).fingerprint() == encoder.fingerprint()
+
+
+def test_an_option_that_cannot_be_kept_is_named(table):
+    import torch
+
+    register_encoder("motion_other", Chosen)
+    with pytest.raises(EncoderError) as caught:
+        create_encoder("motion_other", value=torch.float16)
+    assert str(caught.value) == (
+        "motion_other: the option value of options() can't be kept as JSON: torch.float16 is a "
+        "dtype"
+    )
 
 
 def test_an_encoder_is_registered_and_replaced(table):

@@ -146,6 +146,13 @@ def test_the_folder_says_what_made_it():
     assert Path(row["file"]).name.startswith("a-") and row["seconds"] > 0
 
 
+def test_options_may_be_paths(monkeypatch):
+    monkeypatch.setattr(MeanColour, "options", lambda self: {"weights": Path("w.pt")})
+    run("v/a.mp4", "--encoder", "motion_mean", "--out", "out")
+    about = json.loads(Path("out/encoders.json").read_text())
+    assert about["encoders"]["motion_mean"]["options"] == {"weights": "w.pt"}
+
+
 def test_arrow_files_are_read_as_data_sets_by_others():
     run("v", "--encoder", "motion_mean", "--out", "out", "--format", "arrow")
     table = pyarrow.dataset.dataset("out/tokens", format="arrow").to_table()
