@@ -16,7 +16,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a hidden name beside a file to write to; the file is replaced where that went well.
 
     Folders are made as needed, and a link is followed, so that what it points to is replaced. The
-    name keeps the file's suffix, as some writers go by it.
+    name keeps the file's suffix, as some writers go by it. What is no file, such as `/dev/stdout`,
+    is given itself.
 
         with replaced("results.csv") as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -24,6 +25,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: It can't be written. What was there before is still there.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        yield Path(path)
+        return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem[:50]}.{uuid.uuid4().hex[:8]}{target.suffix}")

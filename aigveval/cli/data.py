@@ -109,11 +109,14 @@ def check(
     from ..data.check import check_manifests
     from ..data.scales import MOS, Scale
     from ..errors import InputError
+    from ..files import write_text
     from ..reports.plots import plot_check
     from .data_report import print_report
 
     if not no_picture and picture.suffix.lower() != ".png":
         raise InputError(f"{picture}: the picture is a .png file")
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"{json_file}: cannot be written: No such file or directory")
     parsed = Scale.parse(scale) if scale else MOS
     with _row_progress("checking", quiet=quiet) as advance:
         report = check_manifests(
@@ -122,7 +125,8 @@ def check(
     if not quiet:
         print_report(report)
     if json_file is not None:
-        _write_json(json_file, report.to_dict())
+        findings = json.dumps(report.to_dict(), ensure_ascii=False, indent=1)
+        write_text(json_file, findings + "\n")
     if not no_picture and report.rows:
         plot_check(report, picture)
         if not quiet:
@@ -253,16 +257,6 @@ def split(
         )
     if not quiet:
         _print_split(done, folds)
-
-
-def _write_json(path: Path, findings: dict[str, Any]) -> None:
-    from ..errors import InputError
-
-    text = json.dumps(findings, ensure_ascii=False, indent=1)
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _print_split(done: Split, folds: int | None) -> None:

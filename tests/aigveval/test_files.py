@@ -1,5 +1,10 @@
 """Files that are replaced at once."""
 
+import os
+import threading
+
+import pytest
+
 from aigveval.files import write_text
 
 
@@ -7,3 +12,15 @@ def test_a_name_as_long_as_can_be(tmp_path):
     path = tmp_path / ("\u89c6" * 83 + ".csv")  # 253 bytes of 255
     write_text(path, "x")
     assert path.read_text() == "x" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_is_written_to(tmp_path):
+    path, found = tmp_path / "pipe", []
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("Windows has no such pipes")
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: found.append(path.read_text()), daemon=True)
+    reader.start()
+    write_text(path, "x")
+    reader.join(5)
+    assert found == ["x"] and path.is_fifo()

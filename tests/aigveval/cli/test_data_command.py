@@ -1,5 +1,6 @@
 """`aigveval data` on the command line."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -65,6 +66,19 @@ def test_a_score_off_the_scale_names_the_option(adapter, option, scale):
         f": overall must lie in {scale}, got 50; scores are taken to be on {scale}; "
         "--scale LOW:HIGH says otherwise\n"
     )
+
+
+def test_findings_that_cannot_be_written_leave_the_earlier_ones(monkeypatch):
+    def full(*paths):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("m.csv").write_text("video,overall\na.mp4,3\n")
+    Path("check.json").write_text("earlier")
+    monkeypatch.setattr(os, "replace", full)
+    arguments = ["m.csv", "--files", "none", "--no-picture", "--json", "check.json"]
+    result = run("check", *arguments, code=2)
+    assert result.stderr == "error: check.json: cannot be written: No space left on device\n"
+    assert Path("check.json").read_text() == "earlier"
 
 
 def test_check_of_what_is_not_sound():
