@@ -72,6 +72,22 @@ def _variance(flat: Tensor) -> Tensor:
     return (flat - flat.mean(1, keepdim=True)).square().sum(1) / (flat.shape[1] - 1)
 
 
+def _root(values: Tensor) -> Tensor:
+    """Square root; its gradient at 0, as of a flat picture, is 0 and not infinite."""
+    if not values.requires_grad:
+        return values.sqrt()
+    nothing = values == 0
+    return values.masked_fill(nothing, 1).sqrt().masked_fill(nothing, 0)
+
+
+def _length(x: Tensor, y: Tensor) -> Tensor:
+    """`torch.hypot`; its gradient at (0, 0) is 0 and not NaN."""
+    if not x.requires_grad:
+        return torch.hypot(x, y)
+    nothing = (x == 0) & (y == 0)
+    return torch.hypot(x.masked_fill(nothing, 1), y).masked_fill(nothing, 0)
+
+
 def _quantile(values: Tensor, q: float) -> Tensor:
     """Of every third pixel along each axis: near enough, and nine times cheaper."""
     flat = values[..., ::3, ::3].flatten(1)
@@ -79,7 +95,7 @@ def _quantile(values: Tensor, q: float) -> Tensor:
 
 
 def _sharpness(gray: Tensor) -> list[Tensor]:
-    gradient = torch.hypot(_filtered(gray, _SOBEL), _filtered(gray, tuple(zip(*_SOBEL))))
+    gradient = _length(_filtered(gray, _SOBEL), _filtered(gray, tuple(zip(*_SOBEL))))
     laplacian = _filtered(gray, _LAPLACIAN)
     return [
         torch.log(_variance(laplacian.flatten(1)) + 1),
@@ -114,7 +130,7 @@ def _exposure(gray: Tensor) -> list[Tensor]:
     flat = gray.flatten(1)
     return [
         flat.mean(1) / 255,
-        _variance(flat).sqrt() / 255,
+        _root(_variance(flat)) / 255,
         (flat < 8).float().mean(1),
         (flat > 247).float().mean(1),
     ]
@@ -140,8 +156,8 @@ def _colour(rgb: Tensor) -> list[Tensor]:
     cast = means - means.mean(1, keepdim=True)
     red, green, blue = rgb.flatten(2).unbind(1)
     opponents = (red - green, 0.5 * (red + green) - blue)
-    spread = torch.sqrt(_variance(opponents[0]) + _variance(opponents[1]))
-    centre = torch.hypot(opponents[0].mean(1), opponents[1].mean(1))
+    spread = _root(_variance(opponents[0]) + _variance(opponents[1]))
+    centre = _length(opponents[0].mean(1), opponents[1].mean(1))
     return [*cast.unbind(1), torch.log(spread + 1), torch.log(centre + 1)]
 
 
@@ -158,9 +174,9 @@ def _lost_by_halving(gray: Tensor) -> list[Tensor]:
 def _natural_scene(gray: Tensor) -> list[Tensor]:
     """Moments of locally normalised luminance (BRISQUE: Mittal et al. 2012)."""
     mean = _local_mean(gray)
-    spread = torch.sqrt(torch.clamp(_local_mean(gray * gray) - mean * mean, min=0))
+    spread = _root(torch.clamp(_local_mean(gray * gray) - mean * mean, min=0))
     normal = (gray - mean) / (spread + 1)
-    deviation = _variance(normal.flatten(1)).sqrt()
+    deviation = _root(_variance(normal.flatten(1)))
     absolute = normal.abs().mean((1, 2, 3))
     return [
         deviation,

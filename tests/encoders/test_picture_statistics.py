@@ -162,3 +162,14 @@ def test_no_operator_is_called_not_deterministic_on_gpus():
     pictures = tensor(texture())
     with NoMedian():
         assert picture_statistics(pictures).isfinite().all()
+
+
+def test_gradients_are_finite_where_pictures_are_flat_and_change_no_value():
+    half = texture()
+    half[: SIDE // 2] = 90
+    pictures = tensor(texture(), half, np.full_like(half, 128), np.zeros_like(half)).float()
+    expected = picture_statistics(pictures)
+    found = picture_statistics(pictures.requires_grad_())
+    assert torch.equal(found, expected)
+    (gradient,) = torch.autograd.grad(found.sum(), pictures)
+    assert torch.isfinite(gradient).all() and gradient[:2].any()
