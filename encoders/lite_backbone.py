@@ -41,8 +41,8 @@ class LiteBackbone(nn.Module):
     """The network; `forward` gives everything the `lite` encoders read from it.
 
     While it is frozen, a copy with batch normalisation folded into the convolutions, and on a CPU
-    the activations too, computes: twice as fast, and the same but for rounding. State and training
-    are those of `network`.
+    the activations too, computes: twice as fast, and the same but for rounding. State, training and
+    gradients by the images are those of `network`.
 
     Attributes:
         quick: Have all but that copy's first blocks compute in bfloat16, on a CPU; see
@@ -88,7 +88,8 @@ class LiteBackbone(nn.Module):
         if any(p.requires_grad for p in self.parameters()):
             _forget(self)
             return _features(self.network, pixels)
-        if torch.is_autocast_enabled(pixels.device.type):
+        steered = pixels.requires_grad and torch.is_grad_enabled()
+        if steered or torch.is_autocast_enabled(pixels.device.type):
             return _features(self.network, pixels)
         last = self._last  # read once: another thread may replace it
         if last is not None and _same(last[0], pixels):

@@ -57,6 +57,15 @@ def test_folded_it_gives_what_the_network_gives(backbone):
         assert all(map(torch.equal, flat(twin(PIXELS)), flat(found)))
 
 
+def test_frozen_it_has_a_gradient_by_its_images(backbone):
+    expected = backbone(PIXELS[:1])
+    pixels = PIXELS[:1].float().requires_grad_()
+    found = backbone(pixels)
+    assert near(found, expected)
+    (gradient,) = torch.autograd.grad(found[1].sum(), pixels)
+    assert torch.isfinite(gradient).all() and gradient.any()
+
+
 def test_a_batch_gives_what_its_images_give(backbone):
     for cuts in ([2, 3], [1, 1, 1, 1, 1], [4, 1]):
         whole = flat(backbone(PIXELS))

@@ -11,7 +11,8 @@ from encoders import Encoder, EncoderSpec, create_encoder
 from encoders.registry import ENCODERS
 from encoders.testing import check_encoder
 
-from .test_contract import ALWAYS, INSTALLED
+from .elsewhere import wanted
+from .test_contract import ALWAYS, CLIPS, INSTALLED
 
 # Fewer frames than the contract test takes, as a check encodes a clip a dozen times.
 SMALL = {
@@ -38,6 +39,20 @@ def one_thread():
 def test_every_encoder_keeps_its_promises(name, make_encoder):
     make_encoder(name, **ALWAYS.get(name, {}))  # skips the test where there are no weights
     check_encoder(create_encoder(name, **{**ALWAYS.get(name, {}), **SMALL.get(name, {})}))
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_gradients_by_the_view_are_finite(name, make_encoder):
+    """As of who steers a generator by them; also of a clip that is black throughout."""
+    if name in ("semantic_objects", "technical_pyiqa"):
+        return  # OpenCV's and pyiqa's own code promises none
+    make_encoder(name, **ALWAYS.get(name, {}))  # skips the test where there are no weights
+    encoder = create_encoder(name, **{**ALWAYS.get(name, {}), **SMALL.get(name, {})})
+    clips = (CLIPS["scene"], CLIPS["black"])
+    views = torch.stack([encoder.preprocess(wanted(encoder, clip)) for clip in clips]).float()
+    tokens = encoder(views.requires_grad_(), ["a dog", "a cat"])
+    (gradient,) = torch.autograd.grad(tokens.square().mean(), views)
+    assert torch.isfinite(gradient).all() and gradient[0].any()
 
 
 class Sound(Encoder):
