@@ -17,10 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, cast
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from accelerate.utils import gather_object
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -416,10 +417,16 @@ def _kind(name: str) -> str:
 
 
 def check_checkpoint(model: ScorerModel, folder: Path) -> None:
-    """Raise `FitError` where a checkpoint lacks what the model trains, or has more.
+    """Raise `FitError` where a checkpoint is damaged, lacks what the model trains, or has more.
 
-    Nothing is checked where its weights are sharded.
+    The latter isn't checked where its weights are sharded.
     """
+    for path in sorted(folder.iterdir()):
+        if not _is_whole(path):
+            raise FitError(
+                f"{path} is damaged; remove {folder.name}, and the run goes on from the checkpoint "
+                "before it, if there is one"
+            )
     path = folder / WEIGHTS
     if not path.is_file():
         return
@@ -431,6 +438,19 @@ def check_checkpoint(model: ScorerModel, folder: Path) -> None:
             f"a checkpoint doesn't fit the model: missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}"
         )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of PyTorch or of safetensors can be read; True for others."""
+    try:
+        if path.suffix in (".pt", ".pth"):
+            with ZipFile(path) as file:
+                return file.testzip() is None
+        if path.suffix == ".safetensors":
+            safe_open(path, framework="pt")
+    except (OSError, BadZipFile, SafetensorError):
+        return False
+    return True
 
 
 # ---- its arguments ------------------------------------------------------------------------------

@@ -107,6 +107,25 @@ def test_resumed_equals_uninterrupted(fit_config, tmp_path, monkeypatch, grad_ac
         assert torch.equal(state["exp_avg_sq"], right[key]["exp_avg_sq"])
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "model.safetensors"])
+def test_a_damaged_file_of_a_checkpoint_is_named(fit_config, name):
+    config = replace(fit_config, epochs=1)
+    fit.main(config)
+    path = Path(config.output_dir, "checkpoint-4", name)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (b"", whole[:middle], whole[: middle - 50] + bytes(100) + whole[middle + 50 :]):
+        if path.suffix == ".safetensors" and len(damaged) == len(whole):
+            continue  # it has no checksums
+        path.write_bytes(damaged)
+        with pytest.raises(FitError) as error:
+            fit.main(config)
+        assert str(error.value) == (
+            f"{path} is damaged; remove checkpoint-4, and the run goes on from the checkpoint "
+            "before it, if there is one"
+        )
+
+
 def test_a_finished_run_is_not_trained_again(fit_config, capfd):
     config = replace(fit_config, epochs=1)
     first = fit.main(config)
