@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -170,6 +170,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         console.print(f"No encoder of {' or '.join(unscored)}: these scores are left out")
         train = [part.without_answers_on(unscored) for part in train]
     _print_data(console, train, valid, built, report)
+    _print_shared(console, train, valid, report.digests)
     train_set = built.dataset(
         [part.rows for part in train],
         report.digests,
@@ -469,3 +470,20 @@ def _print_data(
     )
     if built.trained:
         console.print(f"Encoders in training: {', '.join(built.trained)}", highlight=False)
+
+
+def _print_shared(
+    console: Console, train: Sequence[Part], valid: Sequence[Part], digests: Mapping[str, str]
+) -> None:
+    """One line where files of the same content are trained on and validated on."""
+    trained = {digests[video] for part in train for video in part.videos}
+    validated = {digests[video]: video for part in valid for video in part.videos}
+    shared = [video for digest, video in validated.items() if digest in trained]
+    if shared:
+        print_line(
+            console,
+            f"{len(shared)} of {len(validated)} validation videos are trained on too, such as "
+            f"{shared[0]}: what is measured on them is too good",
+            style="yellow",
+            markup=False,
+        )

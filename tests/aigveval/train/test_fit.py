@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,6 +204,23 @@ def test_a_folder_that_cannot_be_written_is_told_before_videos_are_encoded(
     with pytest.raises(FitError) as error:
         fit.main(replace(fit_config, output_dir=str(tmp_path / "file")))
     assert str(error.value) == f"{tmp_path / 'file'}: cannot be written: File exists"
+
+
+def test_a_clip_that_is_trained_on_and_validated_on_is_told(fit_config, fit_data, tmp_path, capfd):
+    fit.main(replace(fit_config, epochs=1))
+    assert "trained on too" not in capfd.readouterr().err
+    rows = list(map(json.loads, (fit_data / "valid.jsonl").read_text().splitlines()))
+    for row in rows:
+        row["video"] = str(fit_data / row["video"])
+    copied = shutil.copy(fit_data / "videos/1.mp4", tmp_path / "copied.mp4")
+    rows.append({**rows[0], "video": str(copied), "prompt": "another"})
+    leaking = tmp_path / "valid.jsonl"
+    leaking.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fit.main(replace(fit_config, epochs=1, valid=[str(leaking)], output_dir=str(tmp_path / "leak")))
+    assert (
+        f"1 of 7 validation videos are trained on too, such as {copied}: what is "
+        "measured on them is too good\n"
+    ) in capfd.readouterr().err
 
 
 def test_a_trained_model_can_be_the_base(fit_config, tmp_path):
