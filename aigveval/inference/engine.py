@@ -343,9 +343,12 @@ def _load_whole(
 ) -> ModelEngine:
     engine = _ENGINES[checkpoint.model_type]
     processor = checkpoint.processor_class.from_pretrained(checkpoint.source)
+    kind, options = checkpoint.model_class, {}
+    if device.type != "cuda":  # loads the LLM whole, even where there is a GPU for 4 bits
+        options["config"] = kind.config_class.from_pretrained(checkpoint.folder, llm_4bit=False)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         # An LLM in 4 bits goes to the current GPU at once.
-        model = checkpoint.model_class.from_pretrained(checkpoint.source, dtype=dtype)
+        model = kind.from_pretrained(checkpoint.source, dtype=dtype, **options)
     merge_lora(model)
     return engine(model, processor, device=device, fast=fast)
 

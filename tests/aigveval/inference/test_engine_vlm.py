@@ -1,6 +1,7 @@
 """Scoring, explaining and timelines with the vision-language model, from a saved folder."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from aigveval.cli.app import app
 from aigveval.errors import ModelError
 from aigveval.inference.assessor import load
 from aigveval.inference.timeline import make_timeline
+from aigveval.model import modeling_vlm
 from aigveval.model.generation import AnswerWriter
 from aigveval.model.library_internals import cache_of
 from prompts import render_levels
@@ -55,6 +57,24 @@ def test_load_finds_the_kind_of_model_by_its_config(folder, clips, tmp_path):
         f"cannot load the model {tmp_path}: {tmp_path / 'config.json'} is of a model of type "
         "'llama'; aigveval's are aigveval, qsave"
     )
+
+
+def test_a_model_in_four_bits_is_loaded_whole_where_a_cpu_is_asked_for(
+    folder, tmp_path, monkeypatch
+):
+    model = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "llm_4bit": True}))
+    asked, load_vlm = [], modeling_vlm.load_vlm
+
+    def load_whole(name, *, dtype, four_bit):
+        asked.append(four_bit)
+        return load_vlm(name, dtype=dtype)
+
+    monkeypatch.setattr(modeling_vlm, "load_vlm", load_whole)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    load(model, device="cpu")
+    assert asked == [False]
 
 
 def test_the_command_scores_and_explains(folder, clips, tmp_path):
