@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import InputError, as_text
+from .errors import InputError, UsageError, as_text
 
 
 @contextlib.contextmanager
@@ -38,14 +38,24 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], *, kind: type[UsageError] = InputError) -> Iterator[None]:
+    """Turns an `OSError` inside into one line that says what can't be written, and why.
+
+    Raises:
+        UsageError: Of this kind.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{as_text(path)}: cannot be written: {error.strerror or error}") from None
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a whole text file in UTF-8, or none of it.
 
     Raises:
         InputError: It can't be written.
     """
-    try:
-        with replaced(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{as_text(path)}: cannot be written: {error.strerror or error}") from None
+    with writing(path), replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..errors import InputError, as_text
-from ..files import replaced
+from ..files import replaced, writing
 from .readers import MANIFEST_SUFFIXES
 
 Kind = Literal["nothing", "whole", "number", "text"]
@@ -73,33 +73,30 @@ class TableWriter:
 
     def __enter__(self) -> TableWriter:
         suffix = self.path.suffix.lower()
-        try:
-            with ExitStack() as stack:
-                part = stack.enter_context(replaced(self.path))
-                if suffix == ".parquet":
-                    self._open_parquet(part)
-                    stack.callback(self._close)
-                else:
-                    # half a character of UTF-16 is escaped, as JSON has it
-                    self._file = open(
-                        part, "w", encoding="utf-8", errors="backslashreplace", newline=""
-                    )
-                    stack.callback(self._close)
-                    if suffix == ".csv":
-                        self._csv = csv.writer(self._file)
-                        self._csv.writerow(self.columns)
-                    elif suffix == ".json":
-                        self._file.write("[")
-                self._stack = stack.pop_all()
-        except OSError as error:
-            raise self._cannot_write(error) from None
+        with writing(self.path), ExitStack() as stack:
+            part = stack.enter_context(replaced(self.path))
+            if suffix == ".parquet":
+                self._open_parquet(part)
+                stack.callback(self._close)
+            else:
+                # half a character of UTF-16 is escaped, as JSON has it
+                self._file = open(
+                    part, "w", encoding="utf-8", errors="backslashreplace", newline=""
+                )
+                stack.callback(self._close)
+                if suffix == ".csv":
+                    self._csv = csv.writer(self._file)
+                    self._csv.writerow(self.columns)
+                elif suffix == ".json":
+                    self._file.write("[")
+            self._stack = stack.pop_all()
         return self
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes a row; its columns that the table does not have are left out."""
         whole = {name: row.get(name) for name in self.columns}
         suffix = self.path.suffix.lower()
-        try:
+        with writing(self.path):
             if self._file is None:
                 self._waiting.append({n: self._cell(n, value) for n, value in whole.items()})
                 if len(self._waiting) == _PARQUET_ROWS:
@@ -111,15 +108,11 @@ class TableWriter:
                 if suffix == ".json":
                     text = ",\n" * bool(self._rows) + text
                 self._file.write(text if suffix == ".json" else text + "\n")
-        except OSError as error:
-            raise self._cannot_write(error) from None
         self._rows += 1
 
     def __exit__(self, *exception: Any) -> None:
-        try:
+        with writing(self.path):
             self._stack.__exit__(*exception)
-        except OSError as error:
-            raise self._cannot_write(error) from None
 
     def _close(self) -> None:
         if self._file is None:
@@ -149,9 +142,6 @@ class TableWriter:
 
     def _cell(self, name: str, value: Any) -> Any:
         return _text(value) if self.columns[name] == "text" and value is not None else value
-
-    def _cannot_write(self, error: OSError) -> InputError:
-        return InputError(f"{as_text(self.path)}: cannot be written: {error.strerror or error}")
 
 
 def write_table(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from statistics import fmean
 from ..data.manifest import read_video
 from ..data.readers import parse_rows, read_lines
 from ..errors import InputError, as_text, one_line
-from ..files import replaced
+from ..files import replaced, writing
 from .ratings import RatedClip
 
 SCORES_FILE, README_FILE = "output.json", "readme.txt"
@@ -155,17 +155,15 @@ def write_zip(path: str | Path, scores: dict[str, float], readme: Readme) -> Non
         SCORES_FILE: json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
         README_FILE: str(readme),
     }
-    try:
-        with (
-            replaced(path) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-        ):
-            for name, text in files.items():
-                member = zipfile.ZipInfo(name, date_time=_DATE)
-                member.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(member, text)
-    except OSError as error:
-        raise InputError(f"{as_text(path)}: cannot be written: {error.strerror or error}") from None
+    with (
+        writing(path),
+        replaced(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, text in files.items():
+            member = zipfile.ZipInfo(name, date_time=_DATE)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, text)
 
 
 def _name(video: str) -> str:

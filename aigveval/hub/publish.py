@@ -20,6 +20,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
 from ..errors import ModelError, UsageError, one_line
+from ..files import writing
 from ..model.checkpoint import WEIGHTS, open_checkpoint
 from .model_card import make_card
 
@@ -109,7 +110,7 @@ def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
     config = _portable(model)
     made = make_card(model, **card)
     text = json.dumps(config, indent=2, ensure_ascii=False)
-    try:
+    with writing(out, kind=CheckpointError):
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text(text + "\n", encoding="utf-8")
         shutil.copyfile(model / WEIGHTS, out / WEIGHTS)
@@ -117,8 +118,6 @@ def stage(model: str | Path, out: str | Path, **card: Any) -> list[Path]:
             if (model / name).is_dir():
                 shutil.copytree(model / name, out / name)
         made.save(out / "README.md")
-    except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written: {error.strerror or error}") from None
     return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
 

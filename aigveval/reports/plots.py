@@ -18,8 +18,8 @@ from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from ..assessment import SCORE_FIELDS, Score, Timeline
 from ..data.check import BINS, Report, bin_edges
-from ..errors import InputError, as_text, one_line
-from ..files import replaced, write_text
+from ..errors import one_line
+from ..files import replaced, write_text, writing
 from .strips import Range, boxes_at, colour_of, label_of, ranges_of, read_strip
 
 if TYPE_CHECKING:
@@ -105,12 +105,8 @@ def _save(figure: Figure, path: str | os.PathLike[str], **options: Any) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of glyphs that the font lacks, such as Chinese names
-        try:
-            with replaced(path) as temporary:
-                figure.savefig(temporary, **options)
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{as_text(path)}: cannot be written: {reason}") from None
+        with writing(path), replaced(path) as temporary:
+            figure.savefig(temporary, **options)
 
 
 _PLOT_WIDTH = 6.7  # inches that the axes take of a figure's 9, about

@@ -41,7 +41,7 @@ from ..assessment import (
     defect_to_dict,
 )
 from ..errors import UsageError, one_line
-from ..files import replaced
+from ..files import replaced, writing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -200,16 +200,14 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
         self._stream_path = _partial(self._target) if self._parquet else self._target
         self._append = _append_csv if _suffix(self._stream_path) == ".csv" else _append_jsonl
         self.rows = list(keep)
-        try:
+        with self._writing():
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._rewrite()
             self._open()
-        except OSError as error:
-            raise self._cannot_write(error) from None
 
     def write(self, row: Assessment) -> None:
         """Appends one row and hands it to the operating system."""
-        try:
+        with self._writing():
             if self._extras.issuperset(row.extras):
                 self._append(self._file, [row], self._extras)
                 self._file.flush()
@@ -219,14 +217,12 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
                 self.rows.append(row)
                 self._rewrite()
                 self._open()
-        except OSError as error:
-            raise self._cannot_write(error) from None
 
     def close(self, *, rows: Sequence[Assessment] | None = None) -> None:
         """Finishes the file, with `rows` if their final order is not the order of writing."""
         if self._file.closed:
             return
-        try:
+        with self._writing():
             self._file.close()
             if rows is not None and list(rows) != self.rows:
                 self.rows = list(rows)
@@ -240,8 +236,6 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
                 with replaced(self._target) as finished:
                     parquet.write_table(table, finished)
                 self._stream_path.unlink()
-        except OSError as error:
-            raise self._cannot_write(error) from None
 
     def _rewrite(self) -> None:
         """Replaces the file at once, so that a kill leaves the old rows or the new ones."""
@@ -255,8 +249,8 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
     def _open(self) -> None:
         self._file = open(self._stream_path, "a", encoding="utf-8", newline="")
 
-    def _cannot_write(self, error: OSError) -> ResultsError:
-        return ResultsError(f"{self.path}: cannot be written: {error.strerror or error}")
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.path, kind=ResultsError)
 
     def __exit__(self, *exception: object) -> None:
         self.close()

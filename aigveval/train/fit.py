@@ -35,6 +35,7 @@ from encoders.pretrained import no_bars
 
 from ..errors import cause_of, is_out_of_memory
 from ..features.cache import ExtractReport, FeatureCache, extract
+from ..files import writing
 from ..model.base import AIGVEvalOutput, ScorerModel
 from ..model.modeling import AIGVEvalModel
 from .answer_targets import AnswerTargets, FromDetections, FromLabels
@@ -220,11 +221,9 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
 
 def _check_writable(folder: Path) -> None:
     """Raise `FitError` where no file can be made in a folder: before hours of encoding."""
-    try:
+    with writing(folder, kind=FitError):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FitError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _run(config: FitConfig, output: Path, console: Console) -> FitResult:

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from aigveval.files import write_text
+from aigveval.errors import InputError, ModelError
+from aigveval.files import write_text, writing
 
 
 def test_a_name_as_long_as_can_be(tmp_path):
@@ -24,3 +25,13 @@ def test_a_pipe_is_written_to(tmp_path):
     write_text(path, "x")
     reader.join(5)
     assert found == ["x"] and path.is_fifo()
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError) as caught:
+        write_text(tmp_path / "file" / "a\udce9.csv", "x")
+    assert str(caught.value) == rf"{tmp_path}/file/a\udce9.csv: cannot be written: File exists"
+    with pytest.raises(ModelError, match="^m: cannot be written: full$"):
+        with writing("m", kind=ModelError):
+            raise OSError("full")
