@@ -11,13 +11,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real  # a number of NumPy, too
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .container import DEFAULT_FPS, VideoError, VideoIndex, is_animated_webp
 from .display import flattened
@@ -44,8 +45,8 @@ class FrameSequence:
     Attributes:
         pictures: RGB (t, h, w, 3) or (t, 3, h, w), a NumPy array or a tensor on any device, uint8
             or floats in 0..1; or a list of t pictures, each (h, w, 3) or (3, h, w) of these, a
-            Pillow picture, or the path of a picture file. Where both layouts fit, 3 is the last
-            axis of an array and the second of a tensor. Not copied.
+            Pillow picture, or the path of a picture file, which is turned as its EXIF says. Where
+            both layouts fit, 3 is the last axis of an array and the second of a tensor. Not copied.
         fps: Frames per second, above 0.
         name: Of the video, for messages.
 
@@ -118,6 +119,9 @@ class FrameSequence:
         if isinstance(picture, (str, os.PathLike)):
             try:
                 with Image.open(picture) as opened:
+                    opened.load()
+                    with suppress(Exception):  # EXIF that is damaged: of any kind
+                        ImageOps.exif_transpose(opened, in_place=True)
                     return self._of_pillow(opened)
             except (UnidentifiedImageError, OSError, SyntaxError) as error:
                 file = os.path.basename(os.fsdecode(picture))

@@ -213,6 +213,22 @@ class TestNumberedPictures:
         with pytest.raises(VideoError, match="a folder, not a video$"):
             read(folder)
 
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_are_turned_as_viewers_turn_them(self, orientation, tmp_path):
+        camera = Image.Exif()
+        camera[0x0112] = orientation
+        for number, picture in enumerate(PICTURES[:2]):
+            picture.save(tmp_path / f"{number}.png", exif=camera)
+        frame = FRAMES[0].swapaxes(0, 1) if orientation > 4 else FRAMES[0]
+        rows = -1 if orientation in (3, 4, 7, 8) else 1
+        columns = -1 if orientation in (2, 3, 6, 7) else 1
+        assert np.array_equal(read(tmp_path)[0][0], frame[::rows, ::columns])
+
+    def test_damaged_exif_turns_nothing(self, tmp_path):
+        for number, picture in enumerate(PICTURES[:2]):
+            picture.save(tmp_path / f"{number}.png", exif=b"Exif\0\0nothing")
+        assert np.array_equal(read(tmp_path)[0], FRAMES[:2])
+
     def test_one_picture_is_no_video(self, tmp_path):
         PICTURES[0].save(tmp_path / "1.png")
         assert frame_files(os.fspath(tmp_path)) is None
