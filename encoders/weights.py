@@ -24,6 +24,8 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -181,6 +183,32 @@ def fetch(name: str) -> Path:
     with suppress(OSError):  # a read-only cache is no reason to fail now
         kept.unlink(missing_ok=True)
     return folder
+
+
+# Fetches that failed, by where they looked: until when they aren't tried again, and why.
+_failed: dict[tuple[Path, str | None], tuple[float, str]] = {}
+_fetching = threading.Lock()
+_WAIT_SECONDS = 600.0
+
+
+def fetch_for_each(name: str) -> Path:
+    """`fetch` of what each clip of a run asks for: one that failed is not tried again for a while.
+
+    Without a network pip takes from seconds to minutes to give up.
+
+    Raises:
+        WeightsError: As `fetch`; for ten minutes the same.
+    """
+    place = folder_of(name), os.environ.get("AIGVEVAL_WHEELS")
+    with _fetching:
+        until, why = _failed.get(place, (0.0, ""))
+        if time.monotonic() < until and not is_here(name):
+            raise WeightsError(why)
+        try:
+            return fetch(name)
+        except WeightsError as error:
+            _failed[place] = time.monotonic() + _WAIT_SECONDS, str(error)
+            raise
 
 
 def folder_of(name: str) -> Path:

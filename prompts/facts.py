@@ -32,6 +32,7 @@ KINDS: Mapping[str, tuple[Dimension, str]] = MappingProxyType(
         "vanishes": ("motion", "none"),
         "appears": ("motion", "none"),
         "changes": ("motion", "none"),
+        "morphs": ("motion", "how unlike before and after are, beyond what's usual there, 0-1"),
         "cut": ("motion", "none"),
         "freeze": ("motion", "seconds"),
         "speed": ("motion", "short sides of the frame a second, of the fastest tenth of it"),
@@ -202,6 +203,7 @@ def _in_words(fact: Fact) -> str:
         "count": "{expected:.0f} {name} asked",
         "doubled": "{expected:.0f} {name} asked",
         "changes": "{name} turns into {other}",
+        "morphs": "something melts into another look",
         "vanishes": "{name} vanishes",
         "appears": "{name} appears",
         "duration": "lasts {value:.1f} s",
@@ -216,8 +218,9 @@ def _in_words(fact: Fact) -> str:
         )
     if fact.percentile is not None and fact.kind not in SHARES:
         parts.append(f"more than {fact.percentile:.0f} % of clips")
+    if fact.confidence is not None and fact.box is not None:
+        parts.append(f"{100 * fact.confidence:.0f} % sure")
     if fact.box is not None:
-        parts.append(f"{100 * (fact.confidence or 0):.0f} % sure")
         parts.append(where(fact.box))
     if fact.start_seconds is not None and fact.end_seconds is not None:
         parts.append(f"{fact.start_seconds:.1f}-{fact.end_seconds:.1f} s")
@@ -249,6 +252,8 @@ def defects_of(facts: Sequence[Fact], *, prompt: str | None = None) -> list[Defe
             severity = min(5, 2 + int(abs((fact.value or 0) - (fact.expected or 0))))
         elif fact.kind == "asked_not_seen" and is_dim(prompt or ""):
             continue
+        elif fact.kind == "morphs" and asks_for_cuts(prompt or ""):  # or for things that change
+            continue
         if name:
             found.append(
                 Defect(
@@ -269,6 +274,7 @@ _RULES = {
     "count": ("wrong_count", 3),
     "doubled": ("duplicated_object", 3),
     "freeze": ("freeze", 4),
+    "morphs": ("morphing", 4),
 }
 _HARDLY_MOVES = 4  # percentile of speed
 

@@ -329,7 +329,7 @@ def asks_for_action(prompt: str) -> str | None:
 
 
 def asks_for_cuts(prompt: str) -> bool:
-    """Whether a prompt asks for more than one shot."""
+    """Whether a prompt asks for more than one shot, or for something to change its shape."""
     return bool(_CUTS.search(prompt.lower()))
 
 

@@ -42,6 +42,7 @@ _ADVICE: Mapping[str, str] = {
     "missing_object": "Name the {name} first in the prompt, and what it does next.",
     "wrong_count": "Say each of the {expected} {names} apart in the prompt, or try other seeds.",
     "duplicated_object": "Write `one {name}, alone` in the prompt, or try another seed.",
+    "morphing": "Try another seed, or less movement: something changes its shape at {start} s.",
     "low_dynamic": "Raise the motion setting, or say what moves where in the prompt.",
     "freeze": "Cut the clip where it freezes, {start} to {end} s, or export it again.",
     "shake": "Lower the motion setting, or ask for a static camera.",
@@ -126,6 +127,7 @@ _BEHIND = {
     "vanishing_object": "vanishes",
     "appearing_object": "appears",
     "identity_drift": "changes",
+    "morphing": "morphs",
     "missing_object": "asked_not_seen",
     "wrong_count": "count",
     "duplicated_object": "doubled",
@@ -227,6 +229,10 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 f"The {fact.name} {_where(fact)} turns into {_a(fact.other)} between "
                 f"{_seconds(fact.start_seconds)} and {_seconds(fact.end_seconds)} s."
             )
+        elif defect.name == "morphing":
+            line = _choose(facts, "Something {} melts into another look, {}.",
+                           "What is {} doesn't keep its shape, {}.")  # fmt: skip
+            parts.append(line.format(_where(fact), _span(fact)))
         elif defect.name == "freeze":
             parts.append(
                 _choose(

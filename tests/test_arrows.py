@@ -435,4 +435,4 @@ def test_scoring_needs_few_modules(imports):
         open_ += [".".join(parts[:length]) for length in range(1, len(parts))]
     assert {"aigveval.inference.assessor", "aigveval.inference.engine"} <= seen
     assert not {folder_of(module) for module in seen} & {"train", "evaluation", "hub"}
-    assert len(seen) <= 79, sorted(seen)  # 4 of them for many machines, 1 for notebooks
+    assert len(seen) <= 81, sorted(seen)  # 4 of them for many machines, 1 for notebooks

@@ -26,6 +26,7 @@ from .observe import Observed
 SEEN, SURE = 0.35, 0.55  # confidence of a thing that counts, and of one that a defect rests on
 _MOST_SEEN = 6  # kinds of things that are listed
 _LEAST_CONTRAST = 1.5  # of a frame that shows something, so that its sharpness says anything
+_MORPHS = 0.32  # strength of a `Morph` that is believed
 _EDGE = 0.04  # from the frame's edge, as a share of it: a thing so near may leave
 
 # Values of 0 %, 5 % ... 100 % of 228 clips: generated ones of 2023 to 2025, and 24 camera-made
@@ -367,6 +368,7 @@ def _of_motion(observed: Observed) -> list[Fact]:
         Fact(kind="freeze", value=round(end - start, 2), start_seconds=start, end_seconds=end)
         for start, end in observed.freezes
     ]
+    facts += _of_morph(observed)
     if not len(observed.speeds):
         return facts
     facts.append(_measured("speed", observed.speed))
@@ -384,6 +386,26 @@ def _of_motion(observed: Observed) -> list[Fact]:
         return facts
     # What stands still does so however seldom it's looked at.
     return [replace(fact, percentile=None) if fact.percentile else fact for fact in facts]
+
+
+def _of_morph(observed: Observed) -> list[Fact]:
+    morph = observed.morph
+    if morph is None or morph.strength < _MORPHS:
+        return []
+    start, middle, end = (
+        round(float(observed.slow_seconds[step]), 3)
+        for step in (morph.first, (morph.first + morph.last) // 2, morph.last)
+    )
+    return [
+        Fact(
+            kind="morphs",
+            value=round(morph.strength, 3),
+            box=observed.in_frame(morph.box),
+            at_seconds=middle,
+            start_seconds=start,
+            end_seconds=end,
+        )
+    ]
 
 
 def _of_picture(observed: Observed) -> list[Fact]:

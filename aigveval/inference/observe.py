@@ -23,6 +23,8 @@ from encoders.video import FrameRequest, Frames, Source, read_frames
 from encoders.weights import WeightsError
 from prompts.facts import Box
 
+from .morphs import Morph, strongest_morph
+
 NUM_SLOW, NUM_FAST = 8, 48
 LOOKS = ("sharpness", "grain", "brightness", "contrast", "whites", "blacks", "cast")
 SHORT_SIDE_PX = 128  # of the frames between which flow is computed
@@ -58,6 +60,8 @@ class Observed:
         drifts: (t - 1, 2) of the whole picture, in short sides.
         cuts: when another shot begins.
         freezes: stretches in which the picture holds, though the clip moves.
+        morph: where and when something most looks as if it turned into something else; None in
+            clips of few or small frames, or where much of the picture changes so.
         picture: left, top, right and bottom of what lies between black bars, as shares of the
             frame; all else is measured in it, boxes too.
         warnings: what could not be measured, one line each.
@@ -74,6 +78,7 @@ class Observed:
     drifts: np.ndarray
     cuts: list[float] = field(default_factory=list)
     freezes: list[tuple[float, float]] = field(default_factory=list)
+    morph: Morph | None = None
     picture: Box = (0.0, 0.0, 1.0, 1.0)
     warnings: tuple[str, ...] = ()
 
@@ -155,6 +160,12 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     cuts = _cuts(changes, unlike, seconds)
     if (apart := _apart(seconds)) > _COMPARED_SECONDS:
         warnings += (f"movement not compared: frames looked at are {apart:.1f} s apart",)
+    morph = None
+    if things is not None and max(height, width) >= _COMPARED_SIDE_PX:
+        try:
+            morph = strongest_morph(large, np.searchsorted(cuts, slow.timestamps_seconds, "right"))
+        except WeightsError as error:
+            warnings += (f"morphing not looked for: {error}",)
     return Observed(
         duration_seconds=duration_seconds,
         slow_seconds=slow.timestamps_seconds,
@@ -168,6 +179,7 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
         cuts=cuts,
         freezes=_freezes(changes, seconds, blank=pictures.std((1, 2)) <= _BLANK_GRAY),
         picture=picture,
+        morph=morph,
         warnings=warnings,
     )
 

@@ -14,8 +14,13 @@ from prompts.sentences import behind_each
 from ..assessment import Assessment
 
 BAD, FINE = "#d55e00", "#009e73"  # Okabe and Ito's
-_SHOWN = {"changes": "turns into", "count": "wrong count", "busiest": "most movement"}
-_IN_PICTURE = ("vanishes", "appears", "changes", "count", "doubled", "seen")
+_SHOWN = {
+    "changes": "turns into",
+    "morphs": "morphing",
+    "count": "wrong count",
+    "busiest": "most movement",
+}
+_IN_PICTURE = ("vanishes", "appears", "changes", "morphs", "count", "doubled", "seen")
 _NEAR_SECONDS = 0.02  # the frame of a box was read at this time, up to rounding
 _MOST_RANGES = 6
 

@@ -5,9 +5,10 @@
 
 SOURCES are folders of clips with a `manifest.csv` (columns `video` and `prompt`). Things that the
 detector is sure of are cut out of clips (GrabCut) and pasted into others, where nothing of their
-kind is seen; there they stay (nothing is wrong), leave the frame, vanish, appear, turn into another
-thing, or are doubled. Prompts name what is pasted, or exchange its noun or number. Half of the
-sources, by a hash of the clip's name, is for choosing thresholds (0), the other for figures (1).
+kind is seen; there they stay, move, turn, grow or wave (nothing is wrong), leave the frame, vanish,
+appear, dissolve into another thing, melt, or are doubled. Prompts name what is pasted, or exchange
+its noun or number. Half of the sources, by a hash of the clip's name, is for choosing thresholds
+(0), the other for figures (1).
 Prints a table: per defect how often it was made, found, and named where it wasn't made.
 
 With `--reference` it prints the quantiles that `aigveval.inference.facts.REFERENCE` holds.
@@ -19,7 +20,7 @@ import json
 import random
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from prompts.facts import defects_of
 from prompts.objects import asked_things, plural_of
 
 Cutout = tuple[str, np.ndarray]  # class, and uint8 RGBA (h, w, 4)
+Look = Callable[[float], np.ndarray]  # share of the time to RGBA (h, w, 4)
 MADE = (
     "vanishing_object",
     "appearing_object",
@@ -45,8 +47,10 @@ MADE = (
     "duplicated_object",
     "wrong_count",
     "missing_object",
+    "morphing",
 )
-CLEAN = ("stays", "leaves", "untouched")
+MADE_AS = {"dissolves": "morphing", "melts": "morphing"}  # ways to make a defect
+CLEAN = ("stays", "leaves", "moves", "turns", "grows", "waves", "passes", "untouched")
 COLUMNS = ("defect", "made", "found", "named elsewhere", "right")
 
 
@@ -130,17 +134,18 @@ def _cut(picture: np.ndarray, thing: Thing) -> np.ndarray | None:
     return np.dstack([picture[top:bottom, left:right], alpha])
 
 
-def paste(source: Source, layers: list[tuple[np.ndarray, Any]]) -> tuple[Frames, Frames]:
+def paste(source: Source, layers: list[tuple[np.ndarray | Look, Any]]) -> tuple[Frames, Frames]:
     """The source with cut-outs on it: each with `place(share of the time) -> x, y, size, opacity`.
 
-    Places and sizes are shares of the frame's width and height.
+    Places and sizes are shares of the frame's width and height. A cut-out may change with time.
     """
     done = []
     for frames in (source.slow, source.fast):
         pixels = frames.pixels.permute(0, 2, 3, 1).numpy().copy()
         for picture, seconds in zip(pixels, frames.timestamps_seconds):
             for cutout, place in layers:
-                _lay(picture, cutout, *place(float(seconds) / source.duration_seconds))
+                time = float(seconds) / source.duration_seconds
+                _lay(picture, cutout(time) if callable(cutout) else cutout, *place(time))
         back = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         done.append(replace(frames, pixels=back))
     return done[0], done[1]
@@ -162,6 +167,58 @@ def _lay(
     part = small[y0 - top : y1 - top, x0 - left : x1 - left]
     alpha = opacity * part[..., 3:] / 255
     picture[y0:y1, x0:x1] = (1 - alpha) * picture[y0:y1, x0:x1] + alpha * part[..., :3]
+
+
+def _changing(kind: str, cutout: np.ndarray, other: np.ndarray, dice: random.Random) -> Look:
+    """A cut-out that dissolves into another, melts, turns or waves; it has a margin for that."""
+    height, width = cutout.shape[:2]
+    when, over = dice.uniform(0.3, 0.6), dice.uniform(0.1, 0.3)
+    angle, squeezed = dice.choice((-1, 1)) * dice.uniform(20, 60), dice.random() < 0.5
+    high, wide = height // 3, width // 3
+    margin = (high, high, wide, wide)
+    start = _solid(cv2.copyMakeBorder(cutout, *margin, cv2.BORDER_CONSTANT))
+    end = _solid(
+        cv2.copyMakeBorder(cv2.resize(other, (width, height)), *margin, cv2.BORDER_CONSTANT)
+    )
+    y, x = np.mgrid[: start.shape[0], : start.shape[1]].astype(np.float32)
+    noise = np.random.default_rng(dice.randrange(1 << 30))
+    bends = []
+    for _ in range(2):
+        rough = noise.standard_normal(x.shape).astype(np.float32)
+        smooth = cv2.GaussianBlur(rough, (0, 0), min(height, width) / 6)
+        bends.append(0.14 * min(height, width) * smooth / smooth.std())
+
+    def look(time: float) -> np.ndarray:
+        share = min(1.0, max(0.0, (time - when) / over))
+        if kind == "dissolves":
+            return _clear((1 - share) * start + share * end)
+        across, down = x, y
+        if kind == "melts":
+            across, down = x + share * bends[0], y + share * bends[1]
+        elif kind == "waves":
+            across = x + 0.08 * width * np.sin(2 * np.pi * (1.5 * y / height + 3 * time))
+        elif squeezed:
+            across = (x - x.mean()) / (1 - 0.5 * share) + x.mean()
+        else:
+            turn = cv2.getRotationMatrix2D((float(x.mean()), float(y.mean())), angle * share, 1.0)
+            return _clear(cv2.warpAffine(start, turn, start.shape[1::-1]))
+        return _clear(cv2.remap(start, across, down, cv2.INTER_LINEAR))
+
+    return look
+
+
+def _solid(cutout: np.ndarray) -> np.ndarray:
+    """With colours times opacity, so that they can be mixed."""
+    solid = cutout.astype(np.float32)
+    solid[..., :3] *= solid[..., 3:] / 255
+    return solid
+
+
+def _clear(solid: np.ndarray) -> np.ndarray:
+    """Inverse of `_solid`."""
+    clear = solid.copy()
+    clear[..., :3] = np.clip(clear[..., :3] / np.maximum(clear[..., 3:] / 255, 1e-3), 0, 255)
+    return clear
 
 
 def make(kind: str, source: Source, cutouts: list[Cutout], dice: random.Random) -> Any:
@@ -188,6 +245,16 @@ def make(kind: str, source: Source, cutouts: list[Cutout], dice: random.Random) 
     prompt = f"a {name}"
     if kind == "stays":
         return paste(source, [(cutout, still)]), prompt
+    if kind == "grows":
+        to = dice.choice((0.6, 1.6))
+        grow = lambda t: (x, y, size * (1 + (to - 1) * t), 1.0)  # noqa: E731
+        return paste(source, [(cutout, grow)]), prompt
+    if kind in ("moves", "passes"):
+        side = dice.choice((-1, 1)) * (1.5 if kind == "passes" else dice.uniform(0.3, 0.6))
+        middle = 0.5 if kind == "passes" else x
+        return paste(
+            source, [(cutout, lambda t: (middle + side * (t - 0.5), y, size, 1.0))]
+        ), prompt
     if kind == "leaves":
         side = dice.choice((-1, 1))
         return paste(source, [(cutout, lambda t: (x + side * 1.6 * t, y, size, 1.0))]), prompt
@@ -196,12 +263,16 @@ def make(kind: str, source: Source, cutouts: list[Cutout], dice: random.Random) 
         return paste(
             source, [(cutout, lambda t: (x + drift * t, y, size, float((t < when) == first)))]
         ), prompt
-    if kind == "identity_drift":
+    if kind in ("identity_drift", "dissolves", "melts", "turns", "waves"):
         group = next((g for g in ALIKE if name in g), {name})
         others = [one for one in fits if one[0] not in group and one[0] != name]
         if not others:
             return None
         other = dice.choice(others)[1]
+        if kind != "identity_drift":
+            look = _changing(kind, cutout, other, dice)
+            large = lambda t: (x + drift * t, y, size * 5 / 3, 1.0)  # noqa: E731  # with its margin
+            return paste(source, [(look, large)]), prompt
         fade = lambda t: min(1.0, max(0.0, (t - when) / 0.08))  # noqa: E731
         return paste(
             source,
@@ -263,7 +334,8 @@ def main() -> None:
     made: Counter[str] = Counter()
     right: Counter[str] = Counter()
     wrong: dict[str, list[str]] = defaultdict(list)
-    for kind in (*MADE, *CLEAN):
+    ways = [kind for kind in MADE if kind not in MADE_AS.values()]
+    for kind in (*ways, *MADE_AS, *CLEAN):
         dice = random.Random(f"{given.seed} {kind}")
         order = dice.sample(sources, len(sources)) * 2
         for source in order:
@@ -276,10 +348,13 @@ def main() -> None:
             observed: Observed = measure(slow, fast, source.duration_seconds)
             found = {d.name for d in defects_of(facts_of(observed, prompt), prompt=prompt)}
             made[kind] += 1
-            right[kind] += kind in found
-            for name in found - {kind}:
+            right[kind] += MADE_AS.get(kind, kind) in found
+            for name in found - {MADE_AS.get(kind, kind)}:
                 wrong[name].append(f"{kind}: {source.name}: {prompt}")
         print(f"{kind}: {made[kind]} made, {right[kind]} named", flush=True)
+    for way, name in MADE_AS.items():
+        made[name] += made[way]
+        right[name] += right[way]
     table = {
         name: {"made": made[name], "found": right[name], "wrong": len(wrong.get(name, ()))}
         for name in (*MADE, *(n for n in wrong if n not in MADE))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoders import WeightsError, detection
+from encoders import WeightsError, detection, weights
 from encoders.detection import CLASSES, Thing, detect, overlap
 from encoders.semantic_objects import COLUMNS, statistics
 from encoders.weights import fetch
@@ -54,8 +54,9 @@ def test_a_fetch_that_failed_is_not_tried_again_for_each_clip(monkeypatch, tmp_p
         tried.append(name)
         raise WeightsError("no network")
 
-    for name, value in (("fetch", without_network), ("_idle", []), ("_failed", {})):
-        monkeypatch.setattr(detection, name, value)
+    monkeypatch.setattr(weights, "fetch", without_network)
+    monkeypatch.setattr(weights, "_failed", {})
+    monkeypatch.setattr(detection, "_idle", [])
     monkeypatch.setenv("AIGVEVAL_HOME", str(tmp_path))
     monkeypatch.delenv("AIGVEVAL_WHEELS", raising=False)
 
