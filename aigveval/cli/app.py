@@ -13,7 +13,12 @@ import typer
 from ..versions import __version__
 from .best import BEST_HELP, best
 from .compare import COMPARE_HELP, compare
-from .console import INTERRUPTED, one_line_errors, silence_libraries
+from .console import (
+    INTERRUPTED,
+    one_line_errors,
+    open_standard_streams,
+    silence_libraries,
+)
 from .cot import COT_HELP, cot
 from .data import data
 from .doctor import DOCTOR_HELP, doctor
@@ -83,6 +88,7 @@ app.add_typer(data, name="data")
 def main() -> None:
     """Runs the command line and exits; never shows a traceback, unless AIGVEVAL_DEBUG is set."""
     gc.set_threshold(50_000)  # libraries make a million objects as they're imported, all to be kept
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows a mark
             stream.reconfigure(errors="backslashreplace")

@@ -101,6 +101,20 @@ def _explain(error: Exception) -> str:
     )
 
 
+def open_standard_streams() -> None:
+    """Puts nowhere in the place of standard streams that the shell closed, as `>&-` does.
+
+    Else the next file to be opened, such as that of the results, gets their descriptor, to which
+    libraries write.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
 def silence_libraries() -> None:
     """Keeps libraries' warnings and bars off the terminal; call before importing them."""
     if debugging():
@@ -115,7 +129,7 @@ def silence_libraries() -> None:
     ):
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
-    for name in ("transformers", "huggingface_hub", "timm", "torch"):
+    for name in ("transformers", "huggingface_hub", "timm", "torch", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Older torchvisions have PyAV log FFmpeg's errors, which the rows say in our own words.
     logging.getLogger("libav").setLevel(logging.CRITICAL)

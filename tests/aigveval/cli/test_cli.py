@@ -461,3 +461,34 @@ class TestProcess:
         environment = os.environ | {"AIGVEVAL_DEBUG": "1"}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert done.stderr == "noise\ninside\npython\nafter\n"
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs a shell of POSIX")
+    def test_no_file_takes_the_place_of_a_closed_stream(self, tmp_path):
+        script = (
+            "import os, sys\n"
+            "from aigveval.cli.console import open_standard_streams, print_json\n"
+            "open_standard_streams()\n"
+            "file = open(sys.argv[1], 'w')\n"
+            "print_json({}); print('python', file=sys.stderr)\n"
+            "os.write(1, b'noise'); os.write(2, b'noise')\n"
+            "file.write('rows'); sys.stdout.flush()\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "out")]
+        done = subprocess.run(["sh", "-c", '"$0" "$@" <&- >&- 2>&-', *command], cwd=ROOT)
+        assert done.returncode == 0 and (tmp_path / "out").read_text() == "rows"
+
+    def test_a_folder_of_settings_that_matplotlib_cannot_make_is_no_news(self, tmp_path):
+        (tmp_path / "file").touch()
+        script = (
+            "from aigveval.cli.console import silence_libraries\n"
+            "silence_libraries()\n"
+            "import matplotlib; matplotlib.get_configdir()\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "file" / "below")},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
