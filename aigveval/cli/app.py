@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..versions import __version__
 from .best import BEST_HELP, best
 from .compare import COMPARE_HELP, compare
@@ -61,6 +62,11 @@ def _app(
     ] = False,
 ) -> None:
     silence_libraries()
+    with one_line_errors():
+        try:
+            os.getcwd()
+        except OSError as error:  # where MKL, and so torch, can't be loaded
+            raise InputError(f"the current folder cannot be used: {error.strerror}") from None
 
 
 def _add(command: Callable[..., None], name: str | None = None, **options: Any) -> None:

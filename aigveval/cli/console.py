@@ -88,6 +88,13 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str:
+    try:
+        return "out of memory" if isinstance(error, MemoryError) else _in_words(error)
+    except MemoryError:  # to look for words takes some, too
+        return "out of memory"
+
+
+def _in_words(error: Exception) -> str:
     from ..errors import DOCTOR, is_ours, newer_versions
 
     text = one_line(error, limit=700)  # with what to do, where weights are missing

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import aigveval
+from aigveval import errors
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 from aigveval.reports.results import only_writer, read_results
@@ -299,6 +300,30 @@ def test_unexpected_error_is_one_line(engine, monkeypatch):
     monkeypatch.setenv("AIGVEVAL_DEBUG", "1")
     result = CliRunner().invoke(app, ["score", "v"])
     assert isinstance(result.exception, TypeError)
+
+
+def test_no_memory_to_look_for_words(engine, monkeypatch):
+    def load(model, **options):
+        raise TypeError("first")
+
+    def none_left():
+        raise MemoryError
+
+    monkeypatch.setattr(assess, "load", load)
+    monkeypatch.setattr(errors, "newer_versions", none_left)
+    assert run("v", code=1).stderr == "error: out of memory\n"
+    monkeypatch.setattr(assess, "load", lambda model, **options: none_left())
+    assert run("v", code=1).stderr == "error: out of memory\n"
+
+
+def test_a_folder_that_is_gone(engine, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert run("/v", code=2).stderr == (
+        "error: the current folder cannot be used: No such file or directory\n"
+    )
 
 
 def test_model_that_is_not_there(engine, monkeypatch, tmp_path):
