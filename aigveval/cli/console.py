@@ -83,7 +83,8 @@ def one_line_errors() -> Iterator[None]:
             raise
         say(f"error: {_explain(error)}", style="red")
         # `encoders.EncoderError` by its name: the package is heavy, and may not be imported yet.
-        usage = isinstance(error, UsageError) or type(error).__name__ == "EncoderError"
+        usage = isinstance(error, (UsageError, PermissionError))
+        usage = usage or type(error).__name__ == "EncoderError"
         raise SystemExit(2 if usage else 1) from None
 
 

@@ -302,6 +302,14 @@ def test_unexpected_error_is_one_line(engine, monkeypatch):
     assert isinstance(result.exception, TypeError)
 
 
+def test_a_file_without_permission_is_the_user_s_to_mend(engine, monkeypatch):
+    def load(model, **options):
+        raise PermissionError(13, "Permission denied", "/locked/file")
+
+    monkeypatch.setattr(assess, "load", load)
+    assert run("v", code=2).stderr == "error: /locked/file: Permission denied\n"
+
+
 def test_no_memory_to_look_for_words(engine, monkeypatch):
     def load(model, **options):
         raise TypeError("first")
