@@ -10,7 +10,15 @@ lets OpenMP's threads sleep while they wait, which must be said before torch is 
 
 from typing import TYPE_CHECKING, Any
 
-from encoders.cpu import configure_openmp
+try:
+    from encoders.cpu import configure_openmp
+except ImportError as error:
+    import encoders  # somebody's own, such as a folder of that name where Python was started
+
+    raise ImportError(
+        f"aigveval needs the package `encoders` that comes with it, but before it on sys.path is "
+        f"{encoders.__file__}: start Python in another folder, or give that one another name"
+    ) from error
 
 from .versions import __version__
 

@@ -22,12 +22,13 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,10 +159,20 @@ WHEELS: Mapping[str, Wheel] = {
 
 
 def home() -> Path:
-    """The cache folder: `AIGVEVAL_HOME`, or the platform's place for caches. It may not exist."""
+    """The cache folder: `AIGVEVAL_HOME`, or the platform's place for caches. It may not exist.
+
+    Raises:
+        WeightsError: It lies in the user's folder, and the system knows of none.
+    """
     given = os.environ.get("AIGVEVAL_HOME")
-    folder = given or platformdirs.user_cache_dir("aigveval", appauthor=False)
-    return Path(folder).expanduser().absolute()
+    try:
+        folder = given or platformdirs.user_cache_dir("aigveval", appauthor=False)
+        return Path(folder).expanduser().absolute()
+    except RuntimeError:  # of a user without an entry, as in a container, and without HOME
+        raise WeightsError(
+            "no folder for weights, as this user has no home folder; set AIGVEVAL_HOME to a folder "
+            "that you may write to"
+        ) from None
 
 
 def fetch(name: str) -> Path:
@@ -312,8 +323,22 @@ def load_torch_file(path: str | os.PathLike[str]) -> "dict[str, Tensor]":
     return dict(state)
 
 
+def same_permissions(files: Iterable[Path], *, like: Path) -> None:
+    """Gives files that safetensors wrote, which only their owner may read, those of another file.
+
+    Args:
+        files: Of the user's own.
+        like: One with the permissions that new files have here.
+    """
+    mode = stat.S_IMODE(like.stat().st_mode)
+    for path in files:
+        with suppress(OSError):  # a file system without permissions
+            path.chmod(mode)
+
+
 def _make_once(folder: Path, build: Callable[[Path], None], *, quiet: bool) -> Path:
     if _is_intact(folder):  # the usual case: no lock, nothing written
+        _check_readable(folder)
         return folder
     name = f"{folder.parent.name}-{folder.name}"
     lock, temporary = home() / "locks" / f"{name}.lock", home() / "tmp"
@@ -331,6 +356,7 @@ def _make_once(folder: Path, build: Callable[[Path], None], *, quiet: bool) -> P
                 target.mkdir()
                 build(target)
                 (target / _SIZES).write_text(json.dumps(_sizes(target)))
+                same_permissions(target.rglob("*.safetensors"), like=target / _SIZES)
                 if folder.exists():  # damaged
                     os.replace(folder, work / "old")
                 os.replace(target, folder)
@@ -352,6 +378,16 @@ def _is_intact(folder: Path) -> bool:
         return json.loads((folder / _SIZES).read_text()).items() <= _sizes(folder).items()
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _check_readable(folder: Path) -> None:
+    """Raises WeightsError for a file of another user's that may not be read."""
+    for path in folder.rglob("*"):  # readers say of such a file that it isn't there
+        if not os.access(path, os.R_OK):
+            raise WeightsError(
+                f"no permission to read {path}; have its owner run `chmod -R a+rX` on {home()}, or "
+                "set AIGVEVAL_HOME to another folder"
+            )
 
 
 @contextmanager

@@ -201,6 +201,24 @@ def test_aigveval_is_imported_without_torch():
     assert {m for m in modules if tops([m]) == {"encoders"}} == {"encoders", "encoders.cpu"}
 
 
+def test_another_package_encoders_is_named(tmp_path):
+    own = tmp_path / "encoders" / "__init__.py"
+    own.parent.mkdir()
+    own.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", "import aigveval"],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(map(str, [tmp_path, FOLDERS["aigveval"].parent]))},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: aigveval needs the package `encoders` that comes with it, but before it on "
+        f"sys.path is {own}: start Python in another folder, or give that one another name"
+    )
+
+
 @pytest.mark.parametrize("package", ["aigveval", "encoders"])
 def test_what_a_package_offers_is_listed_before_it_is_imported(package):
     """As editors and notebooks complete names by `dir`."""

@@ -50,7 +50,7 @@ def application(
         folder: where to keep uploads; by default the system's for temporary files.
 
     Raises:
-        InputError: the root is no folder.
+        InputError: the root is no folder, or there is no room for uploads.
     """
     limits = Limits() if limits is None else limits
     top = None if root is None else Path(root)
@@ -58,14 +58,20 @@ def application(
         raise InputError(f"{root}: not a folder, --root needs one")
     with Scratch(limits, folder) as scratch, Service(assessor, limits=limits) as service:
         os.environ["GRADIO_TEMP_DIR"] = str(scratch.pages_path)
-        scratch.pages_path.mkdir()
         page = Page(service, scratch, top)
         api = make_api(service, scratch, top)
         page.add_routes(api)
         theme = gr.themes.Default(font=_FONT, font_mono=_FONT)
+        try:
+            scratch.pages_path.mkdir()
+            built = page.build()
+        except OSError as error:  # whose file is an example that Gradio copies
+            why = error.strerror or error
+            what = f"{scratch.path}: no place for uploads: {why}; TMPDIR names another"
+            raise InputError(what) from None
         mounted = gr.mount_gradio_app(
             api,
-            page.build().queue(default_concurrency_limit=16, max_size=256, api_open=False),
+            built.queue(default_concurrency_limit=16, max_size=256, api_open=False),
             path="/",
             theme=theme,
             head=head(),

@@ -10,10 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..versions import __version__
 from .best import BEST_HELP, best
 from .compare import COMPARE_HELP, compare
-from .console import INTERRUPTED, one_line_errors, silence_libraries
+from .console import (
+    INTERRUPTED,
+    one_line_errors,
+    open_standard_streams,
+    silence_libraries,
+)
 from .cot import COT_HELP, cot
 from .data import data
 from .doctor import DOCTOR_HELP, doctor
@@ -56,6 +62,11 @@ def _app(
     ] = False,
 ) -> None:
     silence_libraries()
+    with one_line_errors():
+        try:
+            os.getcwd()
+        except OSError as error:  # where MKL, and so torch, can't be loaded
+            raise InputError(f"the current folder cannot be used: {error.strerror}") from None
 
 
 def _add(command: Callable[..., None], name: str | None = None, **options: Any) -> None:
@@ -83,6 +94,7 @@ app.add_typer(data, name="data")
 def main() -> None:
     """Runs the command line and exits; never shows a traceback, unless AIGVEVAL_DEBUG is set."""
     gc.set_threshold(50_000)  # libraries make a million objects as they're imported, all to be kept
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a name shows a mark
             stream.reconfigure(errors="backslashreplace")

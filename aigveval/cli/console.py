@@ -83,11 +83,19 @@ def one_line_errors() -> Iterator[None]:
             raise
         say(f"error: {_explain(error)}", style="red")
         # `encoders.EncoderError` by its name: the package is heavy, and may not be imported yet.
-        usage = isinstance(error, UsageError) or type(error).__name__ == "EncoderError"
+        usage = isinstance(error, (UsageError, PermissionError))
+        usage = usage or type(error).__name__ == "EncoderError"
         raise SystemExit(2 if usage else 1) from None
 
 
 def _explain(error: Exception) -> str:
+    try:
+        return "out of memory" if isinstance(error, MemoryError) else _in_words(error)
+    except MemoryError:  # to look for words takes some, too
+        return "out of memory"
+
+
+def _in_words(error: Exception) -> str:
     from ..errors import DOCTOR, is_ours, newer_versions
 
     text = one_line(error, limit=700)  # with what to do, where weights are missing
@@ -99,6 +107,20 @@ def _explain(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {text} (AIGVEVAL_DEBUG=1 shows where"
         f"{newer_versions()}); {DOCTOR}"
     )
+
+
+def open_standard_streams() -> None:
+    """Puts nowhere in the place of standard streams that the shell closed, as `>&-` does.
+
+    Else the next file to be opened, such as that of the results, gets their descriptor, to which
+    libraries write.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def silence_libraries() -> None:
@@ -115,7 +137,7 @@ def silence_libraries() -> None:
     ):
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
-    for name in ("transformers", "huggingface_hub", "timm", "torch"):
+    for name in ("transformers", "huggingface_hub", "timm", "torch", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Older torchvisions have PyAV log FFmpeg's errors, which the rows say in our own words.
     logging.getLogger("libav").setLevel(logging.CRITICAL)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -98,7 +98,7 @@ def _print_table(findings: Sequence[Finding]) -> None:
 def _print_block(findings: Sequence[Finding]) -> None:
     """Prints what goes into a bug report, without the name of the user's folder."""
     typer.echo("\nFor a bug report:\n\n```")
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # stays as it is for a user who has none
     for finding in findings:
         line = finding.line()
         typer.echo(line.replace(home, "~") if len(home) > 1 else line)

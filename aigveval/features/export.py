@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from encoders.base import Encoder, full_float32, join_rows
@@ -135,7 +135,7 @@ class FeatureFolder(AbstractContextManager["FeatureFolder"]):
             facts = {"video": row.video, "prompt": row.prompt or "", **_fingerprints(self._about)}
             with self._writing():
                 with replaced(self._path(file)) as path:
-                    save_file(dict(tokens), path, facts)
+                    path.write_bytes(to_bytes(dict(tokens), facts))  # others may read it, too
                 self._append([replace(row, file=file)])
 
     def finish(self, order: Sequence[Key]) -> None:

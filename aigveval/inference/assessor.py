@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,6 +288,7 @@ def load(
         encoders.weights.WeightsError: when frozen weights can be neither found nor fetched.
     """
     name, chosen = os.fspath(model), find_device(device)
+    _one_thread_in_forks()
     with _one_line_errors(name), undisturbed(chosen), float32_by_default():
         # Here, as they bring transformers along, which may be what fails.
         from ..model.checkpoint import open_checkpoint
@@ -327,6 +329,16 @@ def row_name(
         number = _dtype_of(checkpoint, dtype, chosen)
         fast = _takes_hints(checkpoint, dtype) or is_fast(dtype, chosen)
         return label(name, number, fast=fast)
+
+
+@cache
+def _one_thread_in_forks() -> None:
+    """Has what is forked from this process compute with one thread.
+
+    OpenMP's threads aren't there in a fork, which would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from encoders.pretrained import no_bars
+from encoders.weights import same_permissions
 from prompts import clean
 from prompts.rubric import LEVEL_WEIGHTS, MAX_SCORE, MIN_SCORE, SCORES
 from prompts.rubric import Score as ScoreName
@@ -235,8 +236,11 @@ class ScorerModel(PreTrainedModel):
         kwargs["state_dict"] = {key: value for key, value in state.items() if key in trained}
         with no_bars():
             super().save_pretrained(save_directory, save_original_format=False, **kwargs)
+        folder = Path(save_directory)
         # The LLM's own, which is taken over when the model is made.
-        Path(save_directory, "generation_config.json").unlink(missing_ok=True)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        if (folder / "config.json").is_file():  # the main process has written it
+            same_permissions(folder.glob("*.safetensors"), like=folder / "config.json")
 
 
 def known_slots(prompts: Sequence[str | None], unscored: Sequence[str]) -> Tensor:

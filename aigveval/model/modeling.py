@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from encoders.base import Encoder, full_float32
+from encoders.weights import same_permissions
 from prompts import Detection, render_detections
 from prompts.consistency import highest_severity
 from prompts.rubric import MIN_SCORE, SCORES, Score
@@ -379,6 +380,8 @@ class AIGVEvalModel(ScorerModel, FeatureEncoding, FeatureGenerationMixin):
             # Copies, because safetensors refuses tensors that share memory.
             state = {key: value.clone().contiguous() for key, value in encoder.state_dict().items()}
             save_file(state, folder / "encoders" / f"{name}.safetensors")
+        written = [*folder.glob("llm/*.safetensors"), *folder.glob("encoders/*.safetensors")]
+        same_permissions(written, like=folder / "config.json")
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:  # type: ignore[override]
         """Upload the trained weights, the config and a model card to the Hugging Face Hub.

@@ -50,11 +50,7 @@ def choose_dtype(
 
 
 def is_fast(wanted: DtypeName, device: torch.device) -> bool:
-    """Whether products of matrices are to be bfloat16 on this CPU: if asked, and if that's quicker.
-
-    Raises:
-        encoders.weights.WeightsError: The answer can't be kept in the cache folder.
-    """
+    """Whether products of matrices are to be bfloat16 on this CPU: if asked, and if quicker."""
     from encoders.onednn import bfloat16_is_quick
 
     return wanted == "fast" and device.type == "cpu" and bfloat16_is_quick()

@@ -208,6 +208,7 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
     def write(self, row: Assessment) -> None:
         """Appends one row and hands it to the operating system."""
         with self._writing():
+            self._check_ours()
             if self._extras.issuperset(row.extras):
                 self._append(self._file, [row], self._extras)
                 self._file.flush()
@@ -223,7 +224,10 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
         if self._file.closed:
             return
         with self._writing():
-            self._file.close()
+            try:
+                self._check_ours()
+            finally:
+                self._file.close()
             if rows is not None and list(rows) != self.rows:
                 self.rows = list(rows)
                 self._rewrite()
@@ -236,6 +240,24 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
                 with replaced(self._target) as finished:
                     parquet.write_table(table, finished)
                 self._stream_path.unlink()
+
+    def _check_ours(self) -> None:
+        """Makes the file anew where it was removed, as what goes into a removed one is lost.
+
+        Raises:
+            ResultsError: when there is another by now. The lock of `only_writer` can't be seen from
+                other machines and containers.
+        """
+        try:
+            there = os.stat(self._stream_path)
+        except FileNotFoundError:
+            self._file.close()
+            self._rewrite()
+            self._open()
+            return
+        ours = os.fstat(self._file.fileno())  # not all network drives number a file alike twice
+        if not os.path.samestat(there, ours) and there.st_size != ours.st_size:
+            raise ResultsError(f"{self.path}: another command has replaced it; give each its own")
 
     def _rewrite(self) -> None:
         """Replaces the file at once, so that a kill leaves the old rows or the new ones."""
@@ -266,7 +288,9 @@ def only_writer(path: str | Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     key = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
-    lock = FileLock(os.path.join(tempfile.gettempdir(), f"aigveval-{key}.lock"))
+    # Not where TMPDIR says, of which each job of a cluster has its own.
+    folder = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()
+    lock = FileLock(os.path.join(folder, f"aigveval-{key}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -296,11 +320,14 @@ class Earlier:
 
 def _check_writable(path: Path) -> None:
     """Fails now rather than after hours of computing."""
-    if path.exists() and not path.is_file():
-        raise ResultsError(f"{path}: not a file, results need one")
     folder = Path(os.path.realpath(path)).parent
-    while not folder.exists():
-        folder = folder.parent
+    try:
+        if path.exists() and not path.is_file():
+            raise ResultsError(f"{path}: not a file, results need one")
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as error:  # a name that is too long, a folder that can't be looked into
+        raise ResultsError(f"{path}: cannot be written: {error.strerror or error}") from None
     if not folder.is_dir():
         raise ResultsError(f"{path}: cannot be written, as {folder} is not a folder")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):

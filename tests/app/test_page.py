@@ -1,6 +1,7 @@
 """What the page's buttons do, without a browser."""
 
 import asyncio
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from aigveval.app.page import Page, find_examples
 from aigveval.app.serve import application
 from aigveval.app.service import Service
 from aigveval.assessment import Assessment
+from aigveval.errors import InputError
 from aigveval.inference.assessor import Assessor
 
 from tests.aigveval.engines import TextEngine
@@ -81,3 +83,16 @@ def test_examples_stay_when_old_uploads_go(monkeypatch):
         delete_files_created_by_app(built[0], -1)  # whatever its age
         left = {path.name for path in app.scratch.pages_path.rglob("*") if path.is_file()}
     assert left == {path.name for path, _ in find_examples()}
+
+
+def test_without_room_for_uploads_their_place_is_named(monkeypatch):
+    def full(page):
+        raise OSError(errno.ENOSPC, "No space left on device", "example.mp4")
+
+    monkeypatch.setattr(Page, "build", full)
+    said = (
+        r"/aigveval-app-\w+: no place for uploads: No space left on device; TMPDIR names another$"
+    )
+    with pytest.raises(InputError, match=said):
+        with application(Assessor(TextEngine(), name="text")):
+            pass

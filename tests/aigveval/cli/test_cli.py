@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import aigveval
+from aigveval import errors
 from aigveval.cli.app import app
 from aigveval.inference import assessor as assess
 from aigveval.reports.results import only_writer, read_results
@@ -301,6 +302,38 @@ def test_unexpected_error_is_one_line(engine, monkeypatch):
     assert isinstance(result.exception, TypeError)
 
 
+def test_a_file_without_permission_is_the_user_s_to_mend(engine, monkeypatch):
+    def load(model, **options):
+        raise PermissionError(13, "Permission denied", "/locked/file")
+
+    monkeypatch.setattr(assess, "load", load)
+    assert run("v", code=2).stderr == "error: /locked/file: Permission denied\n"
+
+
+def test_no_memory_to_look_for_words(engine, monkeypatch):
+    def load(model, **options):
+        raise TypeError("first")
+
+    def none_left():
+        raise MemoryError
+
+    monkeypatch.setattr(assess, "load", load)
+    monkeypatch.setattr(errors, "newer_versions", none_left)
+    assert run("v", code=1).stderr == "error: out of memory\n"
+    monkeypatch.setattr(assess, "load", lambda model, **options: none_left())
+    assert run("v", code=1).stderr == "error: out of memory\n"
+
+
+def test_a_folder_that_is_gone(engine, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert run("/v", code=2).stderr == (
+        "error: the current folder cannot be used: No such file or directory\n"
+    )
+
+
 def test_model_that_is_not_there(engine, monkeypatch, tmp_path):
     monkeypatch.undo()  # the real `load`, in the project's folder
     out = str(tmp_path / "r.jsonl")
@@ -461,3 +494,34 @@ class TestProcess:
         environment = os.environ | {"AIGVEVAL_DEBUG": "1"}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert done.stderr == "noise\ninside\npython\nafter\n"
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs a shell of POSIX")
+    def test_no_file_takes_the_place_of_a_closed_stream(self, tmp_path):
+        script = (
+            "import os, sys\n"
+            "from aigveval.cli.console import open_standard_streams, print_json\n"
+            "open_standard_streams()\n"
+            "file = open(sys.argv[1], 'w')\n"
+            "print_json({}); print('python', file=sys.stderr)\n"
+            "os.write(1, b'noise'); os.write(2, b'noise')\n"
+            "file.write('rows'); sys.stdout.flush()\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "out")]
+        done = subprocess.run(["sh", "-c", '"$0" "$@" <&- >&- 2>&-', *command], cwd=ROOT)
+        assert done.returncode == 0 and (tmp_path / "out").read_text() == "rows"
+
+    def test_a_folder_of_settings_that_matplotlib_cannot_make_is_no_news(self, tmp_path):
+        (tmp_path / "file").touch()
+        script = (
+            "from aigveval.cli.console import silence_libraries\n"
+            "silence_libraries()\n"
+            "import matplotlib; matplotlib.get_configdir()\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "file" / "below")},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")

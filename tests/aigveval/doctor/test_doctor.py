@@ -479,6 +479,11 @@ class TestCommand:
             "```\n\nnot well: weights: tiny\n"
         )
 
+    def test_a_user_without_a_home_folder(self, monkeypatch):
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+        shown, _ = self.run(monkeypatch, FINDINGS[:3], code=0)
+        assert "library: [bold]: in /" in shown and shown.endswith("all is well\n")
+
     def test_all_is_well(self, monkeypatch):
         shown, asked = self.run(monkeypatch, FINDINGS[:3], code=0)
         assert shown.endswith("```\n\nall is well\n") and asked["fetch"] is False

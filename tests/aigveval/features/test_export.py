@@ -144,6 +144,8 @@ def test_the_folder_says_what_made_it():
             "motion_mean": encoder.fingerprint(),
         }
     assert Path(row["file"]).name.startswith("a-") and row["seconds"] > 0
+    # Who may read the index may read the tokens.
+    assert Path("out", row["file"]).stat().st_mode == Path("out/index.jsonl").stat().st_mode
 
 
 def test_options_may_be_paths(monkeypatch):

@@ -1,6 +1,7 @@
 """The assessor and the batch engine behind it."""
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import aigveval
 from aigveval.assessment import SCORE_FIELDS, Score
 from aigveval.batching import run_batches
 from aigveval.errors import ModelError
+from aigveval.inference import assessor as assessor_module
 from aigveval.inference import engine as engine_module
 from aigveval.inference.assessor import Assessor, load
 from aigveval.model import checkpoint
@@ -401,3 +403,19 @@ class TestLoading:
         code = "import sys, aigveval; assert 'torch' not in sys.modules; aigveval.Assessment"
         root = Path(__file__).parents[3]
         assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
+def test_forks_compute_with_one_thread(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(os, "register_at_fork", asked.update, raising=False)
+    assessor_module._one_thread_in_forks.cache_clear()
+    with pytest.raises(ModelError):
+        load("nothing")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        asked["after_in_child"]()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+        assessor_module._one_thread_in_forks.cache_clear()

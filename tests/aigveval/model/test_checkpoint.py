@@ -96,6 +96,8 @@ def test_merged_folder_needs_nothing_else(tmp_path, batch, tied):
     for part in ("llm", "encoders"):
         for path in (tmp_path / "merged" / part).iterdir():
             assert (tmp_path / "again" / part / path.name).read_bytes() == path.read_bytes()
+    files = [path for path in (tmp_path / "merged").rglob("*") if path.is_file()]
+    assert len({path.stat().st_mode for path in files}) == 1  # others may read all of them, or none
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import tempfile
 from dataclasses import replace
 
 import pandas
@@ -10,7 +11,13 @@ import pytest
 
 from aigveval.assessment import SCORE_FIELDS, Assessment, Contributions, Score
 from aigveval.cli.console import print_explanations, print_results
-from aigveval.reports.results import ResultsFile, read_results, take_earlier
+from aigveval.reports.results import (
+    ResultsError,
+    ResultsFile,
+    only_writer,
+    read_results,
+    take_earlier,
+)
 from prompts import Defect
 from prompts.facts import Fact
 
@@ -162,6 +169,26 @@ class TestFiles:
             pass
         assert read_results(path) == ROWS[::order] and os.listdir(tmp_path) == [path.name]
 
+    def test_a_file_that_is_removed_meanwhile_is_made_anew(self, tmp_path, suffix):
+        path = tmp_path / f"r{suffix}"
+        with ResultsFile(path, keep=[ROWS[0]]) as results:
+            for row in ROWS[1:]:
+                results._stream_path.unlink()
+                results.write(row)
+            results._stream_path.unlink()
+        assert read_results(path) == ROWS
+
+    def test_a_file_that_another_command_replaces_is_left_alone(self, tmp_path, suffix):
+        path = tmp_path / f"r{suffix}"
+        with pytest.raises(ResultsError) as caught, ResultsFile(path) as results:
+            results.write(ROWS[0])
+            other = ResultsFile(path, keep=ROWS[:1])
+            other.write(ROWS[1])
+            results.write(ROWS[2])
+        assert str(caught.value) == f"{path}: another command has replaced it; give each its own"
+        other.close()
+        assert read_results(path) == ROWS[:2]
+
     def test_without_extras_the_file_is_as_ever(self, tmp_path, suffix):
         path = tmp_path / f"r{suffix}"
         with ResultsFile(path, keep=[scored(), failed()]):
@@ -191,6 +218,22 @@ class TestFiles:
         aside = take_earlier(path, keys, resume=False, extras=["contributions"])
         assert aside.note == f"{path}: earlier results kept as {tmp_path}/r.old-1{suffix}"
         assert read_results(tmp_path / f"r.old-1{suffix}") == ROWS
+
+
+@pytest.mark.skipif(not os.access("/tmp", os.W_OK), reason="without /tmp each has its own place")
+def test_one_writer_whatever_the_folder_for_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with only_writer(tmp_path / "r.jsonl"):
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        with pytest.raises(ResultsError, match="another command is writing it$"):
+            with only_writer(tmp_path / "r.jsonl"):
+                pass
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    path = tmp_path / f"{'x' * 300}.jsonl"
+    with pytest.raises(ResultsError, match=r"x\.jsonl: cannot be written: File name too long$"):
+        take_earlier(path, [], resume=False)
 
 
 def test_cells_of_csv(tmp_path):
