@@ -32,11 +32,14 @@ class Morph:
 
     Attributes:
         strength: How unlike before and after are, beyond what's usual there; about 0-0.6.
+        more_after: How much more what's there after differs from the rest of the picture than what
+            was there before: above 0 where a thing appears, below where one vanishes; -1 to 1.
         first, last: Numbers of the frames before and after.
         box: Left, top, right and bottom, as shares of the frame.
     """
 
     strength: float
+    more_after: float
     first: int
     last: int
     box: Box
@@ -57,15 +60,24 @@ def strongest_morph(frames: Tensor, shots: np.ndarray) -> Morph | None:
     """
     if len(frames) < max(_SPANS) + 3:
         return None
-    unlike = _unlikeness(maps_of(resized(frames, *_size(*frames.shape[-2:]))))
+    maps = maps_of(resized(frames, *_size(*frames.shape[-2:])))
+    cells = normalize(maps - maps.mean((0, 2, 3), keepdim=True), dim=1)
+    unlike = _unlikeness(cells)
     best = [_best(unlike, span, shots) for span in _SPANS]
     found = [one for one in best if one is not None]
     if len(found) < len(_SPANS):
         return None
     strength = float(np.mean([one.max() for one, _ in found]))
     places, first = found[0]
-    last = first + _SPANS[0]
-    return Morph(strength=strength, first=first, last=last, box=_around_peak(places))
+    last, where = first + _SPANS[0], _around_peak(places)
+    before, after = cells[first - 1 : first + 1], cells[last : last + 2]
+    return Morph(
+        strength=strength,
+        more_after=_difference(after, where) - _difference(before, where),
+        first=first,
+        last=last,
+        box=_box(where),
+    )
 
 
 def _size(height: int, width: int) -> tuple[int, int]:
@@ -75,14 +87,14 @@ def _size(height: int, width: int) -> tuple[int, int]:
     return high, wide
 
 
-def _unlikeness(maps: Tensor) -> Tensor:
+def _unlikeness(cells: Tensor) -> Tensor:
     """(t, c, h, w) to (t, t, h, w): of the first's cell and the second's most similar one, 0-2.
 
-    As one less the cosine, of what differs from the clip's mean.
+    As one less the cosine.
     """
-    t, _, height, width = maps.shape
-    cells = normalize(maps - maps.mean((0, 2, 3), keepdim=True), dim=1).flatten(2)
-    unlike = maps.new_zeros(t, t, height * width)
+    t, _, height, width = cells.shape
+    cells = cells.flatten(2)
+    unlike = cells.new_zeros(t, t, height * width)
     for first in range(t):
         for second in range(first + 1, t):
             cosines = cells[first].T @ cells[second]
@@ -122,12 +134,27 @@ def _smooth(values: Tensor) -> Tensor:
     return avg_pool2d(values[None], 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
-def _around_peak(places: np.ndarray) -> Box:
-    """The box of what has at least half of the highest strength, and is connected with that."""
+def _around_peak(places: np.ndarray) -> np.ndarray:
+    """(h, w) of bool: what has more than half of the highest strength, and is connected with it."""
     half = (places > places.max() / 2).astype(np.uint8)
     _, labels = cv2.connectedComponents(half)
-    rows, columns = np.nonzero(labels == labels.flat[int(places.argmax())])
-    height, width = places.shape
+    return np.asarray(labels == labels.flat[int(places.argmax())])
+
+
+def _difference(cells: Tensor, where: np.ndarray) -> float:
+    """How unlike the rest of its frame a place is, 0-2: mean of frames (t, c, h, w)."""
+    near = cv2.dilate(where.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    here, elsewhere = (torch.from_numpy(mask.ravel()) for mask in (where, ~near))
+    if not elsewhere.any():
+        return 0.0
+    flat = cells.flatten(2)
+    cosines = flat[:, :, here].transpose(1, 2) @ flat[:, :, elsewhere]
+    return float((1 - cosines.amax(2)).mean())
+
+
+def _box(where: np.ndarray) -> Box:
+    rows, columns = np.nonzero(where)
+    height, width = where.shape
     return (
         float(columns.min()) / width,
         float(rows.min()) / height,

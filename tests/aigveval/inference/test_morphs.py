@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from aigveval.inference import morphs, observe
@@ -35,8 +37,10 @@ def weights():
 def photographs():
     """A background, (360, 640, 3), and two things to put on it."""
     china, flower = load_sample_images().images
-    things = (flower[50:380, 170:500], china[40:370, 60:390])
-    ground = cv2.GaussianBlur(cv2.resize(flower[:, ::-1], (640, 360)), (0, 0), 2)
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as opened:
+        portrait = np.asarray(opened)
+    things = (flower[50:380, 170:500], portrait[20:420, 80:480])
+    ground = cv2.GaussianBlur(cv2.resize(china, (640, 360)), (0, 0), 3)
     return ground, *(cv2.resize(thing, (SIDE, SIDE)) for thing in things)
 
 
@@ -146,8 +150,15 @@ def test_a_row_says_what_where_and_when(photographs, monkeypatch):
     )
     for prompt in ("a flower turns into a temple", "a time-lapse of a flower"):
         assert "morphing" not in {one.name for one in defects_of(facts, prompt=prompt)}
-    weak = replace(seen, morph=replace(seen.morph, strength=0.31))
-    assert not named(facts_of(weak), "morphs")
+    for other in ({"strength": 0.31}, {"more_after": 0.05}, {"more_after": -0.05}):
+        assert not named(facts_of(replace(seen, morph=replace(seen.morph, **other))), "morphs")
+
+
+def test_what_appears_or_vanishes_is_told_from_what_morphs(photographs):
+    ground, thing, _ = photographs
+    for sign, there in ((-1, lambda time: time < 0.5), (1, lambda time: time > 0.5)):
+        frames = clip(ground, lambda time: (thing if there(time) else None, LEFT))
+        assert sign * strongest_morph(frames, SHOTS).more_after > 0.04
 
 
 def test_without_the_network_a_row_has_a_warning(photographs, monkeypatch):
