@@ -203,7 +203,7 @@ def _in_words(fact: Fact) -> str:
         "count": "{expected:.0f} {name} asked",
         "doubled": "{expected:.0f} {name} asked",
         "changes": "{name} turns into {other}",
-        "morphs": "something melts into another look",
+        "morphs": "something turns into something else",
         "vanishes": "{name} vanishes",
         "appears": "{name} appears",
         "duration": "lasts {value:.1f} s",

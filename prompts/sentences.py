@@ -230,8 +230,8 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
                 f"{_seconds(fact.start_seconds)} and {_seconds(fact.end_seconds)} s."
             )
         elif defect.name == "morphing":
-            line = _choose(facts, "Something {} melts into another look, {}.",
-                           "What is {} doesn't keep its shape, {}.")  # fmt: skip
+            line = _choose(facts, "Something {} turns into something else, {}.",
+                           "What is {} turns into another thing, {}.")  # fmt: skip
             parts.append(line.format(_where(fact), _span(fact)))
         elif defect.name == "freeze":
             parts.append(

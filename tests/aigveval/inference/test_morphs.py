@@ -17,7 +17,7 @@ from aigveval.inference.morphs import Morph, strongest_morph
 from encoders import WeightsError
 from encoders.lite_backbone import maps_of, shared_backbone
 from encoders.video import Frames
-from prompts.consistency import claims
+from prompts.consistency import claims, mentioned
 from prompts.facts import defects_of, named, render_facts
 from prompts.sentences import advice, sentences
 
@@ -136,7 +136,7 @@ def test_a_row_says_what_where_and_when(photographs, monkeypatch):
     (fact,) = named(facts, "morphs")
     assert fact.dimension == "motion" and fact.value == round(seen.morph.strength, 3)
     assert fact.start_seconds < fact.at_seconds < fact.end_seconds
-    assert "something melts into another look, in the middle" in render_facts(facts)
+    assert "something turns into something else, in the middle" in render_facts(facts)
     defects = defects_of(facts)
     (defect,) = (one for one in defects if one.name == "morphing")
     span = fact.start_seconds, fact.end_seconds
@@ -144,6 +144,7 @@ def test_a_row_says_what_where_and_when(photographs, monkeypatch):
     text = sentences(facts, [defect], dimensions=["motion"])["motion"]
     assert "in the middle" in text and f"{fact.start_seconds:.1f}-{fact.end_seconds:.1f} s" in text
     assert all(claim.true for claim in claims(text, facts, defects=[defect]))
+    assert mentioned(text, "motion") == {"morphing"}
     assert advice(facts, [defect]) == (
         f"Try another seed, or less movement: something changes its shape at "
         f"{fact.start_seconds:.1f} s.",
