@@ -26,7 +26,7 @@ from .observe import Observed
 SEEN, SURE = 0.35, 0.55  # confidence of a thing that counts, and of one that a defect rests on
 _MOST_SEEN = 6  # kinds of things that are listed
 _LEAST_CONTRAST = 1.5  # of a frame that shows something, so that its sharpness says anything
-_MORPHS = 0.32  # strength of a `Morph` that is believed, and of one that isn't a thing that
+_MORPHS = 0.34  # strength of a `Morph` that is believed, and of one that isn't a thing that
 _POPS = 0.04  # appears or vanishes the difference of what's there before and after, at most
 _EDGE = 0.04  # from the frame's edge, as a share of it: a thing so near may leave
 
