@@ -8,13 +8,17 @@ The package root stays light: torch and transformers are imported when `load` is
 lets OpenMP's threads sleep while they wait, which must be said before torch is loaded.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 try:
     from encoders.cpu import configure_openmp
 except ImportError as error:
-    import encoders  # somebody's own, such as a folder of that name where Python was started
+    import encoders
 
+    if str(encoders.__file__).startswith(os.path.dirname(os.path.dirname(__file__))):
+        raise
+    # Somebody's own, such as a folder of that name where Python was started.
     raise ImportError(
         f"aigveval needs the package `encoders` that comes with it, but before it on sys.path is "
         f"{encoders.__file__}: start Python in another folder, or give that one another name"

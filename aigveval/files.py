@@ -25,10 +25,11 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: It can't be written. What was there before is still there.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    target = Path(os.path.realpath(path))
+    device = os.path.abspath(path).startswith("/dev/")  # the shell's own file, for `/dev/stdout`
+    if device or (os.path.exists(path) and not target.is_file()):
         yield Path(path)
         return
-    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem[:50]}.{uuid.uuid4().hex[:8]}{target.suffix}")
     try:

@@ -130,7 +130,7 @@ class FrameEncoder(EvenEncoder):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def fingerprint(self) -> str:
-        chosen = {name: v for name, v in self.options().items() if name not in self.places}
+        chosen = {name: v for name, v in self.plain_options().items() if name not in self.places}
         parts = (self.spec, self.version, self.weights_id, self.picture, sorted(chosen.items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

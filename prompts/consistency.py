@@ -382,7 +382,9 @@ class _Clause:
             return "asked_not_seen" in kinds
         for words, kind in _EVENTS:
             if words.search(self.text):
-                return kind in kinds
+                # of what morphs nobody knows the name
+                morphs = kind == "changes" and bool(named(self.facts, "morphs"))
+                return kind in kinds or (morphs and bool(kinds))
         if _ASKED.search(self.text) and not _SHOWN.search(self.text):
             return bool(kinds)
         return bool(kinds & _PRESENT)

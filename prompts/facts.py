@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .answer import FACTS_LABEL, Defect
-from .objects import asks_for_action, asks_for_colours, asks_for_cuts, is_dim
+from .objects import asks_for_action, asks_for_change, asks_for_colours, asks_for_cuts, is_dim
 from .rubric import Dimension
 
 Box = tuple[float, float, float, float]
@@ -252,7 +252,7 @@ def defects_of(facts: Sequence[Fact], *, prompt: str | None = None) -> list[Defe
             severity = min(5, 2 + int(abs((fact.value or 0) - (fact.expected or 0))))
         elif fact.kind == "asked_not_seen" and is_dim(prompt or ""):
             continue
-        elif fact.kind == "morphs" and asks_for_cuts(prompt or ""):  # or for things that change
+        elif fact.kind == "morphs" and asks_for_change(prompt or ""):
             continue
         if name:
             found.append(

@@ -203,6 +203,10 @@ _CUTS = re.compile(
     r"\b(cuts? to|montage|shots|scenes|sequences?|then the camera|transition\w*|split.screen|"
     r"turns? into|transform\w*|time.?lapse|compilation|trailer|commercial|music video)\b"
 )
+_CHANGES = re.compile(
+    r"\b(morph\w*|metamorphos\w*|turn(ing|ed) into|becom(e|es|ing)|became|chang(e|es|ed|ing) into|"
+    r"evolv\w*|melt\w*|dissolv\w*|bloom(s|ed|ing)|grow(s|n|ing)? into|hatch\w*|explo(de|sion)\w*)\b"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,8 +333,13 @@ def asks_for_action(prompt: str) -> str | None:
 
 
 def asks_for_cuts(prompt: str) -> bool:
-    """Whether a prompt asks for more than one shot, or for something to change its shape."""
+    """Whether a prompt asks for more than one shot."""
     return bool(_CUTS.search(prompt.lower()))
+
+
+def asks_for_change(prompt: str) -> bool:
+    """Whether a prompt asks for something to become another thing, or for more than one shot."""
+    return asks_for_cuts(prompt) or bool(_CHANGES.search(prompt.lower()))
 
 
 def asks_for_colours(prompt: str) -> bool:

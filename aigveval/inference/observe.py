@@ -61,7 +61,7 @@ class Observed:
         cuts: when another shot begins.
         freezes: stretches in which the picture holds, though the clip moves.
         morph: where and when something most looks as if it turned into something else; None in
-            clips of few or small frames, or where much of the picture changes so.
+            clips of few or small frames, or of frames far apart.
         picture: left, top, right and bottom of what lies between black bars, as shares of the
             frame; all else is measured in it, boxes too.
         warnings: what could not be measured, one line each.
@@ -158,10 +158,15 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
     cuts = _cuts(changes, unlike, seconds)
-    if (apart := _apart(seconds)) > _COMPARED_SECONDS:
+    apart = _apart(seconds)
+    if apart > _COMPARED_SECONDS:
         warnings += (f"movement not compared: frames looked at are {apart:.1f} s apart",)
     morph = None
-    if things is not None and max(height, width) >= _COMPARED_SIDE_PX:
+    if (
+        things is not None
+        and max(height, width) >= _COMPARED_SIDE_PX
+        and apart <= _COMPARED_SECONDS
+    ):
         try:
             morph = strongest_morph(large, np.searchsorted(cuts, slow.timestamps_seconds, "right"))
         except WeightsError as error:

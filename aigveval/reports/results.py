@@ -322,9 +322,9 @@ def _check_writable(path: Path) -> None:
     """Fails now rather than after hours of computing."""
     folder = Path(os.path.realpath(path)).parent
     try:
-        if path.exists() and not path.is_file():
+        if _is_there(path) and not path.is_file():
             raise ResultsError(f"{path}: not a file, results need one")
-        while not folder.exists():
+        while not _is_there(folder):
             folder = folder.parent
     except OSError as error:  # a name that is too long, a folder that can't be looked into
         raise ResultsError(f"{path}: cannot be written: {error.strerror or error}") from None
@@ -332,6 +332,15 @@ def _check_writable(path: Path) -> None:
         raise ResultsError(f"{path}: cannot be written, as {folder} is not a folder")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ResultsError(f"{path}: cannot be written: Permission denied")
+
+
+def _is_there(path: Path) -> bool:
+    """As `Path.exists`, which takes other errors for that from Python 3.14 on."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def take_earlier(

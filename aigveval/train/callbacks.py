@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch import distributed as dist
 from transformers import TrainerCallback, TrainerState
@@ -279,7 +279,8 @@ class WeightAverage:
     def save(self, folder: Path) -> None:
         """Write it into a checkpoint."""
         values = {name: value.cpu().contiguous() for name, value in self.values.items()}
-        save_file(values, folder / AVERAGE, {"updates": str(self.updates)})
+        metadata = {"updates": str(self.updates)}
+        (folder / AVERAGE).write_bytes(to_bytes(values, metadata))  # others may read it, too
 
     def load(self, folder: Path) -> None:
         """Read it from a checkpoint.

@@ -17,11 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, cast
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -448,7 +448,9 @@ def _is_whole(path: Path) -> bool:
                 return file.testzip() is None
         if path.suffix == ".safetensors":
             safe_open(path, framework="pt")
-    except (OSError, BadZipFile, SafetensorError):
+    except OSError as error:
+        raise FitError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception:  # of many kinds, as of what is damaged in a zip
         return False
     return True
 

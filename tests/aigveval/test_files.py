@@ -1,6 +1,8 @@
 """Files that are replaced at once."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -25,6 +27,18 @@ def test_a_pipe_is_written_to(tmp_path):
     write_text(path, "x")
     reader.join(5)
     assert found == ["x"] and path.is_fifo()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="the system has no such file")
+def test_the_shells_own_file_is_not_replaced(tmp_path):
+    code = "from aigveval.files import write_text; print('a', flush=True)\n"
+    code += "write_text('/dev/stdout', 'b\\n')"
+    with open(tmp_path / "out", "a+") as file:
+        for keeps_its_name in (True, False):
+            if not keeps_its_name:
+                os.unlink(file.name)
+            subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):

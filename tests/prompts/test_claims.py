@@ -159,6 +159,16 @@ def test_numbers_that_are_none(number):
     )
 
 
+def test_what_morphs_has_no_name():
+    dog = seen("dog", "seen")
+    morph = Fact(kind="morphs", value=0.4, start_seconds=1.0, end_seconds=2.0)
+    (claim,) = claims("The dog morphs into something else.", [dog, morph])
+    assert claim.true
+    for facts in ([dog], [morph]):
+        (claim,) = claims("The dog morphs into something else.", facts)
+        assert not claim.true
+
+
 def test_facts_in_words():
     line = render_facts(FACTS)
     assert line.startswith(

@@ -504,6 +504,9 @@ class TestProcess:
             "file = open(sys.argv[1], 'w')\n"
             "print_json({}); print('python', file=sys.stderr)\n"
             "os.write(1, b'noise'); os.write(2, b'noise')\n"
+            "import subprocess\n"
+            "code = 'import os, sys; sys.exit(sys.stdout is None or os.dup(0) <= 2)'\n"
+            "subprocess.run([sys.executable, '-c', code], check=True)\n"
             "file.write('rows'); sys.stdout.flush()\n"
         )
         command = [sys.executable, "-c", script, str(tmp_path / "out")]

@@ -280,6 +280,14 @@ class TestWeights:
         found = look("weights", fetch=True)
         assert found["tiny"].state == "failed" and "\n" not in found["tiny"].text
 
+    def test_a_user_without_a_home(self, tiny, monkeypatch):
+        def nowhere():
+            raise weights.WeightsError("no folder for weights; set AIGVEVAL_HOME")
+
+        monkeypatch.setattr(weights, "home", nowhere)
+        found = look("weights")
+        assert said(found["weights"]) == ("failed", "no folder for weights; set AIGVEVAL_HOME", "")
+
     def test_what_is_made_of_them(self, tiny):
         weights.build_once("whole", lambda folder: (folder / "x").write_text("12"))
         weights.build_once("half", lambda folder: (folder / "x").write_text("12"))

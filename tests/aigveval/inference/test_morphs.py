@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 from aigveval.inference import morphs, observe
 from aigveval.inference.facts import facts_of
 from aigveval.inference.morphs import Morph, strongest_morph
-from encoders import WeightsError
+from encoders import WeightsError, lite_backbone
 from encoders.lite_backbone import maps_of, shared_backbone
 from encoders.video import Frames
 from prompts.consistency import claims, mentioned
@@ -128,10 +128,10 @@ def test_maps_are_the_networks_own(weights):
 def test_a_row_says_what_where_and_when(photographs, monkeypatch):
     ground, first, second = photographs
     pixels = clip(ground, dissolving(first, second))
-    seconds = (np.arange(8) + 0.5) / 2
+    seconds = (np.arange(8) + 0.5) / 4
     frames = Frames(pixels=pixels, indices=np.arange(8), timestamps_seconds=seconds)
     monkeypatch.setattr(observe, "detect", lambda large: [[] for _ in large])
-    seen = observe.measure(frames, frames, 4.0)
+    seen = observe.measure(frames, frames, 2.0)
     facts = facts_of(seen)
     (fact,) = named(facts, "morphs")
     assert fact.dimension == "motion" and fact.value == round(seen.morph.strength, 3)
@@ -149,7 +149,16 @@ def test_a_row_says_what_where_and_when(photographs, monkeypatch):
         f"Try another seed, or less movement: something changes its shape at "
         f"{fact.start_seconds:.1f} s.",
     )
-    for prompt in ("a flower turns into a temple", "a time-lapse of a flower"):
+    for prompt in (
+        "a flower turns into a temple",
+        "a time-lapse of a flower",
+        "A car morphs into a robot",
+        "a dragon turning into a cloud",
+        "a caterpillar becomes a butterfly",
+        "a prince changed into a frog",
+        "ice cubes melting in a glass",
+        "a flower blooming",
+    ):
         assert "morphing" not in {one.name for one in defects_of(facts, prompt=prompt)}
     for other in ({"strength": 0.33}, {"more_after": 0.05}, {"more_after": -0.05}):
         assert not named(facts_of(replace(seen, morph=replace(seen.morph, **other))), "morphs")
@@ -162,6 +171,28 @@ def test_what_appears_or_vanishes_is_told_from_what_morphs(photographs):
         assert sign * strongest_morph(frames, SHOTS).more_after > 0.04
 
 
+def test_a_morph_is_not_looked_for_between_frames_far_apart(photographs, monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda large: [[] for _ in large])
+    pixels = clip(photographs[0], dissolving(*photographs[1:]))
+    for apart, looked in ((0.4, True), (0.5, False)):
+        seconds = apart * np.arange(8)
+        frames = Frames(pixels=pixels, indices=np.arange(8), timestamps_seconds=seconds)
+        assert (observe.measure(frames, frames, 8 * apart).morph is not None) == looked
+
+
+def test_settings_of_the_caller_change_no_maps():
+    pictures = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    expected = maps_of(pictures)
+    lite_backbone._mapper.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.device("meta"):
+            found = maps_of(pictures)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_without_the_network_a_row_has_a_warning(photographs, monkeypatch):
     def missing(*_):
         raise WeightsError("no network")
@@ -169,8 +200,8 @@ def test_without_the_network_a_row_has_a_warning(photographs, monkeypatch):
     monkeypatch.setattr(observe, "strongest_morph", missing)
     monkeypatch.setattr(observe, "detect", lambda large: [[] for _ in large])
     pixels = clip(photographs[0], lambda time: (None, 0))
-    frames = Frames(pixels=pixels, indices=np.arange(8), timestamps_seconds=np.arange(8) / 2)
-    seen = observe.measure(frames, frames, 4.0)
+    frames = Frames(pixels=pixels, indices=np.arange(8), timestamps_seconds=np.arange(8) / 4)
+    seen = observe.measure(frames, frames, 2.0)
     assert seen.morph is None and "morphing not looked for: no network" in seen.warnings
 
 
@@ -178,8 +209,8 @@ def test_a_morph_is_not_looked_for_in_small_pictures(monkeypatch):
     monkeypatch.setattr(observe, "detect", lambda large: [[] for _ in large])
     monkeypatch.setattr(morphs, "maps_of", lambda _: pytest.fail("asked"))
     pixels = torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8)
-    frames = Frames(pixels=pixels, indices=np.arange(8), timestamps_seconds=np.arange(8) / 2)
-    assert observe.measure(frames, frames, 4.0).morph is None
+    frames = Frames(pixels=pixels, indices=np.arange(8), timestamps_seconds=np.arange(8) / 4)
+    assert observe.measure(frames, frames, 2.0).morph is None
 
 
 def test_the_shipped_scene_does_not_morph():

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,15 @@ def test_a_damaged_file_of_a_checkpoint_is_named(fit_config, name):
             f"{path} is damaged; remove checkpoint-4, and the run goes on from the checkpoint "
             "before it, if there is one"
         )
+    if path.suffix != ".safetensors":
+        kind = whole.rindex(b"PK\1\2") + 10  # of compression, in a zip
+        path.write_bytes(whole[:kind] + b"\x63\0" + whole[kind + 2 :])
+        with pytest.raises(FitError, match="is damaged; remove checkpoint-4"):
+            fit.main(config)
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(FitError, match=f"^{re.escape(str(path))}: cannot be read: Is a dir"):
+            fit.main(config)
 
 
 def test_a_finished_run_is_not_trained_again(fit_config, capfd):
