@@ -14,12 +14,7 @@ from ..errors import InputError
 from ..versions import __version__
 from .best import BEST_HELP, best
 from .compare import COMPARE_HELP, compare
-from .console import (
-    INTERRUPTED,
-    one_line_errors,
-    open_standard_streams,
-    silence_libraries,
-)
+from .console import INTERRUPTED, one_line_errors, open_standard_streams, silence_libraries
 from .cot import COT_HELP, cot
 from .data import data
 from .doctor import DOCTOR_HELP, doctor

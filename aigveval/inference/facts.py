@@ -26,8 +26,8 @@ from .observe import Observed
 SEEN, SURE = 0.35, 0.55  # confidence of a thing that counts, and of one that a defect rests on
 _MOST_SEEN = 6  # kinds of things that are listed
 _LEAST_CONTRAST = 1.5  # of a frame that shows something, so that its sharpness says anything
-_MORPHS = 0.34  # strength of a `Morph` that is believed, and of one that isn't a thing that
-_POPS = 0.04  # appears or vanishes the difference of what's there before and after, at most
+_MORPHS = 0.34  # strength of a `Morph` that is believed
+_POPS = 0.04  # its `more_after` to either side, from which on a thing appears or vanishes instead
 _EDGE = 0.04  # from the frame's edge, as a share of it: a thing so near may leave
 
 # Values of 0 %, 5 % ... 100 % of 228 clips: generated ones of 2023 to 2025, and 24 camera-made

@@ -158,15 +158,10 @@ def measure(slow: Frames, fast: Frames, duration_seconds: float) -> Observed:
     seconds = fast.timestamps_seconds
     changes, speeds, drifts, unlike = _movement(pictures, seconds)
     cuts = _cuts(changes, unlike, seconds)
-    apart = _apart(seconds)
-    if apart > _COMPARED_SECONDS:
-        warnings += (f"movement not compared: frames looked at are {apart:.1f} s apart",)
     morph = None
-    if (
-        things is not None
-        and max(height, width) >= _COMPARED_SIDE_PX
-        and apart <= _COMPARED_SECONDS
-    ):
+    if (apart := _apart(seconds)) > _COMPARED_SECONDS:
+        warnings += (f"movement not compared: frames looked at are {apart:.1f} s apart",)
+    elif things is not None and max(height, width) >= _COMPARED_SIDE_PX:
         try:
             morph = strongest_morph(large, np.searchsorted(cuts, slow.timestamps_seconds, "right"))
         except WeightsError as error:

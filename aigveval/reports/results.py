@@ -321,13 +321,11 @@ class Earlier:
 def _check_writable(path: Path) -> None:
     """Fails now rather than after hours of computing."""
     folder = Path(os.path.realpath(path)).parent
-    try:
+    with writing(path, kind=ResultsError):  # a name too long, a folder that can't be looked into
         if _is_there(path) and not path.is_file():
             raise ResultsError(f"{path}: not a file, results need one")
         while not _is_there(folder):
             folder = folder.parent
-    except OSError as error:  # a name that is too long, a folder that can't be looked into
-        raise ResultsError(f"{path}: cannot be written: {error.strerror or error}") from None
     if not folder.is_dir():
         raise ResultsError(f"{path}: cannot be written, as {folder} is not a folder")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
