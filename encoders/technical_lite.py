@@ -6,6 +6,7 @@ token per slow frame, so that a defect can be placed in time.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, WEIGHTS_ID, LiteEncoder
 from .picture_statistics import NUM_STATISTICS, picture_statistics
 from .resizing import repeat_to, resized, without_bars
 
+_FRAMES_WIDTH = 2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS)
+
 
 class TechnicalLite(LiteEncoder):
-    """Tokens (b, num_frames, 2 x (1280 + 512 + 29) + 1280) float32.
+    """Tokens (b, num_frames, 2 x (1280 + 512 + 29) + 1280 [+ 1]) float32.
 
     The last 1280 are the same in each token: how much the whole frames' features vary over the
     clip, which a reader of single tokens couldn't tell.
@@ -26,6 +29,8 @@ class TechnicalLite(LiteEncoder):
     Args:
         num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
         crop_bars: Look only at what lies between black bars.
+        distinctness: Add one number for how distinct the places of a whole frame are: see
+            `encoders.distinctness`.
 
     Raises:
         WeightsError: The weights could not be had; the message says why.
@@ -34,9 +39,12 @@ class TechnicalLite(LiteEncoder):
     version = 3
     weights_id = WEIGHTS_ID
 
-    def __init__(self, *, num_frames: int = 8, crop_bars: bool = False) -> None:
-        width = 2 * (HEAD_WIDTH + sum(STAGE_WIDTHS) + NUM_STATISTICS) + HEAD_WIDTH
+    def __init__(
+        self, *, num_frames: int = 8, crop_bars: bool = False, distinctness: bool = False
+    ) -> None:
+        width = _FRAMES_WIDTH + HEAD_WIDTH + int(distinctness)
         super().__init__("technical_lite", width, num_frames=num_frames, crop_bars=crop_bars)
+        self.distinctness = distinctness
 
     def requires_grad_(self, requires_grad: bool = True) -> "TechnicalLite":
         super().requires_grad_(requires_grad)
@@ -53,14 +61,23 @@ class TechnicalLite(LiteEncoder):
         return repeat_to(torch.stack([whole, mosaic], dim=1), self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:
-        parts = []
+        parts, distinct = [], []
         for pictures in view.unbind(2):  # whole frames, fragments
             pixels = pictures.flatten(0, 1).contiguous()
-            stages, head, _ = self.backbone(pixels)
+            stages, head, _, places = self.backbone(pixels)
             parts += [head, *stages, picture_statistics(pixels)]
+            distinct.append(places)
+        if self.distinctness:
+            parts.append(distinct[0])
         return torch.cat(parts, dim=1).view(view.shape[0], self.num_frames, -1)
 
     def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """Adds the standard deviation over the frames; the prompt plays no part."""
         change = tokens[..., :HEAD_WIDTH].std(1, correction=0, keepdim=True)
-        return torch.cat([tokens, change.expand(-1, tokens.shape[1], -1)], dim=2)
+        own, distinct = tokens.tensor_split([_FRAMES_WIDTH], dim=2)
+        return torch.cat([own, change.expand(-1, tokens.shape[1], -1), distinct], dim=2)
+
+    def options(self) -> dict[str, Any]:
+        # The default is left out, as models and cached features of before don't know it.
+        distinct = {"distinctness": True} if self.distinctness else {}
+        return {**super().options(), **distinct}

@@ -27,8 +27,8 @@ PIXELS = torch.randint(
 
 
 def flat(features):
-    stages, head, logits = features
-    return [*stages, head, logits]
+    stages, *others = features
+    return [*stages, *others]
 
 
 def packed(module):

@@ -1,0 +1,65 @@
+"""Distinctness against a plain computation, and what it says of made maps and pictures."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from encoders import create_encoder
+from encoders.distinctness import distinctness
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def plain(cells):
+    """Of the vectors (k, c) of one picture."""
+    cells = cells - cells.mean(0)
+    nearest = []
+    for n, one in enumerate(cells):
+        others = [other for m, other in enumerate(cells) if m != n]
+        lengths = [np.linalg.norm(one) * np.linalg.norm(other) for other in others]
+        nearest.append(min(1 - one @ o / length for o, length in zip(others, lengths)))
+    return np.mean(nearest)
+
+
+def test_it_is_what_its_words_say():
+    maps = noise(2, 6, 7, 5) + 1
+    found = distinctness(maps)
+    assert found.shape == (2, 1) and found.dtype == torch.float32
+    expected = [plain(one.reshape(6, -1).T) for one in maps.double().numpy()]
+    assert found[:, 0].numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_found_twice_is_not_distinct():
+    once = noise(1, 40, 8, 8)
+    twice = torch.cat([once[..., :4], once[..., :4]], dim=3)
+    smooth = interpolate(noise(1, 40, 4, 4), scale_factor=4, mode="bilinear")
+    assert distinctness(twice) < 1e-5 < 0.3 < distinctness(once)
+    assert distinctness(smooth) < 0.3 * distinctness(once)
+
+
+def test_neither_brightness_nor_what_all_places_share_matters():
+    maps = noise(1, 6, 5, 5)
+    for other in (3 * maps, maps + noise(1, 6, 1, 1), maps.flip(3), maps.transpose(2, 3)):
+        assert distinctness(other).item() == pytest.approx(distinctness(maps).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("maps", [torch.zeros(1, 6, 5, 5), torch.ones(1, 6, 5, 5)])
+def test_where_there_is_nothing_to_see_it_is_a_number_all_the_same(maps):
+    assert 0 <= distinctness(maps) <= 2
+
+
+def test_the_encoder_has_it_behind_all_that_was_there_before(make_encoder):
+    plain = make_encoder("technical_lite")
+    more = create_encoder("technical_lite", distinctness=True)
+    assert more.spec.dim == plain.spec.dim + 1
+    assert "distinctness" not in plain.options()  # so that what was cached before is read
+    assert plain.fingerprint() != more.fingerprint()
+    seeded = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (8, 3, 64, 80), dtype=torch.uint8, generator=seeded)
+    frames[4:] = frames[:1, :, :1, :1]  # half of them of one colour
+    one, other = (encoder(encoder.preprocess(frames)[None]) for encoder in (plain, more))
+    assert torch.equal(other[..., :-1], one)
+    assert other[0, :4, -1].min() > 2 * other[0, 4:, -1].max()
