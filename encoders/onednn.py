@@ -1,10 +1,13 @@
-"""Linear layers and convolutions by oneDNN, on a CPU and without gradients.
+"""Linear layers and convolutions by oneDNN, on a CPU and with frozen weights.
 
 PyTorch gives the products of float32 matrices to MKL, which keeps its best code for Intel's
 processors: on an AMD EPYC with AVX-512 oneDNN takes less than half of the time. Convolutions are
 oneDNN's anyway, but their weights are brought into its layout at every call; and without gradients
 an activation needs no pass of its own. A single row, as a text's next token is, PyTorch multiplies
 sooner.
+
+A frozen layer that gradients go through, as in training the LoRA of an LLM, has oneDNN's product
+too, forwards and backwards.
 
 The operators are not documented, but they are what torch.compile makes of such layers since
 PyTorch 2.0. Where they are absent, or give something else, everything stays as it was.
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .cpu import cpu_model
 from .library_internals import onednn_convolution, onednn_layout, onednn_linear
@@ -30,26 +34,46 @@ _SHARE = "share_of_float32_time"
 
 
 class OneDnnLinear(nn.Linear):
-    """`nn.Linear`, whose forward without gradients is oneDNN's; made by `use_onednn`."""
+    """`nn.Linear`, whose forward is oneDNN's unless it is trained; made by `use_onednn`."""
 
     def forward(self, input: Tensor) -> Tensor:
         plain = (
-            torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
+            torch.compiler.is_compiling()
             or torch.is_autocast_enabled("cpu")
             or input.numel() <= self.in_features  # one row, as of a text's next token: quicker so
             or not _is_plain(input)
             or not _is_plain(self.weight)
         )
-        return super().forward(input) if plain else onednn_linear(input, self.weight, self.bias)
+        if plain:
+            return super().forward(input)
+        if not torch.is_grad_enabled():
+            return onednn_linear(input, self.weight, self.bias)
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            return super().forward(input)
+        return _FrozenProduct.apply(input, self.weight, self.bias)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """`onednn_linear`, with a gradient for its input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return onednn_linear(input, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return onednn_linear(gradient, weight.t(), None), None, None
 
 
 @torch.no_grad()
 def use_onednn(module: nn.Module) -> None:
     """Has the float32 linear layers of a module on the CPU computed by oneDNN from now on.
 
-    Names, types and values of its parameters stay, and so does what is computed where gradients
-    are wanted, or on another device.
+    Names, types and values of its parameters stay, and so does what is computed where they are
+    trained, or on another device.
     """
     if not has_onednn():
         return

@@ -15,14 +15,22 @@ from aigveval import versions
 from .deprecations import Deprecations
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-# More threads gain nothing on clips this small, and side by side (`pytest -n 2`) each has a core.
 BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
-os.environ.setdefault("OMP_NUM_THREADS", "1" if BESIDE_OTHERS else "2")
+# More threads gain nothing on clips this small.
+THREADS_ARE_GIVEN = "OMP_NUM_THREADS" in os.environ
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 # The longest: begun first, so that no process is left alone with one at the end.
 LONG = ("test_notebooks.py", "test_fit_processes.py", "test_bad_input.py")
 
 
 gc.disable()  # until all is imported, of which nothing is garbage
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_setupnodes():
+    """Side by side (`pytest -n 2`) each process has a core; they inherit what is set here."""
+    if not THREADS_ARE_GIVEN:
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.hookimpl(trylast=True)

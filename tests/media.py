@@ -6,7 +6,9 @@ frame's number (`frame_number` reads it back). Every other maker takes a path, w
 there and returns the path; `MAKERS` names those that stand for one class of bad or odd input.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,20 @@ def write_video(
     raise failed[0]
 
 
+@contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """SVT-AV1 makes its caller's thread real-time where it may, as for root: for good, with all
+    processes that it then starts. Two of them on two cores keep everything else waiting."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def _encode(
     path: Path,
     pictures: Sequence[np.ndarray | av.VideoFrame],
@@ -126,7 +142,7 @@ def _encode(
     colours: dict[str, int] | None,
 ) -> Path:
     flags = {"movflags": "faststart"} if faststart else {}
-    with av.open(str(path), "w", options=flags) as container:
+    with scheduled_as_before(), av.open(str(path), "w", options=flags) as container:
         stream = container.add_stream(codec, rate=fps)
         stored = size[::-1] if rotation % 180 else size
         stream.width, stream.height, stream.pix_fmt = *stored, pix_fmt

@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -46,9 +45,13 @@ def test_stored_without_outputs(path):
     assert len(text) < 20_000 and str(Path.home()) not in text
 
 
-@contextmanager
-def kernel():
-    """A client without a notebook yet; its kernel is the interpreter of this test."""
+@pytest.fixture(scope="module")
+def warm():
+    """A client without a notebook yet; its kernel is the interpreter of this test.
+
+    It stays for one notebook after the other, as it imports for long what all of them need: other
+    libraries, as `run` forgets our own.
+    """
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         spec = Path(folder) / "jupyter/kernels/python3"
         spec.mkdir(parents=True)
@@ -63,13 +66,6 @@ def kernel():
         client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", timeout=SECONDS)
         with client.setup_kernel():
             yield client
-
-
-@pytest.fixture(scope="module")
-def warm():
-    """A kernel for one notebook after the other: it imports for long what all of them need."""
-    with kernel() as client:
-        yield client
 
 
 @pytest.fixture
@@ -148,15 +144,14 @@ def test_ntire(warm, folder):
 
 
 @pytest.mark.slow
-def test_encoders(folder):
+def test_encoders(warm, folder):
     shown = (
         "[len(X['motion']), table.to_dict('records'), "
         "'aigveval.model.modeling' in __import__('sys').modules]"
     )
-    with kernel() as fresh:
-        (count, table, loaded), pictures = run(
-            fresh, folder, "04_encoders_in_your_pipeline.ipynb", shown
-        )
+    (count, table, loaded), pictures = run(
+        warm, folder, "04_encoders_in_your_pipeline.ipynb", shown
+    )
     assert count >= 40 and pictures == 1 and len(table) == 4
     assert not loaded  # our model had no part in it
     found = {(row["model"], row["score"]): row for row in table}

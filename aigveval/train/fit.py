@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from encoders.base import Encoder
+from encoders.onednn import use_onednn
 from encoders.pretrained import no_bars
 
 from ..errors import cause_of, is_out_of_memory
@@ -152,6 +153,8 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     else:
         built = build_model(config)
     model = built.model
+    if isinstance(model, AIGVEvalModel) and arguments.device.type == "cpu" and not config.fsdp:
+        use_onednn(model.model.language_model)
     if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
         fork_workers(arguments)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from encoders.base import Encoder
+from encoders.onednn import use_onednn
 from prompts.rubric import SCORES
 
 from ..features.cache import FeatureCache, extract
@@ -53,6 +54,7 @@ def predict(
     encoders = [cast(Encoder, encoder) for encoder in model.encoders.values()]
     model.encoders = nn.ModuleDict()
     model.to(device)  # type: ignore[arg-type]
+    use_onednn(model.model.language_model)
     digests = extract(
         [row.video for row in rows],
         encoders,

@@ -74,6 +74,37 @@ def test_state_and_gradients_stay():
 
 
 @needs_onednn
+def test_gradients_go_through_frozen_layers(monkeypatch):
+    """As in training a LoRA; those that are trained, or have a trained bias, stay PyTorch's."""
+    calls = []
+    real = onednn.onednn_linear
+    monkeypatch.setattr(onednn, "onednn_linear", lambda *args: calls.append(1) or real(*args))
+    plain, fast = made(), made()
+    use_onednn(fast)
+    values = torch.randn(2, 7, 64)
+    for trained, expected_calls in (((), 4), (("2.weight",), 2), (("0.bias",), 2)):
+        inputs, gradients = [], []
+        for network in (plain, fast):
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(name in trained)
+                parameter.grad = None
+            calls.clear()
+            inputs.append(values.clone().requires_grad_())
+            network(inputs[-1]).square().sum().backward()
+            gradients.append([p.grad for p in network.parameters() if p.requires_grad])
+        assert len(calls) == expected_calls  # forwards and backwards
+        torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+        assert len(gradients[1]) == len(trained)
+        torch.testing.assert_close(gradients[1], gradients[0])
+    fast.requires_grad_(False)
+    assert not fast(values).requires_grad
+    x = values.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(fast(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):  # and not silently wrong
+        gradient.sum().backward()
+
+
+@needs_onednn
 def test_left_alone_where_it_is_not_float32():
     fast = made(dtype=torch.bfloat16)
     use_onednn(fast)

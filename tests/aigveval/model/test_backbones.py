@@ -177,8 +177,10 @@ def test_embedded_tokenizer(embedded):
 @pytest.mark.slow
 def test_converted_weights_are_those_of_the_gguf(embedded, monkeypatch):
     model, tokenizer = embedded
-    # transformers makes the same large table of names for each of the model's modules
-    monkeypatch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+    # transformers makes the same large table of names for each of the model's modules, and parses
+    # the file for the config, for the weights and for the tokenizer
+    for name in ("get_tensor_name_map", "GGUFReader"):
+        monkeypatch.setattr(gguf, name, cache(getattr(gguf, name)))
     file = next(fetch(EMBEDDED_LLM).glob("*.gguf"))
     source = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32
