@@ -1,7 +1,7 @@
 """How distinct the places of a picture are, to a network that knows things.
 
-A picture of articulate things has places that are like no other. Where a generator made mush, or
-repeats itself, each place has its like elsewhere.
+A picture of well-formed things has places that are like no other. Where a generator blurred all
+into one, or repeats itself, each place has its like elsewhere.
 """
 
 import torch
@@ -16,12 +16,13 @@ def distinctness(maps: Tensor) -> Tensor:
         maps: (n, c, h, w), of at least two cells.
 
     Returns:
-        float32 (n, 1): one less the cosine of what the cells have beyond their picture's mean, 0
-        (each has its like) to 2.
+        float32 (n, 1): one less the cosine of what the cells have beyond their picture's mean, from
+        0 (each has its like) to 2. Where all cells are the same, rounding decides.
     """
-    cells = maps.float().flatten(2)
-    cells = normalize(cells - cells.mean(2, keepdim=True), dim=1)
-    cosines = cells.transpose(1, 2) @ cells
+    with torch.autocast(maps.device.type, enabled=False):
+        cells = maps.float().flatten(2)
+        cells = normalize(cells - cells.mean(2, keepdim=True), dim=1)
+        cosines = cells.transpose(1, 2) @ cells
     itself = torch.eye(cells.shape[2], dtype=torch.bool, device=cells.device)
     most = cosines.masked_fill(itself, -torch.inf).amax(2)
-    return 1 - most.mean(1, keepdim=True)
+    return (1 - most.mean(1, keepdim=True)).clamp(0, 2)

@@ -81,8 +81,8 @@ class LiteBackbone(nn.Module):
 
         Returns:
             The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
-            (n, 1280); the ImageNet logits (n, 1000); the `distinctness` of the fourth
-            stage's map (n, 1). All float32.
+            (n, 1280); the ImageNet logits (n, 1000); the `distinctness` of the
+            fifth block's map (n, 1). All float32.
         """
         if torch.compiler.is_compiling():  # asked first: to trace what follows takes seconds
             if torch.is_grad_enabled():

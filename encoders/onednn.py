@@ -1,4 +1,4 @@
-"""Linear layers and convolutions by oneDNN, on a CPU and with frozen weights.
+"""Linear layers and convolutions by oneDNN, on a CPU.
 
 PyTorch gives the products of float32 matrices to MKL, which keeps its best code for Intel's
 processors: on an AMD EPYC with AVX-512 oneDNN takes less than half of the time. Convolutions are
@@ -34,21 +34,29 @@ _SHARE = "share_of_float32_time"
 
 
 class OneDnnLinear(nn.Linear):
-    """`nn.Linear`, whose forward is oneDNN's unless it is trained; made by `use_onednn`."""
+    """`nn.Linear`, whose forward without gradients is oneDNN's; made by `use_onednn`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        plain = (
+        if torch.is_grad_enabled() or not self._fits(input):
+            return super().forward(input)
+        return onednn_linear(input, self.weight, self.bias)
+
+    def _fits(self, input: Tensor) -> bool:
+        return not (
             torch.compiler.is_compiling()
             or torch.is_autocast_enabled("cpu")
             or input.numel() <= self.in_features  # one row, as of a text's next token: quicker so
             or not _is_plain(input)
             or not _is_plain(self.weight)
         )
-        if plain:
-            return super().forward(input)
-        if not torch.is_grad_enabled():
-            return onednn_linear(input, self.weight, self.bias)
-        if any(parameter.requires_grad for parameter in self.parameters()):
+
+
+class FrozenOneDnnLinear(OneDnnLinear):
+    """An `OneDnnLinear` that gradients go through once, while its own parameters are frozen."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        trained = any(parameter.requires_grad for parameter in self.parameters())
+        if trained or not torch.is_grad_enabled() or not self._fits(input):
             return super().forward(input)
         return _FrozenProduct.apply(input, self.weight, self.bias)
 
@@ -69,19 +77,27 @@ class _FrozenProduct(torch.autograd.Function):
 
 
 @torch.no_grad()
-def use_onednn(module: nn.Module) -> None:
+def use_onednn(module: nn.Module, *, training: bool = False) -> None:
     """Has the float32 linear layers of a module on the CPU computed by oneDNN from now on.
 
-    Names, types and values of its parameters stay, and so does what is computed where they are
-    trained, or on another device.
+    Names, types and values of its parameters stay, and so does what is computed on another device
+    or, but for `training`, where gradients are wanted.
+
+    Args:
+        module: Changed in place.
+        training: Only the frozen layers, and with gradients too: first ones, as a LoRA's training
+            asks for.
     """
     if not has_onednn():
         return
     for layer in module.modules():
-        if type(layer) is nn.Linear and _is_plain(layer.weight):
-            layer.__class__ = OneDnnLinear
-            # The layout in memory that oneDNN reads fastest.
-            layer.weight.data = layer.weight.t().contiguous().t()
+        if type(layer) is not nn.Linear or not _is_plain(layer.weight):
+            continue
+        if training and any(parameter.requires_grad for parameter in layer.parameters()):
+            continue
+        layer.__class__ = FrozenOneDnnLinear if training else OneDnnLinear
+        # The layout in memory that oneDNN reads fastest.
+        layer.weight.data = layer.weight.t().contiguous().t()
 
 
 class Bfloat16Linear(nn.Linear):

@@ -61,23 +61,23 @@ class TechnicalLite(LiteEncoder):
         return repeat_to(torch.stack([whole, mosaic], dim=1), self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:
-        parts, distinct = [], []
+        parts, places = [], []
         for pictures in view.unbind(2):  # whole frames, fragments
             pixels = pictures.flatten(0, 1).contiguous()
-            stages, head, _, places = self.backbone(pixels)
+            stages, head, _, distinct = self.backbone(pixels)
             parts += [head, *stages, picture_statistics(pixels)]
-            distinct.append(places)
+            places.append(distinct)
         if self.distinctness:
-            parts.append(distinct[0])
+            parts.append(places[0])
         return torch.cat(parts, dim=1).view(view.shape[0], self.num_frames, -1)
 
     def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
         """Adds the standard deviation over the frames; the prompt plays no part."""
         change = tokens[..., :HEAD_WIDTH].std(1, correction=0, keepdim=True)
-        own, distinct = tokens.tensor_split([_FRAMES_WIDTH], dim=2)
-        return torch.cat([own, change.expand(-1, tokens.shape[1], -1), distinct], dim=2)
+        own, places = tokens.tensor_split([_FRAMES_WIDTH], dim=2)
+        return torch.cat([own, change.expand(-1, tokens.shape[1], -1), places], dim=2)
 
     def options(self) -> dict[str, Any]:
         # The default is left out, as models and cached features of before don't know it.
-        distinct = {"distinctness": True} if self.distinctness else {}
-        return {**super().options(), **distinct}
+        added = {"distinctness": True} if self.distinctness else {}
+        return {**super().options(), **added}

@@ -121,7 +121,8 @@ def scheduled_as_before() -> Iterator[None]:
     try:
         yield
     finally:
-        os.sched_setscheduler(0, *before)
+        if before != (os.sched_getscheduler(0), os.sched_getparam(0)):
+            os.sched_setscheduler(0, *before)
 
 
 def _encode(

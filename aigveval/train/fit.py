@@ -154,7 +154,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
         built = build_model(config)
     model = built.model
     if isinstance(model, AIGVEvalModel) and arguments.device.type == "cpu" and not config.fsdp:
-        use_onednn(model.model.language_model)
+        use_onednn(model.model.language_model, training=True)
     if built.is_vlm:  # as with encoders in training, see `training_arguments`
         arguments.dataloader_num_workers = config.workers
         fork_workers(arguments)

@@ -2,9 +2,10 @@
 
 With some dozens of rated clips, a linear map of fixed features is hard to beat, and few blocks of
 columns carry over to another data set: how things move, how distinct the places of a picture are,
-and what the frames show beside what the prompt says. The same regression is told what damage takes off, and what a wrong prompt does, which
-carries over to clips of other data sets better than ratings do. An MLP on top that was trained on
-the damage was better at it, and worse at clips of a data set that was left out.
+and what the frames show beside what the prompt says. The same regression is told what damage takes
+off, and what a wrong prompt does, which carries over to clips of other data sets better than
+ratings do. An MLP on top that was trained on the damage was better at it, and worse at clips of a
+data set that was left out.
 
 What generators of different years differ in is hardly in the ratings, since each data set has
 generators of one year. Camera-made clips are the upper anchor: how they move tells them from

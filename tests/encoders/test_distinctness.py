@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 
 from encoders import create_encoder
 from encoders.distinctness import distinctness
+from encoders.lite_backbone import maps_of
 
 
 def noise(*shape):
@@ -46,9 +47,16 @@ def test_neither_brightness_nor_what_all_places_share_matters():
         assert distinctness(other).item() == pytest.approx(distinctness(maps).item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("maps", [torch.zeros(1, 6, 5, 5), torch.ones(1, 6, 5, 5)])
-def test_where_there_is_nothing_to_see_it_is_a_number_all_the_same(maps):
-    assert 0 <= distinctness(maps) <= 2
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -0.3])
+def test_where_there_is_nothing_to_see_it_is_a_number_all_the_same(value):
+    assert 0 <= distinctness(torch.full((1, 112, 14, 14), value)) <= 2
+
+
+def test_autocast_does_not_touch_it():
+    maps = noise(1, 6, 7, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = distinctness(maps)
+    assert torch.equal(found, distinctness(maps))
 
 
 def test_the_encoder_has_it_behind_all_that_was_there_before(make_encoder):
@@ -60,6 +68,9 @@ def test_the_encoder_has_it_behind_all_that_was_there_before(make_encoder):
     seeded = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (8, 3, 64, 80), dtype=torch.uint8, generator=seeded)
     frames[4:] = frames[:1, :, :1, :1]  # half of them of one colour
-    one, other = (encoder(encoder.preprocess(frames)[None]) for encoder in (plain, more))
+    view = more.preprocess(frames)
+    one, other = (encoder(view[None]) for encoder in (plain, more))
     assert torch.equal(other[..., :-1], one)
+    expected = distinctness(maps_of(view[:, 0]))[:, 0]  # of the whole frames
+    torch.testing.assert_close(other[0, :, -1], expected, atol=1e-5, rtol=0)
     assert other[0, :4, -1].min() > 2 * other[0, 4:, -1].max()

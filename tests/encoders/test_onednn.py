@@ -8,6 +8,7 @@ from torch import nn
 
 from encoders import onednn
 from encoders.onednn import (
+    FrozenOneDnnLinear,
     OneDnnLinear,
     PackedConvolution,
     bfloat16_is_quick,
@@ -80,7 +81,8 @@ def test_gradients_go_through_frozen_layers(monkeypatch):
     real = onednn.onednn_linear
     monkeypatch.setattr(onednn, "onednn_linear", lambda *args: calls.append(1) or real(*args))
     plain, fast = made(), made()
-    use_onednn(fast)
+    fast.requires_grad_(False)
+    use_onednn(fast, training=True)
     values = torch.randn(2, 7, 64)
     for trained, expected_calls in (((), 4), (("2.weight",), 2), (("0.bias",), 2)):
         inputs, gradients = [], []
@@ -100,8 +102,33 @@ def test_gradients_go_through_frozen_layers(monkeypatch):
     assert not fast(values).requires_grad
     x = values.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(fast(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):  # and not silently wrong
+    with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@needs_onednn
+def test_layers_that_are_trained_stay_as_they_are():
+    network = made()
+    network[0].requires_grad_(False)
+    use_onednn(network, training=True)
+    assert isinstance(network[0], FrozenOneDnnLinear) and type(network[2]) is nn.Linear
+    assert network[2].weight.is_contiguous()
+
+
+@needs_onednn
+def test_a_frozen_network_that_scores_has_gradients_of_all_kinds():
+    plain, fast = made().requires_grad_(False), made().requires_grad_(False)
+    use_onednn(fast)
+    x, v = torch.randn(3, 64), torch.randn(3, 64)
+
+    def of(network):
+        def loss(x):
+            return torch.nn.functional.gelu(network(x)).square().sum()
+
+        second = torch.autograd.functional.vhp(loss, x, v)[1]
+        return second, torch.func.grad(loss)(x), torch.func.jvp(loss, (x,), (v,))[1]
+
+    torch.testing.assert_close(of(fast), of(plain))
 
 
 @needs_onednn
