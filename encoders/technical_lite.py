@@ -30,7 +30,7 @@ class TechnicalLite(LiteEncoder):
         num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
         crop_bars: Look only at what lies between black bars.
         distinctness: Add one number for how distinct the places of a whole frame are: see
-            `encoders.distinctness`.
+            `encoders.lite_backbone`.
 
     Raises:
         WeightsError: The weights could not be had; the message says why.

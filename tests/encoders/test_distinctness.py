@@ -6,8 +6,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from encoders import create_encoder
-from encoders.distinctness import distinctness
-from encoders.lite_backbone import maps_of
+from encoders.lite_backbone import distinctness, maps_of
 
 
 def noise(*shape):
