@@ -81,8 +81,8 @@ class LiteBackbone(nn.Module):
 
         Returns:
             The five stages' spatial means, (n, 16 / 24 / 40 / 112 / 320); the pooled head
-            (n, 1280); the ImageNet logits (n, 1000); the `distinctness` of the
-            fifth block's map (n, 1). All float32.
+            (n, 1280); the ImageNet logits (n, 1000); the map of the fifth block
+            (n, 112, 14, 14). All float32.
         """
         if torch.compiler.is_compiling():  # asked first: to trace what follows takes seconds
             if torch.is_grad_enabled():
@@ -107,8 +107,8 @@ class LiteBackbone(nn.Module):
             pictures = torch.cat([pixels, pixels[-1:].expand(filled, -1, -1, -1)])
             stages, *others = _features(self._folded[0], pictures, first=first, then=then)
             count = len(pixels)
-            head, logits, distinct = (part[:count] for part in others)
-            result = [stage[:count] for stage in stages], head, logits, distinct
+            head, logits, maps = (part[:count] for part in others)
+            result = [stage[:count] for stage in stages], head, logits, maps
         # Copies: the caller may refill the view, or change the tokens in place.
         self._last = (pixels.clone(), _copied(result))
         return result
@@ -179,8 +179,8 @@ def _features(network: Any, pixels: Tensor, *, first: int = 0, then: int = 0) ->
     parts = [_last_blocks(network, part) for part in x.split(then or max(1, len(pixels)))]
     stages = [*zip(*(stages for _, stages in begun)), *zip(*(stages for stages, *_ in parts))]
     _, *others = zip(*parts)
-    *joined, head, logits, distinct = (torch.cat(parts).float() for parts in (*stages, *others))
-    return joined, head, logits, distinct
+    *joined, head, logits, maps = (torch.cat(parts).float() for parts in (*stages, *others))
+    return joined, head, logits, maps
 
 
 def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -191,11 +191,10 @@ def _first_blocks(network: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def _last_blocks(network: Any, x: Tensor) -> Features:
     x = x.to(getattr(network, "last_dtype", x.dtype))
-    x, stages = _blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)
-    distinct = distinctness(x)
-    x, last = _blocks(network, x, _MAP_BLOCK + 1, len(network.blocks))
+    maps, stages = _blocks(network, x, _FIRST_BLOCKS, _MAP_BLOCK + 1)
+    x, last = _blocks(network, maps, _MAP_BLOCK + 1, len(network.blocks))
     head = _mean(network, network.bn2(network.conv_head(x)))
-    return stages + last, head, network.classifier(head), distinct
+    return stages + last, head, network.classifier(head), maps
 
 
 def _blocks(network: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
@@ -297,8 +296,8 @@ class _SamePadding(nn.Module):
 
 
 def _copied(features: Features) -> Features:
-    stages, head, logits, distinct = features
-    return [stage.clone() for stage in stages], head.clone(), logits.clone(), distinct.clone()
+    stages, head, logits, maps = features
+    return [stage.clone() for stage in stages], head.clone(), logits.clone(), maps.clone()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

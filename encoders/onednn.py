@@ -55,8 +55,11 @@ class FrozenOneDnnLinear(OneDnnLinear):
     """An `OneDnnLinear` that gradients go through once, while its own parameters are frozen."""
 
     def forward(self, input: Tensor) -> Tensor:
-        trained = any(parameter.requires_grad for parameter in self.parameters())
-        if trained or not torch.is_grad_enabled() or not self._fits(input):
+        if (
+            not torch.is_grad_enabled()
+            or any(parameter.requires_grad for parameter in self.parameters())
+            or not self._fits(input)
+        ):
             return super().forward(input)
         return _FrozenProduct.apply(input, self.weight, self.bias)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .base import check_frames
 from .fragments import sample_fragments
-from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, WEIGHTS_ID, LiteEncoder
+from .lite_backbone import HEAD_WIDTH, STAGE_WIDTHS, WEIGHTS_ID, LiteEncoder, distinctness
 from .picture_statistics import NUM_STATISTICS, picture_statistics
 from .resizing import repeat_to, resized, without_bars
 
@@ -61,14 +61,14 @@ class TechnicalLite(LiteEncoder):
         return repeat_to(torch.stack([whole, mosaic], dim=1), self.num_frames)
 
     def encode(self, view: Tensor) -> Tensor:
-        parts, places = [], []
+        parts, maps = [], []
         for pictures in view.unbind(2):  # whole frames, fragments
             pixels = pictures.flatten(0, 1).contiguous()
-            stages, head, _, distinct = self.backbone(pixels)
+            stages, head, _, own = self.backbone(pixels)
             parts += [head, *stages, picture_statistics(pixels)]
-            places.append(distinct)
+            maps.append(own)
         if self.distinctness:
-            parts.append(places[0])
+            parts.append(distinctness(maps[0]))
         return torch.cat(parts, dim=1).view(view.shape[0], self.num_frames, -1)
 
     def join(self, tokens: Tensor, text: Sequence[str] | None = None) -> Tensor:
