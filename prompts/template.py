@@ -77,7 +77,8 @@ def clean(text: str, *, max_bytes: int = MAX_PROMPT_BYTES) -> str:
     White space is folded into single spaces, control characters and lone surrogates go, and text
     that a tokenizer could take for a special token or for our own markers is split by a space
     (`<|im_end|>` becomes `< |im_end|>`). Longer text is cut at `max_bytes` of UTF-8, at a space if
-    there's one in the last fifth.
+    there's one in the last fifth. Of text without a visible character, such as a lone byte order
+    mark, nothing is left.
     """
     text = "".join(
         char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cs")
@@ -88,4 +89,6 @@ def clean(text: str, *, max_bytes: int = MAX_PROMPT_BYTES) -> str:
         text = raw[:max_bytes].decode("utf-8", "ignore")
         space = text.rfind(" ", len(text) * 4 // 5)
         text = text[:space] if space > 0 else text
+    if all(char == " " or unicodedata.category(char) == "Cf" for char in text):
+        return ""
     return text.strip()

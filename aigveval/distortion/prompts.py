@@ -86,7 +86,8 @@ _EMPTY = frozenset(
 
 def content_words(prompt: str) -> list[str]:
     """The words that carry content, lower case, in order, each once."""
-    words = re.findall(r"[^\W\d_]+", prompt.lower())
+    # Not in lower case as a whole: a capital I with a dot becomes two characters.
+    words = (word.lower() for word in re.findall(r"[^\W\d_]+", prompt))
     return list(dict.fromkeys(word for word in words if len(word) > 2 and word not in _EMPTY))
 
 

@@ -44,6 +44,23 @@ def level_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return ids
 
 
+def plain_template(tokenizer: Any) -> str | None:
+    """The chat template of a tokenizer or processor: of several that have names the `default` one.
+
+    Raises:
+        ValueError: None of several is the default.
+    """
+    found = getattr(tokenizer, "chat_template", None)
+    if not isinstance(found, Mapping):
+        return found
+    if "default" not in found:
+        raise ValueError(
+            f"{type(tokenizer).__name__} has the chat templates {', '.join(found)}; one must be "
+            "named default"
+        )
+    return found["default"]
+
+
 class QuestionProcessor(ProcessorMixin):
     """What our processors share: the question and the slots of its answer as tokens.
 
@@ -158,7 +175,7 @@ class AIGVEvalProcessor(QuestionProcessor):
         chat_template: str | None = None,
         score_hints: bool = True,
     ) -> None:
-        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        super().__init__(tokenizer, chat_template=chat_template or plain_template(tokenizer))
         self.entries = [dict(entry) for entry in entries]
         self.score_hints = score_hints
         tokenizer.add_tokens([FEATURE_TOKEN], special_tokens=True)

@@ -25,7 +25,7 @@ from prompts import build_messages
 from .backbones import load_vlm_processor
 from .checkpoint import open_checkpoint
 from .modeling_vlm import VlmConfig
-from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids
+from .processing import PROMPT_MARK, QuestionProcessor, level_token_ids, plain_template
 
 # Stand in the question for the frames, and for where they end; chat templates keep them.
 _SLOW, _FAST, _END = "zqSLOWFRAMESqz", "zqFASTFRAMESqz", "zqFRAMESENDqz"
@@ -46,7 +46,7 @@ class VlmProcessor(QuestionProcessor):
     """
 
     def __init__(self, tokenizer: Any, inner: ProcessorMixin, frames: Mapping[str, int]) -> None:
-        template = getattr(inner, "chat_template", None) or tokenizer.chat_template
+        template = plain_template(inner) or plain_template(tokenizer)
         if template is None:
             raise ValueError(f"the processor {type(inner).__name__} has no chat template")
         super().__init__(tokenizer, chat_template=template)

@@ -48,8 +48,14 @@ _BATCH = 64
 
 
 def names_in(dataset: QualityDataset) -> list[str]:
-    """The defects that answers name, in the order of the rubric."""
+    """The defects that answers name, in the order of the rubric.
+
+    Raises:
+        FitError: They name none.
+    """
     found = {defect.name for _, defects in _judged(dataset) for defect in defects}
+    if not found:
+        raise FitError("detector needs some clips whose answer names a defect")
     return [name for name in DEFECTS if name in found]
 
 

@@ -267,6 +267,9 @@ def _run(config: FitConfig, output: Path, console: Console) -> FitResult:
                 stop.early_stopping_patience_counter = stale
                 if stale >= config.early_stop:
                     arguments.max_steps = step
+    if config.max_steps is not None and step >= config.max_steps:
+        # Ended within an epoch, of which the Trainer would go on with the next step.
+        arguments.max_steps, arguments.num_train_epochs = -1, 0
     if _is_first(arguments) and (log := tensorboard(config, from_step=step)):
         callbacks.append(log)
     trainer = QualityTrainer(

@@ -2,7 +2,8 @@
 
 With some dozens of rated clips nothing learns more of them than a linear map of fixed features on
 top of what the model says already, and it takes seconds. How far it may go is found by folds: whole
-groups (prompts) are left out, and where no strength helps with those, the model stays as it is.
+groups, or prompts where rows have no group, are left out, and where no strength helps with those,
+the model stays as it is.
 
 Axis legend: n rows, D width of all encoders' tokens together.
 """
@@ -64,7 +65,7 @@ def fit_ridge(
     truth = np.array([row.scores for row in dataset.rows], np.float64)
     weights = np.array([row.weight for row in dataset.rows], np.float64)
     sources = np.array(dataset.sources)
-    groups = np.array([n if g < 0 else -1 - g for n, g in enumerate(dataset.groups)])
+    groups = _groups(dataset)
     found: dict[str, float] = {}
     change = np.zeros((len(SCORES), means.shape[1]))
     offset = np.zeros(len(SCORES))
@@ -114,6 +115,20 @@ def _evidence(backbone: AIGVEvalBackbone, dataset: QualityDataset) -> tuple[Arra
         means.append(torch.cat(scaled).cpu().double().numpy())
         hints.append(backbone.score_hints(features)[0].cpu().double().numpy())
     return np.array(means), np.array(hints)
+
+
+def _groups(dataset: QualityDataset) -> NDArray[np.int_]:
+    """Number (n,) of the group of each row, or of its prompt where it has none.
+
+    Where all rows have the same prompt and no group, each is one by itself.
+    """
+    names = [row.group or row.prompt for row in dataset.rows]
+    if len(set(names)) == 1 and dataset.rows[0].group is None:
+        names = [None] * len(names)
+    numbers: dict[str, int] = {}
+    return np.array(
+        [-1 - numbers.setdefault(name, len(numbers)) if name else n for n, name in enumerate(names)]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

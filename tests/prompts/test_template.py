@@ -57,6 +57,9 @@ def test_the_answer_has_one_slot_per_score_in_order():
         ("3 < 4 and [a b] > c", "3 < 4 and [a b] > c"),
         ("nul\x00 \x1b here", "nul here"),
         ("lone \ud800surrogate", "lone surrogate"),
+        ("\ufeff", ""),  # a byte order mark, as of an empty cell that was exported
+        ("\u200b \u200f\n", ""),
+        ("\u200f\u0642\u0637\u0629", "\u200f\u0642\u0637\u0629"),
         ("\u4e00\u53ea\u732b \U0001f431", "\u4e00\u53ea\u732b \U0001f431"),
     ],
 )

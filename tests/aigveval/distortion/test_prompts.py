@@ -48,5 +48,12 @@ def distortion_group(word):
     return _GROUP_OF[word]
 
 
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_a_wrong_prompt_is_never_the_right_one_in_turkish_either(severity):
+    for prompt in ("İstanbul", "İSTANBUL", "two İstanbul", "bir kedi İzmir'de koşuyor"):
+        found = wrong_object(prompt, severity)
+        assert found is None or found[0] != prompt
+
+
 def test_a_prompt_without_content_has_no_wrong_object():
     assert [wrong_object(text, 5) for text in ("", "on the 4k", "!!")] == [None] * 3

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from aigveval.model.backbones import load_tokenizer
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.processing import FEATURE_TOKEN, AIGVEvalProcessor, level_token_ids
 from prompts import LEVELS, SCORES
@@ -157,6 +158,22 @@ def test_chat_template_without_system_role(config):
     text = text_of(processor, processor.encode_prompts(["a cat"]))
     assert text.startswith("<|im_start|>user\nYou rate AI-generated videos as ")
     assert "good or excellent.\nKey frames:" in text
+
+
+def test_of_several_chat_templates_it_is_the_default(config, processor, tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"tool_use": "{{ tools }}", "default": tokenizer.chat_template}
+    found = AIGVEvalProcessor.from_config(config, tokenizer=tokenizer)
+    found.save_pretrained(tmp_path)
+    saved = load_tokenizer(str(tmp_path))
+    loaded = AIGVEvalProcessor.from_config(config, tokenizer=saved)
+    wanted = processor.encode_prompts(["a cat"])["input_ids"]
+    for one in (found, loaded):
+        assert torch.equal(one.encode_prompts(["a cat"])["input_ids"], wanted)
+
+    tokenizer.chat_template = {"tool_use": "{{ tools }}", "rag": "{{ documents }}"}
+    with pytest.raises(ValueError, match="has the chat templates tool_use, rag; one must be named"):
+        AIGVEvalProcessor.from_config(config, tokenizer=tokenizer)
 
 
 def test_order_of_encoders_is_the_order_of_the_question(config):

@@ -1,5 +1,6 @@
 """Presets: what the catalogue says of their parts is what the networks and the loaders say."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from aigveval.model.modeling_vlm import DEFAULT_VLM, FRAMES, VlmConfig
 from aigveval.presets import list_presets, parts_of, read_catalogue, read_preset
 from encoders import WeightsError, create_encoder
 from encoders.checkpoints import RANDOM
+from encoders.motion_flow import MotionFlow
 from encoders.registry import dimension_of
+from encoders.semantic_lite import SemanticLite
+from encoders.technical_lite import TechnicalLite
 from encoders.weights import WHEELS
 
 ENCODERS, LLMS = read_catalogue()["encoders"], read_catalogue()["llms"]
@@ -91,8 +95,15 @@ def test_lite_is_what_the_shipped_checkpoint_is_made_of():
         for entry in preset["encoders"]
     ]
     assert [entry["name"] for entry in given] == [entry["name"] for entry in saved["encoders"]]
+    classes = {
+        "semantic_lite": SemanticLite,
+        "motion_flow": MotionFlow,
+        "technical_lite": TechnicalLite,
+    }
     for ours, theirs in zip(given, saved["encoders"]):
-        assert ours["options"].items() <= theirs["options"].items()
+        known = inspect.signature(classes[ours["name"]]).parameters
+        defaults = {name: known[name].default for name in theirs["options"]}
+        assert {**defaults, **ours["options"]} == theirs["options"], ours["name"]
     assert preset["llm"] == saved["llm"]
     assert preset["lora"].items() <= saved["lora"].items()
 

@@ -146,6 +146,17 @@ def test_a_finished_run_is_not_trained_again(fit_config, capfd):
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_run_that_max_steps_ended_within_an_epoch_takes_no_further_step(fit_config, ema):
+    config = replace(fit_config, max_steps=2, ema=ema, valid=[], save_steps=None)
+    first = fit.main(config)
+    trained = load_file(first.model / "model.safetensors")
+    again = fit.main(config)
+    assert again.steps == first.steps == 2
+    for key, value in load_file(again.model / "model.safetensors").items():
+        assert torch.equal(value, trained[key]), key
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_finished_run_that_was_moved_keeps_its_best_model(fit_config, tmp_path, monkeypatch, ema):
     values = iter([0.2, 0.1])
     measure = ValidationMetrics.__call__

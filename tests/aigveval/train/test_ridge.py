@@ -1,5 +1,6 @@
 """Ratings by ridge regression: what is in them is learnt, what isn't leaves a model as it is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,17 +30,16 @@ class Rows:
     features: list[torch.Tensor]
     scores: np.ndarray
     sources: list[int]
+    label: Callable[[int], dict] = lambda n: {"group": str(n // 4)}
 
     @property
     def rows(self):
         return [
-            TrainingRow(video=str(n), prompt=None, scores=tuple(scores), group=str(n // 4))
+            TrainingRow(
+                **{"video": str(n), "prompt": None, "scores": tuple(scores), **self.label(n)}
+            )
             for n, scores in enumerate(self.scores.tolist())
         ]
-
-    @property
-    def groups(self):
-        return [n // 4 for n in range(len(self.scores))]
 
     def tokens(self, index, prompt):
         return [part[index] for part in self.features]
@@ -115,6 +115,30 @@ def test_noise_leaves_the_order_as_it_was():
     assert found == {"motion": np.inf}
     np.testing.assert_allclose(after - after.mean(), before - before.mean(), atol=1e-5)
     assert after.mean() == pytest.approx(rows.scores[:, MOTION].mean(), abs=1e-4)
+
+
+def test_without_groups_whole_prompts_are_left_out():
+    """Ratings that depend on the prompt alone, as tokens do: nothing is known of a new prompt."""
+
+    def found(label):
+        model, _ = make_model()
+        for projector in model.model.projectors.values():
+            projector.reset_parameters()
+        rows = new_rows(model, 60)
+        random = torch.Generator().manual_seed(3)
+        rows.features = [
+            torch.randn(15, *part.shape[1:], generator=random).repeat_interleave(4, 0)
+            + 0.1 * torch.randn(part.shape, generator=random)
+            for part in rows.features
+        ]
+        rows.scores[:, MOTION] = np.random.default_rng(1).uniform(1, 5, 15).repeat(4)
+        rows.label = label
+        return fit_ridge(model.model, rows, QUIET, seed=0)["motion"]
+
+    assert found(lambda n: {"prompt": f"a scene {n // 4}"}) == np.inf
+    assert found(lambda n: {"group": f"g{n // 4}", "prompt": f"a scene {n}"}) == np.inf
+    for label in ({}, {"prompt": "the only one"}):
+        assert found(lambda n, label=label: label) < np.inf
 
 
 def test_manifests_of_other_scales_are_compared_inside_of_each():

@@ -511,6 +511,19 @@ def test_of_rows_of_one_clip_the_detector_learns_the_first():
     assert names_in(SimpleNamespace(rows=rows)) == ["blur"]
 
 
+def test_a_detector_of_no_defect_is_refused_before_the_training(room, tmp_path):
+    """Its model could not be loaded."""
+    clean = room["data"] / "clean.jsonl"
+    with clean.open("w") as file:
+        for line in (room["data"] / "labels.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            row["defects"] = dict.fromkeys(row["defects"], [])
+            file.write(json.dumps(row) + "\n")
+    run = make_stage(room["data"], room["llm"], tmp_path / "run", train=[str(clean)], detector=True)
+    with pytest.raises(FitError, match="detector needs some clips whose answer names a defect"):
+        fit.main(run)
+
+
 def test_learning_to_read_makes_the_answer_of_what_is_told():
     tell = FromDetections(names=["blur", "shake", "prompt_mismatch"], variants=1)
     known = {"answer": "Scores: 2.0 4.0 3.0 3.0"}
