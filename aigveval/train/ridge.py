@@ -3,7 +3,9 @@
 With some dozens of rated clips nothing learns more of them than a linear map of fixed features on
 top of what the model says already, and it takes seconds. How far it may go is found by folds: whole
 groups, or prompts where rows have no group, are left out, and where no strength helps with those,
-the model stays as it is.
+the model stays as it is. As a few groups say little of that, the strength is `USUAL` unless another
+is better by more than a standard error, and then the model stays as it is unless that is worse by
+more than one.
 
 Axis legend: n rows, D width of all encoders' tokens together.
 """
@@ -27,8 +29,10 @@ from .dataset import QualityDataset
 
 Array = NDArray[np.float64]
 
-# Of encoders whose tokens count alike, however wide: with the strongest nothing is left to learn.
+# Of standardised columns that count alike, of all encoders: with the strongest nothing is left to
+# learn. `USUAL` is best on average where a `lite` that has not seen them learns two data sets.
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, np.inf)
+USUAL = 1.0
 FOLDS, ROUNDS = 5, 3
 FEW = 500  # rows; with more, one round of folds is enough
 LEAST_ROWS, MOST_ROWS = 8, 5000  # with a score; it takes memory by their square
@@ -94,9 +98,10 @@ def fit_ridge(
     if not found:
         raise FitError(f"ridge needs at least {LEAST_ROWS} rows with a score")
     start = 0
+    scale = _column_scale(backbone)
     projectors = cast(Iterable[FeatureProjector], backbone.projectors.values())
     for projector, (_, width) in zip(projectors, backbone.config.feature_shapes):
-        weight = torch.from_numpy(change[:, start : start + width] / np.sqrt(width)).float()
+        weight = torch.from_numpy(change[:, start : start + width] * scale).float()
         bias = torch.from_numpy(offset / len(backbone.projectors)).float()
         projector.set_probe(projector.probe.cpu() + weight, bias)
         start += width
@@ -106,15 +111,22 @@ def fit_ridge(
 def _evidence(backbone: AIGVEvalBackbone, dataset: QualityDataset) -> tuple[Array, Array]:
     """Of each row, the scaled mean tokens (n, D) and the score hints (n, 4)."""
     device = next(backbone.projectors.parameters()).device
+    scale = _column_scale(backbone)
     means, hints = [], []
     for number, row in enumerate(dataset.rows):
         tokens = [part[None] for part in dataset.tokens(number, row.prompt)]
         features = pack_features(tokens).to(device)
         parts = backbone.standardised(features)
-        scaled = [part.mean(1)[0] / part.shape[-1] ** 0.5 for part in parts]
+        scaled = [part.mean(1)[0] * scale for part in parts]
         means.append(torch.cat(scaled).cpu().double().numpy())
         hints.append(backbone.score_hints(features)[0].cpu().double().numpy())
     return np.array(means), np.array(hints)
+
+
+def _column_scale(backbone: AIGVEvalBackbone) -> float:
+    """What brings an encoder of mean width to unit variance in all."""
+    widths = [width for _, width in backbone.config.feature_shapes]
+    return float(np.mean(widths) ** -0.5)
 
 
 def _groups(dataset: QualityDataset) -> NDArray[np.int_]:
@@ -153,18 +165,30 @@ class _Rows:
         return [centred.T @ (vectors @ (goal / (values + strength))) for strength in strengths]
 
     def chosen(self, random: np.random.Generator) -> float:
-        """The strength with the least squared error on groups left out."""
+        """The strength with the least squared error on groups left out.
+
+        Or `USUAL`, else infinity, whose error is larger by no more than a standard error, which is
+        that of the difference over the groups.
+        """
         names, place = np.unique(self.groups, return_inverse=True)
         folds = min(FOLDS, len(names))
-        errors = np.zeros(len(STRENGTHS))
+        if folds < 2:
+            return np.inf
+        errors = np.zeros((len(STRENGTHS), len(names)))
         for _ in range(ROUNDS if len(self.y) <= FEW else 1):
-            fold = random.permutation(len(names))[place] % max(folds, 1)
-            for number in range(folds if folds > 1 else 0):
-                errors += self._errors(fold != number)
-        return STRENGTHS[int(np.argmin(errors))] if errors.any() else np.inf
+            fold = random.permutation(len(names))[place] % folds
+            for number in range(folds):
+                left_out = fold == number
+                np.add.at(errors, (slice(None), place[left_out]), self._errors(~left_out))
+        best = int(np.argmin(errors.sum(1)))
+        for number in (STRENGTHS.index(USUAL), len(STRENGTHS) - 1):
+            worse = errors[number] - errors[best]
+            if worse.sum() <= worse.std() * np.sqrt(len(names)):
+                return STRENGTHS[number]
+        return STRENGTHS[best]
 
     def _errors(self, kept: NDArray[np.bool_]) -> Array:
-        """Sum of squared errors on the other rows, for each strength."""
+        """The squared error of each other row, weighted, for each strength: (7, m)."""
         rest = _Rows(
             products=self.products[np.ix_(kept, kept)],
             y=self.y[kept],
@@ -180,5 +204,5 @@ class _Rows:
                 own = self.sources == source
                 known = own & kept if (own & kept).any() else kept
                 left[own] -= np.average(error[known], weights=self.weights[known])
-            found.append(self.weights[~kept] @ left[~kept] ** 2)
+            found.append(self.weights[~kept] * left[~kept] ** 2)
         return np.array(found)

@@ -117,6 +117,43 @@ def test_noise_leaves_the_order_as_it_was():
     assert after.mean() == pytest.approx(rows.scores[:, MOTION].mean(), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "errors, spread, expected",
+    [
+        ({3.0: 0.9}, 1.0, 1.0),  # better, but not for certain
+        ({3.0: 0.9}, 0.0, 3.0),
+        ({1.0: 2.0, 3.0: 0.9}, 1.0, np.inf),
+        ({1.0: 2.0, np.inf: 2.0, 3.0: 0.9}, 0.0, 3.0),
+    ],
+)
+def test_another_strength_than_the_usual_has_to_be_clearly_better(
+    errors, spread, expected, monkeypatch
+):
+    """Of strengths with these mean errors of 40 groups; their differences vary by the spread."""
+    extra = np.tile([-spread, spread], 20)
+    table = np.array([errors.get(s, 1.0) + extra * (s == 3.0) for s in ridge.STRENGTHS])
+    monkeypatch.setattr(ridge._Rows, "_errors", lambda self, kept: table[:, ~kept])
+    groups = np.arange(40)
+    rows = ridge._Rows(
+        products=np.eye(40), y=groups / 40, weights=np.ones(40), sources=0 * groups, groups=groups
+    )
+    assert rows.chosen(np.random.default_rng(0)) == expected
+
+
+def test_columns_of_all_encoders_count_alike(monkeypatch):
+    """Ratings that are the sum of a column of each encoder: each map learns its own as much."""
+    monkeypatch.setattr(ridge._Rows, "chosen", lambda self, random: 1e4)
+    model, _ = make_model()
+    projectors = model.model.projectors.values()
+    assert len({projector.probe.shape[1] for projector in projectors}) > 1
+    for projector in projectors:
+        projector.reset_parameters()
+    fit_ridge(model.model, new_rows(model, 2000), QUIET, seed=0)
+    counts = [entry["num_tokens"] for entry in model.config.encoders]  # noise averages out of many
+    learnt = [float(p.probe[MOTION, 0]) * count for p, count in zip(projectors, counts)]
+    assert 0 < max(learnt) < 1.2 * min(learnt)
+
+
 def test_without_groups_whole_prompts_are_left_out():
     """Ratings that depend on the prompt alone, as tokens do: nothing is known of a new prompt."""
 
