@@ -174,15 +174,15 @@ class _Rows:
         folds = min(FOLDS, len(names))
         if folds < 2:
             return np.inf
-        errors = np.zeros((len(STRENGTHS), len(names)))
+        errors = np.zeros((len(names), len(STRENGTHS)))
         for _ in range(ROUNDS if len(self.y) <= FEW else 1):
             fold = random.permutation(len(names))[place] % folds
             for number in range(folds):
                 left_out = fold == number
-                np.add.at(errors, (slice(None), place[left_out]), self._errors(~left_out))
-        best = int(np.argmin(errors.sum(1)))
+                np.add.at(errors, place[left_out], self._errors(~left_out).T)
+        best = int(np.argmin(errors.sum(0)))
         for number in (STRENGTHS.index(USUAL), len(STRENGTHS) - 1):
-            worse = errors[number] - errors[best]
+            worse = errors[:, number] - errors[:, best]
             if worse.sum() <= worse.std() * np.sqrt(len(names)):
                 return STRENGTHS[number]
         return STRENGTHS[best]
