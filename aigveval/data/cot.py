@@ -41,7 +41,7 @@ from prompts.sentences import sentences
 from ..errors import ManifestError, as_text, one_line
 from ..files import write_text
 from .attributions import CLEAN_SCORE, Labelled, read_labels
-from .manifest import ManifestRow
+from .manifest import ManifestRow, path_from
 from .readers import read_rows
 from .scales import MOS, Scale
 
@@ -85,7 +85,7 @@ class CotRow:
 
     def to_record(self, folder: str | os.PathLike[str], *, form: Form) -> dict[str, Any]:
         """Gives the row of a file in a folder; see the module."""
-        video = Path(os.path.relpath(self.video, folder)).as_posix()
+        video = path_from(folder, self.video)
         system, user = build_messages({}, self.video_prompt)
         question = [system, {**user, "content": f"{VIDEO_TAG}\n{user['content']}"}]
         answer = [{"role": "assistant", "content": self.answer}]
