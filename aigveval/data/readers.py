@@ -320,17 +320,20 @@ def _no_object(number: int, found: str) -> str:
 
 def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     with open_text(path) as file:
-        header = file.readline().lower()
+        header, spaced = file.readline().lower(), False
         if said := _SEPARATOR.fullmatch(header):  # to Excel, which doesn't count the line either
             delimiter = said[1]
         else:
             file.seek(0)
             # Spreadsheets write ; or tabs where the comma is the decimal mark.
             delimiter = max(_SEPARATORS, key=header.count)
-        first = next(csv.reader(file, delimiter=delimiter), [])
+            # People write `video, prompt`, and mean no space of a name, nor one before a quote.
+            spaced = 0 < header.count(delimiter) == header.count(f"{delimiter} ")
+        form: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": spaced}
+        first = next(csv.reader(file, **form), [])
         columns = [column.strip().lower() for column in first]
         check("row 1, the header,", columns)
-        records = csv.reader(chain(file, [_END]), delimiter=delimiter)
+        records = csv.reader(chain(file, [_END]), **form)
         for number, record in enumerate(records, start=2):
             if record == [_END] or not any(map(str.strip, record)):
                 continue

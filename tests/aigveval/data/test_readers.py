@@ -304,6 +304,18 @@ def test_a_line_for_excel_tells_the_delimiter(tmp_path, line):
     assert [fault.number for fault in faults] == [3]  # as Excel counts
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_spaces_behind_the_separators_of_a_header_are_part_of_nothing(tmp_path, mark):
+    path = tmp_path / "m.csv"
+    lines = "prompt, video", f'"a dog{mark} running", clips/a.mp4', f'a cat, "b{mark} c.mp4"'
+    path.write_text("\n".join(lines).replace(", ", f"{mark} "), encoding="utf-8")
+    rows = [(row["video"], row["prompt"]) for _, row in read_rows(path)]
+    assert rows == [("clips/a.mp4", f"a dog{mark} running"), (f"b{mark} c.mp4", "a cat")]
+    # without them a name may begin with one
+    path.write_text(f"video{mark}prompt\n a.mp4{mark} b\n", encoding="utf-8")
+    assert list(read_rows(path)) == [(2, {"video": " a.mp4", "prompt": " b"})]
+
+
 class TestDecimalCommas:
     @pytest.mark.parametrize("mark", [";", "\t"])
     def test_as_spreadsheets_write_them(self, tmp_path, mark):
