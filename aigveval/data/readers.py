@@ -333,23 +333,30 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
         first = next(csv.reader(file, **form), [])
         columns = [column.strip().lower() for column in first]
         check("row 1, the header,", columns)
-        records = csv.reader(chain(file, [_END]), **form)
-        for number, record in enumerate(records, start=2):
-            if record == [_END] or not any(map(str.strip, record)):
-                continue
-            if record[-1].endswith(_END):
-                yield RowFault(number, f"row {number} begins a double quote that never ends")
-            elif len(record) > len(columns):
-                yield RowFault(
-                    number,
-                    f"row {number} has {len(record)} values for {len(columns)} columns; "
-                    f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes "
-                    "around it",
-                )
-            else:
-                if delimiter != ",":
-                    record = [with_point(value) for value in record]
-                yield number, dict(zip(columns, record))
+        number = 1
+        try:
+            for number, record in enumerate(csv.reader(chain(file, [_END]), **form), start=2):
+                if record == [_END] or not any(map(str.strip, record)):
+                    continue
+                if record[-1].endswith(_END):
+                    yield RowFault(number, f"row {number} begins a double quote that never ends")
+                elif len(record) > len(columns):
+                    yield RowFault(
+                        number,
+                        f"row {number} has {len(record)} values for {len(columns)} columns; "
+                        f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes "
+                        "around it",
+                    )
+                else:
+                    if delimiter != ",":
+                        record = [with_point(value) for value in record]
+                    yield number, dict(zip(columns, record))
+        except csv.Error:  # it takes no longer values
+            number, most = number + 1, f"{csv.field_size_limit():,} characters"
+            reason = (
+                f"row {number} has a value of more than {most}: a double quote that never ends?"
+            )
+            yield RowFault(number, reason)
 
 
 def with_point(value: str) -> str:
