@@ -269,7 +269,10 @@ def _located(video: str, folder: Path) -> str:
             if os.path.lexists(other):
                 return other
     # Our own results: relative to where they were made.
-    return video if os.path.lexists(video) or url_of(video) else path
+    if os.path.lexists(video) or url_of(video):
+        return video
+    # A table padded with spaces, where no name has them.
+    return path if video == (name := video.strip()) else _located(name, folder)
 
 
 def rebase(video: str, folder: Path, new_folder: Path) -> str:
@@ -342,9 +345,9 @@ def read_weight(number: int, row: Mapping[str, Any]) -> float:
 
 
 def read_label(row: Mapping[str, Any], name: str) -> str | None:
-    """Reads a label; None where it is missing or empty."""
+    """Reads a label, without spaces around it; None where it is missing or empty."""
     value = row.get(name)
-    return None if value is None or value == "" else as_text(str(value))
+    return None if value is None else as_text(str(value).strip()) or None
 
 
 def _score(number: int, name: str, value: Any, scale: Scale) -> float:

@@ -282,6 +282,12 @@ class TestMatching:
         touch("m/sub/a.mp4")
         assert pairs(write("m/p.csv", "video,prompt\nsub\\a.mp4,A\n")) == [("m/sub/a.mp4", "A")]
 
+    def test_a_table_padded_with_spaces(self):
+        touch("m/a.mp4", "m/sub/b.mp4", "m/ c.mp4")
+        path = write("m/p.csv", "prompt,video\nA ,a.mp4 \nB, sub\\b.mp4\nC, c.mp4\nD, d.mp4\n")
+        assert pairs(path)[:3] == [("m/a.mp4", "A "), ("m/sub/b.mp4", "B"), ("m/ c.mp4", "C")]
+        assert collect([path]).clips[3].problem == "no such file"
+
     def test_absolute_paths(self, tmp_path):
         touch("v/a.mp4")
         path = write("m/p.json", json.dumps({str(tmp_path / "v" / "a.mp4"): "A"}))

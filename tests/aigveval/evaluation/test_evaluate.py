@@ -280,6 +280,16 @@ def test_a_video_that_is_written_in_two_ways_counts_once(files):
     assert evaluate("p.json", "two.csv", **QUICK).scores["overall"].clips == N
 
 
+def test_spaces_around_names_make_no_others(files):
+    rows = [(f"{v} ", f" {g}", r) for v, g, r in zip(VIDEOS, "AB" * N, RATINGS)]
+    _csv("padded.csv", ["video", "generator", "overall"], rows)
+    found = evaluate("p.json", "padded.csv", **QUICK)
+    assert found.scores["overall"].clips == N
+    assert found.generators["overall"] == ["A", "B"]
+    predicted = read_predictions("padded.csv")
+    assert {clip.generator for clip in predicted} == {"A", "B"}
+
+
 def test_absolute_paths_are_found_from_the_manifest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wanted = [_entry("../1.mp4"), _entry("../a/1.mp4")]
