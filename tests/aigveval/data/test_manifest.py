@@ -255,6 +255,16 @@ class TestMatching:
             ("v/two/1.mp4", "C"),
         ]
 
+    def test_by_the_end_of_a_path_of_windows(self):
+        touch("v/one/0.mp4", "v/two/0.mp4", "v/two/1.mp4")
+        rows = [r"C:\clips\one\0.mp4,A", r"C:\clips\two\0.mp4,B", r"\\disk\1.mp4,C"]
+        path = write("m/p.csv", "\n".join(["video,prompt", *rows]))
+        assert pairs("v", prompts=path) == [
+            ("v/one/0.mp4", "A"),
+            ("v/two/0.mp4", "B"),
+            ("v/two/1.mp4", "C"),
+        ]
+
     def test_a_choice_of_names_is_no_match(self):
         touch("v/one/0.mp4", "v/two/0.mp4")
         path = write("m/p.json", '{"0.mp4": "A"}')
