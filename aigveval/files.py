@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError, UsageError, as_text
@@ -60,3 +60,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with writing(path), replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_not_one_of(
+    path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Raises `InputError` when a file is one of those that it would be made from."""
+    for source in sources:
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise InputError(f"{as_text(path)}: would be written over itself; choose another place")

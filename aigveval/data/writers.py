@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..errors import InputError, as_text
-from ..files import replaced, writing
+from ..files import check_not_one_of, replaced, writing
 from .readers import MANIFEST_SUFFIXES
 
 Kind = Literal["nothing", "whole", "number", "text"]
@@ -46,9 +46,7 @@ def check_target(path: Path, sources: Sequence[str | os.PathLike[str]]) -> None:
         raise InputError(
             f"{as_text(path)}: a manifest is written as one of {', '.join(MANIFEST_SUFFIXES)}"
         )
-    for source in sources:
-        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise InputError(f"{as_text(path)}: would be written over itself; choose another place")
+    check_not_one_of(path, sources)
 
 
 class TableWriter:

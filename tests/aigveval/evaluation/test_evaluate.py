@@ -232,6 +232,7 @@ def test_what_is_missing_is_noted(files):
             "e.doc: tables are written as .json, .md, .tex, .txt",
         ),
         (["p.json", "m.csv", "--report", "e.pdf"], "e.pdf: a report is an .html file"),
+        (["p.json", "m.csv", "--out", "./p.json"], "p.json: would be written over itself"),
     ],
 )
 def test_wrong_use_is_one_line(files, arguments, message):
