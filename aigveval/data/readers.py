@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ..errors import ManifestError, as_text, common_start, one_line
-from .columns import check_columns, expected, in_our_names, is_row, listed
+from .columns import check_columns, expected, in_our_names, is_columns, is_row, listed
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(
@@ -260,10 +260,16 @@ def _rows_of_json(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
         try:
             found = json.load(file, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON: line {error.lineno}: {error.msg}") from None
+            hint = "; one object a line is .jsonl" if error.msg == "Extra data" else ""
+            raise ValueError(f"not JSON: line {error.lineno}: {error.msg}{hint}") from None
     rows: Iterator[Any]
     if isinstance(found, dict) and is_row(found):
         rows = iter([found])
+    elif isinstance(found, dict) and is_columns(found):
+        raise ValueError(
+            "has columns by name, expected a list of {video, prompt}, as of pandas' "
+            "to_json(orient='records')"
+        )
     elif isinstance(found, dict):
         entries = found.entries if isinstance(found, _Repeated) else found.items()
         rows = (_entry(*entry) for entry in entries)

@@ -15,6 +15,10 @@ from aigveval.errors import InputError
 
 from tests.media import animation
 
+COLUMNS = (
+    "has columns by name, expected a list of {video, prompt}, as of pandas' "
+    "to_json(orient='records')"
+)
 VIDEO = "'video' (or path, video_path, file_path, file, filename, video_name, video_file)"
 PROMPT = "'prompt' (or caption, text, prompt_en, text_prompt)"
 
@@ -527,12 +531,17 @@ BROKEN = {
     "cut.json": ('{\n"a.mp4": "x",\n"b', "not JSON: line 3: Unterminated string starting at"),
     "number.json": ('{"a.mp4": "x", "b.mp4": 3}', "row 2: prompt must be text or null, got 3"),
     "two lines.json": ('[{"a": 1}\n{"a": 2}]', "not JSON: line 2: Expecting ',' delimiter"),
-    "more.json": ('[{"video": "a"}]\n[2]', "not JSON: line 2: Extra data"),
+    "more.json": (
+        '[{"video": "a"}]\n[2]',
+        "not JSON: line 2: Extra data; one object a line is .jsonl",
+    ),
     "key.json": (
         '{"a": 1, b: 2}',
         "not JSON: line 1: Expecting property name enclosed in double quotes",
     ),
     "nested.json": ('{"a.mp4": {"prompt": 3}}', "row 1: prompt must be text or null, got 3"),
+    "columns.json": ('{"video": ["a"], "prompt": ["b"]}', COLUMNS),
+    "frame.json": ('{"path": {"0": "a"}, "text": {"0": "b"}}', COLUMNS),
     "text.json": ('"a.mp4"', "expected an object {path: prompt} or a list of {video, prompt}"),
     "list.json": ('[{"video": "a", "prompt": "b"}, 7]', "row 2 is not an object: 7"),
     "keys.json": ('[{"clip": "a.mp4"}]', f"row 1 has no {VIDEO}, it has clip"),
