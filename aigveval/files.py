@@ -10,6 +10,8 @@ from pathlib import Path
 
 from .errors import InputError, UsageError, as_text
 
+_SHELL = ("/dev", "/dev/fd")  # where the shell has its files; in /dev/shm people have theirs
+
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -26,8 +28,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: It can't be written. What was there before is still there.
     """
     target = Path(os.path.realpath(path))
-    device = os.path.abspath(path).startswith("/dev/")  # the shell's own file, for `/dev/stdout`
-    if device or (os.path.exists(path) and not target.is_file()):
+    own = os.path.dirname(os.path.abspath(path)) in _SHELL  # which may lead to a file
+    if own or (os.path.exists(path) and not target.is_file()):
         yield Path(path)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
