@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 from ..errors import InputError, as_text
 from ..files import check_not_one_of, replaced, writing
@@ -74,7 +74,7 @@ class TableWriter:
         with writing(self.path), ExitStack() as stack:
             part = stack.enter_context(replaced(self.path))
             if suffix == ".parquet":
-                self._open_parquet(part)
+                self._open_parquet(stack.enter_context(open(part, "wb")))
                 stack.callback(self._close)
             else:
                 # half a character of UTF-16 is escaped, as JSON has it
@@ -121,7 +121,7 @@ class TableWriter:
                 self._file.write("]\n")
             self._file.close()
 
-    def _open_parquet(self, part: Path) -> None:
+    def _open_parquet(self, part: BinaryIO) -> None:  # as PyArrow takes no name that isn't UTF-8
         import pyarrow
         import pyarrow.parquet as parquet
 
@@ -129,7 +129,7 @@ class TableWriter:
         self._schema = pyarrow.schema(
             [(name, types.get(kind, pyarrow.string())) for name, kind in self.columns.items()]
         )
-        self._parquet = parquet.ParquetWriter(os.fspath(part), self._schema)
+        self._parquet = parquet.ParquetWriter(part, self._schema)
 
     def _flush_parquet(self) -> None:
         import pyarrow

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import tracemalloc
 
@@ -36,6 +37,11 @@ class TestWriter:
         else:
             assert found == ROWS
         assert [path.name for path in path.parent.iterdir()] == [path.name]  # no partial file
+
+    def test_a_folder_whose_name_is_not_utf8(self, tmp_path, suffix):
+        path = tmp_path / os.fsdecode(b"caf\xe9") / f"table{suffix}"
+        write_table(path, ROWS)
+        assert [row["video"] for _, row in read_rows(path)] == [row["video"] for row in ROWS]
 
     def test_objects_become_text_where_a_cell_cannot_hold_them(self, tmp_path, suffix):
         path = tmp_path / f"table{suffix}"
