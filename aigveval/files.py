@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError, UsageError, as_text
+
+_SHELL = ("/dev", "/dev/fd")  # where the shell has its files; in /dev/shm people have theirs
 
 
 @contextlib.contextmanager
@@ -26,8 +28,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: It can't be written. What was there before is still there.
     """
     target = Path(os.path.realpath(path))
-    device = os.path.abspath(path).startswith("/dev/")  # the shell's own file, for `/dev/stdout`
-    if device or (os.path.exists(path) and not target.is_file()):
+    own = os.path.dirname(os.path.abspath(path)) in _SHELL  # which may lead to a file
+    if own or (os.path.exists(path) and not target.is_file()):
         yield Path(path)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,3 +62,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with writing(path), replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_not_one_of(
+    path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Raises `InputError` when a file is one of those that it would be made from."""
+    for source in sources:
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise InputError(f"{as_text(path)}: would be written over itself; choose another place")

@@ -102,7 +102,8 @@ def evaluate(
     from ..reports.html.evaluation import write_report
     from ..reports.tables import check_outputs, tables
 
-    check_outputs(out or [], report)
+    sources = [path for path in (predictions, manifest, against) if path is not None]
+    check_outputs(out or [], report, sources=sources)
     with step_progress("resampling", quiet=quiet) as advance:
         found = run(
             predictions,

@@ -98,7 +98,7 @@ def leaderboard(
 
     if by not in SCORE_FIELDS:
         raise InputError(f"{by!r} is no score; there are {', '.join(SCORE_FIELDS)}")
-    check_outputs(out or [], report)
+    check_outputs(out or [], report, sources=[source, *([manifest] if manifest else [])])
     cluster = cluster_of(
         engine, address=address, processes=processes, device=device, workers=workers
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import posixpath
@@ -172,8 +173,10 @@ def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -
     """Reads files in threads while they are named, and compares those of the same size."""
     read = _reader(report.checked)
 
-    def size_of(file: _NamedFile) -> int:
-        size = os.stat(file.path).st_size
+    def size_of(file: _NamedFile) -> int | None:
+        """Reads it; None for a pattern of numbered pictures, of which no copies are looked for."""
+        pattern = not os.path.lexists(file.path) and glob.glob(file.path)
+        size = None if pattern else os.stat(file.path).st_size
         read(file.path)
         return size
 

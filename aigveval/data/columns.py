@@ -31,6 +31,7 @@ ALIASES: Mapping[str, Sequence[str]] = {
     "prompt": ("caption", "text", "prompt_en", "text_prompt"),
 }
 _PAIR = "video_a"  # a table of pairs has no column `video`, whatever else it has
+_VIDEOS = ("video", _PAIR, *ALIASES["video"])
 
 
 def in_our_names(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,9 +49,22 @@ def is_row(found: Mapping[str, Any]) -> bool:
 
     Its keys could be paths, as in `{path: prompt}`, but nobody has files called video and prompt.
     """
-    videos, others = ("video", _PAIR, *ALIASES["video"]), ("prompt", *ALIASES["prompt"], *SCORES)
-    return any(isinstance(found.get(name), str) for name in videos) and any(
+    others = ("prompt", *ALIASES["prompt"], *SCORES)
+    return any(isinstance(found.get(name), str) for name in _VIDEOS) and any(
         name in found for name in others
+    )
+
+
+def is_columns(found: Mapping[str, Any]) -> bool:
+    """Whether an object of JSON holds columns by their names, as pandas writes a table unasked.
+
+    A column is a list, or an object by the numbers of rows.
+    """
+    columns = (found.get(name) for name in _VIDEOS)
+    return any(
+        isinstance(values, list)
+        or (isinstance(values, dict) and values and all(map(str.isdecimal, values)))
+        for values in columns
     )
 
 

@@ -39,9 +39,9 @@ from prompts.rubric import DIMENSIONS, SCORES
 from prompts.sentences import sentences
 
 from ..errors import ManifestError, as_text, one_line
-from ..files import write_text
+from ..files import check_not_one_of, write_text
 from .attributions import CLEAN_SCORE, Labelled, read_labels
-from .manifest import ManifestRow
+from .manifest import ManifestRow, path_from
 from .readers import read_rows
 from .scales import MOS, Scale
 
@@ -85,7 +85,7 @@ class CotRow:
 
     def to_record(self, folder: str | os.PathLike[str], *, form: Form) -> dict[str, Any]:
         """Gives the row of a file in a folder; see the module."""
-        video = Path(os.path.relpath(self.video, folder)).as_posix()
+        video = path_from(folder, self.video)
         system, user = build_messages({}, self.video_prompt)
         question = [system, {**user, "content": f"{VIDEO_TAG}\n{user['content']}"}]
         answer = [{"role": "assistant", "content": self.answer}]
@@ -160,7 +160,7 @@ def write_cot(
 
     Raises:
         ManifestError: When a manifest cannot be read, a row is wrong or none can be used.
-        InputError: When the file cannot be written.
+        InputError: When the file cannot be written, or is one of the manifests.
         ValueError: Wrong options.
     """
     if variants < 1 or score_decimals not in (1, 2):
@@ -168,6 +168,7 @@ def write_cot(
             f"variants must be above 0 and score_decimals 1 or 2, got {variants}, {score_decimals}"
         )
     report, path = CotReport(), Path(out)
+    check_not_one_of(path, manifests)
     lines: list[str] = []
     for manifest in manifests:
         for labels in read_labels(manifest, scale=scale, clean_score=clean_score):

@@ -345,5 +345,5 @@ def pair_by_ends(lefts: Iterable[str], rights: Iterable[str]) -> dict[str, str]:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    # macOS stores accents apart from their letters, other systems together.
-    return PurePath(unicodedata.normalize("NFC", path)).parts
+    # macOS stores accents apart from their letters, others together; Windows writes `\`.
+    return PurePath(unicodedata.normalize("NFC", path).replace("\\", "/")).parts

@@ -161,7 +161,7 @@ class ManifestRow:
         The path of the video becomes relative to that folder, unless it is absolute here, or an
         address.
         """
-        video = self.video if _stays(self.video) else _relative(self.path, folder)
+        video = self.video if _stays(self.video) else path_from(folder, self.path)
         record: dict[str, Any] = {"video": video, "prompt": self.prompt}
         record |= {name: _known(score) for name, score in zip(SCORES, self.scores, strict=True)}
         record |= {name: getattr(self, name) for name in ("generator", "group", "split")}
@@ -269,13 +269,16 @@ def _located(video: str, folder: Path) -> str:
             if os.path.lexists(other):
                 return other
     # Our own results: relative to where they were made.
-    return video if os.path.lexists(video) or url_of(video) else path
+    if os.path.lexists(video) or url_of(video):
+        return video
+    # A table padded with spaces, where no name has them.
+    return path if video == (name := video.strip()) else _located(name, folder)
 
 
 def rebase(video: str, folder: Path, new_folder: Path) -> str:
     """Gives the path of a video for a manifest in another folder; an absolute one, or an address,
     stays."""
-    return video if _stays(video) else _relative(locate(video, folder), new_folder)
+    return video if _stays(video) else path_from(new_folder, locate(video, folder))
 
 
 def _stays(video: str) -> bool:
@@ -287,8 +290,20 @@ def is_absolute(video: str) -> bool:
     return os.path.isabs(video) or bool(PureWindowsPath(video).anchor)
 
 
-def _relative(path: str | os.PathLike[str], folder: Path) -> str:
-    return as_text(Path(os.path.relpath(path, folder)).as_posix())
+def path_from(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> str:
+    """Gives the path of a file from a folder, one that leads to it also where links are passed."""
+    place, name = os.path.split(path)
+    return as_text(Path(_way(os.fspath(folder), place or os.curdir, os.getcwd()), name).as_posix())
+
+
+@lru_cache(maxsize=4096)
+def _way(folder: str, other: str, here: str) -> str:
+    """The path from a folder to another; `here` is what both are relative to."""
+    way, target = os.path.relpath(other, folder), os.path.realpath(other)
+    if os.path.realpath(os.path.join(folder, way)) == target:
+        return way
+    # `..` behind a link leads to the parent of what it points to.
+    return os.path.relpath(target, os.path.realpath(folder))
 
 
 def read_video(number: int, row: Mapping[str, Any], name: str = "video") -> str:
@@ -330,9 +345,9 @@ def read_weight(number: int, row: Mapping[str, Any]) -> float:
 
 
 def read_label(row: Mapping[str, Any], name: str) -> str | None:
-    """Reads a label; None where it is missing or empty."""
+    """Reads a label, without spaces around it; None where it is missing or empty."""
     value = row.get(name)
-    return None if value is None or value == "" else as_text(str(value))
+    return None if value is None else as_text(str(value).strip()) or None
 
 
 def _score(number: int, name: str, value: Any, scale: Scale) -> float:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ..errors import ManifestError, as_text, common_start, one_line
-from .columns import check_columns, expected, in_our_names, is_row, listed
+from .columns import check_columns, expected, in_our_names, is_columns, is_row, listed
 
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(
@@ -260,10 +260,16 @@ def _rows_of_json(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
         try:
             found = json.load(file, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON: line {error.lineno}: {error.msg}") from None
+            hint = "; one object a line is .jsonl" if error.msg == "Extra data" else ""
+            raise ValueError(f"not JSON: line {error.lineno}: {error.msg}{hint}") from None
     rows: Iterator[Any]
     if isinstance(found, dict) and is_row(found):
         rows = iter([found])
+    elif isinstance(found, dict) and is_columns(found):
+        raise ValueError(
+            "has columns by name, expected a list of {video, prompt}, as of pandas' "
+            "to_json(orient='records')"
+        )
     elif isinstance(found, dict):
         entries = found.entries if isinstance(found, _Repeated) else found.items()
         rows = (_entry(*entry) for entry in entries)
@@ -320,33 +326,43 @@ def _no_object(number: int, found: str) -> str:
 
 def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
     with open_text(path) as file:
-        header = file.readline().lower()
+        header, spaced = file.readline().lower(), False
         if said := _SEPARATOR.fullmatch(header):  # to Excel, which doesn't count the line either
             delimiter = said[1]
         else:
             file.seek(0)
             # Spreadsheets write ; or tabs where the comma is the decimal mark.
             delimiter = max(_SEPARATORS, key=header.count)
-        first = next(csv.reader(file, delimiter=delimiter), [])
+            # People write `video, prompt`, and mean no space of a name, nor one before a quote.
+            spaced = 0 < header.count(delimiter) == header.count(f"{delimiter} ")
+        form: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": spaced}
+        first = next(csv.reader(file, **form), [])
         columns = [column.strip().lower() for column in first]
         check("row 1, the header,", columns)
-        records = csv.reader(chain(file, [_END]), delimiter=delimiter)
-        for number, record in enumerate(records, start=2):
-            if record == [_END] or not any(map(str.strip, record)):
-                continue
-            if record[-1].endswith(_END):
-                yield RowFault(number, f"row {number} begins a double quote that never ends")
-            elif len(record) > len(columns):
-                yield RowFault(
-                    number,
-                    f"row {number} has {len(record)} values for {len(columns)} columns; "
-                    f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes "
-                    "around it",
-                )
-            else:
-                if delimiter != ",":
-                    record = [with_point(value) for value in record]
-                yield number, dict(zip(columns, record))
+        number = 1
+        try:
+            for number, record in enumerate(csv.reader(chain(file, [_END]), **form), start=2):
+                if record == [_END] or not any(map(str.strip, record)):
+                    continue
+                if record[-1].endswith(_END):
+                    yield RowFault(number, f"row {number} begins a double quote that never ends")
+                elif len(record) > len(columns):
+                    yield RowFault(
+                        number,
+                        f"row {number} has {len(record)} values for {len(columns)} columns; "
+                        f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes "
+                        "around it",
+                    )
+                else:
+                    if delimiter != ",":
+                        record = [with_point(value) for value in record]
+                    yield number, dict(zip(columns, record))
+        except csv.Error:  # it takes no longer values
+            number, most = number + 1, f"{csv.field_size_limit():,} characters"
+            reason = (
+                f"row {number} has a value of more than {most}: a double quote that never ends?"
+            )
+            yield RowFault(number, reason)
 
 
 def with_point(value: str) -> str:

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 from ..errors import InputError, as_text
-from ..files import replaced, writing
+from ..files import check_not_one_of, replaced, writing
 from .readers import MANIFEST_SUFFIXES
 
 Kind = Literal["nothing", "whole", "number", "text"]
@@ -46,9 +46,7 @@ def check_target(path: Path, sources: Sequence[str | os.PathLike[str]]) -> None:
         raise InputError(
             f"{as_text(path)}: a manifest is written as one of {', '.join(MANIFEST_SUFFIXES)}"
         )
-    for source in sources:
-        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise InputError(f"{as_text(path)}: would be written over itself; choose another place")
+    check_not_one_of(path, sources)
 
 
 class TableWriter:
@@ -76,7 +74,7 @@ class TableWriter:
         with writing(self.path), ExitStack() as stack:
             part = stack.enter_context(replaced(self.path))
             if suffix == ".parquet":
-                self._open_parquet(part)
+                self._open_parquet(stack.enter_context(open(part, "wb")))
                 stack.callback(self._close)
             else:
                 # half a character of UTF-16 is escaped, as JSON has it
@@ -123,7 +121,7 @@ class TableWriter:
                 self._file.write("]\n")
             self._file.close()
 
-    def _open_parquet(self, part: Path) -> None:
+    def _open_parquet(self, part: BinaryIO) -> None:  # as PyArrow takes no name that isn't UTF-8
         import pyarrow
         import pyarrow.parquet as parquet
 
@@ -131,7 +129,7 @@ class TableWriter:
         self._schema = pyarrow.schema(
             [(name, types.get(kind, pyarrow.string())) for name, kind in self.columns.items()]
         )
-        self._parquet = parquet.ParquetWriter(os.fspath(part), self._schema)
+        self._parquet = parquet.ParquetWriter(part, self._schema)
 
     def _flush_parquet(self) -> None:
         import pyarrow

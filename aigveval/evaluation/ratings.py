@@ -16,7 +16,7 @@ from prompts.rubric import SCORES
 
 from ..assessment import SCORE_FIELDS
 from ..data.inputs import pair_by_ends
-from ..data.manifest import ManifestRow, iter_manifest, locate
+from ..data.manifest import ManifestRow, iter_manifest, locate, read_label
 from ..data.readers import folder_of, read_rows
 from ..data.scales import MOS, Scale
 from ..errors import InputError, as_text, one_line
@@ -149,7 +149,7 @@ def _prediction(
         scores=scores,
         stds=stds,
         prompt=_text(row.get("prompt")),
-        generator=_text(row.get("generator")),
+        generator=read_label(row, "generator"),
         error=_text(row.get("error")),
         model=_text(row.get("model")),
         seconds=None if seconds in (None, "") else _number(where, "seconds", seconds),
@@ -261,7 +261,7 @@ def match(
 def name_key(video: str) -> str:
     """A video's name, equal for two ways of writing it."""
     # macOS stores accents apart from their letters, other systems together.
-    text = unicodedata.normalize("NFC", video).replace("\\", "/")
+    text = unicodedata.normalize("NFC", video.strip()).replace("\\", "/")
     return "/".join(part for part in text.split("/") if part != ".")
 
 

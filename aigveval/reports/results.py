@@ -134,7 +134,9 @@ def _read_parquet(path: Path) -> list[Assessment]:
     import pyarrow.parquet as parquet
 
     try:
-        return [Assessment.from_dict(row) for row in parquet.read_table(path).to_pylist()]
+        with open(path, "rb") as file:  # PyArrow takes no name that isn't UTF-8
+            rows = parquet.read_table(file).to_pylist()
+        return list(map(Assessment.from_dict, rows))
     except (pyarrow.ArrowException, ValueError) as error:
         raise _not_ours(path, error) from None
 
@@ -237,8 +239,8 @@ class ResultsFile(AbstractContextManager["ResultsFile"]):
 
                 nested = [row.to_dict() for row in self.rows]
                 table = pyarrow.Table.from_pylist(nested, schema=parquet_schema(self._extras))
-                with replaced(self._target) as finished:
-                    parquet.write_table(table, finished)
+                with replaced(self._target) as finished, open(finished, "wb") as file:
+                    parquet.write_table(table, file)
                 self._stream_path.unlink()
 
     def _check_ours(self) -> None:

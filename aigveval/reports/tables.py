@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, as_text, one_line
-from ..files import write_text
+from ..files import check_not_one_of, write_text
 from ..metrics import LISTED_CLIPS, METRICS, MOST_PAIRS, Estimate
 
 if TYPE_CHECKING:
@@ -352,11 +352,13 @@ def _latex(text: str) -> str:
 # ---- files --------------------------------------------------------------------------------------
 
 
-def check_outputs(paths: Sequence[Path], report: Path | None = None) -> None:
+def check_outputs(
+    paths: Sequence[Path], report: Path | None = None, *, sources: Sequence[Path] = ()
+) -> None:
     """Fails before the work is done rather than after it.
 
     Raises:
-        InputError: a file has a suffix that says nothing, or cannot be written.
+        InputError: a file has a suffix that says nothing, cannot be written, or is a source.
     """
     for path in paths:
         if path.suffix.lower() not in TABLE_SUFFIXES:
@@ -365,6 +367,7 @@ def check_outputs(paths: Sequence[Path], report: Path | None = None) -> None:
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{as_text(report)}: a report is an .html file")
     for path in [*paths, *([report] if report else [])]:
+        check_not_one_of(path, sources)
         folder = path.parent
         if path.is_dir():
             raise InputError(f"{as_text(path)}: is a folder")

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 from aigveval.errors import InputError, ModelError
-from aigveval.files import write_text, writing
+from aigveval.files import replaced, write_text, writing
 
 
 def test_a_name_as_long_as_can_be(tmp_path):
@@ -39,6 +41,17 @@ def test_the_shells_own_file_is_not_replaced(tmp_path):
                 os.unlink(file.name)
             subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no memory to be had as files")
+def test_files_in_shared_memory_are_files():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder, "deep", "a.csv")
+        write_text(path, "x")
+        with pytest.raises(KeyError), replaced(path) as temporary:
+            temporary.write_text("y")
+            raise KeyError
+        assert path.read_text() == "x" and list(path.parent.iterdir()) == [path]
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):

@@ -28,12 +28,18 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     else:
         yield from read_rows(source)
         return
-    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    videos = sorted(path for path in folder.rglob("*") if _is_video(path, folder))
     if not videos:
         raise ManifestError(f"{as_text(folder)}: holds no videos")
     for number, path in enumerate(videos, start=1):
         video = path.relative_to(folder).as_posix()
         yield number, {"video": video, "prompt": prompt_of(path)}
+
+
+def _is_video(path: Path, folder: Path) -> bool:
+    """Whether it is one of the data set; hidden ones are left by macOS and notebooks."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in VIDEO_SUFFIXES and not hidden and not path.is_dir()
 
 
 ADAPTER = Adapter(

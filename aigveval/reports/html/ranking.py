@@ -78,10 +78,12 @@ def _values(board: Leaderboard, name: str, score: str) -> figures.Floats:
 
 
 def _ends(board: Leaderboard) -> tuple[float, float]:
-    """1 and 5, or the range of the scores where they go beyond."""
+    """1 and 5, or the range of the scores where they go beyond; around one that all have."""
     values = [v for clips in board.ratings.values() for e in clips for v in e.scores.values()]
     low, high = min(values), max(values)
-    return (MIN_SCORE, MAX_SCORE) if MIN_SCORE <= low and high <= MAX_SCORE else (low, high)
+    if MIN_SCORE <= low and high <= MAX_SCORE:
+        return MIN_SCORE, MAX_SCORE
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
 def _interval(board: Leaderboard, index: int) -> tuple[float, float | None, float | None]:

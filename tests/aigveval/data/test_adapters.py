@@ -307,7 +307,8 @@ def test_vbench_prompts(tmp_path):
     source = write(tmp_path, "prompts.json", {"sub/a.mp4": "a dog", "b.mp4": "a cat"})
     rows = rows_of("vbench-prompts", source, tmp_path)
     assert [(row.video, row.prompt) for row in rows] == [("sub/a.mp4", "a dog"), ("b.mp4", "a cat")]
-    for name in ("a dog, running-0.mp4", "deep/top-10 cats-3.mp4", "notes.txt"):
+    others = "notes.txt", "__MACOSX/._a dog, running-0.mp4", ".cache/b.mp4", "c.mp4/d.txt"
+    for name in ("a dog, running-0.mp4", "deep/top-10 cats-3.mp4", *others):
         write(tmp_path, f"videos/{name}", "")
     rows = rows_of("vbench-prompts", tmp_path / "videos", tmp_path)
     assert [(row.video, row.prompt) for row in rows] == [

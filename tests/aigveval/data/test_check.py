@@ -68,6 +68,15 @@ class TestFiles:
         report = check_manifests([table([{"video": "v/good.mp4"}, {"video": "v/other.mp4"}])])
         assert report.sound and not report.copies and not report.bad_files
 
+    def test_numbered_pictures_by_folder_and_by_pattern(self):
+        for clip in ("one", "two"):
+            os.mkdir(clip)
+            for n in range(3):
+                Image.new("RGB", (32, 32)).save(f"{clip}/{n}.png")
+        rows = [{"video": name} for name in ("one", "one/*.png", "two/*.png", "two/*.jpg")]
+        report = check_manifests([table(rows)])
+        assert report.bad_files == ["row 4: two/*.jpg: no such file"] and not report.copies
+
     def test_copies_in_other_parts(self, videos):
         os.symlink(videos, "v")
         rows = [

@@ -503,6 +503,12 @@ class TestCommand:
         assert not (tmp_path / "a.jsonl").exists()
         assert invoke(ladder, code=2)  # no --out
 
+    def test_the_labels_are_not_written_over(self, ladder):
+        before = ladder.read_bytes()
+        result = invoke(ladder, "--out", ladder, code=2)
+        assert "would be written over itself; choose another place" in result.output
+        assert ladder.read_bytes() == before
+
 
 def test_ratings_without_defects(data_dir, tmp_path):
     report = write_cot([data_dir / "fetv_dev/manifest.csv"], tmp_path / "a.jsonl", partial=True)

@@ -15,6 +15,10 @@ from aigveval.errors import InputError
 
 from tests.media import animation
 
+COLUMNS = (
+    "has columns by name, expected a list of {video, prompt}, as of pandas' "
+    "to_json(orient='records')"
+)
 VIDEO = "'video' (or path, video_path, file_path, file, filename, video_name, video_file)"
 PROMPT = "'prompt' (or caption, text, prompt_en, text_prompt)"
 
@@ -255,6 +259,16 @@ class TestMatching:
             ("v/two/1.mp4", "C"),
         ]
 
+    def test_by_the_end_of_a_path_of_windows(self):
+        touch("v/one/0.mp4", "v/two/0.mp4", "v/two/1.mp4")
+        rows = [r"C:\clips\one\0.mp4,A", r"C:\clips\two\0.mp4,B", r"\\disk\1.mp4,C"]
+        path = write("m/p.csv", "\n".join(["video,prompt", *rows]))
+        assert pairs("v", prompts=path) == [
+            ("v/one/0.mp4", "A"),
+            ("v/two/0.mp4", "B"),
+            ("v/two/1.mp4", "C"),
+        ]
+
     def test_a_choice_of_names_is_no_match(self):
         touch("v/one/0.mp4", "v/two/0.mp4")
         path = write("m/p.json", '{"0.mp4": "A"}')
@@ -281,6 +295,12 @@ class TestMatching:
     def test_backslashes_of_windows(self):
         touch("m/sub/a.mp4")
         assert pairs(write("m/p.csv", "video,prompt\nsub\\a.mp4,A\n")) == [("m/sub/a.mp4", "A")]
+
+    def test_a_table_padded_with_spaces(self):
+        touch("m/a.mp4", "m/sub/b.mp4", "m/ c.mp4")
+        path = write("m/p.csv", "prompt,video\nA ,a.mp4 \nB, sub\\b.mp4\nC, c.mp4\nD, d.mp4\n")
+        assert pairs(path)[:3] == [("m/a.mp4", "A "), ("m/sub/b.mp4", "B"), ("m/ c.mp4", "C")]
+        assert collect([path]).clips[3].problem == "no such file"
 
     def test_absolute_paths(self, tmp_path):
         touch("v/a.mp4")
@@ -511,12 +531,17 @@ BROKEN = {
     "cut.json": ('{\n"a.mp4": "x",\n"b', "not JSON: line 3: Unterminated string starting at"),
     "number.json": ('{"a.mp4": "x", "b.mp4": 3}', "row 2: prompt must be text or null, got 3"),
     "two lines.json": ('[{"a": 1}\n{"a": 2}]', "not JSON: line 2: Expecting ',' delimiter"),
-    "more.json": ('[{"video": "a"}]\n[2]', "not JSON: line 2: Extra data"),
+    "more.json": (
+        '[{"video": "a"}]\n[2]',
+        "not JSON: line 2: Extra data; one object a line is .jsonl",
+    ),
     "key.json": (
         '{"a": 1, b: 2}',
         "not JSON: line 1: Expecting property name enclosed in double quotes",
     ),
     "nested.json": ('{"a.mp4": {"prompt": 3}}', "row 1: prompt must be text or null, got 3"),
+    "columns.json": ('{"video": ["a"], "prompt": ["b"]}', COLUMNS),
+    "frame.json": ('{"path": {"0": "a"}, "text": {"0": "b"}}', COLUMNS),
     "text.json": ('"a.mp4"', "expected an object {path: prompt} or a list of {video, prompt}"),
     "list.json": ('[{"video": "a", "prompt": "b"}, 7]', "row 2 is not an object: 7"),
     "keys.json": ('[{"clip": "a.mp4"}]', f"row 1 has no {VIDEO}, it has clip"),

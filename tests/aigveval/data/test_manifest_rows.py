@@ -132,6 +132,11 @@ class TestScores:
         assert os.path.samefile(first.path, "m/sub/a.mp4")
         assert (first.scores[-1], first.extra) == (3.0, {"note": "x"})
 
+    def test_spaces_around_labels_make_no_others(self):
+        path = write("m.csv", "video,generator,group,split\na.mp4, Sora,g ,train \nb.mp4, , ,\n")
+        labels = [(row.generator, row.group, row.split) for row in iter_manifest(path)]
+        assert labels == [("Sora", "g", "train"), (None, None, None)]
+
 
 class TestScale:
     @pytest.mark.parametrize("text", ["0-100", "5:1", "1", "a:b", "0:inf", "nan:5", "1:1", "1:2:3"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import tracemalloc
 
@@ -36,6 +37,11 @@ class TestWriter:
         else:
             assert found == ROWS
         assert [path.name for path in path.parent.iterdir()] == [path.name]  # no partial file
+
+    def test_a_folder_whose_name_is_not_utf8(self, tmp_path, suffix):
+        path = tmp_path / os.fsdecode(b"caf\xe9") / f"table{suffix}"
+        write_table(path, ROWS)
+        assert [row["video"] for _, row in read_rows(path)] == [row["video"] for row in ROWS]
 
     def test_objects_become_text_where_a_cell_cannot_hold_them(self, tmp_path, suffix):
         path = tmp_path / f"table{suffix}"
@@ -304,6 +310,18 @@ def test_a_line_for_excel_tells_the_delimiter(tmp_path, line):
     assert [fault.number for fault in faults] == [3]  # as Excel counts
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_spaces_behind_the_separators_of_a_header_are_part_of_nothing(tmp_path, mark):
+    path = tmp_path / "m.csv"
+    lines = "prompt, video", f'"a dog{mark} running", clips/a.mp4', f'a cat, "b{mark} c.mp4"'
+    path.write_text("\n".join(lines).replace(", ", f"{mark} "), encoding="utf-8")
+    rows = [(row["video"], row["prompt"]) for _, row in read_rows(path)]
+    assert rows == [("clips/a.mp4", f"a dog{mark} running"), (f"b{mark} c.mp4", "a cat")]
+    # without them a name may begin with one
+    path.write_text(f"video{mark}prompt\n a.mp4{mark} b\n", encoding="utf-8")
+    assert list(read_rows(path)) == [(2, {"video": " a.mp4", "prompt": " b"})]
+
+
 class TestDecimalCommas:
     @pytest.mark.parametrize("mark", [";", "\t"])
     def test_as_spreadsheets_write_them(self, tmp_path, mark):
@@ -333,6 +351,17 @@ class TestQuotesThatAreNotClosed:
         assert [(fault.number, str(fault)) for fault in faults] == [
             (3, "row 3 begins a double quote that never ends")
         ]
+
+    def test_of_a_row_before_many(self, tmp_path):
+        path = tmp_path / "m.csv"
+        others = "".join(f"{n}.mp4,a hen that walks\n" for n in range(10_000))
+        path.write_text(f'video,prompt\na.mp4,a dog\nb.mp4,"a cat\n{others}')
+        faults = []
+        found = list(read_rows(path, on_fault=faults.append))
+        assert found == [(2, {"video": "a.mp4", "prompt": "a dog"})]
+        assert [fault.number for fault in faults] == [3]
+        with pytest.raises(ManifestError, match="row 3 has a value of more than 131,072 char"):
+            list(read_rows(path))
 
     @pytest.mark.parametrize("end", ['b.mp4,"a cat"', "b.mp4,a cat\n", 'b.mp4,a 5" cat\n\n'])
     def test_others_are_as_they_were(self, tmp_path, end):

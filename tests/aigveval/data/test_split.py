@@ -170,6 +170,30 @@ def test_addresses_stay(tmp_path):
     assert sorted(found) == [f"s3://b/{n}.mp4" for n in range(4)]
 
 
+def test_parts_in_a_folder_behind_a_link_name_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clips", "disk/far/away"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "parts").symlink_to("disk/far/away")
+    for n in range(4):
+        (tmp_path / f"clips/{n}.mp4").touch()
+    write_table("m.jsonl", [{"video": f"clips/{n}.mp4", "prompt": f"{n}"} for n in range(4)])
+    halves = {"train": 0.5, "test": 0.5}
+    split("m.jsonl", "parts", by="random", parts=halves)
+    split("parts/train.jsonl", "again", by="random", parts=halves)
+    convert("manifest", ["m.jsonl"], "parts/all.csv")
+    for written, count in (("parts/train", 2), ("parts/test", 2), ("again/train", 1)):
+        rows = list(iter_manifest(f"{written}.jsonl"))
+        assert len(rows) == count
+        assert all(os.path.samefile(row.path, f"clips/{row.prompt}.mp4") for row in rows)
+    assert [os.path.exists(row.path) for row in iter_manifest("parts/all.csv")] == [True] * 4
+    # while no link is passed on the way, the path has no link resolved
+    (tmp_path / "linked").symlink_to("clips")
+    write_table("m.jsonl", [{"video": "linked/0.mp4", "prompt": ""}])
+    convert("manifest", ["m.jsonl"], "plain/all.jsonl")
+    assert values("plain/all.jsonl", "video") == ["../linked/0.mp4"]
+
+
 def test_a_video_is_never_parted(tmp_path):
     rows = [
         {"video": f"./v/{n // 4}.mp4" if n % 2 else f"v/{n // 4}.mp4", "prompt": f"p{n}"}

@@ -232,6 +232,7 @@ def test_what_is_missing_is_noted(files):
             "e.doc: tables are written as .json, .md, .tex, .txt",
         ),
         (["p.json", "m.csv", "--report", "e.pdf"], "e.pdf: a report is an .html file"),
+        (["p.json", "m.csv", "--out", "./p.json"], "p.json: would be written over itself"),
     ],
 )
 def test_wrong_use_is_one_line(files, arguments, message):
@@ -278,6 +279,16 @@ def test_a_video_that_is_written_in_two_ways_counts_once(files):
     rows = [(f"{start}{v}", r) for start in ("", "./") for v, r in zip(VIDEOS, RATINGS)]
     _csv("two.csv", ["video", "overall"], rows)
     assert evaluate("p.json", "two.csv", **QUICK).scores["overall"].clips == N
+
+
+def test_spaces_around_names_make_no_others(files):
+    rows = [(f"{v} ", f" {g}", r) for v, g, r in zip(VIDEOS, "AB" * N, RATINGS)]
+    _csv("padded.csv", ["video", "generator", "overall"], rows)
+    found = evaluate("p.json", "padded.csv", **QUICK)
+    assert found.scores["overall"].clips == N
+    assert found.generators["overall"] == ["A", "B"]
+    predicted = read_predictions("padded.csv")
+    assert {clip.generator for clip in predicted} == {"A", "B"}
 
 
 def test_absolute_paths_are_found_from_the_manifest(tmp_path, monkeypatch):

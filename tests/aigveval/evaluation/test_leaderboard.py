@@ -198,3 +198,5 @@ def test_command_on_a_table(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["leaderboard", "m.csv", "--manifest", "s.json"])
     assert "m.csv" not in result.output and result.exit_code == 2
     assert "error: s.json: has no row for elsewhere.mp4\n" in result.output
+    result = CliRunner().invoke(app, ["leaderboard", "s.json", "--out", "s.json"])
+    assert result.exit_code == 2 and "s.json: would be written over itself" in result.output

@@ -186,6 +186,17 @@ def test_report_of_a_leaderboard(tmp_path):
     assert len([t for t in reader.all("td") if t.get("data-label") == "overall"]) == 24
 
 
+def test_report_of_a_leaderboard_whose_scores_are_all_the_same(tmp_path):
+    entries = [
+        RatedClip(row=i, video=f"{i}", path=Path(f"{i}"), generator=name, scores={"overall": 80.0})
+        for i, name in enumerate("aabb")
+    ]
+    ranking.write_report(tmp_path / "l.html", rank(entries))
+    text, reader = _checked(tmp_path / "l.html")
+    assert len([t for t in reader.all("td") if t.get("data-label") == "overall"]) == 4
+    assert "80.00" in text
+
+
 def test_strips_of_real_videos_and_of_others(tmp_path):
     strip = make_strip(VIDEOS / "scene_clean.mp4")
     assert strip.height_px == HEIGHT_PX and strip.width_px > 2 * HEIGHT_PX

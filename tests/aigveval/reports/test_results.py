@@ -201,6 +201,13 @@ class TestFiles:
             found = list(json.loads(path.read_text().splitlines()[0]))
         assert found[-4:] == ["version", "seconds", "error", "warnings"]
 
+    def test_a_folder_whose_name_is_not_utf8(self, tmp_path, suffix):
+        path = tmp_path / os.fsdecode(b"caf\xe9") / f"r{suffix}"
+        with ResultsFile(path) as file:
+            for row in ROWS:
+                file.write(row)
+        assert read_results(path) == ROWS and os.listdir(path.parent) == [path.name]
+
     def test_what_counts_as_done(self, tmp_path, suffix):
         path = tmp_path / f"r{suffix}"
         with ResultsFile(path, keep=ROWS):
