@@ -145,6 +145,20 @@ def test_a_finished_run_is_not_trained_again(fit_config, capfd):
     assert "Going on from step 4" in capfd.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"learning_rate": math.inf}, "the training has diverged: the loss is nan; take a lower"),
+        ({"align_epochs": 2, "align_learning_rate": 1e30}, "align_epochs has diverged"),
+    ],
+)
+def test_a_training_that_diverges_ends_and_leaves_no_model(fit_config, options, message):
+    config = replace(fit_config, save_steps=None, **options)
+    with pytest.raises(FitError, match=message):
+        fit.main(config)
+    assert not Path(config.output_dir, "model").exists()
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_run_that_max_steps_ended_within_an_epoch_takes_no_further_step(fit_config, ema):
     config = replace(fit_config, max_steps=2, ema=ema, valid=[], save_steps=None)
