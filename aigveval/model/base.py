@@ -206,8 +206,10 @@ class ScorerModel(PreTrainedModel):
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """What some LLMs do to the logits of their head."""
-        text_config = self.config.get_text_config()  # Cohere, Granite and Gemma 2, in this order
+        text_config = self.config.get_text_config()
+        # Cohere, Falcon-H1, Granite and Gemma 2, in this order
         logits = logits * (getattr(text_config, "logit_scale", None) or 1.0)
+        logits = logits * (getattr(text_config, "lm_head_multiplier", None) or 1.0)
         logits = logits / (getattr(text_config, "logits_scaling", None) or 1.0)
         if cap := getattr(text_config, "final_logit_softcapping", None):
             logits = cap * torch.tanh(logits / cap)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,13 +13,14 @@ from torch import Tensor, nn
 
 from encoders import create_encoder
 from encoders.base import Encoder
+from encoders.pretrained import is_repository
 from encoders.registry import resolve_name
 
 from ..features.cache import FeatureCache, extract
 from ..model.backbones import check_four_bit, load_llm, load_vlm
 from ..model.base import ScorerModel
-from ..model.checkpoint import open_checkpoint
-from ..model.config import AIGVEvalConfig
+from ..model.checkpoint import frozen_llm, open_checkpoint
+from ..model.config import EMBEDDED_LLM, AIGVEvalConfig
 from ..model.modeling import AIGVEvalModel
 from ..model.modeling_vlm import VlmConfig, VlmModel
 from ..model.processing import AIGVEvalProcessor
@@ -109,9 +112,11 @@ def build_model(config: FitConfig) -> Built:
 
 
 def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:
-    base = open_checkpoint(config.base or "").source
+    checkpoint = open_checkpoint(config.base or "")
+    base = checkpoint.source
     processor = AIGVEvalProcessor.from_pretrained(base)
     saved = AIGVEvalConfig.from_pretrained(base, **_noise(config))
+    saved.llm = _lasting_llm(checkpoint.folder, saved)
     saved.llm_4bit = saved.llm_4bit or config.llm_4bit
     if saved.llm_4bit:
         check_four_bit()
@@ -122,6 +127,16 @@ def _from_base(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, lis
     # The frozen ones were checked; optimizer and checkpoints do not need them.
     model.encoders = nn.ModuleDict({name: model.encoders[name] for name in saved.trained_encoders})
     return model, processor, encoders  # type: ignore[return-value]
+
+
+def _lasting_llm(folder: Path, saved: AIGVEvalConfig) -> str:
+    """The LLM as a model that goes on from a saved one names it.
+
+    That of a merged folder where the name leads nowhere here, as a folder of another machine does.
+    """
+    name, llm = saved.llm, frozen_llm(folder, saved)
+    known = name in (EMBEDDED_LLM, llm) or is_repository(name) or Path(name).is_dir()
+    return name if known else os.path.abspath(llm)
 
 
 def _new(config: FitConfig) -> tuple[AIGVEvalModel, AIGVEvalProcessor, list[Encoder]]:

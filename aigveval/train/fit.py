@@ -9,6 +9,7 @@ ever; encoders can be trained with the rest. On several GPUs it is started by to
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -337,6 +338,10 @@ def _fit_heads(ready: _Prepared) -> None:
         fit_ridge(model.model, ready.train_set, console, seed=config.seed)
     if config.align_epochs:
         loss = pretrain_projectors(model.model, ready.train_set, config, console)
+        if not math.isfinite(loss):
+            raise FitError(
+                f"align_epochs has diverged: the loss is {loss}; take a lower align_learning_rate"
+            )
         console.print(f"Projectors aligned, loss {loss:.3f}", highlight=False)
     if config.detector:
         fit_detector(model.model, ready.train_set, console, seed=config.seed)

@@ -7,6 +7,7 @@ pure functions of `losses`.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -226,7 +227,13 @@ class TrainerParts:
         self._noted[name].append(value.detach().item())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the library does, with what was noted; raises `FitError` where training diverged."""
         if "loss" in logs:
+            if not math.isfinite(logs["loss"]):  # the mean over all processes, so all end
+                raise FitError(
+                    f"the training has diverged: the loss is {logs['loss']}; take a lower "
+                    "learning_rate or lora_learning_rate, and another output_dir"
+                )
             own = {name: fmean(values) for name, values in self._noted.items()}
             found = gather_object([own])  # of each process, which have noted the same names
             logs = {**logs, **{name: fmean(one[name] for one in found) for name in own}}
@@ -520,6 +527,7 @@ def training_arguments(
         "save_total_limit": 2,
         "ddp_timeout": _DAY,  # one process may encode videos while the others wait
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would log a loss of 0 for one that is no number
         **config.trainer,
     }
     try:

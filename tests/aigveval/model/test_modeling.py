@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
+from transformers import FalconH1Config, FalconH1ForCausalLM, Trainer, TrainingArguments
 
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
@@ -81,6 +81,31 @@ def test_scaled_and_capped_logits(model, batch):
         for name in changed:
             delattr(model.config.text_config, name)
     torch.testing.assert_close(capped, 2.0 * torch.tanh(plain * 0.5 / 4.0 / 2.0))
+
+
+def test_the_head_of_falcon_h1_is_its_own():
+    torch.manual_seed(0)
+    llm = FalconH1ForCausalLM(
+        FalconH1Config(
+            vocab_size=len(make_tokenizer()),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            mamba_d_ssm=32,
+            mamba_n_heads=4,
+            mamba_d_head=8,
+            mamba_d_state=8,
+            lm_head_multiplier=0.02,
+        )
+    ).eval()
+    ids = torch.arange(2, 11)[None]
+    expected = llm(input_ids=ids, use_cache=False).logits
+    model, _ = make_model(llm=llm, lora=None)
+    hidden = model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
+    found = model._level_logits(hidden, torch.tensor([[8, 8, 8, 8]]))[0, 0]
+    torch.testing.assert_close(found, expected[0, 8, model.config.level_token_ids])
 
 
 def test_head_with_bias(batch):

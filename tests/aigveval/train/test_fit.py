@@ -18,7 +18,7 @@ from aigveval.features.cache import FeatureCache, extract
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from aigveval.train import build, fit
-from aigveval.train.config import FitConfig, FitError
+from aigveval.train.config import FitConfig, FitError, default_of
 from aigveval.train.dataset import EpochSampler, QualityDataset
 from aigveval.train.predict import predict
 from aigveval.train.rows import Part, read_training_manifest
@@ -143,6 +143,20 @@ def test_a_finished_run_is_not_trained_again(fit_config, capfd):
     again = fit.main(config)
     assert again.steps == first.steps and again.metrics == first.metrics
     assert "Going on from step 4" in capfd.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"learning_rate": math.inf}, "the training has diverged: the loss is nan; take a lower"),
+        ({"align_epochs": 2, "align_learning_rate": 1e30}, "align_epochs has diverged"),
+    ],
+)
+def test_a_training_that_diverges_ends_and_leaves_no_model(fit_config, options, message):
+    config = replace(fit_config, save_steps=None, **options)
+    with pytest.raises(FitError, match=message):
+        fit.main(config)
+    assert not Path(config.output_dir, "model").exists()
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -434,3 +448,20 @@ def test_manifest_errors_name_the_line(tmp_path, name, text, message):
     assert str(error.value).startswith(f"{tmp_path / name}{message}")
     with pytest.raises(ManifestError, match="No such file"):
         read_training_manifest(tmp_path / "absent.jsonl")
+
+
+def test_what_goes_on_from_a_merged_model_finds_its_llm(fit_config, fit_llm, tmp_path):
+    """The LLM's own folder is on another machine; a published config has but its name."""
+    llm = tmp_path / "llm"
+    shutil.copytree(fit_llm, llm)
+    config = replace(fit_config, llm=str(llm), epochs=1, save_steps=None)
+    merged = tmp_path / "merged"
+    AIGVEvalModel.from_pretrained(fit.main(config).model).save_pretrained(merged, merge=True)
+    shutil.rmtree(llm)
+    saved = json.loads((merged / "config.json").read_text())
+    (merged / "config.json").write_text(json.dumps({**saved, "llm": "llm"}))
+    names = ("llm", "encoders", "lora", "projector_hidden")
+    own = {name: default_of(name) for name in names}  # come with the base
+    output = str(tmp_path / "on")
+    result = fit.main(replace(config, base=str(merged), output_dir=output, **own))
+    AIGVEvalModel.from_pretrained(result.model)
