@@ -383,10 +383,10 @@ def _of_motion(observed: Observed) -> list[Fact]:
             part = parts[int(pick(means))]
             times = float(seconds[part[0]]), float(seconds[part[-1] + 1])
             facts.append(_measured(kind, means[int(pick(means))], times=times))
-    if observed.is_comparable:
-        return facts
     # What stands still does so however seldom it's looked at.
-    return [replace(fact, percentile=None) if fact.percentile else fact for fact in facts]
+    if observed.is_comparable or observed.is_still:
+        return facts
+    return [replace(fact, percentile=None) for fact in facts]
 
 
 def _of_morph(observed: Observed) -> list[Fact]:
