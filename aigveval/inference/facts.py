@@ -373,8 +373,9 @@ def _of_motion(observed: Observed) -> list[Fact]:
     if not len(observed.speeds):
         return facts
     facts.append(_measured("speed", observed.speed))
-    facts.append(_measured("shake", observed.shake))
-    facts.append(_measured("flicker", observed.flicker))
+    if len(observed.drifts) > 1:  # of two frames nothing tells whether movement changes
+        facts.append(_measured("shake", observed.shake))
+        facts.append(_measured("flicker", observed.flicker))
     seconds = observed.fast_seconds
     if len(observed.speeds) >= 8:
         parts = np.array_split(np.arange(len(observed.speeds)), 8)

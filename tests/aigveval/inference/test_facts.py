@@ -328,6 +328,21 @@ def test_movement_of_frames_far_apart_is_not_compared(monkeypatch):
     assert agrees(still, facts_of(measured(lambda picture, time: None, 60.0)), None, {})
 
 
+def test_two_frames_tell_nothing_of_shake_and_flicker(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+
+    def slide(picture, time):
+        picture[:] = np.roll(picture, int(time * 10), axis=1)
+
+    def kinds(count):
+        clip = frames(count, slide)
+        return {fact.kind for fact in facts_of(observe.measure(clip, clip, SECONDS))}
+
+    assert kinds(1) & {"speed", "shake", "flicker"} == set()
+    assert kinds(2) & {"speed", "shake", "flicker"} == {"speed"}
+    assert kinds(3) >= {"speed", "shake", "flicker"}
+
+
 def test_a_model_may_call_it_a_freeze_where_nothing_ever_moves(monkeypatch):
     monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
     freeze = Defect(name="freeze", severity=5)
