@@ -160,8 +160,9 @@ class _Deinterlacer:
     """bwdif for frames of one size; it looks at the frames before and after each."""
 
     def __init__(self, frame: Any) -> None:
+        self._kind = _kind(frame)
         # What decoders give only once all packets are in, as of a short clip, has no unit.
-        self._kind, self._unit = _kind(frame), frame.time_base or _ANY_UNIT
+        self._unit: Any = frame.time_base or _ANY_UNIT
         self.skip = 0  # how many of the frames that come out were shown already
         self._graph = av.filter.Graph()
         self._source = self._graph.add_buffer(
