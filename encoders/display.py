@@ -19,6 +19,7 @@ FFmpeg's own filters for that (zscale, libplacebo) are not in PyAV's wheels.
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ Transfer = Literal["pq", "hlg", "bt2020"]
 
 FIELDS_APART = ("hevc", "vvc")  # decoders that give each field as a picture: nothing is woven
 BACKGROUND = 255  # of transparent pictures: white
+_ANY_UNIT = Fraction(1, 1000)  # of time stamps, in seconds
 _PEAK, _WHITE = 1000.0, 203.0  # cd/m2: of the highlights, and of the display
 _STEPS = 2**16
 _TO_BT709 = np.array(  # linear light of BT.2020 primaries, ITU-R BT.2087
@@ -158,14 +160,16 @@ class _Deinterlacer:
     """bwdif for frames of one size; it looks at the frames before and after each."""
 
     def __init__(self, frame: Any) -> None:
-        self._kind, self._unit = _kind(frame), frame.time_base
+        self._kind = _kind(frame)
+        # What decoders give only once all packets are in, as of a short clip, has no unit.
+        self._unit: Any = frame.time_base or _ANY_UNIT
         self.skip = 0  # how many of the frames that come out were shown already
         self._graph = av.filter.Graph()
         self._source = self._graph.add_buffer(
             width=frame.width,
             height=frame.height,
             format=frame.format,
-            time_base=frame.time_base,
+            time_base=self._unit,
         )
         filter_ = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
         self._sink = self._graph.add("buffersink")

@@ -32,6 +32,8 @@ _SLACK = 1e-3  # what rounding may add to 0 and 1
 _OVERSHOOT = 0.2  # beyond 0 and 1; more means another range
 _EXPECTED = "expected (t, h, w, 3) or (t, 3, h, w)"
 _DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits
+# What Pillow raises for it; the last where a forged size would need more memory than it grants.
+_DAMAGE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class FramesError(VideoError, ValueError):
@@ -123,7 +125,9 @@ class FrameSequence:
                     with suppress(Exception):  # EXIF that is damaged: of any kind
                         ImageOps.exif_transpose(opened, in_place=True)
                     return self._of_pillow(opened)
-            except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            except FramesError:
+                raise
+            except _DAMAGE as error:
                 file = os.path.basename(os.fsdecode(picture))
                 why = getattr(error, "strerror", None) or "damaged, or no picture"
                 raise VideoError(self.name, f"{file} can't be read ({why})") from error

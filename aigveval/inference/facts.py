@@ -373,8 +373,9 @@ def _of_motion(observed: Observed) -> list[Fact]:
     if not len(observed.speeds):
         return facts
     facts.append(_measured("speed", observed.speed))
-    facts.append(_measured("shake", observed.shake))
-    facts.append(_measured("flicker", observed.flicker))
+    if len(observed.drifts) > 1:  # of two frames nothing tells whether movement changes
+        facts.append(_measured("shake", observed.shake))
+        facts.append(_measured("flicker", observed.flicker))
     seconds = observed.fast_seconds
     if len(observed.speeds) >= 8:
         parts = np.array_split(np.arange(len(observed.speeds)), 8)
@@ -383,10 +384,10 @@ def _of_motion(observed: Observed) -> list[Fact]:
             part = parts[int(pick(means))]
             times = float(seconds[part[0]]), float(seconds[part[-1] + 1])
             facts.append(_measured(kind, means[int(pick(means))], times=times))
-    if observed.is_comparable:
-        return facts
     # What stands still does so however seldom it's looked at.
-    return [replace(fact, percentile=None) if fact.percentile else fact for fact in facts]
+    if observed.is_comparable or observed.is_still:
+        return facts
+    return [replace(fact, percentile=None) for fact in facts]
 
 
 def _of_morph(observed: Observed) -> list[Fact]:

@@ -88,6 +88,11 @@ class Observed:
         return _apart(self.fast_seconds) <= _COMPARED_SECONDS
 
     @property
+    def is_still(self) -> bool:
+        """Whether the picture never moves."""
+        return not (self.changes >= _STILL_GRAY).any()
+
+    @property
     def shake(self) -> float:
         """Mean change of the whole picture's drift, in hundredths of the short side."""
         if len(self.drifts) < 2:

@@ -88,13 +88,14 @@ def make_timeline(
     engine = assessor.engine
     if engine.explains and not (assessor.explain or assessor.contributions):
         assessor = Assessor(engine, name=assessor.name, explain=True)
-    path = source_of_clip(one_clip(video, prompt, fps=fps))
+    asked = one_clip(video, prompt, fps=fps)
+    path = source_of_clip(asked)
     info, times = _times(path)
     spans = window_spans(
         info.duration_seconds, window_seconds=window_seconds, step_seconds=step_seconds
     )
     windows: list[Window] = []
-    for window in _score(engine, path, prompt, spans, info, times):
+    for window in _score(engine, path, asked.prompt, spans, info, times):
         windows.append(window)
         if on_window is not None:
             on_window(len(windows), len(spans))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders import container, display
+from encoders import container, decoding, display
 from encoders.video import FrameRequest, read_frames
 
 from .reading import numbers, read, reason
@@ -307,6 +307,21 @@ class TestInterlaced:
         ]
         assert np.array_equal(pixels, stretched)
         assert numbers(pixels) == list(range(24))
+
+    @pytest.mark.parametrize("threads", [1, 4])
+    @pytest.mark.parametrize("num_frames", [1, 2, 3, 5])
+    def test_short_clips(self, num_frames, threads, tmp_path, monkeypatch):
+        """All frames come out once the decoder has all packets, and then without a unit of time."""
+        monkeypatch.setattr(decoding, "_THREADS", threads)
+        pixels, info, times = read(media.interlaced(tmp_path / "a.mp4", num_frames))
+        assert info.num_frames == len(pixels) == num_frames
+        assert info.warnings == ("interlaced: deinterlaced",)
+        np.testing.assert_allclose(times, np.arange(num_frames) / 24, atol=1e-4)
+        for index, shown in enumerate(pixels):
+            near = [np.abs(shown - media.moving_bar(2 * n).astype(float)).mean() for n in range(6)]
+            assert np.argmin(near) == index
+            if num_frames > 1:  # a lone one has no neighbours to be deinterlaced by
+                assert combs(shown) < 0.5 * combs(media.woven(index))
 
     def test_never_by_decord(self, tmp_path):
         path = media.interlaced(tmp_path / "a.mp4")

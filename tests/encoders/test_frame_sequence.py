@@ -1,7 +1,9 @@
 """Frames in memory, and numbered pictures: the same as a lossless file of them."""
 
 import os
+import struct
 import warnings
+import zlib
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -185,6 +187,12 @@ def test_clips_of_a_batch():
         assert clips_of(one) is None
 
 
+def forged(header):
+    """The header of a PNG with its check sum, as of a picture of 10^10 pixels."""
+    header = struct.pack(">II", 100_000, 100_000) + header[8:13]
+    return header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+
+
 class TestNumberedPictures:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -233,7 +241,15 @@ class TestNumberedPictures:
         PICTURES[0].save(tmp_path / "1.png")
         assert frame_files(os.fspath(tmp_path)) is None
 
-    @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2]])
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda data: b"",
+            lambda data: data[: len(data) // 2],
+            lambda data: data[:11] + b"\5" + data[12:],  # a header of 5 bytes
+            lambda data: data[:16] + forged(data[16:29]) + data[33:],
+        ],
+    )
     def test_a_damaged_one_is_named(self, folder, damage):
         file = folder / "clip-5.png"
         file.write_bytes(damage(file.read_bytes()))

@@ -257,8 +257,9 @@ def test_things_that_are_missing_are_each_named():
     defects = [Defect(name="missing_object", severity=4)] * 2
     text = sentences(facts, defects, dimensions=("semantic",))["semantic"]
     assert text.count("dogs") == text.count("cat") == 1 and "dogs is" not in text
-    assert advice(facts, defects) == tuple(
-        f"Name the {name} first in the prompt, and what it does next." for name in ("dogs", "cat")
+    assert advice(facts, defects) == (
+        "Name the dogs first in the prompt, and what they do next.",
+        "Name the cat first in the prompt, and what it does next.",
     )
 
 

@@ -32,6 +32,7 @@ PROMPTS = {
     "empty": ("", None),
     "white space": (" \n\t", None),
     "invisible": ("\x00\x1b", None),
+    "zero-width": ("\ufeff \u200b", None),
     "10,000 characters": ("a dog runs " * 910, "a dog runs " * 910),
     "one word of 10,000 characters": ("x" * 10_000, "x" * 10_000),
     "Chinese": ("夜晚的街道上，一只橙色的猫在雨中奔跑", "夜晚的街道上，一只橙色的猫在雨中奔跑"),

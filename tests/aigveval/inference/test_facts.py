@@ -319,8 +319,28 @@ def test_movement_of_frames_far_apart_is_not_compared(monkeypatch):
     assert agrees(Defect(name="shuffled_frames", severity=5), facts_of(short), None, {})
     percentiles = {fact.percentile for fact in named(facts_of(long), "speed", "shake", "busiest")}
     assert percentiles == {None}
+    # In an hour, what goes on is spread over so many seconds that it would look like nothing.
+    hour = facts_of(measured(jerk, 3600.0))
+    assert {fact.percentile for fact in named(hour, "speed", "shake", "calmest")} == {None}
+    assert not agrees(still, hour, None, {})
+    assert "low_dynamic" not in [one.name for one in defects_of(hour, prompt="a dog runs")]
     # What stands still does so however seldom it's looked at.
     assert agrees(still, facts_of(measured(lambda picture, time: None, 60.0)), None, {})
+
+
+def test_two_frames_tell_nothing_of_shake_and_flicker(monkeypatch):
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+
+    def slide(picture, time):
+        picture[:] = np.roll(picture, int(time * 10), axis=1)
+
+    def kinds(count):
+        clip = frames(count, slide)
+        return {fact.kind for fact in facts_of(observe.measure(clip, clip, SECONDS))}
+
+    assert kinds(1) & {"speed", "shake", "flicker"} == set()
+    assert kinds(2) & {"speed", "shake", "flicker"} == {"speed"}
+    assert kinds(3) >= {"speed", "shake", "flicker"}
 
 
 def test_a_model_may_call_it_a_freeze_where_nothing_ever_moves(monkeypatch):

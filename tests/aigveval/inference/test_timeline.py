@@ -121,8 +121,11 @@ def test_a_window_is_scored_as_a_clip_of_its_own(videos, monkeypatch, name, batc
     assert dataclasses.replace(found.clip, seconds=0) == dataclasses.replace(alone, seconds=0)
 
 
-def test_short_clip_without_prompt(videos):
-    found = make_timeline(tiny_assessor(), videos["short"], window_seconds=2, step_seconds=1)
+@pytest.mark.parametrize("prompt", [None, "\n ", "\u200b"])  # of no visible character
+def test_short_clip_without_prompt(prompt, videos):
+    found = make_timeline(
+        tiny_assessor(), videos["short"], prompt=prompt, window_seconds=2, step_seconds=1
+    )
     (window,) = found.windows
     assert (window.start_seconds, window.end_seconds) == (0, found.duration_seconds)
     assert window.scores["semantic"] is None and found.clip.semantic is None
