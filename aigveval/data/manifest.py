@@ -74,12 +74,7 @@ def make_clip(path: str | os.PathLike[str], prompt: str | None = None) -> Clip:
 
 def _says_something(prompt: str) -> bool:
     # A letter or digit near the start settles it without a look at every character.
-    return any(map(str.isalnum, prompt[:_PROMPT_HEAD])) or any(map(_is_visible, clean(prompt)))
-
-
-def _is_visible(char: str) -> bool:
-    # Cf: a zero-width space or a byte order mark, which spreadsheets leave in empty cells.
-    return not char.isspace() and unicodedata.category(char) != "Cf"
+    return any(map(str.isalnum, prompt[:_PROMPT_HEAD])) or bool(clean(prompt))
 
 
 def check_exists(clip: Clip) -> Clip:
