@@ -270,7 +270,8 @@ def _is_array(value: object) -> bool:
 
 
 def _type(pixels: Any) -> str:
-    return str(pixels.dtype).removeprefix("torch.")
+    # By name, as NumPy writes the order of bytes into the text.
+    return getattr(pixels.dtype, "name", str(pixels.dtype)).removeprefix("torch.")
 
 
 def _range(low: float, high: float) -> str:

@@ -29,6 +29,7 @@ FORMS = {
     "float32": FLOATS,
     "float64": FRAMES / 255,
     "float16": FLOATS.astype(np.float16),
+    "float32 of another order of bytes": FLOATS.astype(FLOATS.dtype.newbyteorder()),
     "read-only, backwards in memory": np.broadcast_to(FRAMES[::-1], FRAMES.shape)[::-1],
     "tensor": torch.tensor(FRAMES),
     "tensor, colours first": torch.tensor(FIRST),
