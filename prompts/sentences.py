@@ -39,7 +39,7 @@ _ADVICE: Mapping[str, str] = {
     "vanishing_object": "Try another seed, or end the clip at {start} s: the {name} vanishes then.",
     "appearing_object": "Try another seed, or start the clip at {end} s: the {name} appears then.",
     "identity_drift": "Try another seed, or less movement: the {name} turns into {other}.",
-    "missing_object": "Name the {name} first in the prompt, and what it does next.",
+    "missing_object": "Name the {name} first in the prompt, and what {it_does} next.",
     "wrong_count": "Say each of the {expected} {names} apart in the prompt, or try other seeds.",
     "duplicated_object": "Write `one {name}, alone` in the prompt, or try another seed.",
     "morphing": "Try another seed, or less movement: something changes its shape at {start} s.",
@@ -115,6 +115,7 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
             lines[line.format(
                 name=name,
                 names=name if is_plural(name) else plural_of(name),
+                it_does="they do" if is_plural(name) or class_of(name) == "person" else "it does",
                 other=_a(fact.other),
                 expected=_number(fact.expected),
                 start=_seconds(fact.start_seconds),

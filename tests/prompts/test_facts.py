@@ -257,8 +257,13 @@ def test_things_that_are_missing_are_each_named():
     defects = [Defect(name="missing_object", severity=4)] * 2
     text = sentences(facts, defects, dimensions=("semantic",))["semantic"]
     assert text.count("dogs") == text.count("cat") == 1 and "dogs is" not in text
-    assert advice(facts, defects) == tuple(
-        f"Name the {name} first in the prompt, and what it does next." for name in ("dogs", "cat")
+    assert advice(facts, defects) == (
+        "Name the dogs first in the prompt, and what they do next.",
+        "Name the cat first in the prompt, and what it does next.",
+    )
+    person = [Fact(kind="asked_not_seen", name="woman", confidence=0.0)]
+    assert advice(person, defects[:1]) == (
+        "Name the woman first in the prompt, and what they do next.",
     )
 
 
