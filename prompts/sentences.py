@@ -116,7 +116,7 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
             lines[line.format(
                 name=name,
                 names=name if several else plural_of(name),
-                does="they do" if several else "it does",
+                does="they do" if several or class_of(name) == "person" else "it does",
                 other=_a(fact.other),
                 expected=_number(fact.expected),
                 start=_seconds(fact.start_seconds),

@@ -40,9 +40,10 @@ ScoreName = Literal["overall", "technical", "motion", "semantic"]
 
 CHANCES = """\
 A chance is computed from the scores as independent normal distributions. Their standard deviation
-comes from the score's 80 % interval, (high - low) / 2.563, or where a model gives none, from the
-spread of its belief; `basis` says which. Clips of one prompt have errors in common, so chances are
-rather too near to a coin's than too far.
+comes from the score's 80 % interval, (high - low) / 2.563 (twice its longer side in place of
+high - low, where it ends at 1 or 5), or where a model gives none, from the spread of its belief;
+`basis` says which. Clips of one prompt have errors in common, so chances are rather too near to a
+coin's than too far.
 """
 BEST_HELP = f"""\
 Picks the best of several videos of one prompt.

@@ -239,7 +239,7 @@ def print_results(rows: Sequence[Assessment]) -> None:
     scored = [row for row in rows if row.error is None]
     if len(scored) > 1:
         table.add_section()
-        table.add_row(Text(f"mean of {len(scored)}"), *(_mean(scored, n) for n in SCORE_FIELDS))
+        table.add_row(Text(_mean_of(scored)), *(_mean(scored, n) for n in SCORE_FIELDS))
     print_wide(table)
 
 
@@ -279,6 +279,13 @@ def _caption(rows: Sequence[Assessment]) -> str:
     intervals = any(row.overall and row.overall.low is not None for row in rows)
     what = "[80 % interval]" if intervals else "± spread"
     return f"{LEVEL_NUMBERS}; {what}"
+
+
+def _mean_of(rows: Sequence[Assessment]) -> str:
+    """Of how many the means are; a score that some lack is said apart, as `semantic` may be."""
+    counts = {name: sum(getattr(row, name) is not None for row in rows) for name in SCORE_FIELDS}
+    apart = [f"{name} of {n}" for name, n in counts.items() if 0 < n < len(rows)]
+    return ", ".join([f"mean of {len(rows)}", *apart])
 
 
 def _mean(rows: Sequence[Assessment], name: str) -> Text:

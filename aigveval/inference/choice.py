@@ -1,8 +1,9 @@
 """Which of several clips is the better one, and how sure that is.
 
 A score is taken as a normal distribution around it, independent of those of other clips. Its
-standard deviation is (high - low) / 2.563 where the score has an 80 % interval, and else its
-spread, the model's belief over the five words. Both are wide: clips of one prompt fail in similar
+standard deviation is (high - low) / 2.563 where the score has an 80 % interval (twice its longer
+side, where an end of the scale cuts the other), and else its spread, the model's belief over the
+five words. Both are wide: clips of one prompt fail in similar
 ways, so what is said here of their order is cautious.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from prompts import DIMENSIONS
+from prompts.rubric import MAX_SCORE, MIN_SCORE
 
 from ..assessment import SCORE_FIELDS, Assessment, Score
 
@@ -118,8 +120,13 @@ def percent(chance: float) -> str:
 def deviation(score: Score) -> float:
     """Standard deviation of a score in points, see the module."""
     interval = _interval(score)
-    found = score.std if interval is None else (interval[1] - interval[0]) / _WIDTH_80
-    return max(found, _LEAST)
+    if interval is None:
+        return max(score.std, _LEAST)
+    low, high = interval
+    width = high - low
+    if low <= MIN_SCORE or high >= MAX_SCORE:  # the scale ends there, the error doesn't
+        width = 2 * max(score.score - low, high - score.score)
+    return max(width / _WIDTH_80, _LEAST)
 
 
 def basis_of(scores: Sequence[Score]) -> Basis:

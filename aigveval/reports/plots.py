@@ -177,7 +177,7 @@ def _draw_scores(axes: Axes, timeline: Timeline) -> None:
             marker="o",
             markersize=3,
             linewidth=2.2 if main else 1.2,
-            zorder=4 if main else 3,
+            zorder=3 if main else 4,  # the thick line below, where others lie on it
         )
     axes.set_ylim(MIN_SCORE - 0.1, MAX_SCORE + 0.1)
     axes.set_ylabel("score, 1 to 5")

@@ -261,6 +261,10 @@ def test_things_that_are_missing_are_each_named():
         "Name the dogs first in the prompt, and what they do next.",
         "Name the cat first in the prompt, and what it does next.",
     )
+    person = [Fact(kind="asked_not_seen", name="woman", confidence=0.0)]
+    assert advice(person, defects[:1]) == (
+        "Name the woman first in the prompt, and what they do next.",
+    )
 
 
 def test_a_count_is_that_of_its_defect_though_the_graver_comes_first():

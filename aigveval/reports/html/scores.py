@@ -61,6 +61,7 @@ def write_report(
         total=len(scored),
         scores=list(values),
         failed=[row for row in rows if row.error is not None],
+        counts={name: len(found) for name, found in values.items()},
         means={name: float(found.mean()) for name, found in values.items()},
         spreads={name: float(found.std()) for name, found in values.items()},
         histograms={

@@ -66,7 +66,8 @@ class TestScore:
         lines = [line.split() for line in result.stdout.splitlines()]
         assert ["v/a.mp4", *["│", "2.00", "±0.50"] * 4] in lines
         assert ["v/c.mp4", *["│", "4.00", "±0.50"] * 3, "│", "-"] in lines
-        assert ["mean", "of", "3", *["│", "3.00"] * 3, "│", "2.50"] in lines
+        means = ["mean", "of", "3,", "semantic", "of", "2"]
+        assert [*means, *["│", "3.00"] * 3, "│", "2.50"] in lines
         assert "3 of 3 videos are in results.jsonl" in result.stdout
         assert result.stderr == "note: v/prompts.json gives no prompt for 1 of 3 videos\n"
 

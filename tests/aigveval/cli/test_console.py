@@ -61,6 +61,15 @@ def test_a_path_stays_readable_on_80_columns(monkeypatch, capsys):
     assert "clips/a_dog_runs/0001.mp4" in shown and "3.25 [2.5, 4.1]" in shown
 
 
+def test_means_say_of_how_many_they_are(capsys):
+    """A score that some clips lack, as `semantic` without a prompt, is the mean of fewer."""
+    rows = [scored("a.mp4"), scored("b.mp4"), replace(scored("c.mp4"), technical=None)]
+    print_results(rows)
+    assert " mean of 3, technical of 2 " in capsys.readouterr().out
+    print_results(rows[:2])
+    assert " mean of 2 " in capsys.readouterr().out
+
+
 def test_names_cannot_move_the_cursor(capsys):
     print_results([scored("a\x1b[2Jb\nc.mp4")])
     say("failed: a\x1b[2Jb\x9b.mp4: 犬🎬 is\nno video")

@@ -56,6 +56,18 @@ def test_an_interval_counts_before_the_spread():
     assert basis_of([wide, Score(3.0, 0.1)]) == "spread"  # not of all, and so not said
 
 
+def test_an_interval_that_the_scale_cuts_is_no_surer():
+    """A score at the end has half of its interval left, and the same error as others."""
+    half = 1.2815
+    for score in (5.0, 4.4, 1.0, 1.9):
+        cut = Score(score, 0.1, low=max(1.0, score - half), high=min(5.0, score + half))
+        assert deviation(cut) == pytest.approx(1.0), score
+    best = Score(5.0, 0.1, low=5.0 - half, high=5.0)
+    other = Score(4.0, 0.1, low=4.0 - half, high=5.0)
+    expected = normal_cdf(1 / math.sqrt(2))
+    assert chances_of_best([best, other])[0] == pytest.approx(expected, abs=2e-4)
+
+
 def test_the_dimension_that_is_surest():
     first = row(overall=(3, 0.5), technical=(3, 0.5), motion=(2, 0.2), semantic=(4, 0.1))
     second = row(overall=(3, 0.5), technical=(2, 0.5), motion=(4, 0.2))

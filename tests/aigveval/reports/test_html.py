@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -122,6 +123,26 @@ def test_report_of_scores(tmp_path):
     assert text.index("a/1.mp4") < text.index("b/2.mp4") < text.index("scene_clean.mp4</div>")
     assert len(reader.all("svg")) == 4  # two histograms, two box plots by folder
     assert ">3.00</b>" in text  # the mean
+
+
+def test_means_say_of_how_many_clips_they_are(tmp_path):
+    """A score that some clips lack is the mean of fewer; one clip differs from nothing."""
+    made = {"model": "lite", "version": "0", "seconds": 1.0}
+    rows = [
+        Assessment(video=f"{n}.mp4", overall=Score(n, 0.5), technical=Score(n, 0.5), **made)
+        for n in (2.0, 3.0, 4.0)
+    ]
+    rows[0] = replace(rows[0], technical=None)
+    rows[1] = replace(rows[1], semantic=Score(3.0, 0.5))
+    scores.write_report(tmp_path / "s.html", rows)
+    tiles = re.findall(r'class="soft">(\w+)</span><b>([\d.]+)</b>(.*?)</div>',
+                       _checked(tmp_path / "s.html")[0], re.DOTALL)  # fmt: skip
+    said = {name: (mean, re.sub("<.*?>", "", more).strip()) for name, mean, more in tiles}
+    assert said == {
+        "overall": ("3.00", "mean of 3; clips differ by ±0.82"),
+        "technical": ("3.50", "mean of 2; clips differ by ±0.50"),
+        "semantic": ("3.00", ""),
+    }
 
 
 def test_folders_of_one_name_are_kept_apart(tmp_path):

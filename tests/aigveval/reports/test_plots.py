@@ -3,10 +3,11 @@
 import csv
 import dataclasses
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from aigveval.assessment import SCORE_FIELDS
+from aigveval.assessment import SCORE_FIELDS, Score
 from aigveval.errors import InputError
 from aigveval.inference.timeline import make_timeline
 from aigveval.reports.plots import plot_timeline, write_timeline
@@ -83,6 +84,27 @@ def test_plot(plain, with_defects, tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match="folder.png: cannot be written: Is a directory"):
         plot_timeline(plain, tmp_path / "folder.png")
+
+
+def test_another_score_at_the_overall_score_is_seen(plain, tmp_path):
+    """As where both are 5.0, which is the usual case for clips of today's generators."""
+
+    def coloured(**scores):
+        """Pixels of motion's colour that the plot has left of its legend."""
+        windows = tuple(
+            dataclasses.replace(
+                window,
+                scores={name: Score(score=scores.get(name, 2.0), std=0.1) for name in SCORE_FIELDS},
+            )
+            for window in plain.windows
+        )
+        plot_timeline(dataclasses.replace(plain, windows=windows), tmp_path / "x.png")
+        picture = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
+        left = picture[:, : int(0.8 * picture.shape[1])]
+        return int((np.abs(left - (0xD5, 0x5E, 0x00)).max(2) < 40).sum())
+
+    apart, together = coloured(motion=4.0, overall=5.0), coloured(motion=5.0, overall=5.0)
+    assert together > 0.5 * apart > 100
 
 
 def test_plot_without_semantic_scores(videos, tmp_path):
