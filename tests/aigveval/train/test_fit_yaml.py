@@ -33,6 +33,15 @@ def test_yaml_is_read(tmp_path, monkeypatch):
     assert config.encoders == [{"name": "a", "options": {"x": 1}}]
 
 
+def test_exponents_make_numbers_in_mappings_too(tmp_path):
+    path = tmp_path / "fit.yaml"
+    path.write_text(YAML + "trainer: {adam_epsilon: 1e-7}\nloss: {rank: 1E-1, plcc: -0e0}\n")
+    config = read_fit_config(path, changes=["lora.alpha=3.2e1", "grpo.rewards={format: 1.e+0}"])
+    assert config.trainer == {"adam_epsilon": 1e-7} and config.loss == {"rank": 0.1, "plcc": 0}
+    assert config.lora["alpha"] == 32 and config.grpo["rewards"] == {"format": 1}
+    assert read_fit_config(path, changes=["output_dir=1e5a"]).output_dir.endswith("/1e5a")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
