@@ -51,6 +51,7 @@ def test_exponents_make_numbers_in_mappings_too(tmp_path):
         (YAML + "loss: {plcc: .nan}", "the weight of loss term plcc must be >= 0, got nan"),
         (YAML + f"ema: 1{'0' * 400}", "ema must be a number, got 1000"),
         (YAML + "epochs: -1", "epochs must not be negative, got -1"),
+        (YAML + "seed: 4294967296", "seed must be below 2 ** 32, got 4294967296"),
         (YAML + "epochs: 1.5", "epochs must be a whole number, got 1.5"),
         (YAML + "warmup: much", "warmup must be a number, got 'much'"),
         (YAML + "device: cuda:1", "device must be one of ('auto', 'cpu'), got 'cuda:1'"),
