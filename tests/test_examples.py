@@ -64,7 +64,7 @@ def test_features_of_a_video_in_fifteen_lines(tmp_path, clip):
 def test_an_own_encoder_in_under_forty_lines(tmp_path, clip, own):
     assert len((EXAMPLES / "own_encoder.py").read_text().splitlines()) < 40
     encoder = create_encoder("technical_colour")
-    check_encoder(encoder)
+    check_encoder(own.TechnicalColour())  # as its constructor makes it, in training mode
     view = read_views(clip, {"it": encoder})["it"]
     assert run(tmp_path, EXAMPLES / "own_encoder.py", clip) == f"{encoder(view[None])}\n"
 
