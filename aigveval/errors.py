@@ -7,6 +7,7 @@ to say than `InputError` and `ModelError` do.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from collections.abc import Sequence
@@ -26,6 +27,11 @@ _OUT_OF_MEMORY = (  # in the words of PyTorch for CPUs, CUDA, cuBLAS, cuDNN and 
     "Failed to allocate",
 )
 
+_DISK_FULL = (  # in the words of the system, and of torch.save, which says nothing of a disk
+    os.strerror(errno.ENOSPC),
+    "PytorchStreamWriter failed writing",
+    "] . unexpected pos ",
+)
 _DEVICE_FAILURE = "CUDA error: "  # of cuBLAS and cuDNN; the others have a type of their own
 
 
@@ -101,6 +107,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(_kinds(error) & {"MemoryError", "OutOfMemoryError"}) or any(
         words in str(error) for words in _OUT_OF_MEMORY
     )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk had no room left for a file, by whichever library tells it."""
+    return any(words in str(error) for words in _DISK_FULL)
 
 
 def is_device_failure(error: BaseException) -> bool:

@@ -26,13 +26,24 @@ def check_encoder(encoder: Encoder, *, tolerance: float = 1e-4) -> None:
     """Try every promise of `Encoder` on two small made-up clips.
 
     Args:
-        encoder: As its constructor makes it. It is left as it was.
+        encoder: As its constructor or `create_encoder` makes it; it is tried in eval mode, in which
+            `create_encoder` gives it. It is left as it was.
         tolerance: How much tokens may differ between a batch and its rows, or with
             `torch.compile`, as a share of their mean magnitude.
 
     Raises:
         AssertionError: A promise is broken; the message says which and how.
     """
+    in_training = [module for module in encoder.modules() if module.training]
+    encoder.eval()
+    try:
+        _check_all(encoder, tolerance)
+    finally:
+        for module in in_training:
+            module.training = True
+
+
+def _check_all(encoder: Encoder, tolerance: float) -> None:
     _check_frames(encoder)
     clips = (_clip(48, 90, 120), _clip(3, 33, 17))
     views = torch.stack([encoder.preprocess(_frames(encoder, clip)) for clip in clips])
@@ -95,7 +106,7 @@ def _check_spec(encoder: Encoder, views: Tensor, tokens: Tensor) -> None:
 
 
 def _check_tokens(encoder: Encoder, views: Tensor, tokens: Tensor, *, tolerance: float) -> None:
-    assert not any(module.training for module in encoder.modules()), "it is not in eval mode"
+    assert not any(module.training for module in encoder.modules()), "eval() leaves it in training"
     joined, spec = encoder.join(tokens, _PROMPTS), encoder.spec
     assert joined.shape == (2, spec.num_tokens, spec.dim), (
         f"tokens are {tuple(joined.shape)}, the spec says (b, {spec.num_tokens}, {spec.dim})"

@@ -6,7 +6,7 @@
 ways. With diffusers, the clips are `pipeline(prompt, num_videos_per_prompt=8).frames`.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -52,5 +52,7 @@ def main(prompt: str) -> int:
 
 
 if __name__ == "__main__":
-    best = main(sys.argv[1] if len(sys.argv) > 1 else PROMPT)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("prompt", nargs="?", default=PROMPT)
+    best = main(parser.parse_args().prompt)
     print(f"keep clip {best}")

@@ -50,6 +50,15 @@ def own(monkeypatch):
     return own_encoder
 
 
+@pytest.mark.parametrize(
+    "name", ["make_videos", "best_of_n", "make_self_test", "benchmarks/preset_memory"]
+)
+def test_help_is_help(tmp_path, name):
+    """Not the name of a folder to write to, nor a prompt to score with."""
+    text = run(tmp_path, EXAMPLES / f"{name}.py", "--help")
+    assert text.startswith("usage: ") and not list(tmp_path.iterdir())
+
+
 def test_features_of_a_video_in_fifteen_lines(tmp_path, clip):
     script = EXAMPLES / "features.py"
     assert len(script.read_text().splitlines()) <= 15
@@ -64,7 +73,7 @@ def test_features_of_a_video_in_fifteen_lines(tmp_path, clip):
 def test_an_own_encoder_in_under_forty_lines(tmp_path, clip, own):
     assert len((EXAMPLES / "own_encoder.py").read_text().splitlines()) < 40
     encoder = create_encoder("technical_colour")
-    check_encoder(encoder)
+    check_encoder(own.TechnicalColour())  # as its constructor makes it, in training mode
     view = read_views(clip, {"it": encoder})["it"]
     assert run(tmp_path, EXAMPLES / "own_encoder.py", clip) == f"{encoder(view[None])}\n"
 

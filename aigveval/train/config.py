@@ -346,6 +346,7 @@ class FitConfig:
             object.__setattr__(self, name, value)
         _require(self, _POSITIVE, lambda v: v > 0, "be above 0")
         _require(self, _NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "not be negative")
+        _require(self, "seed", lambda v: v < 2**32, "be below 2 ** 32")
         _require(self, _SHARES, lambda v: 0 <= v < 1, "lie in [0, 1)")
         _require(self, "ema", lambda v: 0 < v < 1, "lie in (0, 1)")
         _require(self, "pair_tie", lambda v: v > 1, "be above 1")

@@ -35,7 +35,7 @@ from encoders.base import Encoder
 from encoders.onednn import use_onednn
 from encoders.pretrained import no_bars
 
-from ..errors import cause_of, is_out_of_memory
+from ..errors import cause_of, is_disk_full, is_ours, is_out_of_memory
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..files import writing
 from ..model.base import AIGVEvalOutput, ScorerModel
@@ -91,7 +91,7 @@ def main(config: FitConfig) -> FitResult:
 
     Raises:
         FitError: The config or the data cannot be used, ``output_dir`` holds another run, or the
-            memory does not suffice.
+            memory or its disk does not suffice.
         ManifestError: A manifest cannot be used.
         SystemExit: 130, after Ctrl-C.
     """
@@ -109,6 +109,12 @@ def main(config: FitConfig) -> FitResult:
         console.print(f"\nStopped. The same command goes on {kept}.", style="yellow")
         raise SystemExit(130) from None
     except Exception as error:
+        says_where = is_ours(error) or getattr(error, "filename", None)
+        if is_disk_full(error) and not says_where:
+            raise FitError(
+                f"{output}: cannot be written ({cause_of(error, limit=200)}); make room on its "
+                "disk, and the same command goes on"
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise FitError(

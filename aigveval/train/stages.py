@@ -133,7 +133,8 @@ def _stage(
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads ``1:5`` as text, as YAML 1.2 does, not as sixty-five in base 60; no key twice."""
+    """Reads as YAML 1.2 does ``1:5`` as text, not as sixty-five in base 60, and ``1e-8`` as a
+    number, not as text; no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -149,6 +150,11 @@ _Loader.yaml_implicit_resolvers = {
     first: [("tag:yaml.org,2002:str", re.compile(r"[^:]+:")), *rules]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    [*"-+0123456789"],
+)
 
 
 def read_fit_config(

@@ -8,7 +8,7 @@ plain kernels. Not in them: CUDA itself (about 0.5 GB), fragmentation, and cuDNN
 presets' catalogue holds them rounded up.
 """
 
-import sys
+import argparse
 import weakref
 from typing import Any
 
@@ -173,6 +173,9 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    chosen = parser.parse_args().presets
     torch.set_num_threads(1)
     others = [name for name in list_presets() if name != "lite"]
-    main(sys.argv[1:] or [name for name in others if "encoders" in read_preset(name)])
+    main(chosen or [name for name in others if "encoders" in read_preset(name)])

@@ -140,6 +140,15 @@ def test_a_sound_encoder_passes_and_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
+def test_an_encoder_may_come_as_its_constructor_makes_it():
+    """As in the module's docstring: a module of PyTorch is made in training mode."""
+    check_encoder(Sound().train())
+    encoder = Sound(broken="training")
+    with pytest.raises(AssertionError, match="in training mode a frozen encoder gives other"):
+        check_encoder(encoder.train())
+    assert encoder.training and encoder.drop.training  # left as it was, even so
+
+
 @pytest.mark.parametrize(
     "broken, message",
     [

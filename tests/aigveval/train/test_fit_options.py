@@ -1,5 +1,7 @@
 """Options of a training: LoRA's kinds, 4 bits, bfloat16, checkpointing, logs."""
 
+import errno
+import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from aigveval.model import backbones as llm
@@ -289,3 +292,44 @@ def test_without_memory_it_says_what_to_change(fit_config, monkeypatch):
         "gradient_checkpointing: true or bf16: true, or a smaller batch_size (grad_accum makes up "
         "for it), eval_batch_size or encode_batch_size"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed"),
+        RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 6720 vs 6612"),
+    ],
+)
+def test_a_full_disk_is_named_by_its_folder(fit_config, monkeypatch, error):
+    def run(*args):
+        raise error
+
+    monkeypatch.setattr(fit, "_run", run)
+    with pytest.raises(FitError) as caught:
+        fit.main(fit_config)
+    assert str(caught.value) == (
+        f"{fit_config.output_dir}: cannot be written ({type(error).__name__}: {error}); make room "
+        "on its disk, and the same command goes on"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FitError("else: cannot be written: No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device", "else"),
+    ],
+)
+def test_a_full_disk_elsewhere_keeps_its_own_name(fit_config, monkeypatch, error):
+    def run(*args):
+        raise error
+
+    monkeypatch.setattr(fit, "_run", run)
+    with pytest.raises(type(error)) as caught:
+        fit.main(fit_config)
+    assert caught.value is error

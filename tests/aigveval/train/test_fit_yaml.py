@@ -33,6 +33,15 @@ def test_yaml_is_read(tmp_path, monkeypatch):
     assert config.encoders == [{"name": "a", "options": {"x": 1}}]
 
 
+def test_exponents_make_numbers_in_mappings_too(tmp_path):
+    path = tmp_path / "fit.yaml"
+    path.write_text(YAML + "trainer: {adam_epsilon: 1e-7}\nloss: {rank: 1E-1, plcc: -0e0}\n")
+    config = read_fit_config(path, changes=["lora.alpha=3.2e1", "grpo.rewards={format: 1.e+0}"])
+    assert config.trainer == {"adam_epsilon": 1e-7} and config.loss == {"rank": 0.1, "plcc": 0}
+    assert config.lora["alpha"] == 32 and config.grpo["rewards"] == {"format": 1}
+    assert read_fit_config(path, changes=["output_dir=1e5a"]).output_dir.endswith("/1e5a")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -42,6 +51,7 @@ def test_yaml_is_read(tmp_path, monkeypatch):
         (YAML + "loss: {plcc: .nan}", "the weight of loss term plcc must be >= 0, got nan"),
         (YAML + f"ema: 1{'0' * 400}", "ema must be a number, got 1000"),
         (YAML + "epochs: -1", "epochs must not be negative, got -1"),
+        (YAML + "seed: 4294967296", "seed must be below 2 ** 32, got 4294967296"),
         (YAML + "epochs: 1.5", "epochs must be a whole number, got 1.5"),
         (YAML + "warmup: much", "warmup must be a number, got 'much'"),
         (YAML + "device: cuda:1", "device must be one of ('auto', 'cpu'), got 'cuda:1'"),
