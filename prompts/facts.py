@@ -320,6 +320,8 @@ def agrees(
     apart = "speed" in kinds and "speed" not in measured  # frames too far to know how things move
     if apart and defect.dimension == "motion" and defect.name != "freeze":
         return False
+    if defect.name in ("shake", "flicker") and "speed" in kinds and defect.name not in kinds:
+        return False  # of two frames nothing tells it
     if defect.name == "freeze":  # where nothing ever moves, nobody knows what would have
         return "freeze" in kinds or measured.get("speed", 100.0) < 1
     if defect.name == "scene_cut":

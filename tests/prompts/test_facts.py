@@ -301,6 +301,14 @@ def test_other_footage_lies_between_cuts(named_times, times):
     assert (found.start_seconds, found.end_seconds) == times
 
 
+@pytest.mark.parametrize("name", ["shake", "flicker"])
+def test_no_change_of_movement_is_named_that_could_not_be_measured(name):
+    found = [Defect(name=name, severity=3)]
+    much = Fact(kind=name, value=9.0, percentile=99)
+    assert confirmed(found, [*MOVES, much], None, {"motion": 2.0}) == tuple(found)
+    assert confirmed(found, MOVES, None, {"motion": 2.0}) == ()  # as of two frames
+
+
 def test_where_nothing_is_recognised():
     duration = Fact(kind="duration", value=4.2)
     robot = Fact(kind="asked_not_judged", name="robot")
