@@ -123,6 +123,7 @@ def test_report_of_scores(tmp_path):
     assert text.index("a/1.mp4") < text.index("b/2.mp4") < text.index("scene_clean.mp4</div>")
     assert len(reader.all("svg")) == 4  # two histograms, two box plots by folder
     assert ">3.00</b>" in text  # the mean
+    assert "</span>interval or spread" in text
 
 
 def test_means_say_of_how_many_clips_they_are(tmp_path):
