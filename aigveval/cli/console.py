@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 LEVEL_NUMBERS = "1 bad, 2 poor, 3 fair, 4 good, 5 excellent"
 SHOWN_ROWS = 50
 _SHOWN_EXPLANATIONS = 10
+_LINE_SECONDS = 600  # between lines that stand for a progress bar
 _NARROW = 100  # columns of a terminal below which names need the room of the intervals
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -185,26 +186,61 @@ class _Rate(ProgressColumn):
 
 
 class _Bar(Progress):
-    """A progress bar whose rate counts from the start: videos come in batches, all at one time."""
+    """A progress bar whose rate counts from the start: videos come in batches, all at one time.
+
+    Attributes:
+        in_lines: In place of the bar, as in the log of a night, a line says every ten minutes how
+            far it is.
+    """
+
+    in_lines = False
+    _said = 0.0
 
     def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
         task = super().add_task(*args, **kwargs)
+        self._said = self.get_time()
         self.advance(task, 0)  # the first sample, from which the rate is measured
         return task
 
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        now = self.get_time()
+        if not self.in_lines or now - self._said < _LINE_SECONDS:
+            return
+        self._said = now
+        task = next(task for task in self.tasks if task.id == task_id)
+        done = f"{task.completed:,.0f}"
+        told = [done if task.total is None else f"{done} of {task.total:,.0f}"]
+        if task.time_remaining is not None:
+            for column in self.columns:
+                if isinstance(column, _Rate):
+                    told.append(str(column.render(task)))
+                elif isinstance(column, TimeRemainingColumn):
+                    told.append(f"{column.render(task)} left")
+        say(f"{task.description}: {', '.join(told)}")
+
 
 def bar_of(*columns: str | ProgressColumn, quiet: bool) -> Progress:
-    """Gives a progress bar on standard error; none when that is not a terminal."""
+    """Gives a progress bar on standard error; lines now and then when that is not a terminal."""
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     period = 600.0  # seconds that the rate is the mean of
-    return _Bar(
+    bar = _Bar(
         *columns, console=console, disable=hidden, transient=True, speed_estimate_period=period
     )
+    bar.in_lines = not quiet and not console.is_terminal
+    return bar
 
 
 def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
-    """Gives a progress bar on standard error, with the rate; none when that is not a terminal."""
+    """Gives a progress bar on standard error, with the rate; see `bar_of`."""
     counts = MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()
     return bar_of("{task.description}", BarColumn(), *counts, quiet=quiet)
 

@@ -47,6 +47,27 @@ def test_the_rate_of_videos_that_come_in_batches():
     assert bar.tasks[0].speed == pytest.approx(17 / 80)
 
 
+@pytest.mark.parametrize("quiet, terminal", [(False, False), (True, False), (False, True)])
+def test_a_log_has_a_line_now_and_then_in_place_of_the_bar(quiet, terminal, monkeypatch, capsys):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for one
+    now = [0.0]
+    bar = video_progress(quiet=quiet)
+    bar.get_time = lambda: now[0]
+    task = bar.add_task("scoring", total=10_000)
+    for now[0] in range(0, 1800, 2):
+        for _ in range(4):
+            bar.advance(task)
+    lines = capsys.readouterr().err.splitlines()
+    if quiet or terminal:
+        assert lines == []
+    else:
+        assert lines == [
+            "scoring: 1,201 of 10,000, 2.0 videos/s, 1:13:24 left",
+            "scoring: 2,401 of 10,000, 2.0 videos/s, 1:03:24 left",
+        ]
+
+
 def test_a_path_stays_readable_on_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for a terminal
     monkeypatch.setenv("NO_COLOR", "1")
