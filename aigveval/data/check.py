@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 import posixpath
@@ -22,7 +21,7 @@ from prompts.rubric import SCORES
 
 from ..batching import run_batches
 from ..errors import as_text, one_line
-from .manifest import is_absolute, iter_manifest, read_video
+from .manifest import is_absolute, is_pattern, iter_manifest, read_video, spelling
 from .preference_pairs import PAIR_VIDEOS, is_pairs, parse_pair
 from .readers import RowFault, parse_rows, part_names, why_missing
 from .scales import MOS, Scale
@@ -175,8 +174,7 @@ def _check_files(files: Iterable[_NamedFile], report: Report, *, workers: int) -
 
     def size_of(file: _NamedFile) -> int | None:
         """Reads it; None for a pattern of numbered pictures, of which no copies are looked for."""
-        pattern = not os.path.lexists(file.path) and glob.glob(file.path)
-        size = None if pattern else os.stat(file.path).st_size
+        size = None if is_pattern(file.path) else os.stat(file.path).st_size
         read(file.path)
         return size
 
@@ -448,8 +446,7 @@ def prompt_key(prompt: str) -> int:
 
 def video_key(video: str) -> int:
     """The key of a path, equal for two ways of writing it that need no look at the disk."""
-    path = posixpath.normpath(unicodedata.normalize("NFC", video).replace("\\", "/"))
-    return key_of(f"video {path}")
+    return key_of(f"video {posixpath.normpath(spelling(video))}")
 
 
 def place_key(video: str, root: str) -> int:

@@ -17,7 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from ..errors import InputError, as_text
-from .manifest import Clip, check_exists, locate, make_clip, read_manifest, read_prompt_list
+from .manifest import (
+    Clip,
+    check_exists,
+    locate,
+    make_clip,
+    read_manifest,
+    read_prompt_list,
+    spelling,
+)
 from .readers import MANIFEST_SUFFIXES, is_saved_dataset, open_text, url_of
 
 VIDEO_SUFFIXES = frozenset(
@@ -330,7 +338,7 @@ def match_prompts(clips: Sequence[Clip], rows: Sequence[Clip]) -> tuple[list[Cli
 
 def pair_by_ends(lefts: Iterable[str], rights: Iterable[str]) -> dict[str, str]:
     """Pairs paths by the longest end they share, where neither side leaves a choice."""
-    sides = [{path: _parts(path) for path in paths} for paths in (lefts, rights)]
+    sides = [{path: PurePath(spelling(path)).parts for path in paths} for paths in (lefts, rights)]
     pairs: dict[str, str] = {}
     for count in range(1, 1 + max((len(p) for side in sides for p in side.values()), default=0)):
         ends: list[dict[tuple[str, ...], list[str]]] = [defaultdict(list), defaultdict(list)]
@@ -342,8 +350,3 @@ def pair_by_ends(lefts: Iterable[str], rights: Iterable[str]) -> dict[str, str]:
             if len(left) == len(right := ends[1].get(end, [])) == 1:
                 pairs[left[0]] = right[0]
     return pairs
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    # macOS stores accents apart from their letters, others together; Windows writes `\`.
-    return PurePath(unicodedata.normalize("NFC", path).replace("\\", "/")).parts

@@ -84,11 +84,16 @@ def check_exists(clip: Clip) -> Clip:
             return replace(clip, problem=f"broken link to {as_text(os.readlink(clip.path))}")
         clip.path.stat()
     except FileNotFoundError:
-        if not glob.glob(os.fspath(clip.path)):  # else a pattern of pictures
+        if not is_pattern(clip.path):
             return replace(clip, problem=why_missing(clip.path))
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         return replace(clip, problem=one_line(getattr(error, "strerror", None) or error))
     return clip
+
+
+def is_pattern(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is no file, but a pattern of some, as of the pictures of one video."""
+    return not os.path.lexists(path) and bool(glob.glob(os.fspath(path)))
 
 
 def read_manifest(path: str | os.PathLike[str], *, need_prompt: bool = False) -> list[Clip]:
@@ -288,6 +293,12 @@ def _stays(video: str) -> bool:
 def is_absolute(video: str) -> bool:
     """Whether a path is absolute here or on Windows."""
     return os.path.isabs(video) or bool(PureWindowsPath(video).anchor)
+
+
+def spelling(path: str) -> str:
+    """A path as most systems write it: macOS stores accents apart from their letters, and Windows
+    writes ``\\`` between folders."""
+    return unicodedata.normalize("NFC", path).replace("\\", "/")
 
 
 def path_from(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> str:

@@ -342,27 +342,31 @@ def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
         number = 1
         try:
             for number, record in enumerate(csv.reader(chain(file, [_END]), **form), start=2):
-                if record == [_END] or not any(map(str.strip, record)):
-                    continue
-                if record[-1].endswith(_END):
-                    yield RowFault(number, f"row {number} begins a double quote that never ends")
-                elif len(record) > len(columns):
-                    yield RowFault(
-                        number,
-                        f"row {number} has {len(record)} values for {len(columns)} columns; "
-                        f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes "
-                        "around it",
-                    )
-                else:
-                    if delimiter != ",":
-                        record = [with_point(value) for value in record]
-                    yield number, dict(zip(columns, record))
+                if record != [_END] and any(map(str.strip, record)):
+                    yield _row_of_csv(number, record, columns, delimiter)
         except csv.Error:  # it takes no longer values
-            number, most = number + 1, f"{csv.field_size_limit():,} characters"
-            reason = (
-                f"row {number} has a value of more than {most}: a double quote that never ends?"
+            most = f"{csv.field_size_limit():,} characters"
+            yield RowFault(
+                number + 1,
+                f"row {number + 1} has a value of more than {most}: a double quote that never "
+                "ends?",
             )
-            yield RowFault(number, reason)
+
+
+def _row_of_csv(
+    number: int, record: Sequence[str], columns: Sequence[str], delimiter: str
+) -> Row | RowFault:
+    if record[-1].endswith(_END):
+        return RowFault(number, f"row {number} begins a double quote that never ends")
+    if len(record) > len(columns):
+        return RowFault(
+            number,
+            f"row {number} has {len(record)} values for {len(columns)} columns; "
+            f"text with {_SEPARATORS.get(delimiter, delimiter)} needs double quotes around it",
+        )
+    if delimiter != ",":
+        record = [with_point(value) for value in record]
+    return number, dict(zip(columns, record))
 
 
 def with_point(value: str) -> str:

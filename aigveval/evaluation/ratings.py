@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from prompts.rubric import SCORES
 
 from ..assessment import SCORE_FIELDS
 from ..data.inputs import pair_by_ends
-from ..data.manifest import ManifestRow, iter_manifest, locate, read_label
+from ..data.manifest import ManifestRow, iter_manifest, locate, read_label, spelling
 from ..data.readers import folder_of, read_rows
 from ..data.scales import MOS, Scale
 from ..errors import InputError, as_text, one_line
@@ -260,9 +259,7 @@ def match(
 
 def name_key(video: str) -> str:
     """A video's name, equal for two ways of writing it."""
-    # macOS stores accents apart from their letters, other systems together.
-    text = unicodedata.normalize("NFC", video.strip()).replace("\\", "/")
-    return "/".join(part for part in text.split("/") if part != ".")
+    return "/".join(part for part in spelling(video.strip()).split("/") if part != ".")
 
 
 def _choose(clip: RatedClip, rows: Sequence[RatedClip], path: str | Path) -> RatedClip | None:
