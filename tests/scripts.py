@@ -2,8 +2,12 @@
 
 import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -16,3 +20,24 @@ def script(name: str) -> ModuleType:
         return importlib.import_module(module)
     finally:
         sys.path.remove(str(EXAMPLES / folder))
+
+
+def rated_clips(
+    module: ModuleType, datasets: Iterable[str], *, prompts: int, generators: int
+) -> list[Any]:
+    """Clips as train_lite has them: of each generator one for each prompt, with random scores."""
+    random = np.random.default_rng(0)
+    return [
+        module.Clip(
+            path=Path(f"{dataset}{prompt}{generator}.mp4"),
+            name=f"{prompt}{generator}.mp4",
+            dataset=dataset,
+            prompt=f"prompt {prompt}",
+            generator=f"g{generator}",
+            real=False,
+            scores=tuple(random.uniform(1, 5, 4)),
+        )
+        for dataset in datasets
+        for prompt in range(prompts)
+        for generator in range(generators)
+    ]

@@ -1,13 +1,12 @@
 """The regression of `lite`, and the choice of its columns (examples/train_lite)."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from tests.scripts import script
+from tests.scripts import rated_clips, script
 
 DATASETS, PROMPTS, GENERATORS = ("fetv_dev", "chivileva_dev"), 10, 3
 
@@ -20,21 +19,7 @@ def nested():
 @pytest.fixture(scope="module")
 def clips(nested):
     """Of two data sets, three generators to a prompt."""
-    random = np.random.default_rng(0)
-    return [
-        nested.Clip(
-            path=Path(f"{dataset}{prompt}{generator}.mp4"),
-            name=f"{prompt}{generator}.mp4",
-            dataset=dataset,
-            prompt=f"prompt {prompt}",
-            generator=f"g{generator}",
-            real=False,
-            scores=tuple(random.uniform(1, 5, 4)),
-        )
-        for dataset in DATASETS
-        for prompt in range(PROMPTS)
-        for generator in range(GENERATORS)
-    ]
+    return rated_clips(nested, DATASETS, prompts=PROMPTS, generators=GENERATORS)
 
 
 @pytest.fixture(scope="module")

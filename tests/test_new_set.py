@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.scripts import script
+from tests.scripts import rated_clips, script
 
 
 @pytest.fixture
@@ -24,20 +24,8 @@ def test_each_prompt_is_left_out_once_in_a_split(new_set):
 
 
 def test_what_is_measured_is_not_learnt(new_set, monkeypatch, tmp_path, capsys):
-    random = np.random.default_rng(0)
-    clips = [
-        new_set.Clip(
-            path=Path(f"{dataset}{n}.mp4"),
-            name=f"{n}.mp4",
-            dataset=dataset,
-            prompt=f"{dataset} {n // 4}",
-            generator=f"g{n % 4}",
-            real=False,
-            scores=tuple(random.uniform(1, 5, 4)),
-        )
-        for dataset in new_set.CHECKED
-        for n in range(36)
-    ]
+    random = np.random.default_rng(1)  # not that of the clips' scores
+    clips = rated_clips(new_set, new_set.CHECKED, prompts=9, generators=4)
     truth = {str(clip.path): clip.scores for clip in clips}
     learnt: set[str] = set()
 

@@ -45,7 +45,7 @@ def main(data: Path, work: Path) -> None:
             console.print(f"{dataset}: {number + 1} of {3 * SPLITS}")
             known = [clip for clip, out in zip(clips, left_out) if not out]
             rest = [clip for clip, out in zip(clips, left_out) if out]
-            after = predicted(base, known, rest, work / "cache")
+            after = predicted(base, known, rest, cache)
             for name in names:
                 column = SCORES.index(name)
                 figures = [
@@ -72,7 +72,7 @@ def thirds(groups: Sequence[str | None]) -> list[NDArray[np.bool_]]:
 
 
 def predicted(
-    base: Path, known: Sequence[Clip], rest: Sequence[Clip], cache: Path
+    base: Path, known: Sequence[Clip], rest: Sequence[Clip], cache: FeatureCache
 ) -> NDArray[np.float64]:
     """Scores (n, 4) of the rest, by the base model after it has learnt what is known."""
     with tempfile.TemporaryDirectory() as folder:
@@ -87,13 +87,13 @@ def predicted(
             FitConfig(
                 train=[str(manifest)],
                 output_dir=str(Path(folder, "run")),
-                cache_dir=str(cache),
+                cache_dir=str(cache.folder),
                 base=str(base),
                 ridge=True,
                 epochs=0,
             )
         )
-        return predict(result.model, [clip.row() for clip in rest], FeatureCache(cache))
+        return predict(result.model, [clip.row() for clip in rest], cache)
 
 
 def agreement(clips: Sequence[Clip], scores: NDArray[np.float64], column: int) -> list[float]:
