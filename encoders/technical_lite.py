@@ -6,7 +6,7 @@ token per slow frame, so that a defect can be placed in time.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,10 +29,13 @@ class TechnicalLite(LiteEncoder):
     Args:
         num_frames: Slow frames, one token each; a shorter clip repeats its nearest frames.
         crop_bars: Look only at what lies between black bars.
-        distinctness: Add one number for how distinct the places of a whole frame are: see
-            `encoders.lite_backbone`.
+        distinctness: Add one number for how distinct the places of a picture are (`distinctness`
+            of `encoders.lite_backbone`). "frame", or True: of each frame. "clip": of the mean of
+            the frames' maps, the same in each token. What warps or flickers is distinct in each
+            frame, but not in the mean.
 
     Raises:
+        ValueError: `distinctness` is something else.
         WeightsError: The weights could not be had; the message says why.
     """
 
@@ -40,9 +43,15 @@ class TechnicalLite(LiteEncoder):
     weights_id = WEIGHTS_ID
 
     def __init__(
-        self, *, num_frames: int = 8, crop_bars: bool = False, distinctness: bool = False
+        self,
+        *,
+        num_frames: int = 8,
+        crop_bars: bool = False,
+        distinctness: bool | Literal["frame", "clip"] = False,
     ) -> None:
-        width = _FRAMES_WIDTH + HEAD_WIDTH + int(distinctness)
+        if distinctness not in (False, True, "frame", "clip"):
+            raise ValueError(f"distinctness must be false, frame or clip, got {distinctness!r}")
+        width = _FRAMES_WIDTH + HEAD_WIDTH + bool(distinctness)
         super().__init__("technical_lite", width, num_frames=num_frames, crop_bars=crop_bars)
         self.distinctness = distinctness
 
@@ -67,7 +76,10 @@ class TechnicalLite(LiteEncoder):
             stages, head, _, own = self.backbone(pixels)
             parts += [head, *stages, picture_statistics(pixels)]
             maps.append(own)
-        if self.distinctness:
+        if self.distinctness == "clip":
+            mean = maps[0].unflatten(0, (-1, self.num_frames)).mean(1)
+            parts.append(distinctness(mean).repeat_interleave(self.num_frames, dim=0))
+        elif self.distinctness:
             parts.append(distinctness(maps[0]))
         return torch.cat(parts, dim=1).view(view.shape[0], self.num_frames, -1)
 
@@ -79,5 +91,6 @@ class TechnicalLite(LiteEncoder):
 
     def options(self) -> dict[str, Any]:
         # The default is left out, as models and cached features of before don't know it.
-        added = {"distinctness": True} if self.distinctness else {}
+        kind = True if self.distinctness == "frame" else self.distinctness
+        added = {"distinctness": kind} if kind else {}
         return {**super().options(), **added}

@@ -69,7 +69,7 @@ Array = NDArray[np.float64]
 ENCODERS: dict[str, dict[str, Any]] = {
     "semantic_lite": {"crop_bars": True},
     "motion_flow": {"size": 112, "crop_bars": True, "skip_fades": True},
-    "technical_lite": {"crop_bars": True, "distinctness": True},
+    "technical_lite": {"crop_bars": True, "distinctness": "clip"},
 }
 SEVERITIES_TRAINED = (1, 3, 5)
 SEVERITIES_HELD_OUT = (1, 2, 3, 4, 5)

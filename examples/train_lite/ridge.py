@@ -41,7 +41,7 @@ STATISTICS = ("technical_lite", 1792, 1821)
 FRAGMENTS = ("technical_lite", 1821, 1821 + 1280)
 CHANGE = ("technical_lite", _PLAIN, _PLAIN + 1280)  # of the frames' features over the clip
 FRAGMENT_STAGES = ("technical_lite", 3101, 3613)
-DISTINCTNESS = ("technical_lite", _PLAIN + 1280, _PLAIN + 1281)  # of the places of a whole frame
+DISTINCTNESS = ("technical_lite", _PLAIN + 1280, _PLAIN + 1281)  # of the places of a picture
 LOCAL_FLOW = ("motion_flow", 0, 171)
 FLOW = ("motion_flow", 171, 513)  # the part of a token that describes the whole clip
 # Of what the frames show, as a point of text space, with the prompt's.
@@ -56,8 +56,8 @@ USED: dict[str, tuple[dict[Block, float], float]] = {
         1.5,
     ),
     "motion": ({FLOW: 1.0, PRODUCT: 0.7, FRAMES: 0.5}, 0.3),
-    "semantic": ({SIMILARITY: 3.0, FRAGMENTS: 1.0, FLOW: 0.5, DISTINCTNESS: 0.2}, 1.0),
-    "overall": ({FLOW: 1.0, PRODUCT: 0.7, FRAGMENTS: 0.3, DISTINCTNESS: 0.1}, 0.3),
+    "semantic": ({SIMILARITY: 3.0, FRAGMENTS: 1.0, FLOW: 0.5, DISTINCTNESS: 0.6}, 1.0),
+    "overall": ({FLOW: 1.0, PRODUCT: 0.7, FRAGMENTS: 0.3, DISTINCTNESS: 0.6}, 0.3),
 }
 # Of damage (ladder.py) and wrong prompts in each score's regression: the weight of a row beside a
 # rated clip, and which share of what its manifest says it takes off; points that a wrong prompt

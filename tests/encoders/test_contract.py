@@ -58,7 +58,7 @@ OPTIONS = {
     "technical_pyiqa": {"metrics": ("entropy",), "num_frames": 4, "size": 320},
     "motion_slowfast": {"pathways": "both", "num_frames": 16, "size": 48},
     "motion_i3d": {"num_frames": 9, "size": 48, "crop_bars": True},
-    "technical_lite": {"num_frames": 4, "crop_bars": True, "distinctness": True},
+    "technical_lite": {"num_frames": 4, "crop_bars": True, "distinctness": "clip"},
     "motion_flow": {
         "num_tokens": 8,
         "num_frames": 32,

@@ -73,3 +73,29 @@ def test_the_encoder_has_it_behind_all_that_was_there_before(make_encoder):
     expected = distinctness(maps_of(view[:, 0]))[:, 0]  # of the whole frames
     torch.testing.assert_close(other[0, :, -1], expected, atol=1e-5, rtol=0)
     assert other[0, :4, -1].min() > 2 * other[0, 4:, -1].max()
+
+
+def test_of_a_clip_it_is_of_the_mean_of_its_frames(make_encoder):
+    plain = make_encoder("technical_lite")
+    own, whole = (create_encoder("technical_lite", distinctness=d) for d in ("frame", "clip"))
+    assert own.fingerprint() == create_encoder("technical_lite", distinctness=True).fingerprint()
+    assert whole.spec.dim == own.spec.dim
+    assert len({one.fingerprint() for one in (plain, own, whole)}) == 3
+    seeded = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8, generator=seeded)
+    still = picture.repeat_interleave(14, 1).repeat_interleave(14, 2).expand(8, -1, -1, -1)
+    moving = torch.stack([still[0].roll(20 * n, dims=2) for n in range(8)])
+    views = torch.stack([whole.preprocess(frames) for frames in (still, moving)])
+    found, of_frames = whole(views), own(views)
+    assert torch.equal(found[..., :-1], of_frames[..., :-1])
+    expected = [distinctness(maps_of(view[:, 0]).mean(0, keepdim=True)) for view in views]
+    expected = torch.cat(expected).expand(-1, 8)
+    torch.testing.assert_close(found[..., -1], expected, atol=1e-5, rtol=0)
+    # Of a still picture that is what it is of a frame; what moves is lost in the mean.
+    torch.testing.assert_close(found[0, :, -1], of_frames[0, :, -1], atol=1e-5, rtol=0)
+    assert found[1, 0, -1] < 0.8 * of_frames[1, :, -1].min()
+
+
+def test_another_word_is_refused():
+    with pytest.raises(ValueError, match=r"^distinctness must be false, frame or clip, got 'all'"):
+        create_encoder("technical_lite", distinctness="all")
