@@ -41,7 +41,7 @@ BLOCKS: dict[Block, float] = {
     ridge.STATISTICS: 0.5,
     ridge.FRAGMENTS: 0.5,
     ridge.FRAGMENT_STAGES: 0.5,
-    ridge.DISTINCTNESS: 0.2,
+    ridge.DISTINCTNESS: 0.6,
     ridge.LOCAL_FLOW: 0.7,
     ridge.FLOW: 1.0,
     ridge.PRODUCT: 0.7,
