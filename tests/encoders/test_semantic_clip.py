@@ -166,6 +166,21 @@ def test_what_is_remembered_is_bounded(encoder, frames, monkeypatch):
     assert torch.equal(encoder.join(tokens, ["prompt 0"]), expected)
 
 
+def test_another_thread_may_forget_prompts_meanwhile(encoder, frames, monkeypatch):
+    tokens = encoder.encode(encoder.preprocess(frames)[None]).repeat(3, 1, 1)
+    prompts = ["prompt a", "prompt b", "prompt a"]
+    expected = encoder.join(tokens, prompts)
+    encoder._known.clear()
+    run = encoder._run_text
+
+    def run_text(prompts, device):
+        encoder._known.clear()
+        return run(prompts, device)
+
+    monkeypatch.setattr(encoder, "_run_text", run_text)
+    assert torch.equal(encoder.join(tokens, prompts), expected)
+
+
 def test_a_prompt_beyond_the_context_is_cut(encoder, frames):
     long = " ".join(["car"] * 100)
     assert torch.equal(tokens_of(encoder, frames, long), tokens_of(encoder, frames, f"{long} cat"))
