@@ -53,7 +53,8 @@ def sample_fragments(
     if frames.shape[0] % aligned:
         raise ValueError(f"aligned must divide the {frames.shape[0]} frames, got {aligned}")
     groups, side = frames.shape[0] // aligned, grid * size
-    larger = _enlarged_size(*frames.shape[-2:], side)
+    height, width = frames.shape[-2:]
+    larger = _enlarged_size(height, width, side)
     if strict_upstream:
         rows, columns = _upstream_positions(frames.shape[-2:], groups, grid, size, seed)
     else:
@@ -63,7 +64,7 @@ def sample_fragments(
     rows, columns = rows // snap * snap, columns // snap * snap
     enlarged = _enlarged_as_upstream if strict_upstream else _enlarged
     at_once = max(1, _MOST_PX // (larger[0] * larger[1]))
-    if larger == frames.shape[-2:] or len(frames) <= at_once:
+    if larger == (height, width) or len(frames) <= at_once:
         frames = enlarged(frames, side)
         return gather_fragments(frames, rows, columns, size=size, aligned=aligned)
     mosaics = []
@@ -146,8 +147,9 @@ def _enlarged_size(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def _enlarged(frames: Tensor, side: int) -> Tensor:
-    larger = _enlarged_size(*frames.shape[-2:], side)
-    if larger == frames.shape[-2:]:
+    height, width = frames.shape[-2:]
+    larger = _enlarged_size(height, width, side)
+    if larger == (height, width):
         return frames
     if frames.dtype == torch.uint8:
         return resized(frames, *larger)  # PyTorch's result depends on the number of threads

@@ -70,7 +70,7 @@ class TechnicalFastVQA(Encoder):
     ) -> None:
         super().__init__()
         self.variant = find_variant(variant)
-        given = {
+        given: dict[str, Any] = {
             "num_frames": num_frames,
             "frame_interval": frame_interval,
             "segments": segments,
