@@ -116,7 +116,8 @@ class OpenClipTowers(Towers):
 
     Args:
         name: As `open_clip.create_model` takes it.
-        weights: Tag, path or `random`; None where the name holds a folder.
+        weights: Tag, path or `random`; None where the name holds a folder. Pictures are prepared
+            for a file as for the name's tags where these agree on it, else as for OpenAI's CLIP.
         called: What to call it in messages.
     """
 
@@ -152,7 +153,10 @@ class OpenClipTowers(Towers):
         architecture = hashlib.sha256(written.encode()).hexdigest()[:8]
         self.weights_id = f"{architecture} {RANDOM if random else state_id(self.model)}"
         _drop_unused(self.model.eval())
-        self.picture = _open_clip_input(open_clip.get_model_preprocess_cfg(self.model), called)
+        shown = open_clip.get_model_preprocess_cfg(self.model)
+        if given:
+            shown |= _published_input(name)
+        self.picture = _open_clip_input(shown, called)
         self.width = config["embed_dim"]
         # The final norm comes after the pooling where attention pools; it has another width then.
         self._norm = getattr(self.model.visual, "attn_pool", None) is None
@@ -267,6 +271,25 @@ def transformers_input(processor: Any) -> PictureInput:
         interpolation=_RESAMPLE[int(processor.resample)],
         crop=crop,
     )
+
+
+def _published_input(name: str) -> dict[str, Any]:
+    """How a model's published weights were shown their pictures; empty where they differ in it.
+
+    Of a file open_clip takes OpenAI's mean, std and centre square, even if it is a SigLIP's.
+    """
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    found = [
+        {
+            field: value
+            for field, value in open_clip.get_pretrained_cfg(name, tag).items()
+            if field in ("mean", "std", "interpolation", "resize_mode")
+        }
+        for tag in tags
+    ]
+    return found[0] if found and all(one == found[0] for one in found) else {}
 
 
 def _open_clip_input(given: dict[str, Any], model: str) -> PictureInput:

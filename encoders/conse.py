@@ -40,7 +40,9 @@ def points_of(names: tuple[str, ...]) -> Tensor:
     def build(folder: Path) -> None:
         save_file({"points": embed_texts(names)}, folder / _POINTS)
 
-    return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
+    # Kept for all encoders of the process: one that learns may come after one made in this mode.
+    with torch.inference_mode(False):
+        return load_torch_file(build_once(f"conse-{digest}", build) / _POINTS)["points"]
 
 
 def points_of_prompts(text: Sequence[str] | None, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,8 @@ class Sampling:
         frame_interval: Distance in frames between two of them.
         num_clips: Clips spread over the video; each is seen alone, and scores are averaged.
         segments: Above 1, a clip is made of runs from as many parts of its share of the video.
+        apart: Each clip comes from the middle of its own share of the video, as runs do. Else clips
+            are spread over the places where one can start, and so lie nearer to the middle.
 
     Raises:
         ValueError: A field is out of its range; the message names it.
@@ -43,6 +45,7 @@ class Sampling:
     frame_interval: int = 2
     num_clips: int = 1
     segments: int = 1
+    apart: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "frame_interval", "num_clips", "segments"):
@@ -67,7 +70,7 @@ class Sampling:
 
     def rows(self, num_frames: int) -> np.ndarray:
         """Upstream's frames of a video: int64 (num_clips, num_frames), which may wrap around."""
-        if self.segments == 1:
+        if self.segments == 1 and not self.apart:
             return clips(num_frames, self.num_frames, self.frame_interval, self.num_clips)
         runs = temporal_fragments(
             num_frames,
@@ -160,7 +163,8 @@ VARIANTS: Mapping[str, Variant] = {
         filename="DOVER.pth",
         source_url="https://github.com/QualityAssessment/DOVER/releases/download/v0.1.0/DOVER.pth",
         licence="MIT",
-        sampling=Sampling(num_clips=3),  # upstream draws where in its third a clip begins
+        # Upstream draws where in its third a clip begins.
+        sampling=Sampling(num_clips=3, apart=True),
         scale=(0.1107, 0.07355),
         unused=("aesthetic_backbone.", "aesthetic_head."),
     ),

@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .resizing import resized
+from .resizing import each_size_once, resized
+
+# Of small frames that are enlarged together; one of a strip of 1 x 1920 has three times as many.
+_MOST_PX = 1 << 25
 
 
 def sample_fragments(
@@ -49,17 +52,28 @@ def sample_fragments(
     """
     if frames.shape[0] % aligned:
         raise ValueError(f"aligned must divide the {frames.shape[0]} frames, got {aligned}")
-    groups = frames.shape[0] // aligned
+    groups, side = frames.shape[0] // aligned, grid * size
+    height, width = frames.shape[-2:]
+    larger = _enlarged_size(height, width, side)
     if strict_upstream:
         rows, columns = _upstream_positions(frames.shape[-2:], groups, grid, size, seed)
-        frames = _enlarged_as_upstream(frames, grid * size)
     else:
-        frames = _enlarged(frames, grid * size)
-        rows = _positions(frames.shape[-2], groups, grid, size, seed, 0)
-        columns = _positions(frames.shape[-1], groups, grid, size, seed, 1)
-    return gather_fragments(
-        frames, rows // snap * snap, columns // snap * snap, size=size, aligned=aligned
-    )
+        rows, columns = (
+            _positions(length, groups, grid, size, seed, axis) for axis, length in enumerate(larger)
+        )
+    rows, columns = rows // snap * snap, columns // snap * snap
+    enlarged = _enlarged_as_upstream if strict_upstream else _enlarged
+    at_once = max(1, _MOST_PX // (larger[0] * larger[1]))
+    if larger == (height, width) or len(frames) <= at_once:
+        frames = enlarged(frames, side)
+        return gather_fragments(frames, rows, columns, size=size, aligned=aligned)
+    mosaics = []
+    for place, group in zip(zip(rows.split(1), columns.split(1)), frames.split(aligned)):
+        for part in group.split(at_once):
+            with each_size_once():  # so that nobody keeps it
+                larger_part = enlarged(part, side)
+            mosaics.append(gather_fragments(larger_part, *place, size=size, aligned=len(part)))
+    return torch.cat(mosaics)
 
 
 def cell_starts(length: int, *, grid: int, size: int) -> Tensor:
@@ -124,12 +138,19 @@ def _upstream_positions(
     return positions
 
 
+def _enlarged_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Of frames that are enlarged until their shorter side has so many pixels."""
+    if min(height, width) >= side:
+        return height, width
+    factor = side / min(height, width)
+    return max(side, round(height * factor)), max(side, round(width * factor))
+
+
 def _enlarged(frames: Tensor, side: int) -> Tensor:
     height, width = frames.shape[-2:]
-    if min(height, width) >= side:
+    larger = _enlarged_size(height, width, side)
+    if larger == (height, width):
         return frames
-    factor = side / min(height, width)
-    larger = (max(side, round(height * factor)), max(side, round(width * factor)))
     if frames.dtype == torch.uint8:
         return resized(frames, *larger)  # PyTorch's result depends on the number of threads
     return F.interpolate(frames, size=larger, mode="bilinear", align_corners=False)

@@ -135,15 +135,18 @@ class SemanticClip(FrameEncoder):
             return self._run_text(prompts, device)
         half = torch.is_autocast_enabled(device.type)
         kind = str(torch.get_autocast_dtype(device.type)) if half else "as it is"
-        for prompt in prompts:
-            if (prompt, kind) not in self._known:
+        found = {}  # of these prompts: another thread may forget them meanwhile
+        for prompt in dict.fromkeys(prompts):
+            known = self._known.get((prompt, kind))
+            if known is None:
                 # Each by itself: its last digits must not depend on which came with it.
                 with torch.no_grad():
-                    self._known[prompt, kind] = self._run_text([prompt], device)[0]
-        out = torch.stack([self._known[prompt, kind].to(device) for prompt in prompts])
-        while len(self._known) > _REMEMBERED:
-            self._known.pop(next(iter(self._known)))
-        return out
+                    known = self._run_text([prompt], device)[0]
+                self._known[prompt, kind] = known
+            found[prompt] = known.to(device)
+        for oldest in list(self._known)[:-_REMEMBERED]:
+            self._known.pop(oldest, None)
+        return torch.stack([found[prompt] for prompt in prompts])
 
     def _run_text(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         tokens = self.towers.tokenize(prompts)

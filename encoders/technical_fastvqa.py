@@ -70,7 +70,7 @@ class TechnicalFastVQA(Encoder):
     ) -> None:
         super().__init__()
         self.variant = find_variant(variant)
-        given = {
+        given: dict[str, Any] = {
             "num_frames": num_frames,
             "frame_interval": frame_interval,
             "segments": segments,
@@ -79,6 +79,8 @@ class TechnicalFastVQA(Encoder):
         self.sampling = replace(
             self.variant.sampling, **{name: n for name, n in given.items() if n is not None}
         )
+        if self.sampling.apart:
+            self.version = 2  # its clips were spread as FAST-VQA's
         self.strict_upstream, self.spatial_map = strict_upstream, spatial_map
         self.time_steps = self.sampling.time_steps if time_steps is None else time_steps
         if self.time_steps < 1 or self.sampling.time_steps % self.time_steps:
@@ -114,7 +116,7 @@ class TechnicalFastVQA(Encoder):
             time_steps=tokens if self.time_steps > 1 else 0,
         )
         self._options = {
-            **vars(self.sampling),
+            **{name: getattr(self.sampling, name) for name in given},
             "variant": variant,
             "time_steps": self.time_steps,
             "spatial_map": spatial_map,

@@ -121,7 +121,7 @@ def test_each_published_file_is_told_apart_and_loads_whole(files, variant):
 def test_a_variant_can_be_named_where_the_file_does_not_tell(files):
     metric = FASTVQA(files["fast-vqa-b"], variant="fastervqa", **TINY)
     assert metric.variant == VARIANTS["fastervqa"]
-    assert FASTVQA(files["dover"], num_clips=1, **TINY).sampling == Sampling()
+    assert FASTVQA(files["dover"], num_clips=1, **TINY).sampling == Sampling(apart=True)
 
 
 def test_a_checkpoint_in_its_fixed_place_is_found(files, tmp_path, monkeypatch):
@@ -220,11 +220,24 @@ def test_frames_are_those_of_the_papers():
     rows = VARIANTS["fastervqa"].sampling.rows(240).reshape(8, 4)
     assert rows[:, 0].tolist() == [11 + 30 * n for n in range(8)]
     assert VARIANTS["fast-vqa-m"].sampling.rows(300).shape == (4, 16)
-    assert VARIANTS["dover"].sampling.rows(300).shape == (3, 32)
     assert Sampling(num_frames=8, num_clips=2, segments=4).rows(80).tolist() == [
         [3, 5, 13, 15, 23, 25, 33, 35],
         [43, 45, 53, 55, 63, 65, 73, 75],
     ]
+
+
+def test_dovers_clips_lie_in_a_third_of_the_video_each():
+    """Where its sampler can put them: it draws a start that lets a clip end in its own third."""
+    for num_frames in (200, 301, 1000):
+        rows = VARIANTS["dover"].sampling.rows(num_frames)
+        assert rows.shape == (3, 32) and (np.diff(rows, axis=1) == 2).all()
+        for third, clip in enumerate(rows):
+            begin, end = third * num_frames / 3, (third + 1) * num_frames / 3
+            before, after = clip[0] - begin, end - clip[-1]
+            assert before >= -1 and after > 0 and abs(before - after) <= 5
+    # In a shorter one each begins with its third, and the last goes on at the video's beginning.
+    rows = VARIANTS["dover"].sampling.rows(90)
+    assert rows[:, 0].tolist() == [0, 30, 60] and rows[2, -1] == (60 + 62) % 90
 
 
 @pytest.mark.parametrize(

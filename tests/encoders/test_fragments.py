@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from encoders.fragments import cell_starts, gather_fragments, sample_fragments
+from encoders.resizing import _kept, each_size_once
 
 
 def coordinates(t, height, width):
@@ -204,3 +205,44 @@ def test_upstreams_grid_takes_frames_of_any_size(height, width):
     frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
     out = sample_fragments(frames, aligned=2, strict_upstream=True)
     assert out.shape == (2, 3, 224, 224) and out.dtype == torch.uint8
+
+
+# Small frames a few at a time -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("aligned", [2, 8])
+def test_how_many_frames_are_enlarged_at_a_time_changes_nothing(strict, aligned, monkeypatch):
+    frames = torch.randint(0, 256, (8, 3, 120, 330), dtype=torch.uint8)
+
+    def mosaic():
+        return sample_fragments(frames, aligned=aligned, seed=5, snap=8, strict_upstream=strict)
+
+    expected = mosaic()
+    for most in (1, 3 * 224 * 616):
+        monkeypatch.setattr("encoders.fragments._MOST_PX", most)
+        assert torch.equal(mosaic(), expected)
+
+
+def test_a_strip_is_enlarged_frame_by_frame(monkeypatch):
+    """Each frame of 1 x 1920 pixels becomes one of 96 million: eight have taken 4 GB."""
+    seen = []
+
+    def enlarge(frames, height, width):
+        seen.append((len(frames), height, width))
+        return frames.new_zeros(1, 1, 1, 1).expand(len(frames), 3, height, width)
+
+    monkeypatch.setattr("encoders.fragments.resized", enlarge)
+    strip = torch.zeros(8, 3, 1, 1920, dtype=torch.uint8)
+    assert sample_fragments(strip, aligned=8).shape == (8, 3, 224, 224)
+    assert seen == [(1, 224, 430080)] * 8
+    sample_fragments(torch.zeros(8, 3, 120, 160, dtype=torch.uint8), aligned=8)
+    assert seen[8:] == [(8, 224, 299)]
+
+
+def test_what_a_strip_becomes_is_not_kept_for_other_encoders(monkeypatch):
+    monkeypatch.setattr("encoders.fragments._MOST_PX", 1)
+    frames = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    with each_size_once():
+        sample_fragments(frames, aligned=2)
+        assert not _kept.sizes

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from encoders import WeightsError, create_encoder
+from encoders import WeightsError, clip_towers, create_encoder
 from encoders.checkpoints import RANDOM
 from encoders.testing import check_encoder
 
@@ -166,6 +166,21 @@ def test_what_is_remembered_is_bounded(encoder, frames, monkeypatch):
     assert torch.equal(encoder.join(tokens, ["prompt 0"]), expected)
 
 
+def test_another_thread_may_forget_prompts_meanwhile(encoder, frames, monkeypatch):
+    tokens = encoder.encode(encoder.preprocess(frames)[None]).repeat(3, 1, 1)
+    prompts = ["prompt a", "prompt b", "prompt a"]
+    expected = encoder.join(tokens, prompts)
+    encoder._known.clear()
+    run = encoder._run_text
+
+    def run_text(prompts, device):
+        encoder._known.clear()
+        return run(prompts, device)
+
+    monkeypatch.setattr(encoder, "_run_text", run_text)
+    assert torch.equal(encoder.join(tokens, prompts), expected)
+
+
 def test_a_prompt_beyond_the_context_is_cut(encoder, frames):
     long = " ".join(["car"] * 100)
     assert torch.equal(tokens_of(encoder, frames, long), tokens_of(encoder, frames, f"{long} cat"))
@@ -230,6 +245,45 @@ def test_a_name_of_open_clip_with_a_checkpoint(named_model, encoder, frames):
     assert torch.equal(tokens_of(named, frames), tokens_of(encoder, frames))
     assert named.fingerprint() == encoder.fingerprint()  # the same weights, had in another way
     assert json.loads(json.dumps(named.options()))["weights"] == str(named_model)
+
+
+INCEPTION = {
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.25, 0.25, 0.25),
+    "interpolation": "bilinear",
+    "resize_mode": "squash",
+}
+OPENAI = {**INCEPTION, "mean": (0.48, 0.45, 0.4), "resize_mode": "shortest"}
+
+
+@pytest.mark.parametrize(
+    "tags, as_published",
+    [
+        ({"one": INCEPTION, "other": {**INCEPTION, "hf_hub": "org/model"}}, True),
+        ({"one": INCEPTION, "other": OPENAI}, False),
+        ({}, False),
+    ],
+)
+def test_a_checkpoint_is_shown_its_pictures_as_its_names_tags_are(
+    named_model, encoder, tags, as_published, monkeypatch
+):
+    """SigLIP's weights by path would otherwise get OpenAI's mean and see the centre only."""
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-Tiny", tags)
+    picture = make("ViT-Tiny", weights=named_model).picture
+    if as_published:
+        assert (picture.mean, picture.std) == ((127.5,) * 3, (63.75,) * 3)
+        assert (picture.interpolation, picture.crop) == ("bilinear", False)
+    else:
+        assert picture == encoder.picture
+
+
+def test_the_checkpoint_of_a_siglip_is_shown_pictures_as_siglips_are():
+    """Of each of open_clip's own names."""
+    names = [name for name in open_clip.list_models() if "SigLIP" in name]
+    for name in names:
+        found = clip_towers._published_input(name)
+        assert (found["mean"], found["resize_mode"]) == ((0.5, 0.5, 0.5), "squash"), name
+    assert len(names) > 5
 
 
 def test_the_fingerprint_is_of_the_weights_not_of_their_place(tmp_path, encoder):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.data import ImageNetInfo
 
+from encoders import conse
 from encoders.minilm import TEXT_WIDTH, embed_texts
 from encoders.semantic_lite import SemanticLite, reference_posteriors
 
@@ -195,3 +196,14 @@ def test_text_past_256_tokens_is_cut(make_encoder):
     start = "cat " * 254
     assert torch.equal(embed_texts([start + "dog " * 10]), embed_texts([start + "car " * 90]))
     assert not torch.equal(embed_texts(["cat " * 200]), embed_texts(["cat " * 190 + "dog " * 10]))
+
+
+def test_an_encoder_learns_after_one_was_made_in_inference_mode(encoder):
+    """The points of the classes' names are kept for all that come later."""
+    conse.points_of.cache_clear()
+    with torch.inference_mode():
+        assert torch.equal(conse.points_of(tuple(NAMES)), encoder.class_points)
+    later = SemanticLite(num_frames=NUM_FRAMES)
+    logits = shows("tabby").requires_grad_()
+    later.join(logits, ["a cat sleeping"]).square().mean().backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad.any()
