@@ -315,6 +315,24 @@ def test_cancel_and_what_is_refused(open_page, clips, engine):
     large.get_by_text(re.compile("exceeds|larger|too large|maximum", re.I)).first.wait_for()
 
 
+def test_a_clip_that_came_since_the_start_can_be_chosen(open_page, clips):
+    open_page()
+    late = clips / "later" / "came.webm"
+    late.parent.mkdir()
+    shutil.copy(clips / "short.webm", late)
+    page = open_page()
+    part = panel(page, "Score")
+    part.get_by_label("or choose from the server's folder").click()
+    page.get_by_role("option", name="later/came.webm").click()
+    part.get_by_role("button", name="Score", exact=True).click()
+    page.locator(".clipcard").wait_for()
+    assert "later/came.webm" in page.locator(".clipcard").inner_text()
+    part = panel(page, "Compare")
+    part.get_by_label("or choose from the server's folder").nth(1).click()
+    page.get_by_role("option", name="later/came.webm").wait_for()
+    shutil.rmtree(late.parent)
+
+
 def test_a_report_sorts_ranks_with_intervals_by_the_rank(browser, tmp_path):
     clips = [
         RatedClip(
