@@ -59,6 +59,21 @@ def test_help_is_help(tmp_path, name):
     assert text.startswith("usage: ") and not list(tmp_path.iterdir())
 
 
+def test_a_benchmark_says_in_one_line_what_it_needs(tmp_path):
+    script = str(EXAMPLES / "benchmarks" / "serving.py")
+    hidden = "import runpy, sys; sys.modules['httpx'] = None; runpy.run_path(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "httpx" in line and line.endswith(': pip install ".[app]" httpx')
+
+
 def test_features_of_a_video_in_fifteen_lines(tmp_path, clip):
     script = EXAMPLES / "features.py"
     assert len(script.read_text().splitlines()) <= 15

@@ -20,7 +20,7 @@ from ..errors import as_text
 from .limits import Limits, Refused
 
 _PREFIX = "aigveval-app-"
-_MOST_LISTED = 1000
+MOST_LISTED = 1000
 
 Value = TypeVar("Value")
 
@@ -202,7 +202,7 @@ def clips_in(root: Path | None) -> list[str]:
                     relative = as_text(os.path.relpath(os.path.join(folder, name), root))
                     inside(root, relative)  # no link out of it, nor a name that isn't UTF-8
                     found.append(relative)
-            if len(found) == _MOST_LISTED:
+            if len(found) == MOST_LISTED:
                 return found
     return found
 

@@ -31,7 +31,7 @@ from ..reports.html import card as cards
 from ..reports.html.page import render
 from ..reports.html.scores import write_report
 from ..reports.results import SUFFIXES, ResultsFile, read_results
-from .files import Keys, Scratch, clips_in, inside, shown_name
+from .files import MOST_LISTED, Keys, Scratch, clips_in, inside, shown_name
 from .limits import Refused
 from .service import Service
 from .work import Job, score_all
@@ -77,6 +77,7 @@ class Page:
         self.videos: Keys[tuple[Path, str]] = Keys(most=5000)
         self.results: Keys[Results] = Keys(most=_MOST_KEPT, size=lambda one: 1 + len(one.rows))
         self.jobs: dict[tuple[str, str], Job] = {}  # by session and tab
+        self.choices: list[gr.Dropdown] = []  # the lists of clips of the folder
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -349,6 +350,8 @@ class Page:
                 self._batch_tab()
             with gr.Tab("Open results", id="results"):
                 self._results_tab()
+            if self.root is not None:  # what came since the server started is there on a reload
+                page.load(self.listed, None, self.choices, **_QUIETLY)
             page.unload(self.leave)
         return page
 
@@ -360,13 +363,22 @@ class Page:
             height=170,
         )
         chosen = gr.Dropdown(
-            clips_in(self.root),
+            [],
             label="or choose from the server's folder",
             multiselect=several,
             value=[] if several else None,
             visible=self.root is not None,
         )
+        self.choices.append(chosen)
         return files, chosen
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The clips that there are to choose now, for each list of them."""
+        found = clips_in(self.root)
+        label = "or choose from the server's folder"
+        if len(found) == MOST_LISTED:
+            label += f": its first {MOST_LISTED:,} videos"
+        return [gr.update(choices=found, label=label) for _ in self.choices]
 
     def _explain(self) -> gr.Checkbox:
         return gr.Checkbox(

@@ -73,6 +73,14 @@ def evaluate(
     prediction_scale: Annotated[
         str, typer.Option(metavar="LOW:HIGH", help="Scale of the predictions.")
     ] = "1:5",
+    against_scale: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="LOW:HIGH",
+            show_default="that of PREDICTIONS",
+            help="The same for `--against`.",
+        ),
+    ] = None,
     tie_margin: Annotated[
         Optional[float],
         typer.Option(
@@ -115,6 +123,7 @@ def evaluate(
             where=where or (),
             scale=Scale.parse(scale),
             prediction_scale=Scale.parse(prediction_scale),
+            against_scale=None if against_scale is None else Scale.parse(against_scale),
             tie_margin=tie_margin,
             unit=resample,
             sampling=Sampling(draws=draws, seed=seed),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .console import print_errors, step_progress
+from .console import print_errors, say, step_progress
 from .evaluate import deliver
 from .options import (
     Address,
@@ -103,6 +103,9 @@ def leaderboard(
         engine, address=address, processes=processes, device=device, workers=workers
     )
     if source.is_dir():
+        empty = _check_folder(source, prompts, manifest)
+        if empty and not quiet:
+            say(f"note: no video is in {', '.join(empty)}", style="yellow")
         done = score_into(
             results,
             [str(source)],
@@ -131,6 +134,26 @@ def leaderboard(
     shown = board_tables(board)
     deliver(board, shown, out=out, report=report, write_report=write_report, quiet=quiet)
     raise typer.Exit(int(any(by not in clip.scores for clip in clips)))
+
+
+def _check_folder(source: Path, prompts: Path | None, manifest: Path | None) -> list[str]:
+    """Finds out before hours of scoring whether there are generators; gives folders without any.
+
+    Raises:
+        InputError: there are none, or the manifest lacks a video.
+    """
+    from ..data.inputs import collect
+    from ..evaluation.leaderboard import check_generators, generators_of_folders
+    from ..evaluation.ratings import RatedClip
+
+    found = collect([str(source)], prompt=None, prompts=prompts).clips
+    clips = [RatedClip(row=0, video=clip.video, path=clip.path, scores={}) for clip in found]
+    if manifest is not None:
+        clips = _with_manifest(clips, manifest, source)
+    check_generators(clip.generator for clip in generators_of_folders(clips))
+    inside = {parent for clip in clips for parent in clip.path.parents}
+    folders = sorted(path for path in source.iterdir() if path.is_dir())
+    return [path.name for path in folders if path not in inside and path.name[0] != "."]
 
 
 def _with_manifest(clips: Sequence[RatedClip], manifest: Path, source: Path) -> list[RatedClip]:

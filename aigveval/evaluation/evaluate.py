@@ -95,6 +95,7 @@ def evaluate(
     where: Sequence[str] = (),
     scale: Scale = MOS,
     prediction_scale: Scale = MOS,
+    against_scale: Scale | None = None,
     tie_margin: float | None = None,
     unit: Unit = "auto",
     sampling: Sampling = Sampling(),
@@ -112,6 +113,7 @@ def evaluate(
         where: conditions on rows of the manifest, `COLUMN=VALUE` or `COLUMN!=VALUE`.
         scale: of the ratings; figures are on it.
         prediction_scale: of the predictions, which are moved from it to `scale`.
+        against_scale: the same for `against`; by default `prediction_scale`.
         tie_margin: ratings that differ by no more are tied; by default an eighth of the scale.
         unit: what is resampled: clips, or prompts with all their clips. `auto` takes prompts
             where they repeat.
@@ -157,9 +159,11 @@ def evaluate(
         if progress is not None:
             progress(done, total)
 
+    other_scale = against_scale or prediction_scale
     settings = {
         "scale": f"{scale.low:g}:{scale.high:g}",
         "prediction_scale": f"{prediction_scale.low:g}:{prediction_scale.high:g}",
+        "against_scale": f"{other_scale.low:g}:{other_scale.high:g}",
         "where": list(where),
         "tie_margin": margin,
         "resampled": {},
@@ -167,6 +171,7 @@ def evaluate(
         "seed": sampling.seed,
         "level": sampling.level,
     }
+    scales = [prediction_scale, other_scale]
     evaluation = Evaluation(
         predictions=as_text(predictions),
         manifest=as_text(manifest),
@@ -179,7 +184,7 @@ def evaluate(
         notes=notes,
         clips={},
     )
-    task = _Task(rated, sides, scale, prediction_scale, margin, unit, sampling, advance, evaluation)
+    task = _Task(rated, sides, scale, scales, margin, unit, sampling, advance, evaluation)
     for name in names:
         task.run(name)
     if not evaluation.scores:
@@ -193,7 +198,7 @@ class _Task:
     rated: list[RatedClip]
     sides: list[list[RatedClip | None]]
     scale: Scale
-    prediction_scale: Scale
+    prediction_scales: list[Scale]  # one for each side
     margin: float
     unit: Unit
     sampling: Sampling
@@ -230,8 +235,8 @@ class _Task:
             return
         if not columns.comparable:
             found.notes.append(
-                f"{name}: predictions reach outside {self.prediction_scale}, so that there is no "
-                "RMSE before the logistic; state their scale"
+                f"{name}: predictions reach outside {self.prediction_scales[0]}, so that there is "
+                "no RMSE before the logistic; state their scale"
             )
         resampled, units = self._units(columns)
         found.settings["resampled"][name] = resampled
@@ -268,8 +273,11 @@ class _Task:
         """The numbers of one score, on the scale of the ratings."""
         on_scale = self.scale.from_mos
         given = [np.array([clip.scores[name] for clip in side]) for side in sides]
-        comparable = [_on(self.prediction_scale, values) for values in given]
-        moved = [self._moved(values) if fits else values for values, fits in zip(given, comparable)]
+        comparable = [_on(*pair) for pair in zip(self.prediction_scales, given)]
+        moved = [
+            self._moved(values, of) if fits else values
+            for values, of, fits in zip(given, self.prediction_scales, comparable)
+        ]
         people = sorted({rater for clip in rated for rater in clip.raters.get(name, ())})
         raters = np.array(
             [
@@ -296,13 +304,13 @@ class _Task:
             return "prompts", prompts
         return "clips", np.arange(count)
 
-    def _moved(self, values: Floats) -> Floats:
+    def _moved(self, values: Floats, of: Scale) -> Floats:
         """Moves predictions to the scale of the ratings."""
-        return np.array([self.scale.from_mos(self.prediction_scale.to_mos(v)) for v in values])
+        return np.array([self.scale.from_mos(of.to_mos(v)) for v in values])
 
     def _stds(self, name: str, scored: Sequence[RatedClip], moved: bool) -> Floats:
         stds = np.array([clip.stds.get(name, np.nan) for clip in scored])
-        ratio = self.scale.spread_from_mos(1.0) / self.prediction_scale.spread_from_mos(1.0)
+        ratio = self.scale.spread_from_mos(1.0) / self.prediction_scales[0].spread_from_mos(1.0)
         return stds * ratio if moved else stds
 
 

@@ -152,7 +152,8 @@ def check(columns: Columns) -> str | None:
     """Why the score cannot be evaluated at all, as one line; None where it can."""
     count = len(columns.ratings)
     if count < FEWEST:
-        return f"{count} clips have both a prediction and a rating, at least {FEWEST} are needed"
+        clips = "1 clip has" if count == 1 else f"{count} clips have"
+        return f"{clips} both a prediction and a rating, at least {FEWEST} are needed"
     for label, values in (
         ("predictions", columns.predictions),
         ("ratings", columns.ratings),
@@ -316,6 +317,9 @@ class _Figures:
     def __init__(self, point: dict[str, float], drawn: Measures, sampling: Sampling) -> None:
         self._point, self._drawn, self._sampling = point, drawn, sampling
 
+    def without_intervals(self) -> _Figures:
+        return _Figures(self._point, {}, self._sampling)
+
     def one(self, *parts: str) -> Estimate:
         name = join(*parts)
         return estimate(self._point.get(name), self._drawn.get(name), self._sampling)
@@ -372,17 +376,20 @@ def _report(columns: Columns, predictor: Predictor, named: _Figures) -> Agreemen
 def _generators(columns: Columns, named: _Figures) -> list[Group]:
     if columns.generators is None:
         return []
-    return [
-        Group(
-            number=number,
-            clips=int(clips),
-            prediction=named.one("first", "generator", str(number), "prediction"),
-            rating=named.one("first", "generator", str(number), "rating"),
-            figures=named.all("first", "generator", str(number)),
-        )
-        for number, clips in enumerate(np.bincount(columns.generators))
-        if clips
-    ]
+    groups = []
+    for number, clips in enumerate(np.bincount(columns.generators)):
+        if clips:
+            of_some = named if clips > 1 else named.without_intervals()  # one clip has no spread
+            groups.append(
+                Group(
+                    number=number,
+                    clips=int(clips),
+                    prediction=of_some.one("first", "generator", str(number), "prediction"),
+                    rating=of_some.one("first", "generator", str(number), "rating"),
+                    figures=of_some.all("first", "generator", str(number)),
+                )
+            )
+    return groups
 
 
 def _prompts(columns: Columns) -> list[Group]:

@@ -11,7 +11,8 @@ absorb).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import PurePath
@@ -27,6 +28,7 @@ from .figures import Floats, Measures, Rows, Sampling, estimate, measured
 from .ratings import RatedClip
 
 ALPHA = 0.05
+MOST_NAMED = 5  # generators in a note
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -103,6 +105,17 @@ def generators_of_folders(clips: Sequence[RatedClip]) -> list[RatedClip]:
     return named
 
 
+def check_generators(names: Iterable[str | None]) -> None:
+    """Refuses what is no leaderboard.
+
+    Raises:
+        InputError: there are fewer than two generators.
+    """
+    found = list(dict.fromkeys(name or "(unknown)" for name in names))
+    if len(found) < 2:
+        raise InputError(f"a leaderboard needs two generators, got {', '.join(found) or 'none'}")
+
+
 def rank(
     clips: Sequence[RatedClip],
     *,
@@ -122,11 +135,12 @@ def rank(
         InputError: fewer than two generators, no such score, or results of several runs for a clip.
     """
     numbers, names = number([clip.generator for clip in clips])
-    if len(names) < 2:
-        raise InputError(f"a leaderboard needs two generators, got {', '.join(names) or 'none'}")
+    check_generators(names)
     scores = [n for n in SCORE_FIELDS if any(n in clip.scores for clip in clips)]
     if by not in scores:
-        raise InputError(f"no clip has the score {by!r}, there are {', '.join(scores) or 'none'}")
+        why = "; it needs prompts" if by == "semantic" else ""
+        found = ", ".join(scores) or "none"
+        raise InputError(f"no clip has the score {by!r}, there are {found}{why}")
     _check_one_run(clips)
     values = np.array([[clip.scores.get(n, np.nan) for n in scores] for clip in clips])
     for index, name in enumerate(names):
@@ -162,8 +176,26 @@ def rank(
     order = sorted(range(len(names)), key=lambda g: -point[f"{g}/{column}"])
     best_first = [point[f"{g}/{column}"] for g in order]
     means = np.stack([drawn[f"{g}/{column}"] for g in order], axis=1)  # (draws, generators)
-    rated = np.isfinite(values[:, column])
-    counts = [len(np.unique(units[rated & (numbers == g)])) for g in order]
+    # (generators, scores) how many units each mean is of; of one there is no interval
+    counted = np.array(
+        [
+            [len(np.unique(units[(numbers == g) & known[:, s]])) for s in range(len(scores))]
+            for g in range(len(names))
+        ]
+    )
+    counts = [int(counted[g, column]) for g in order]
+
+    def mean_of(g: int, s: int) -> Estimate:
+        name = f"{g}/{s}"
+        if counted[g, s] == 1 and sampling.draws:
+            return Estimate(value=point.get(name), reason=f"is of one {unit.removesuffix('s')}")
+        return estimate(point.get(name), drawn.get(name), sampling)
+
+    def ranks_of(place: float, position: int) -> Estimate:
+        if counts[position] == 1 and sampling.draws:
+            return Estimate(value=place, reason="its mean has no interval")
+        return estimate(place, _ranks(means, position), sampling)
+
     corrected, letters = {}, [""] * len(order)
     if sampling.draws:
         corrected = _corrected(best_first, means, counts)
@@ -180,17 +212,18 @@ def rank(
                 clips=sum(by in e.scores for e in mine),
                 failed=sum(by not in e.scores for e in mine),
                 groups=letters[position],
-                ranks=estimate(float(place), _ranks(means, position), sampling),
-                scores={
-                    name: estimate(point.get(f"{g}/{s}"), drawn.get(f"{g}/{s}"), sampling)
-                    for s, name in enumerate(scores)
-                },
+                ranks=ranks_of(float(place), position),
+                scores={name: mean_of(g, s) for s, name in enumerate(scores)},
             )
         )
-    notes = _notes(clips, names)
-    if (fewest := min(counts)) < FEW_UNITS:
-        few = f"{fewest} {unit if fewest > 1 else unit.removesuffix('s')}"
-        notes.append(f"a generator has only {few}: the intervals of the means are too narrow")
+    notes = _notes(clips, names, by)
+    if sampling.draws and (fewest := min(counts)) < FEW_UNITS:
+        few = (
+            f"{fewest} {unit}: "
+            if fewest > 1
+            else f"one {unit.removesuffix('s')}, so no interval: "
+        )
+        notes.append(f"a generator has only {few}the intervals of the means are too narrow")
     return Leaderboard(
         by=by,
         places=places,
@@ -290,11 +323,11 @@ def _letter(index: int) -> str:
     return _LETTERS[rest] + ("" if not times else str(times + 1))
 
 
-def _notes(clips: Sequence[RatedClip], names: Sequence[str]) -> list[str]:
+def _notes(clips: Sequence[RatedClip], names: Sequence[str], by: str) -> list[str]:
     notes = []
     prompts: dict[str, set[str]] = {name: set() for name in names}
     for clip in clips:
-        if clip.prompt is not None and clip.generator is not None:
+        if by in clip.scores and clip.prompt is not None and clip.generator is not None:
             prompts[clip.generator].add(clip.prompt)
     if any(prompts.values()) and len({frozenset(found) for found in prompts.values()}) > 1:
         common = len(set.intersection(*prompts.values()))
@@ -302,7 +335,17 @@ def _notes(clips: Sequence[RatedClip], names: Sequence[str]) -> list[str]:
             f"generators have different prompts ({common} in common): a higher mean may be due to "
             "easier prompts"
         )
-    failed = sum(not clip.scores for clip in clips)
-    if failed:
-        notes.append(f"{failed} of {len(clips)} clips could not be scored and are in no mean")
+    scored = Counter(clip.video for clip in clips if clip.model is not None and clip.scores)
+    if several := [video for video, rows in scored.items() if rows > 1]:
+        more = f" and {len(several) - 1} others" if len(several) > 1 else ""
+        notes.append(
+            f"{several[0]}{more} count as several clips, as there are rows of more prompts"
+        )
+    lacking = Counter(clip.generator for clip in clips if by not in clip.scores)
+    if lacking:
+        each = ", ".join(f"{count} of {name}" for name, count in lacking.most_common(MOST_NAMED))
+        each += ", ..." if len(lacking) > MOST_NAMED else ""
+        notes.append(
+            f"{lacking.total()} of {len(clips)} clips have no {by} and are not in its mean: {each}"
+        )
     return notes

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 
-from ..data.manifest import read_video
+from ..data.manifest import read_video, spelling
 from ..data.readers import parse_rows, read_lines
 from ..errors import InputError, as_text, one_line
 from ..files import replaced, writing
@@ -115,10 +115,12 @@ def read_names(path: str | Path) -> list[str]:
 def check(
     predictions: Sequence[RatedClip], names: Sequence[str], *, score: str = "overall"
 ) -> Check:
-    """Looks for names that are missing, extra or there twice."""
+    """Looks for names that are missing, extra or there twice; scores have the names as wanted."""
     found: dict[str, list[RatedClip]] = {}
+    spelt = {spelling(name): name for name in names}  # macOS writes accents otherwise
     for clip in predictions:
-        found.setdefault(_name(clip.video), []).append(clip)
+        name = _name(clip.video)
+        found.setdefault(spelt.get(spelling(name), name), []).append(clip)
     wanted = dict.fromkeys(names)
     scores: dict[str, float] = {}
     missing = []

@@ -156,7 +156,8 @@ def _comparison(evaluation: Evaluation) -> list[Table]:
                 [label(name), each.first, each.second, each.difference, _p(each)]
                 for name, each in values.comparison.items()
             ],
-            note=f"First: {evaluation.predictions}; second: {evaluation.against}. Paired "
+            note=f"First: {evaluation.predictions}, on {evaluation.settings['prediction_scale']}; "
+            f"second: {evaluation.against}, on {evaluation.settings['against_scale']}. Paired "
             "bootstrap: both are measured on the same samples; p is two-sided.",
         )
         for score, values in evaluation.scores.items()

@@ -4,21 +4,28 @@ Both take turns in one process, on the same clips, so that whatever else the mac
 both.
 
     python examples/benchmarks/serving.py [--clients 32] [--clips 64] [--rounds 3]
+
+Needs `pip install ".[app]" httpx`.
 """
 
 import argparse
 import statistics
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
 
-import httpx
-import uvicorn
-
 import aigveval
-from aigveval.app.serve import application, listen
+
+try:
+    import httpx
+    import uvicorn
+
+    from aigveval.app.serve import application, listen
+except ImportError as error:
+    sys.exit(f'{error}: pip install ".[app]" httpx')
 
 VIDEOS = sorted((Path(__file__).parents[1] / "videos").glob("*.mp4"))
 PROMPT = "a red car drives along a road"

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from aigveval.app.limits import MEGABYTE, Limits
+from aigveval.evaluation.figures import Sampling
+from aigveval.evaluation.leaderboard import rank
+from aigveval.evaluation.ratings import RatedClip
 from aigveval.inference.assessor import Assessor
+from aigveval.reports.html.ranking import write_report
 from aigveval.reports.results import read_results
 
 from .engines import PageEngine
@@ -309,3 +313,45 @@ def test_cancel_and_what_is_refused(open_page, clips, engine):
     part = panel(large, "Score")
     part.locator("input[type=file]").first.set_input_files(clips / "large.webm")
     large.get_by_text(re.compile("exceeds|larger|too large|maximum", re.I)).first.wait_for()
+
+
+def test_a_clip_that_came_since_the_start_can_be_chosen(open_page, clips):
+    open_page()
+    late = clips / "later" / "came.webm"
+    late.parent.mkdir()
+    shutil.copy(clips / "short.webm", late)
+    page = open_page()
+    part = panel(page, "Score")
+    part.get_by_label("or choose from the server's folder").click()
+    page.get_by_role("option", name="later/came.webm").click()
+    part.get_by_role("button", name="Score", exact=True).click()
+    page.locator(".clipcard").wait_for()
+    assert "later/came.webm" in page.locator(".clipcard").inner_text()
+    part = panel(page, "Compare")
+    part.get_by_label("or choose from the server's folder").nth(1).click()
+    page.get_by_role("option", name="later/came.webm").wait_for()
+    shutil.rmtree(late.parent)
+
+
+def test_a_report_sorts_ranks_with_intervals_by_the_rank(browser, tmp_path):
+    clips = [
+        RatedClip(
+            row=1,
+            video=f"{g}/{n}.mp4",
+            path=Path(f"{g}/{n}.mp4"),
+            prompt=f"prompt {n}",
+            generator=f"model {g}",
+            scores={"overall": 5 - g / 4 + n / 100},
+        )
+        for g in range(12)
+        for n in range(3)
+    ]
+    write_report(tmp_path / "r.html", rank(clips, sampling=Sampling(draws=20)))
+    page = browser.new_page()
+    page.goto((tmp_path / "r.html").as_uri())
+    table = page.locator("table.figures")
+    table.get_by_role("button", name="rank").click()
+    shown = table.locator("tbody tr td:first-child").all_inner_texts()
+    assert shown == [f"model {g}" for g in reversed(range(12))]
+    assert table.locator("tbody tr td:nth-child(2)").first.inner_text().startswith("12 [")
+    page.close()

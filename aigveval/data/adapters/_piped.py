@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ...errors import ManifestError, as_text
+from ..manifest import spelling
 from ..readers import RowFault, read_lines, read_rows, with_point
 
 
@@ -85,5 +86,5 @@ class Prompts:
 
 
 def _keys(video: str | os.PathLike[str]) -> tuple[str, str, str]:
-    path = PurePosixPath(os.fspath(video).replace("\\", "/"))
+    path = PurePosixPath(spelling(os.fspath(video)))
     return path.as_posix(), path.name, path.stem

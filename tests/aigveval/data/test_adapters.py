@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 
 import pytest
 
@@ -272,6 +273,12 @@ def test_a_name_of_several_prompts_has_none(tmp_path):
     found = Prompts(write(tmp_path, "prompts.txt", text))
     asked = ("b/1.mp4", "1.mp4", "c/1.mp4", "c/2.mp4", "c/2.webm", "3.mp4")
     assert [*map(found.of, asked)] == ["a cat", "a man", None, "a hen", "a hen", None]
+
+
+def test_a_prompt_is_found_however_accents_are_stored(tmp_path):
+    name = "fée-é.mp4"
+    found = Prompts(write(tmp_path, "prompts.txt", unicodedata.normalize("NFD", name) + "|a fairy"))
+    assert found.of(unicodedata.normalize("NFC", name)) == "a fairy"
 
 
 def test_q_save(tmp_path):

@@ -93,6 +93,26 @@ def test_against_another_predictor(files):
     assert "overall: first minus second predictor" in output
 
 
+def test_predictors_on_two_scales_each_have_their_own(files):
+    _predict("q.json", (SCORES - 1) * 25)
+    output = _run("q.json", "m.csv", "--prediction-scale", "0:100", "--against", "p.json",
+                  "--against-scale", "1:5", "--out", "e.json")  # fmt: skip
+    assert "First: q.json, on 0:100; second: p.json, on 1:5." in " ".join(output.split())
+    found = json.loads(Path("e.json").read_text())["scores"]["overall"]["comparison"]
+    rmse = float(np.sqrt(np.mean((SCORES - RATINGS) ** 2)))
+    assert found["rmse"]["first"] == pytest.approx(rmse)
+    assert found["rmse"]["second"] == pytest.approx(rmse)
+
+
+def test_a_generator_with_one_clip_has_no_intervals(files):
+    Path("m.csv").write_text(Path("m.csv").read_text().replace(",gen0,", ",alone,", 1))
+    for group in evaluate("p.json", "m.csv", **QUICK).to_dict()["scores"]["overall"]["generators"]:
+        alone = group["name"] == "alone"
+        assert group["clips"] == (1 if alone else 7 if group["name"] == "gen0" else 8)
+        assert (group["figures"]["rmse"]["low"] is None) == alone
+        assert group["figures"]["rmse"]["value"] is not None
+
+
 def test_where(files):
     found = evaluate("p.json", "m.csv", where=["old=YES"], **QUICK)
     assert found.scores["overall"].clips == 12

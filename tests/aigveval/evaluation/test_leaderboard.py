@@ -122,6 +122,38 @@ def test_different_prompts_are_noted():
     assert "different prompts (19 in common)" in rank(entries[:-1]).notes[0]
 
 
+def test_a_mean_of_one_clip_has_no_interval():
+    entries = _entries(a=1.0, b=0.0, c=-1.0)
+    alone = next(clip for clip in entries if clip.generator == "c")
+    board = rank([*entries[:40], alone], sampling=Sampling(draws=50))
+    places = {place.generator: place for place in board.places}
+    for name, place in places.items():
+        found = place.scores["overall"]
+        assert found.value is not None and (found.low is None) == (name == "c")
+        assert (place.ranks.low is None) == (name == "c")
+    assert board_tables(board)[0].rows[2][1] == "3"
+    assert "a generator has only one prompt, so no interval: the intervals" in board.notes[-1]
+    assert "no interval" not in " ".join(
+        rank([*entries[:40], alone], sampling=Sampling(draws=0)).notes
+    )
+
+
+def test_prompts_of_clips_without_a_score_do_not_count_as_shared():
+    entries = _entries(prompts=12, a=1.0, b=0.0)
+    entries[-1] = replace(entries[-1], scores={}, error="no video")
+    notes = rank(entries, sampling=Sampling(draws=10)).notes
+    assert "different prompts (11 in common)" in notes[0]
+    assert notes[1] == "1 of 24 clips have no overall and are not in its mean: 1 of b"
+
+
+def test_a_video_with_rows_of_two_prompts_is_noted():
+    entries = [replace(clip, model="lite") for clip in _entries(prompts=12, a=1.0, b=0.0)]
+    assert rank(entries, sampling=Sampling(draws=10)).notes == []
+    again = replace(entries[0], prompt=None)
+    notes = rank([*entries, again], sampling=Sampling(draws=10)).notes
+    assert notes == ["a/0.mp4 count as several clips, as there are rows of more prompts"]
+
+
 def test_folders_name_generators():
     def entry(video, generator=None):
         return RatedClip(row=1, video=video, path=Path(video), scores={}, generator=generator)
@@ -180,6 +212,35 @@ def test_command_on_folders_scores_them_once(tmp_path, monkeypatch):
     assert result.exit_code == 1, result.output
     assert len(results.read_text().splitlines()) == 14
     assert json.loads(Path("l.json").read_text())["places"] == places
+
+
+def test_command_says_before_scoring_that_there_are_no_generators(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assess, "load", lambda *_, **__: pytest.fail("scored in vain"))
+    for name in ("low/1.mp4", "low/2.mp4", "high/1.mp4"):
+        Path("g", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("g", name).write_text("3")
+    for folder, message in (
+        ("g/low", "g/low/1.mp4: of which generator"),
+        ("g/high", "g/high/1.mp4: of which generator"),
+    ):
+        result = CliRunner().invoke(app, ["leaderboard", folder])
+        assert result.exit_code == 2 and message in result.output
+    Path("m.csv").write_text("video,generator\ng/low/1.mp4,x\ng/low/2.mp4,x\n")
+    result = CliRunner().invoke(app, ["leaderboard", "g", "--manifest", "m.csv"])
+    assert result.exit_code == 2 and "m.csv: has no row for g/high/1.mp4" in result.output
+    result = CliRunner().invoke(app, ["leaderboard", "g/low", "--manifest", "m.csv"])
+    assert result.exit_code == 2 and "needs two generators, got x" in result.output
+
+
+def test_command_names_folders_without_videos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assess, "load", lambda model, **options: Assessor(TextEngine(), name=model))
+    for name in ("a/1.mp4", "b/1.mp4", "c/1.mpfour"):
+        Path("g", name).parent.mkdir(parents=True)
+        Path("g", name).write_text("3")
+    result = CliRunner().invoke(app, ["leaderboard", "g"])
+    assert result.exit_code == 0 and "note: no video is in c\n" in result.output
 
 
 def test_command_on_a_table(tmp_path, monkeypatch):

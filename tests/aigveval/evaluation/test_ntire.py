@@ -1,6 +1,7 @@
 """The NTIRE zip, and what is wrong with names."""
 
 import json
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_wrong_names_are_listed_and_nothing_is_written(folder):
     assert "1 extra:\n  x.mp4\n" in output
     assert "1 duplicate:\n  a.mp4\n" in output
     assert not Path("submission.zip").exists()
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_match_however_they_are_stored(folder, form):
+    other = "NFD" if form == "NFC" else "NFC"
+    wanted = unicodedata.normalize(form, "für-é.mp4")
+    Path("names.txt").write_text(f"{wanted}|a dog\n", encoding="utf-8")
+    _submit([{"video": unicodedata.normalize(other, wanted), "overall": 3.0}], code=0)
+    with zipfile.ZipFile("submission.zip") as archive:
+        written = json.loads(archive.read("output.json"))
+    assert written == [{"video": wanted, "predict_score": 3.0}]
 
 
 def test_extra_names_can_be_dropped(folder):

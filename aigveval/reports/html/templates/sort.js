@@ -8,7 +8,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const key = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
   const compare = (a, b) => {
     const x = Number(a), y = Number(b);
-    return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+    if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
+    return a.localeCompare(b, undefined, { numeric: true });  // "10 [8, 12]" comes after "9 [7, 9]"
   };
   const sort = (column, descending) => {
     const rows = [...body.rows].map((row) => [key(row, column), row]);
