@@ -30,6 +30,7 @@ from .packets import (
     read_packets,
     well_formed,
 )
+from .sampling import times_shown
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
@@ -104,6 +105,19 @@ class VideoIndex:
     skipped: int = 0  # frames at the start that can't be shown, as what they hang on is missing
     look: Look = Look()
     warnings: tuple[str, ...] = ()
+
+    def steady(self) -> tuple[np.ndarray, np.ndarray]:
+        """The frames in even steps of time, as they are seen: which one, and since when, each (n,).
+
+        A frame that is shown for longer than usual is there several times; see `times_shown`.
+        """
+        shown = np.append(np.diff(self.times), self.last_seconds)
+        counts = times_shown(shown)
+        places = np.repeat(np.arange(len(counts)), counts)
+        if len(places) == len(counts):
+            return places, self.times
+        step = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return places, self.times[places] + step * (shown / counts)[places]
 
     def position(self, pts: int | None) -> int:
         """Which frame is on the screen at a time stamp."""

@@ -107,7 +107,7 @@ def _times(path: Path | FrameSequence) -> tuple[VideoInfo, np.ndarray]:
     """What is known of the video, and the time of each frame in seconds."""
     first = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="fast")
     info, _ = read_frames(path, {"first": first})
-    return info, index_of(path).times[: info.num_frames]
+    return info, index_of(path).steady()[1]
 
 
 def _score(

@@ -289,8 +289,11 @@ class TestGapsInAvi:
         with av.open(str(path)) as opened:
             assert opened.streams.video[0].frames > 1500
         pixels, info, times = read(path)
-        assert numbers(pixels) == list(range(24)) and info.warnings == ()
-        np.testing.assert_allclose(times, np.array(expected) / 1000, atol=1e-3)
+        shown = numbers(pixels)
+        # AVI doesn't say how long the last one is shown: for as long as frames are on average.
+        assert shown == [*range(11), *[11] * 21, *range(12, 24), 23] and info.warnings == ()
+        first = [shown.index(number) for number in range(24)]
+        np.testing.assert_allclose(times[first], np.array(expected) / 1000, atol=1e-3)
 
     def test_a_file_that_broke_off_is_still_found(self, tmp_path):
         for path in (
@@ -301,6 +304,33 @@ class TestGapsInAvi:
             start = data.index(b"movi")
             path.write_bytes(data[: start + (data.rindex(b"idx1") - start) // 2])
             assert reason(path).startswith("truncated: only ")
+
+
+class TestFramesThatStay:
+    """Encoders that leave out what equals the frame before, or show a frame for longer."""
+
+    TIMES = [40 * i if i <= 10 else 40 * (i + 29) for i in range(20)]  # one stays for 1.2 s
+
+    def make(self, path):
+        if path.suffix == ".mkv":
+            return media.write_video(path, num_frames=20, times=self.TIMES, fps=25)
+        return media.animation(
+            path, num_frames=20, duration=[1200 if i == 10 else 40 for i in range(20)]
+        )
+
+    @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".mkv"])
+    def test_such_a_frame_is_there_for_as_long(self, suffix, tmp_path):
+        path = self.make(tmp_path / f"a{suffix}")
+        pixels, info, times = read(path)
+        assert numbers(pixels) == [*range(10), *[10] * 30, *range(11, 20)]
+        np.testing.assert_allclose(times, np.arange(49) / 25, atol=2e-3)
+        assert info.num_frames == 49 and info.fps == pytest.approx(25, rel=2e-3)
+        assert info.duration_seconds == pytest.approx(49 / 25, abs=2e-3)
+        request = FrameRequest(indices=lambda n, fps: np.array([0, 12, 38, 48]), stream="slow")
+        found = read_frames(path, {"a": request})[1]["a"]
+        assert found.indices.tolist() == [0, 12, 38, 48]
+        some = found.pixels.permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(some, pixels[[0, 12, 38, 48]])
 
 
 class TestAnimationsWithoutTimes:
