@@ -53,6 +53,8 @@ _NO_HEADER = (".yuv", ".rgb")  # FFmpeg must be told their size
 _GIF_EXTENSION, _GIF_PICTURE = b"!", b","  # how a block begins
 _UNTIMED = 0.1  # seconds that a frame of an animation is shown that says none
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
+_NO_CLOCK = ("mpegvideo", "m4v")  # raw streams whose times FFmpeg makes up, MPEG-1's with a gap
+_FASTEST = 300  # frames per second that a raw stream is believed
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
 _MOST_OBLONG = 8.0  # a pixel ratio beyond is forged
@@ -179,15 +181,14 @@ def inspect(path: str) -> VideoIndex:
             warnings.append(f"begins inside a GOP: first {frames} skipped")
         if joins:
             warnings.append("time stamps jump: frames in the order of the file")
-        rates = [stream.average_rate, stream.guessed_rate]
-        if packets[0].pts is None:  # a raw stream, whose average is FFmpeg's default
-            rates.reverse()
-        rate = float(rates[0] or rates[1] or 0) or DEFAULT_FPS
+        has_clock = packets[0].pts is not None and kind not in _NO_CLOCK
+        rate = _rate(stream, has_clock=has_clock)
         unit = float(stream.time_base)
         order, pts = display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
         named = timed and by_time and not joins
-        times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
+        even = np.arange(len(order)) / rate
+        times = (pts - pts[0]) * unit if timed and has_clock else even
         fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
         # MP4 keeps how long it is from one packet to the next, in the order of decoding.
         last = packets[-1 if "mov" in kind else order[-1]]
@@ -215,6 +216,16 @@ def inspect(path: str) -> VideoIndex:
             look=look,
             warnings=tuple(warnings),
         )
+
+
+def _rate(stream: Any, *, has_clock: bool) -> float:
+    """Frames per second, as a container or, in a raw stream, its parameter sets state it."""
+    rates = [stream.average_rate, stream.guessed_rate]
+    if not has_clock:  # whose average is FFmpeg's default, which it also guesses for high rates
+        rates = [stream.codec_context.framerate, *rates[::-1]]
+        # Beyond it's the tick of a clock that doesn't run evenly.
+        rates = [rate for rate in rates if rate and rate <= _FASTEST]
+    return float(next(filter(None, rates), 0)) or DEFAULT_FPS
 
 
 def _scan(container: Any, stream: Any) -> _Scan:

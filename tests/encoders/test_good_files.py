@@ -306,6 +306,38 @@ class TestGapsInAvi:
             assert reason(path).startswith("truncated: only ")
 
 
+class TestRawStreams:
+    """Without a container, and so without a clock: the rate is what the stream states."""
+
+    @pytest.mark.parametrize(
+        ("suffix", "codec", "fps", "options"),
+        [
+            (".h264", "libx264", 24, {}),
+            (".h264", "libx264", 240, {}),
+            (".hevc", "libx265", 240, X265),
+            (".m1v", "mpeg1video", 24, {"b": "4M"}),
+            (".m1v", "mpeg1video", 30, {"b": "4M", "bf": "2"}),
+            (".m2v", "mpeg2video", 25, {"b": "4M"}),
+        ],
+    )
+    def test_frames_are_as_far_apart_as_it_says(self, suffix, codec, fps, options, tmp_path):
+        path = tmp_path / f"a{suffix}"
+        media.write_video(path, codec=codec, fps=fps, options=options)
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(24)) and info.warnings == ()
+        assert info.fps == pytest.approx(fps)
+        np.testing.assert_allclose(times, np.arange(24) / fps, atol=1e-6)
+        assert info.duration_seconds == pytest.approx(24 / fps)
+
+    def test_the_tick_of_a_clock_is_no_rate(self, tmp_path):
+        """As H.264 of a variable frame rate has it."""
+        path = media.variable_frame_rate(tmp_path / "a.h264")
+        with av.open(str(path)) as opened:
+            assert opened.streams.video[0].codec_context.framerate > 500
+        pixels, info, _ = read(path)
+        assert numbers(pixels) == list(range(24)) and info.fps == pytest.approx(25)
+
+
 class TestFramesThatStay:
     """Encoders that leave out what equals the frame before, or show a frame for longer."""
 
