@@ -5,6 +5,7 @@ where packets lie before the first keyframe is decoded up to it, as nothing else
 them can be shown.
 """
 
+import io
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from PIL import ExifTags, Image
 
 from .display import FIELDS_APART, Look, is_turned, transfer_of
 from .packets import (
@@ -130,7 +132,8 @@ class VideoIndex:
 
 class _Scan(NamedTuple):
     packets: list[Packet]  # of frames that are shown, in the order of the file
-    head: list[Any]  # what the first of them decodes to by itself
+    first: bytes  # what the first of them holds
+    head: list[Any]  # what it decodes to by itself
     clean: bool  # every one is well formed
     units: bool  # whether that was looked at, inside of H.264
     joins: list[int]  # where recordings begin behind the first
@@ -232,7 +235,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
     """What the packets tell, those left out that no player shows."""
     codec = stream.codec_context
     packets: list[Packet] = []
-    head: list[Any] = []
+    first, head = b"", list[Any]()
     nal_bytes = nal_length_size(codec.name, codec.extradata)
     pairs, seconds = FieldPairs(codec.name, codec.extradata), [0, 0]
     clean, after_edit, hidden = True, False, False
@@ -248,7 +251,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
             after_edit = after_edit or not packets
             continue
         if not packets:
-            head = flushed(packet)
+            first, head = bytes(packet), flushed(packet)
         found = Packet(
             packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         )
@@ -271,7 +274,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
     ]
     joins = find_joins(packets, float(stream.time_base)) if jumpy else []
     shown, cut = seconds
-    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
+    return _Scan(packets, first, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
 
 
 def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
@@ -299,9 +302,28 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
     # Uncompressed pixels of 32 bits have a byte to spare there, which players don't look at.
     opaque = codec.name == "rawvideo" and stream.container.format.name == "avi"
-    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha, opaque=opaque)
+    look = Look(
+        pixel_ratio=ratio,
+        transfer=transfer,
+        interlaced=fields,
+        alpha=alpha,
+        opaque=opaque,
+        exif=_exif_orientation(path, codec.name, scan.first),
+    )
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
+
+
+def _exif_orientation(path: str, codec_name: str, first: bytes) -> int | None:
+    """How EXIF says that the pictures of MJPEG, by its first, or an APNG are turned."""
+    if codec_name not in ("mjpeg", "apng"):
+        return None
+    try:
+        with Image.open(io.BytesIO(first) if codec_name == "mjpeg" else path) as picture:
+            found = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged, in any way
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _alpha_decoder(codec: Any) -> str | None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from encoders.video import FrameRequest, read_frames
 
@@ -424,6 +424,28 @@ def test_frames_with_what_pyav_has_no_name_for(tmp_path):
     first.save(path, save_all=True, append_images=others, duration=100, exif=camera)
     pixels, info, _ = read(path)
     assert numbers(pixels) == list(range(8)) and info.warnings == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_and_mirrored_as_their_exif_says(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pictures = [Image.fromarray(media.scene(index)) for index in range(4)]
+    pictures[0].save(
+        tmp_path / "a.png", save_all=True, append_images=pictures[1:], duration=100, exif=exif
+    )
+    stream = b""
+    for picture in pictures:
+        picture.save(tmp_path / "one.jpg", quality=95, subsampling=0, exif=exif)
+        stream += (tmp_path / "one.jpg").read_bytes()
+    (tmp_path / "a.mjpeg").write_bytes(stream)
+    with Image.open(tmp_path / "one.jpg") as last:
+        expected = np.asarray(ImageOps.exif_transpose(last)).astype(int)
+    for name in ("a.png", "a.mjpeg"):
+        pixels, info, _ = read(tmp_path / name)
+        assert info.num_frames == 4 and info.warnings == ()
+        assert pixels.shape[1:] == expected.shape
+        assert np.abs(pixels[3].astype(int) - expected).mean() < 4
 
 
 def test_what_is_damaged_or_missing_is_said(tmp_path):
