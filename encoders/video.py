@@ -208,6 +208,7 @@ def read_frames(
     fast_short_side_px: int = 224,
     quick: bool = False,
     backend: Backend = "auto",
+    index: VideoIndex | None = None,
 ) -> tuple[VideoInfo, dict[str, Frames]]:
     """Read all frames that anyone wants in one decoding pass.
 
@@ -222,6 +223,7 @@ def read_frames(
         quick: Bring frames to their size in less time, as of `encoders.resizing.reduced`.
         backend: `auto` is PyAV, and Pillow for animated WebP and GIF without times. `decord` and
             `av` insist.
+        index: As of `index_of` of the same file, so that it isn't looked through again.
 
     Returns:
         What is known of the video, and the frames under the names of their requests.
@@ -247,7 +249,7 @@ def read_frames(
                 f"expected a path, or frames as FrameSequence(pictures=frames), {found}"
             )
         path = FrameSequence.open(path) or os.fsdecode(path)
-    name, index = str(path), index_of(path)
+    name, index = str(path), index_of(path) if index is None else index
     while True:
         places, times = index.steady()
         held = len(places) > len(index.times)
