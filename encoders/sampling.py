@@ -9,6 +9,7 @@ import numpy as np
 _SHORTEST_SECONDS = 1 / 60  # what is shown for less doesn't set the pace
 _USUAL = 0.1  # share of the frames that may be briefer than the pace, and one more
 _ALMOST = 0.25  # of a frame's usual time, that may be missing from a multiple of it
+_HELD_SECONDS = 0.1  # what is shown for less is no rest, such as of one frame that was dropped
 _MOST = 2**20  # frames that one may count as, all together: hours of them
 
 
@@ -124,14 +125,16 @@ def times_shown(seconds: np.ndarray) -> np.ndarray:
         seconds: (n,) how long each frame is shown, n at least 1.
 
     Returns:
-        (n,) int64, each at least 1; all 1 at a constant frame rate.
+        (n,) int64, each at least 1; all 1 at a constant frame rate, or where none stays for long.
     """
     last = len(seconds) - 1
     brief = np.sort(seconds)[min(last, 1 + int(_USUAL * last))]
     alike = (seconds <= 1.5 * brief) & (1.5 * seconds >= brief)
     pace = float(seconds[alike].mean())
     pace = max(pace, _SHORTEST_SECONDS, float(seconds.sum()) / _MOST)
-    return np.maximum(1, np.floor(seconds / pace + _ALMOST)).astype(np.int64)
+    counts = np.maximum(1, np.floor(seconds / pace + _ALMOST)).astype(np.int64)
+    held = seconds[counts > 1] >= _HELD_SECONDS
+    return counts if held.any() else np.ones_like(counts)
 
 
 def _check(**values: int) -> None:

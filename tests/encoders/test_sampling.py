@@ -112,6 +112,8 @@ def test_arguments_below_one_are_named(call, message):
         ([1, *[33] * 12], [1] * 13),  # a recorder's first frame
         ([4] * 20 + [8] * 2 + [200], [1] * 22 + [12]),  # never more than 60 a second
         ([1000] * 20 + [100], [1] * 21),  # a show of slides
+        ([42] * 20 + [83] + [42] * 20, [1] * 41),  # one was dropped, which nobody sees
+        ([42] * 20 + [83, 125] + [42] * 20, [1] * 20 + [2, 3] + [1] * 20),
         ([40], [1]),
         ([40, 400], [1, 1]),
     ],
