@@ -235,7 +235,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
     """What the packets tell, those left out that no player shows."""
     codec = stream.codec_context
     packets: list[Packet] = []
-    first, head = b"", list[Any]()
+    begin, head = b"", list[Any]()
     nal_bytes = nal_length_size(codec.name, codec.extradata)
     pairs, seconds = FieldPairs(codec.name, codec.extradata), [0, 0]
     clean, after_edit, hidden = True, False, False
@@ -251,7 +251,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
             after_edit = after_edit or not packets
             continue
         if not packets:
-            first, head = bytes(packet), flushed(packet)
+            begin, head = bytes(packet), flushed(packet)
         found = Packet(
             packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         )
@@ -274,7 +274,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
     ]
     joins = find_joins(packets, float(stream.time_base)) if jumpy else []
     shown, cut = seconds
-    return _Scan(packets, first, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
+    return _Scan(packets, begin, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
 
 
 def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:

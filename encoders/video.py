@@ -280,9 +280,9 @@ def read_frames(
     frames = {}
     for key, request in requests.items():
         shown, rows = np.unique(places[wanted[key]], return_inverse=True)
-        found = pixels[(request.stream, shown.tobytes())]
+        own = pixels[(request.stream, shown.tobytes())]
         frames[key] = Frames(
-            pixels=found[torch.from_numpy(rows)] if len(rows) > len(shown) else found,
+            pixels=own[torch.from_numpy(rows)] if len(rows) > len(shown) else own,
             indices=wanted[key],
             timestamps_seconds=times[wanted[key]],
         )
