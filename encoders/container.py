@@ -5,6 +5,7 @@ where packets lie before the first keyframe is decoded up to it, as nothing else
 them can be shown.
 """
 
+import io
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from PIL import ExifTags, Image
 
 from .display import FIELDS_APART, Look, is_turned, transfer_of
 from .packets import (
@@ -30,6 +32,7 @@ from .packets import (
     read_packets,
     well_formed,
 )
+from .sampling import times_shown
 
 MAX_LOST = 0.1  # share of frames that may be missing before the file counts as broken
 _MAX_PIXELS = 2**27  # per frame; a 16K frame has about as many, beyond lies a forged header
@@ -52,6 +55,8 @@ _NO_HEADER = (".yuv", ".rgb")  # FFmpeg must be told their size
 _GIF_EXTENSION, _GIF_PICTURE = b"!", b","  # how a block begins
 _UNTIMED = 0.1  # seconds that a frame of an animation is shown that says none
 _CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: containers that stay valid when cut up and joined
+_NO_CLOCK = ("mpegvideo", "m4v")  # raw streams whose times FFmpeg makes up, MPEG-1's with a gap
+_FASTEST = 300  # frames per second that a raw stream is believed
 _FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave it out
 _MOST_OBLONG = 8.0  # a pixel ratio beyond is forged
@@ -105,6 +110,19 @@ class VideoIndex:
     look: Look = Look()
     warnings: tuple[str, ...] = ()
 
+    def steady(self) -> tuple[np.ndarray, np.ndarray]:
+        """The frames in even steps of time, as they are seen: which one, and since when, each (n,).
+
+        A frame that is shown for longer than usual is there several times; see `times_shown`.
+        """
+        shown = np.append(np.diff(self.times), self.last_seconds)
+        counts = times_shown(shown)
+        places = np.repeat(np.arange(len(counts)), counts)
+        if len(places) == len(counts):
+            return places, self.times
+        step = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return places, self.times[places] + step * (shown / counts)[places]
+
     def position(self, pts: int | None) -> int:
         """Which frame is on the screen at a time stamp."""
         if self.pts is None or pts is None:
@@ -114,7 +132,8 @@ class VideoIndex:
 
 class _Scan(NamedTuple):
     packets: list[Packet]  # of frames that are shown, in the order of the file
-    head: list[Any]  # what the first of them decodes to by itself
+    first: bytes  # what the first of them holds
+    head: list[Any]  # what it decodes to by itself
     clean: bool  # every one is well formed
     units: bool  # whether that was looked at, inside of H.264
     joins: list[int]  # where recordings begin behind the first
@@ -165,15 +184,14 @@ def inspect(path: str) -> VideoIndex:
             warnings.append(f"begins inside a GOP: first {frames} skipped")
         if joins:
             warnings.append("time stamps jump: frames in the order of the file")
-        rates = [stream.average_rate, stream.guessed_rate]
-        if packets[0].pts is None:  # a raw stream, whose average is FFmpeg's default
-            rates.reverse()
-        rate = float(rates[0] or rates[1] or 0) or DEFAULT_FPS
+        has_clock = packets[0].pts is not None and kind not in _NO_CLOCK
+        rate = _rate(stream, has_clock=has_clock)
         unit = float(stream.time_base)
         order, pts = display_order(packets, joins, unit, rate)
         timed = packets[order[0]].pts is not None and bool((np.diff(pts) > 0).all())
         named = timed and by_time and not joins
-        times = (pts - pts[0]) * unit if timed else np.arange(len(order)) / rate
+        even = np.arange(len(order)) / rate
+        times = (pts - pts[0]) * unit if timed and has_clock else even
         fps = (len(order) - 1) / float(times[-1]) if len(order) > 1 else rate
         # MP4 keeps how long it is from one packet to the next, in the order of decoding.
         last = packets[-1 if "mov" in kind else order[-1]]
@@ -203,11 +221,21 @@ def inspect(path: str) -> VideoIndex:
         )
 
 
+def _rate(stream: Any, *, has_clock: bool) -> float:
+    """Frames per second, as a container or, in a raw stream, its parameter sets state it."""
+    rates = [stream.average_rate, stream.guessed_rate]
+    if not has_clock:  # whose average is FFmpeg's default, which it also guesses for high rates
+        rates = [stream.codec_context.framerate, *rates[::-1]]
+        # Beyond it's the tick of a clock that doesn't run evenly.
+        rates = [rate for rate in rates if rate and rate <= _FASTEST]
+    return float(next(filter(None, rates), 0)) or DEFAULT_FPS
+
+
 def _scan(container: Any, stream: Any) -> _Scan:
     """What the packets tell, those left out that no player shows."""
     codec = stream.codec_context
     packets: list[Packet] = []
-    head: list[Any] = []
+    begin, head = b"", list[Any]()
     nal_bytes = nal_length_size(codec.name, codec.extradata)
     pairs, seconds = FieldPairs(codec.name, codec.extradata), [0, 0]
     clean, after_edit, hidden = True, False, False
@@ -223,7 +251,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
             after_edit = after_edit or not packets
             continue
         if not packets:
-            head = flushed(packet)
+            begin, head = bytes(packet), flushed(packet)
         found = Packet(
             packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         )
@@ -246,7 +274,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
     ]
     joins = find_joins(packets, float(stream.time_base)) if jumpy else []
     shown, cut = seconds
-    return _Scan(packets, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
+    return _Scan(packets, begin, head, clean, bool(nal_bytes), joins, after_edit, (shown, cut))
 
 
 def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
@@ -274,9 +302,28 @@ def _look(path: str, stream: Any, scan: _Scan) -> tuple[Look, list[str]]:
     alpha = _alpha_decoder(codec) if stream.metadata.get("alpha_mode") == "1" else None
     # Uncompressed pixels of 32 bits have a byte to spare there, which players don't look at.
     opaque = codec.name == "rawvideo" and stream.container.format.name == "avi"
-    look = Look(pixel_ratio=ratio, transfer=transfer, interlaced=fields, alpha=alpha, opaque=opaque)
+    look = Look(
+        pixel_ratio=ratio,
+        transfer=transfer,
+        interlaced=fields,
+        alpha=alpha,
+        opaque=opaque,
+        exif=_exif_orientation(path, codec.name, scan.first),
+    )
     check_size(path, *look.size(codec.width, codec.height))
     return look, warnings
+
+
+def _exif_orientation(path: str, codec_name: str, first: bytes) -> int | None:
+    """How EXIF says that the pictures of MJPEG, by its first, or an APNG are turned."""
+    if codec_name not in ("mjpeg", "apng"):
+        return None
+    try:
+        with Image.open(io.BytesIO(first) if codec_name == "mjpeg" else path) as picture:
+            found = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged, in any way
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _alpha_decoder(codec: Any) -> str | None:

@@ -53,6 +53,8 @@ class Look:
         interlaced: Whether its first frame is made of two fields.
         alpha: Decoder that also gives the stored transparency, where the usual one doesn't.
         opaque: Whether the fourth byte of its pixels means nothing.
+        exif: Orientation, 1 to 8, of pictures that have one in EXIF. Frames say how they are
+            turned, but not with EXIF whether they're mirrored, and of APNG only the first does.
     """
 
     pixel_ratio: float = 1.0
@@ -60,6 +62,7 @@ class Look:
     interlaced: bool = False
     alpha: str | None = None
     opaque: bool = False
+    exif: int | None = None
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height on the screen of a stored picture, before it is turned."""
@@ -78,6 +81,20 @@ def transfer_of(codec: Any) -> Transfer | None:
 def is_turned(frame: Any) -> bool:
     """Whether the picture isn't stored as it's shown, but turned or mirrored."""
     return _is_mirrored(frame) or _quarter_turns(frame) != 0
+
+
+# Whether to flip a picture upside down, and then how many quarter turns counter-clockwise.
+_BY_EXIF = {2: (True, 2), 3: (False, 2), 4: (True, 0), 5: (True, 3), 6: (False, 3), 7: (True, 1),
+            8: (False, 1)}  # fmt: skip
+
+
+def _upright(rgb: np.ndarray, frame: Any, look: Look) -> np.ndarray:
+    """A stored picture as it is shown, turned and mirrored."""
+    if look.exif is not None:
+        flipped, turns = _BY_EXIF.get(look.exif, (False, 0))
+    else:
+        flipped, turns = _is_mirrored(frame), _quarter_turns(frame)
+    return np.rot90(rgb[::-1] if flipped else rgb, turns)
 
 
 def _quarter_turns(frame: Any) -> int:
@@ -110,8 +127,7 @@ def to_rgb(frame: Any, look: Look) -> tuple[np.ndarray, list[str]]:
     if look.pixel_ratio != 1:
         size = look.size(frame.width, frame.height)
         rgb = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_CUBIC)
-    rgb = rgb[::-1] if _is_mirrored(frame) else rgb
-    return np.rot90(rgb, _quarter_turns(frame)), warnings
+    return _upright(rgb, frame, look), warnings
 
 
 def flattened(rgba: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -6,6 +6,12 @@ rate. Indices are int64 and count displayed frames from 0.
 
 import numpy as np
 
+_SHORTEST_SECONDS = 1 / 60  # what is shown for less doesn't set the pace
+_USUAL = 0.1  # share of the frames that may be briefer than the pace, and one more
+_ALMOST = 0.25  # of a frame's usual time, that may be missing from a multiple of it
+_HELD_SECONDS = 0.1  # what is shown for less is no rest, such as of one frame that was dropped
+_MOST = 2**20  # frames that one may count as, all together: hours of them
+
 
 def uniform(num_frames: int, count: int) -> np.ndarray:
     """Centres of `count` equal segments of the clip.
@@ -106,6 +112,29 @@ def temporal_fragments(num_frames: int, count: int, length: int, frame_interval:
     offsets = np.arange(length, dtype=np.int64) * frame_interval
     starts = edges[:-1] + spare // 2
     return (starts[:, None] + offsets).flatten() % num_frames
+
+
+def times_shown(seconds: np.ndarray) -> np.ndarray:
+    """How many frames of the clip's own pace each frame is shown for.
+
+    Encoders leave out what equals the frame before, which then stays for longer: screen recorders,
+    and those of GIF, APNG and WebP. One that is counted as often as others would have fitted in
+    gives the clip as it is seen. Clocks that are rounded, or that jitter, change nothing.
+
+    Args:
+        seconds: (n,) how long each frame is shown, n at least 1.
+
+    Returns:
+        (n,) int64, each at least 1; all 1 at a constant frame rate, or where none stays for long.
+    """
+    last = len(seconds) - 1
+    brief = np.sort(seconds)[min(last, 1 + int(_USUAL * last))]
+    alike = (seconds <= 1.5 * brief) & (1.5 * seconds >= brief)
+    pace = float(seconds[alike].mean())
+    pace = max(pace, _SHORTEST_SECONDS, float(seconds.sum()) / _MOST)
+    counts = np.maximum(1, np.floor(seconds / pace + _ALMOST)).astype(np.int64)
+    held = seconds[counts > 1] >= _HELD_SECONDS
+    return counts if held.any() else np.ones_like(counts)
 
 
 def _check(**values: int) -> None:

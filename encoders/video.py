@@ -17,8 +17,11 @@ pixels and at least 32 x 32 of them in MP4, MOV or Matroska, whose packets are a
 reads them from the start; and when its decoder reports an error, its frames are thrown away.
 
 What is decided for odd files:
-  - Times start at 0 with the first frame and come from the stream, so variable frame rate is
-    right. A stream without times (raw H.264) gets its nominal frame rate.
+  - Times start at 0 with the first frame and come from the stream. A stream without times (raw
+    H.264) gets its nominal frame rate.
+  - At a variable frame rate a frame that is shown for longer than usual, as where encoders leave
+    out what equals it, counts as often as others would have fitted in: frames are in even steps
+    of time for everyone who asks for some, and a freeze is one.
   - Rotation and mirroring stored in the file are applied. Frames whose size changes on the way
     are brought to the size of the first.
   - What a player shows is the video: what an edit list hides (a clip cut without encoding it
@@ -47,6 +50,7 @@ from typing import Any, Literal, get_args
 
 import av
 import numpy as np
+import torch
 from torch import Tensor
 
 from .base import Encoder, Stream
@@ -82,8 +86,9 @@ class VideoInfo:
 
     Attributes:
         path: The file, as it was asked for; the name of frames in memory.
-        num_frames: Displayed frames, at least 1.
-        fps: Mean frame rate in frames per second, above 0.
+        num_frames: Displayed frames, at least 1; one that is shown for longer than usual counts
+            several times.
+        fps: Mean rate of these in frames per second, above 0.
         width: Displayed width in pixels, before any resizing.
         height: Displayed height in pixels.
         duration_seconds: From the first frame's start to the last one's end.
@@ -132,7 +137,7 @@ class Frames:
 
     Attributes:
         pixels: uint8 RGB (t, 3, h, w).
-        indices: (t,) int64, positions among the displayed frames, from 0.
+        indices: (t,) int64, positions among the displayed frames, from 0, as `VideoInfo` counts.
         timestamps_seconds: (t,) float64, start of each frame; the first frame of the video is 0.
     """
 
@@ -203,6 +208,7 @@ def read_frames(
     fast_short_side_px: int = 224,
     quick: bool = False,
     backend: Backend = "auto",
+    index: VideoIndex | None = None,
 ) -> tuple[VideoInfo, dict[str, Frames]]:
     """Read all frames that anyone wants in one decoding pass.
 
@@ -217,6 +223,7 @@ def read_frames(
         quick: Bring frames to their size in less time, as of `encoders.resizing.reduced`.
         backend: `auto` is PyAV, and Pillow for animated WebP and GIF without times. `decord` and
             `av` insist.
+        index: As of `index_of` of the same file, so that it isn't looked through again.
 
     Returns:
         What is known of the video, and the frames under the names of their requests.
@@ -242,12 +249,15 @@ def read_frames(
                 f"expected a path, or frames as FrameSequence(pictures=frames), {found}"
             )
         path = FrameSequence.open(path) or os.fsdecode(path)
-    name, index = str(path), index_of(path)
+    name, index = str(path), index_of(path) if index is None else index
     while True:
-        wanted = {key: _indices(key, request, index) for key, request in requests.items()}
+        places, times = index.steady()
+        held = len(places) > len(index.times)
+        fps = len(places) / (float(index.times[-1]) + index.last_seconds) if held else index.fps
+        wanted = {key: _indices(key, one, len(places), fps) for key, one in requests.items()}
         sink = Sink(name, slow_max_side_px, fast_short_side_px, quick=quick)
         for key, request in requests.items():
-            sink.want(request.stream, wanted[key])
+            sink.want(request.stream, np.unique(places[wanted[key]]))
         try:
             if isinstance(path, FrameSequence):
                 used = _guard(name, path.decode, sink)
@@ -258,8 +268,8 @@ def read_frames(
             index = replace(index, times=index.times[: recount.num_frames])
     info = VideoInfo(
         path=name,
-        num_frames=len(index.times),
-        fps=index.fps,
+        num_frames=len(places),
+        fps=fps,
         width=sink.width,
         height=sink.height,
         duration_seconds=round(float(index.times[-1]) + index.last_seconds, 9),
@@ -267,14 +277,16 @@ def read_frames(
         warnings=(*index.warnings, *sorted(sink.warnings)),
     )
     pixels = sink.pixels()
-    return info, {
-        key: Frames(
-            pixels=pixels[(request.stream, wanted[key].tobytes())],
+    frames = {}
+    for key, request in requests.items():
+        shown, rows = np.unique(places[wanted[key]], return_inverse=True)
+        own = pixels[(request.stream, shown.tobytes())]
+        frames[key] = Frames(
+            pixels=own[torch.from_numpy(rows)] if len(rows) > len(shown) else own,
             indices=wanted[key],
-            timestamps_seconds=index.times[wanted[key]],
+            timestamps_seconds=times[wanted[key]],
         )
-        for key, request in requests.items()
-    }
+    return info, frames
 
 
 def index_of(path: Source) -> VideoIndex:
@@ -348,9 +360,8 @@ def _guard(path: str, function: Callable[..., Any], *args: Any) -> Any:
         raise kind(path, f"can't be read ({type(error).__name__}: {error})") from error
 
 
-def _indices(name: str, request: FrameRequest, index: VideoIndex) -> np.ndarray:
-    total = len(index.times)
-    indices = np.asarray(request.indices(total, index.fps))
+def _indices(name: str, request: FrameRequest, total: int, fps: float) -> np.ndarray:
+    indices = np.asarray(request.indices(total, fps))
     if (
         indices.ndim != 1
         or not indices.size

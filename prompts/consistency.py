@@ -27,7 +27,7 @@ from typing import Literal
 from .answer import MAX_SEVERITY, Answer, Defect, Problem, ProblemKind, render_defects
 from .defects import DEFECTS
 from .facts import SHARES, Fact, named, softer, where
-from .objects import NUMBERS, class_of, plural_of, things_in
+from .objects import NUMBERS, class_of, comes_in_pairs, plural_of, things_in
 from .parsing import TIME_SLACK_SECONDS
 from .rubric import MAX_SCORE, MIN_SCORE, Dimension, Score
 
@@ -255,8 +255,9 @@ _PLACES = re.compile(
     re.IGNORECASE,
 )
 _ABSENT = re.compile(
-    r"\b(no|nowhere|missing|absent|lacks?|lacking|without an?|never (seen|shown|appears)"
-    r"|not (to be )?(seen|visible|shown|there|found)|(isn't|aren't) (seen|visible|shown|there))\b",
+    r"\b(no|(?<!from )(?<!out of )nowhere|missing|absent|lacks?|lacking|without an?"
+    r"|never (seen|shown|appears)|not (to be )?(seen|visible|shown|there|found)"
+    r"|(isn't|aren't) (seen|visible|shown|there))\b",
     re.IGNORECASE,
 )
 _UNKNOWN = re.compile(r"\b(judged?|can't tell|cannot tell|not known|unknown)\b", re.IGNORECASE)
@@ -423,6 +424,8 @@ class _Clause:
             before = self.text[: mention.start]
             for match in (_ONE_IN_WORDS.search(before), _ONE_IN_DIGITS.search(before)):
                 if match is None or match.start(1) in times:
+                    continue
+                if match[1].lower() == "pair" and comes_in_pairs(mention.text):
                     continue
                 written = str(NUMBERS.get(match[1].lower(), match[1]))
                 true = _is_among(written, _counts(mention.facts))

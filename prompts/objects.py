@@ -353,6 +353,23 @@ def plural_of(noun: str) -> str:
     return " ".join([*before, _PLURALS.get(last) or _regular(last)])
 
 
+def one_of(noun: str) -> str:
+    """What one of a class is called, where its name stands for no single one: `pair of skis`."""
+    return f"{_PIECES[noun]} of {noun}" if noun in _PIECES else noun
+
+
+def several_of(noun: str) -> str:
+    """What several of a class, or of a prompt's word, are called: `dogs`, `pairs of skis`."""
+    if noun in _PIECES:
+        return f"{_PIECES[noun]}s of {noun}"
+    return noun if is_plural(noun) else plural_of(noun)
+
+
+def comes_in_pairs(noun: str) -> bool:
+    """Whether a pair of them is one thing: of scissors, not of dogs."""
+    return _PIECES.get(noun.lower()) == "pair"
+
+
 def is_plural(noun: str) -> bool:
     """Whether a noun, or its last word, stands for several things: `dogs`, `people`, `sheep`."""
     last = noun.split()[-1]
@@ -384,6 +401,8 @@ _PLURALS = {
     "wolf": "wolves",
     "aircraft": "aircraft",
 }
+
+_PIECES = {"skis": "pair", "scissors": "pair", "broccoli": "piece"}
 
 
 def _regular(noun: str) -> str:
@@ -458,6 +477,8 @@ def _count(words: list[str], place: int, taken: int) -> tuple[int | None, bool, 
             return None, False, True
         if word.isdigit() and len(word) < 5 and 0 < int(word) <= 10:
             return int(word), True, True
+        if word == "pair" and comes_in_pairs(words[place]):
+            continue
         if word in NUMBERS:
             return NUMBERS[word], True, True
         if word in _ARTICLES:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from .answer import Defect
 from .defects import DEFECTS
 from .facts import Fact, is_evenly_paced, is_evenly_sharp, named, softer, where
-from .objects import class_of, is_plural, plural_of
+from .objects import class_of, is_plural, one_of, plural_of, several_of
 from .rubric import Dimension
 
 _LEAST_COST = 0.1  # points of the overall score that are worth a word
@@ -36,12 +36,12 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
     "low_dynamic": ("The prompt asks for action, and hardly anything moves",),
 }
 _ADVICE: Mapping[str, str] = {
-    "vanishing_object": "Try another seed, or end the clip at {start} s: the {name} vanishes then.",
-    "appearing_object": "Try another seed, or start the clip at {end} s: the {name} appears then.",
-    "identity_drift": "Try another seed, or less movement: the {name} turns into {other}.",
+    "vanishing_object": "Try another seed, or end the clip at {start} s: the {one} vanishes then.",
+    "appearing_object": "Try another seed, or start the clip at {end} s: the {one} appears then.",
+    "identity_drift": "Try another seed, or less movement: the {one} turns into {other}.",
     "missing_object": "Name the {name} first in the prompt, and what {does} next.",
     "wrong_count": "Say each of the {expected} {names} apart in the prompt, or try other seeds.",
-    "duplicated_object": "Write `one {name}, alone` in the prompt, or try another seed.",
+    "duplicated_object": "Write `one {one}, alone` in the prompt, or try another seed.",
     "morphing": "Try another seed, or less movement: something changes its shape at {start} s.",
     "low_dynamic": "Raise the motion setting, or say what moves where in the prompt.",
     "freeze": "Cut the clip where it freezes, {start} to {end} s, or export it again.",
@@ -115,7 +115,8 @@ def advice(facts: Sequence[Fact], defects: Sequence[Defect]) -> tuple[str, ...]:
             several = is_plural(name)
             lines[line.format(
                 name=name,
-                names=name if several else plural_of(name),
+                one=one_of(name),
+                names=several_of(name),
                 does="they do" if several or class_of(name) == "person" else "it does",
                 other=_a(fact.other),
                 expected=_number(fact.expected),
@@ -227,9 +228,15 @@ def _motion(facts: list[Fact], pairs: _Pairs) -> list[str]:
                            "At {2} s {a} appears {1}, inside of the frame.")  # fmt: skip
             parts.append(_of_thing(line, fact))
         elif defect.name == "identity_drift":
+            line = "The {} {} turns into {} between {} and {} s."
             parts.append(
-                f"The {fact.name} {_where(fact)} turns into {_a(fact.other)} between "
-                f"{_seconds(fact.start_seconds)} and {_seconds(fact.end_seconds)} s."
+                line.format(
+                    one_of(fact.name or "thing"),
+                    _where(fact),
+                    _a(fact.other),
+                    _seconds(fact.start_seconds),
+                    _seconds(fact.end_seconds),
+                )
             )
         elif defect.name == "morphing":
             line = _choose(facts, "Something {} turns into something else, {}.",
@@ -355,7 +362,7 @@ def _where(fact: Fact) -> str:
 def _of_thing(line: str, fact: Fact) -> str:
     """A sentence about what vanishes or appears, with its name, place and time."""
     return line.format(
-        fact.name,
+        one_of(fact.name or "thing"),
         _where(fact),
         _seconds(fact.end_seconds),
         a=_a(fact.name),
@@ -364,8 +371,8 @@ def _of_thing(line: str, fact: Fact) -> str:
 
 
 def _a(noun: str | None) -> str:
-    """With its article, as the classes of the detector have it: `an elephant`."""
-    noun = noun or "thing"
+    """With its article, as the classes of the detector have it: `an elephant`, `a pair of skis`."""
+    noun = one_of(noun or "thing")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 

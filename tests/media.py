@@ -449,16 +449,18 @@ def av1(path: Path) -> Path:
     return write_video(path, codec="libsvtav1", num_frames=12, options={"preset": "8", "crf": "5"})
 
 
-def animation(path: Path, num_frames: int = 12) -> Path:
-    """An animated GIF, PNG or WebP, after the suffix; 100 ms per frame."""
+def animation(path: Path, num_frames: int = 12, duration: int | list[int] = 100) -> Path:
+    """An animated GIF, PNG or WebP, after the suffix; `duration` in ms, of each frame or of all."""
     kind = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}[path.suffix]
     frames = [Image.fromarray(scene(index)) for index in range(num_frames)]
     # Pillow merges equal neighbours only, and these differ.
-    frames[0].save(path, format=kind, save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(path, format=kind, save_all=True, append_images=frames[1:], duration=duration)
     return path
 
 
 VARIABLE_TIMES_MS = tuple(40 * i if i < 12 else 440 + 120 * (i - 11) for i in range(24))
+# Which frame is shown in each twenty-fifth of a second.
+VARIABLE_SHOWN = (*range(11), *(i for i in range(11, 23) for _ in range(3)), 23)
 
 
 def variable_frame_rate(path: Path) -> Path:

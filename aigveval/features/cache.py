@@ -39,7 +39,7 @@ from ..files import replaced
 _OfFile = tuple[str, dict[str, Tensor]]
 
 # Part of every entry; raise it when the layout or the reading of frames changes the tokens.
-_FORMAT = "2"  # 1: transparent, HDR, interlaced and cut videos were read otherwise
+_FORMAT = "2"  # 1: other times, and transparent, HDR, interlaced and cut videos read otherwise
 _EARLIER_FORMATS = ("1",)  # missing without a note, as there may be thousands
 
 

@@ -191,7 +191,11 @@ def _checked(weights: Mapping[str, float]) -> dict[str, float]:
     for name, weight in weights.items():
         if name not in SCORE_FIELDS:
             raise ValueError(f"weights are of {', '.join(SCORE_FIELDS)}, got {name!r}")
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not weight >= 0:
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            hint = "; of one in a tensor or array make it by float(x)" * hasattr(weight, "item")
+            found = one_line(repr(weight), limit=80)
+            raise ValueError(f"the weight of {name} must be a number, got {found}{hint}")
+        if not weight >= 0:
             raise ValueError(f"the weight of {name} must be at least 0, got {weight!r}")
     total = math.fsum(weights.values())
     if not 0 < total < math.inf:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.container import VideoIndex
 from encoders.video import FrameRequest, FrameSequence, VideoInfo, index_of, read_frames
 
 from ..assessment import Timeline, Window
@@ -90,12 +91,12 @@ def make_timeline(
         assessor = Assessor(engine, name=assessor.name, explain=True)
     asked = one_clip(video, prompt, fps=fps)
     path = source_of_clip(asked)
-    info, times = _times(path)
+    info, index = _looked_through(path)
     spans = window_spans(
         info.duration_seconds, window_seconds=window_seconds, step_seconds=step_seconds
     )
     windows: list[Window] = []
-    for window in _score(engine, path, asked.prompt, spans, info, times):
+    for window in _score(engine, path, asked.prompt, spans, info, index):
         windows.append(window)
         if on_window is not None:
             on_window(len(windows), len(spans))
@@ -103,11 +104,12 @@ def make_timeline(
     return Timeline(duration_seconds=info.duration_seconds, windows=windows, clip=clip)
 
 
-def _times(path: Path | FrameSequence) -> tuple[VideoInfo, np.ndarray]:
-    """What is known of the video, and the time of each frame in seconds."""
+def _looked_through(path: Path | FrameSequence) -> tuple[VideoInfo, VideoIndex]:
+    """What is known of the video, and its index, for which all of a file is read."""
+    index = index_of(path)
     first = FrameRequest(indices=lambda count, fps: np.zeros(1, np.int64), stream="fast")
-    info, _ = read_frames(path, {"first": first})
-    return info, index_of(path).times[: info.num_frames]
+    info, _ = read_frames(path, {"first": first}, index=index)
+    return info, index
 
 
 def _score(
@@ -116,14 +118,14 @@ def _score(
     prompt: str | None,
     spans: Sequence[tuple[float, float]],
     info: VideoInfo,
-    times: np.ndarray,
+    index: VideoIndex,
 ) -> Iterator[Window]:
     """Scores windows by the batch; the next batch is decoded meanwhile."""
     size = _batch_size(engine.requests, info)
     batches = [spans[start : start + size] for start in range(0, len(spans), size)]
     for outcome in run_batches(  # not kept, so that an error ends it
         batches,
-        prepare=lambda batch: _views(path, engine, batch, times),
+        prepare=lambda batch: _views(path, engine, batch, index),
         compute=lambda work: [
             engine.score_views(views, [prompt] * len(views)) for _, views in work
         ],
@@ -166,9 +168,10 @@ def _views(
     path: Path | FrameSequence,
     engine: Engine,
     spans: Sequence[tuple[float, float]],
-    times: np.ndarray,
+    index: VideoIndex,
 ) -> list[Views]:
     """Each stretch as a clip of its own, out of one decoding pass."""
+    _, times = index.steady()
 
     def within(wanted: FrameRequest, first: int, stop: int) -> FrameRequest:
         def indices(count: int, fps: float) -> np.ndarray:
@@ -184,7 +187,7 @@ def _views(
         for number, span in enumerate(spans)
         for name, request in requests.items()
     }
-    _, found = read_frames(path, wanted, **engine.sizes)
+    _, found = read_frames(path, wanted, index=index, **engine.sizes)
     return [
         engine.view({name: found[f"{number} {name}"] for name in requests}, path, start)
         for number, (start, _) in enumerate(spans)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from encoders.video import FrameRequest, read_frames
 
@@ -289,8 +289,11 @@ class TestGapsInAvi:
         with av.open(str(path)) as opened:
             assert opened.streams.video[0].frames > 1500
         pixels, info, times = read(path)
-        assert numbers(pixels) == list(range(24)) and info.warnings == ()
-        np.testing.assert_allclose(times, np.array(expected) / 1000, atol=1e-3)
+        shown = numbers(pixels)
+        # AVI doesn't say how long the last one is shown: for as long as frames are on average.
+        assert shown == [*range(11), *[11] * 21, *range(12, 24), 23] and info.warnings == ()
+        first = [shown.index(number) for number in range(24)]
+        np.testing.assert_allclose(times[first], np.array(expected) / 1000, atol=1e-3)
 
     def test_a_file_that_broke_off_is_still_found(self, tmp_path):
         for path in (
@@ -301,6 +304,65 @@ class TestGapsInAvi:
             start = data.index(b"movi")
             path.write_bytes(data[: start + (data.rindex(b"idx1") - start) // 2])
             assert reason(path).startswith("truncated: only ")
+
+
+class TestRawStreams:
+    """Without a container, and so without a clock: the rate is what the stream states."""
+
+    @pytest.mark.parametrize(
+        ("suffix", "codec", "fps", "options"),
+        [
+            (".h264", "libx264", 24, {}),
+            (".h264", "libx264", 240, {}),
+            (".hevc", "libx265", 240, X265),
+            (".m1v", "mpeg1video", 24, {"b": "4M"}),
+            (".m1v", "mpeg1video", 30, {"b": "4M", "bf": "2"}),
+            (".m2v", "mpeg2video", 25, {"b": "4M"}),
+        ],
+    )
+    def test_frames_are_as_far_apart_as_it_says(self, suffix, codec, fps, options, tmp_path):
+        path = tmp_path / f"a{suffix}"
+        media.write_video(path, codec=codec, fps=fps, options=options)
+        pixels, info, times = read(path)
+        assert numbers(pixels) == list(range(24)) and info.warnings == ()
+        assert info.fps == pytest.approx(fps)
+        np.testing.assert_allclose(times, np.arange(24) / fps, atol=1e-6)
+        assert info.duration_seconds == pytest.approx(24 / fps)
+
+    def test_the_tick_of_a_clock_is_no_rate(self, tmp_path):
+        """As H.264 of a variable frame rate has it."""
+        path = media.variable_frame_rate(tmp_path / "a.h264")
+        with av.open(str(path)) as opened:
+            assert opened.streams.video[0].codec_context.framerate > 500
+        pixels, info, _ = read(path)
+        assert numbers(pixels) == list(range(24)) and info.fps == pytest.approx(25)
+
+
+class TestFramesThatStay:
+    """Encoders that leave out what equals the frame before, or show a frame for longer."""
+
+    TIMES = [40 * i if i <= 10 else 40 * (i + 29) for i in range(20)]  # one stays for 1.2 s
+
+    def make(self, path):
+        if path.suffix == ".mkv":
+            return media.write_video(path, num_frames=20, times=self.TIMES, fps=25)
+        return media.animation(
+            path, num_frames=20, duration=[1200 if i == 10 else 40 for i in range(20)]
+        )
+
+    @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".mkv"])
+    def test_such_a_frame_is_there_for_as_long(self, suffix, tmp_path):
+        path = self.make(tmp_path / f"a{suffix}")
+        pixels, info, times = read(path)
+        assert numbers(pixels) == [*range(10), *[10] * 30, *range(11, 20)]
+        np.testing.assert_allclose(times, np.arange(49) / 25, atol=2e-3)
+        assert info.num_frames == 49 and info.fps == pytest.approx(25, rel=2e-3)
+        assert info.duration_seconds == pytest.approx(49 / 25, abs=2e-3)
+        request = FrameRequest(indices=lambda n, fps: np.array([0, 12, 38, 48]), stream="slow")
+        found = read_frames(path, {"a": request})[1]["a"]
+        assert found.indices.tolist() == [0, 12, 38, 48]
+        some = found.pixels.permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(some, pixels[[0, 12, 38, 48]])
 
 
 class TestAnimationsWithoutTimes:
@@ -362,6 +424,28 @@ def test_frames_with_what_pyav_has_no_name_for(tmp_path):
     first.save(path, save_all=True, append_images=others, duration=100, exif=camera)
     pixels, info, _ = read(path)
     assert numbers(pixels) == list(range(8)) and info.warnings == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_and_mirrored_as_their_exif_says(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pictures = [Image.fromarray(media.scene(index)) for index in range(4)]
+    pictures[0].save(
+        tmp_path / "a.png", save_all=True, append_images=pictures[1:], duration=100, exif=exif
+    )
+    stream = b""
+    for picture in pictures:
+        picture.save(tmp_path / "one.jpg", quality=95, subsampling=0, exif=exif)
+        stream += (tmp_path / "one.jpg").read_bytes()
+    (tmp_path / "a.mjpeg").write_bytes(stream)
+    with Image.open(tmp_path / "one.jpg") as last:
+        expected = np.asarray(ImageOps.exif_transpose(last)).astype(int)
+    for name in ("a.png", "a.mjpeg"):
+        pixels, info, _ = read(tmp_path / name)
+        assert info.num_frames == 4 and info.warnings == ()
+        assert pixels.shape[1:] == expected.shape
+        assert np.abs(pixels[3].astype(int) - expected).mean() < 4
 
 
 def test_what_is_damaged_or_missing_is_said(tmp_path):

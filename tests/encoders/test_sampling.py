@@ -99,3 +99,35 @@ def test_arguments_below_one_are_named(call, message):
     with pytest.raises(ValueError) as caught:
         call()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"),
+    [
+        ([40] * 10 + [1200] + [40] * 10, [1] * 10 + [30] + [1] * 10),
+        ([40] * 12 + [120] * 12, [1] * 12 + [3] * 12),
+        ([17, 17, 16, 17, 33, 1000], [1, 1, 1, 1, 2, 59]),  # whole milliseconds, 60 a second
+        ([30, 30, 40] * 9, [1] * 27),  # GIF, 30 a second
+        ([33, 50] * 12, [1] * 24),  # films at 60 a second
+        ([1, *[33] * 12], [1] * 13),  # a recorder's first frame
+        ([4] * 20 + [8] * 2 + [200], [1] * 22 + [12]),  # never more than 60 a second
+        ([1000] * 20 + [100], [1] * 21),  # a show of slides
+        ([42] * 20 + [83] + [42] * 20, [1] * 41),  # one was dropped, which nobody sees
+        ([42] * 20 + [83, 125] + [42] * 20, [1] * 20 + [2, 3] + [1] * 20),
+        ([40], [1]),
+        ([40, 400], [1, 1]),
+    ],
+)
+def test_times_shown(milliseconds, expected):
+    found = sampling.times_shown(np.array(milliseconds) / 1000)
+    assert found.dtype == np.int64 and found.tolist() == expected
+
+
+def test_a_jittery_clock_changes_nothing():
+    seconds = np.random.default_rng(0).normal(1 / 30, 0.004, 900)
+    assert sampling.times_shown(seconds).tolist() == [1] * 900
+
+
+def test_a_forged_time_does_not_take_all_memory():
+    found = sampling.times_shown(np.array([0.04] * 20 + [1e12]))
+    assert found.sum() < 2**21

@@ -41,7 +41,7 @@ READABLE = {  # class of input -> (backend, frames)
     "sound": ("av", 24),
     "one_frame": ("av", 1),
     "hevc": ("av", 24),
-    "variable_frame_rate": ("av", 24),
+    "variable_frame_rate": ("av", 48),  # 24 of which the later ones are shown for longer
     "tiny": ("av", 24),
     "odd_444": ("av", 24),
     "ten_bit": ("av", 24),
@@ -74,8 +74,10 @@ def test_every_class_of_input_is_read_rightly_or_refused_in_one_line(name, tmp_p
         backend, num_frames = READABLE[name]
         clip = read_video(path)
         assert (clip.info.backend, clip.info.num_frames) == (backend, num_frames)
-        assert numbers(clip.fast.pixels) == clip.fast.indices.tolist()
-        assert numbers(clip.slow.pixels) == clip.slow.indices.tolist()
+        held = name == "variable_frame_rate"
+        shown = media.VARIABLE_SHOWN if held else range(num_frames)
+        assert numbers(clip.fast.pixels) == [shown[i] for i in clip.fast.indices]
+        assert numbers(clip.slow.pixels) == [shown[i] for i in clip.slow.indices]
         assert clip.fast.pixels.dtype == torch.uint8
         assert clip.info.fps > 0 and clip.info.duration_seconds > 0
     elif name in REASONS:
@@ -218,10 +220,17 @@ def test_a_raw_stream_has_the_rate_that_it_states(tmp_path):
 def test_variable_frame_rate_keeps_the_stream_s_own_times(tmp_path):
     path = media.variable_frame_rate(tmp_path / "a.mp4")
     info, frames = read_frames(path, {"a": FrameRequest(indices=every, stream="fast")})
+    found = frames["a"]
+    shown = numbers(found.pixels)
+    first = [shown.index(number) for number in range(24)]
     np.testing.assert_allclose(
-        frames["a"].timestamps_seconds, np.array(media.VARIABLE_TIMES_MS) / 1000, atol=1e-6
+        found.timestamps_seconds[first], np.array(media.VARIABLE_TIMES_MS) / 1000, atol=1e-6
     )
-    assert info.fps == pytest.approx(23 / 1.88)
+    # Those that are shown for three times as long are there three times.
+    assert shown == list(media.VARIABLE_SHOWN)
+    np.testing.assert_allclose(found.timestamps_seconds, np.arange(48) / 25, atol=1e-6)
+    assert info.num_frames == 48 and info.fps == pytest.approx(25, rel=1e-3)
+    assert info.duration_seconds == pytest.approx(1.92, rel=1e-3)
 
 
 def test_a_gap_before_the_last_frames_does_not_lengthen_the_last(tmp_path):

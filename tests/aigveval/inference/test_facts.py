@@ -29,8 +29,8 @@ from encoders.weights import fetch
 from prompts import Defect
 from prompts.facts import Fact, agrees, defects_of, named
 
+from tests import media
 from tests.encoders.test_detection import stop_sign
-from tests.media import write_video
 
 SECONDS = 4.0
 
@@ -267,6 +267,22 @@ def test_cuts_and_freezes(monkeypatch):
     assert names(crawls, "a dog runs") == ["freeze", "low_dynamic"]
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".mkv"])
+def test_a_frame_that_stays_is_a_freeze(suffix, monkeypatch, tmp_path):
+    """As encoders of GIF have it, and screen recorders, which leave out what equals the last."""
+    monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".gif":
+        media.animation(path, num_frames=40, duration=[1200 if i == 20 else 40 for i in range(40)])
+    else:
+        times = [40 * i if i <= 20 else 40 * (i + 29) for i in range(40)]
+        media.write_video(path, num_frames=40, times=times, fps=25)
+    seen = observe.observe(path)
+    ((start, end),) = seen.freezes
+    assert start == pytest.approx(0.8, abs=0.1) and end == pytest.approx(2.0, abs=0.1)
+    assert np.ptp(np.diff(seen.fast_seconds)) < 0.05  # so that a freeze is as long as it is
+
+
 def roll(picture, time):
     picture[:] = np.roll(picture, int(time * 300), axis=1)
 
@@ -416,7 +432,7 @@ def test_a_mismatch_is_believed_by_the_score(steady, name, prompt, score, agreed
 
 
 def test_two_runs_find_the_same_facts_to_the_digit(tmp_path, detector):
-    path = write_video(tmp_path / "a.mp4", num_frames=30, width=320, height=192)
+    path = media.write_video(tmp_path / "a.mp4", num_frames=30, width=320, height=192)
     first, second = (facts_of(observe.observe(path), "a dog and a robot") for _ in range(2))
     assert len(first) > 10 and first == second
     assert [Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) for fact in first] == first

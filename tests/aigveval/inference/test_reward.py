@@ -282,7 +282,12 @@ class TestOptions:
         [
             ({"sharpness": 1}, "^weights are of overall, technical, motion, semantic, got 'sharp"),
             ({"motion": -1}, "^the weight of motion must be at least 0, got -1$"),
-            ({"motion": "1"}, "^the weight of motion must be at least 0, got '1'$"),
+            ({"motion": "1"}, "^the weight of motion must be a number, got '1'$"),
+            (
+                {"motion": torch.tensor(0.5)},
+                r"^the weight of motion must be a number, got tensor\(0.5000\); of one in a tensor "
+                r"or array make it by float\(x\)$",
+            ),
             ({"motion": math.nan}, "^the weight of motion must be at least 0, got nan$"),
             ({"motion": 0}, "^the sum of the weights must be finite and above 0, got 0$"),
             ({}, "^the sum of the weights must be finite and above 0, got 0$"),

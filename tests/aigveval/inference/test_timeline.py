@@ -19,6 +19,7 @@ from aigveval.inference.assessor import Assessor
 from aigveval.inference.engine import ModelEngine
 from aigveval.inference.timeline import make_timeline, window_spans
 from aigveval.reports.plots import plot_timeline
+from encoders import video as video_module
 from encoders.video import FrameRequest, VideoError, VideoInfo, read_frames, requests_of
 
 from ..engines import tiny_assessor
@@ -136,6 +137,19 @@ def test_the_whole_clip_is_called_as_the_caller_does(videos, monkeypatch):
     monkeypatch.chdir(videos["short"].parent)
     path = f"./{videos['short'].name}"
     assert make_timeline(tiny_assessor(), path).clip.video == path
+
+
+def test_a_file_is_looked_through_once_whatever_its_length(videos, monkeypatch):
+    looked, inspect = [], video_module.inspect
+
+    def counted(path):
+        looked.append(path)
+        return inspect(path)
+
+    monkeypatch.setattr(video_module, "inspect", counted)
+    monkeypatch.setattr(module, "_BATCH", 1)
+    found = make_timeline(tiny_assessor(), videos["even"], window_seconds=0.5, step_seconds=0.2)
+    assert len(found.windows) > 5 and len(looked) == 2  # for the windows, and for the whole clip
 
 
 def test_memory_is_bounded():
