@@ -287,8 +287,41 @@ class _Defaults:
         torch.set_default_dtype(value)
 
 
+class _Products:
+    """How exact products of float32 matrices are: what `torch.set_float32_matmul_precision` sets.
+
+    It sets newer attributes too, and where these alone were set, asking for it raises.
+    """
+
+    @property
+    def precision(self) -> tuple[str | None, ...]:
+        """Setting, None where it can't be asked for, and attributes; empty where all is exact."""
+        backends: Any = torch.backends  # stubs lack the attributes
+        newer = backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision
+        if newer[0] != "tf32":
+            return ()
+        try:
+            return torch.get_float32_matmul_precision(), *newer
+        except RuntimeError:
+            return None, *newer
+
+    @precision.setter
+    def precision(self, wanted: tuple[str | None, ...]) -> None:
+        """As the property gives it; whatever isn't exact becomes so by an empty one."""
+        backends: Any = torch.backends
+        found = self.precision
+        if not (wanted or found):
+            return
+        setting, cuda, mkldnn = wanted or (found[0] and "highest", "ieee", "ieee")
+        if setting is not None:
+            torch.set_float32_matmul_precision(setting)
+        backends.cuda.matmul.fp32_precision = cuda
+        backends.mkldnn.matmul.fp32_precision = mkldnn
+
+
 _FLOAT32 = ProcessSettings(_Defaults(), dtype=torch.float32)
-_EXACT = ProcessSettings(torch.backends.cudnn.conv, fp32_precision="ieee")  # type: ignore[attr-defined]
+_CONVOLUTIONS = ProcessSettings(torch.backends.cudnn.conv, fp32_precision="ieee")  # type: ignore[attr-defined]
+_PRODUCTS = ProcessSettings(_Products(), precision=())
 
 
 def float32_by_default() -> AbstractContextManager[None]:
@@ -298,8 +331,12 @@ def float32_by_default() -> AbstractContextManager[None]:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Compute on a device whatever autocast and default device the caller has set."""
+    """Compute on a device whatever autocast and default device the caller has set.
+
+    Nor do matrix products in float32 lose digits, as `torch.set_float32_matmul_precision` has it.
+    """
     with ExitStack() as stack:
+        stack.enter_context(_PRODUCTS)
         for kind in {"cpu", device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
@@ -320,12 +357,19 @@ def not_compiled(function: Function) -> Function:
 
 
 def full_float32(device: torch.device) -> AbstractContextManager[None]:
-    """Convolutions on NVIDIA GPUs in all 23 bits of float32, as on a CPU.
+    """Convolutions and matrix products on NVIDIA GPUs in all 23 bits of float32, as on a CPU.
 
-    PyTorch lets cuDNN round their inputs to TF32, which has 10: tokens are then off in the third
-    digit, by another amount in each size of a batch. On other devices nothing changes.
+    PyTorch lets cuDNN round convolutions' inputs to TF32, which has 10, and a caller may let
+    products do so: tokens are then off in the third digit, by another amount in each size of a
+    batch. On other devices nothing changes.
     """
-    return _EXACT if device.type == "cuda" else nullcontext()
+    return _full_float32() if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    with _CONVOLUTIONS, _PRODUCTS:
+        yield
 
 
 @contextmanager

@@ -102,10 +102,6 @@ class Assessor:
         self.explain = explain
         self.contributions = contributions
 
-    @property
-    def _device(self) -> torch.device:
-        return torch.device(getattr(self.engine, "device", "cpu"))  # which some give as text
-
     @classmethod
     def load(cls, model: str | os.PathLike[str] = "lite", **options: Any) -> Assessor:
         """See `load`."""
@@ -200,7 +196,7 @@ class Assessor:
 
     @not_compiled  # compiled as a part of the caller's code it would give other scores
     def _prepare(self, clip: Clip) -> tuple[PreparedClip, Observed | None]:
-        with self.opened(clip) as here, undisturbed(self._device):
+        with self.opened(clip) as here, undisturbed(device_of(self.engine)):
             source = source_of_clip(here)
             prepared = self.engine.prepare(source)
             if not self.explain:
@@ -215,7 +211,7 @@ class Assessor:
     ) -> Sequence[Scores | Exception]:
         clips, found = zip(*batch)
         prepared, prompts = [one for one, _ in found], [clip.prompt for clip in clips]
-        with undisturbed(self._device):
+        with undisturbed(device_of(self.engine)):
             if not self.explain:
                 return self.engine.score(prepared, prompts, contributions=self.contributions)
             from .facts import explained, facts_of
@@ -309,6 +305,11 @@ def load(
         explain=explain,
         contributions=contributions,
     )
+
+
+def device_of(engine: Engine) -> torch.device:
+    """Where an engine computes, which some give as text; the CPU where it doesn't say."""
+    return torch.device(getattr(engine, "device", "cpu"))
 
 
 def row_name(

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from encoders.base import undisturbed
 from encoders.container import VideoIndex
 from encoders.video import FrameRequest, FrameSequence, VideoInfo, index_of, read_frames
 
-from ..assessment import Timeline, Window
+from ..assessment import Scores, Timeline, Window
 from ..batching import run_batches
 from ..errors import is_about_the_video, our_fault
-from .assessor import Assessor, one_clip, source_of_clip
+from .assessor import Assessor, device_of, one_clip, source_of_clip
 from .engine import Engine, Views
 
 WINDOW_SECONDS = 2.0
@@ -121,14 +122,17 @@ def _score(
     index: VideoIndex,
 ) -> Iterator[Window]:
     """Scores windows by the batch; the next batch is decoded meanwhile."""
+
+    def compute(work: Sequence[tuple[Any, list[Views]]]) -> list[Sequence[Scores | Exception]]:
+        with undisturbed(device_of(engine)):  # as an assessor does
+            return [engine.score_views(views, [prompt] * len(views)) for _, views in work]
+
     size = _batch_size(engine.requests, info)
     batches = [spans[start : start + size] for start in range(0, len(spans), size)]
     for outcome in run_batches(  # not kept, so that an error ends it
         batches,
         prepare=lambda batch: _views(path, engine, batch, index),
-        compute=lambda work: [
-            engine.score_views(views, [prompt] * len(views)) for _, views in work
-        ],
+        compute=compute,
         batch_size=1,
         workers=1,
     ):

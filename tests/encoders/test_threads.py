@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.base import full_float32
+from encoders.base import full_float32, undisturbed
 from encoders.resizing import resized
 from encoders.threads import by_stretches
 
@@ -72,3 +72,55 @@ def test_full_float32_lasts_until_the_last_thread_is_done():
             stack.close()
             assert convolution.fp32_precision == "ieee"
     assert convolution.fp32_precision == kept
+
+
+def products():
+    """What PyTorch says of products of matrices, by its older settings and its newer ones."""
+    found = [
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.mkldnn.matmul.fp32_precision,
+    ]
+    try:
+        return [*found, torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32]
+    except RuntimeError:  # a mix
+        return found
+
+
+def set_newer():
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def set_tf32():
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        set_tf32,
+        set_newer,
+    ],
+    ids=["nothing", "high", "medium", "allow_tf32", "newer"],
+)
+@pytest.mark.parametrize("context", [full_float32, undisturbed])
+def test_products_are_exact_and_the_callers_settings_stay(choose, context):
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    kept = [backend.fp32_precision for backend in backends]
+    try:
+        choose()
+        before = products()
+        with context(torch.device("cuda")):
+            inside = products()
+            with context(torch.device("cuda")):
+                assert products() == inside
+            assert products() == inside
+        assert products() == before
+        assert inside[0] in ("ieee", "none") and inside[2:] == ["highest", False]
+        assert inside[1] in ("ieee", "none")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for backend, value in zip(backends, kept):
+            backend.fp32_precision = value

@@ -122,6 +122,20 @@ def test_a_window_is_scored_as_a_clip_of_its_own(videos, monkeypatch, name, batc
     assert dataclasses.replace(found.clip, seconds=0) == dataclasses.replace(alone, seconds=0)
 
 
+@pytest.mark.parametrize(
+    "setting", [lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta")]
+)
+def test_settings_of_the_caller_change_nothing(videos, setting):
+    def scores():
+        found = make_timeline(tiny, videos["short"], prompt="a dog", window_seconds=0.1)
+        return [*(window.scores for window in found.windows), found.clip.overall]
+
+    tiny = tiny_assessor()
+    expected = scores()
+    with setting():
+        assert scores() == expected
+
+
 @pytest.mark.parametrize("prompt", [None, "\n ", "\u200b"])  # of no visible character
 def test_short_clip_without_prompt(prompt, videos):
     found = make_timeline(
