@@ -77,6 +77,12 @@ def _check_frames(encoder: Encoder) -> None:
             assert indices.dtype == np.int64 and indices.ndim == 1 and len(indices), case
             assert indices[0] >= 0 and indices[-1] < num_frames, case
             assert (np.diff(indices) > 0).all(), f"{case}, which do not ascend"
+    try:
+        encoder.preprocess(_frames(encoder, _clip(24, 48, 64)) / 255)
+        taken = True
+    except ValueError:
+        taken = False
+    assert not taken, "preprocess takes frames of floats; begin with encoders.base.check_frames"
     frames, state = _frames(encoder, _clip(24, 48, 64)), torch.get_rng_state()
     before, view = frames.clone(), encoder.preprocess(frames)
     assert torch.equal(state, torch.get_rng_state()), "preprocess draws from torch's own generator"

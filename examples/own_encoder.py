@@ -2,14 +2,14 @@
 
 An entry point in your package's setup.cfg makes it known everywhere, on the command line too:
     [options.entry_points]
-    aigveval.encoders = technical_colour = my_package.colour:TechnicalColour
-"""
+    aigveval.encoders = technical_colour = my_package.colour:TechnicalColour"""
 
 import sys
 
 import torch
 
 from encoders import Encoder, EncoderSpec, create_encoder, read_video, register_encoder
+from encoders.base import check_frames
 from encoders.resizing import repeat_to
 from encoders.sampling import uniform
 
@@ -23,17 +23,17 @@ class TechnicalColour(Encoder):
         return uniform(num_frames, 8)
 
     def preprocess(self, frames, *, seed=0):  # uint8 (t, 3, h, w) to (8, 5)
+        check_frames(frames)
         red, green, blue = frames.float().flatten(2).unbind(1)
         opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1)
-        std, mean = opponents.std(2, correction=0), opponents.mean(2)
-        colour = std.norm(dim=1, keepdim=True) + 0.3 * mean.norm(dim=1, keepdim=True)
-        return repeat_to(torch.cat([std, mean, colour], dim=1), 8)
+        std, mean = torch.std_mean(opponents, 2, correction=0)
+        colourfulness = std.norm(dim=1) + 0.3 * mean.norm(dim=1)
+        return repeat_to(torch.cat([std, mean, colourfulness[:, None]], dim=1), 8)
 
     def encode(self, view):  # a network would be here
         return view.clone()
 
-
 register_encoder("technical_colour", TechnicalColour)
 if __name__ == "__main__":
-    clip = read_video(sys.argv[1], encoder=create_encoder("colour"))
-    print(TechnicalColour()(TechnicalColour().preprocess(clip.slow.pixels)[None]))
+    own = create_encoder("colour")
+    print(own(own.preprocess(read_video(sys.argv[1], encoder=own).slow.pixels)[None]))

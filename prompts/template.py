@@ -7,6 +7,7 @@ message, so that it can be computed once.
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping
 
@@ -69,6 +70,13 @@ def build_messages(
         {"role": "system", "content": _SYSTEM},
         {"role": "user", "content": "\n".join(lines)},
     ]
+
+
+def is_cut(text: str) -> bool:
+    """Whether a prompt is longer than what `clean` leaves of it at most."""
+    if len(text.encode("utf-8", "ignore")) <= MAX_PROMPT_BYTES:
+        return False
+    return len(clean(text, max_bytes=sys.maxsize).encode("utf-8")) > MAX_PROMPT_BYTES
 
 
 def clean(text: str, *, max_bytes: int = MAX_PROMPT_BYTES) -> str:

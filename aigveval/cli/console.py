@@ -23,8 +23,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    Task,
-    TaskID,
     TaskProgressColumn,
     TimeRemainingColumn,
 )
@@ -35,6 +33,7 @@ from prompts import DIMENSIONS, render_defects
 
 from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, Timeline
 from ..errors import UsageError, one_line
+from ..progress import Bar, Rate
 
 if TYPE_CHECKING:
     from ..features.export import FeatureRow
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 LEVEL_NUMBERS = "1 bad, 2 poor, 3 fair, 4 good, 5 excellent"
 SHOWN_ROWS = 50
 _SHOWN_EXPLANATIONS = 10
-_LINE_SECONDS = 600  # between lines that stand for a progress bar
 _NARROW = 100  # columns of a terminal below which names need the room of the intervals
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -173,66 +171,12 @@ def native_stderr_silenced() -> Iterator[None]:
         sys.stderr = stderr
 
 
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        if not task.speed:
-            return Text("")
-        slow, unit = task.speed < 1, self.unit
-        return Text(f"{1 / task.speed:.1f} s/{unit}" if slow else f"{task.speed:.1f} {unit}s/s")
-
-
-class _Bar(Progress):
-    """A progress bar whose rate counts from the start: videos come in batches, all at one time.
-
-    Attributes:
-        in_lines: In place of the bar, as in the log of a night, a line says every ten minutes how
-            far it is.
-    """
-
-    in_lines = False
-    _said = 0.0
-
-    def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
-        task = super().add_task(*args, **kwargs)
-        self._said = self.get_time()
-        self.advance(task, 0)  # the first sample, from which the rate is measured
-        return task
-
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        self._say(task_id)
-
-    def update(self, task_id: TaskID, **changes: Any) -> None:
-        super().update(task_id, **changes)
-        self._say(task_id)
-
-    def _say(self, task_id: TaskID) -> None:
-        now = self.get_time()
-        if not self.in_lines or now - self._said < _LINE_SECONDS:
-            return
-        self._said = now
-        task = next(task for task in self.tasks if task.id == task_id)
-        done = f"{task.completed:,.0f}"
-        told = [done if task.total is None else f"{done} of {task.total:,.0f}"]
-        if task.time_remaining is not None:
-            for column in self.columns:
-                if isinstance(column, _Rate):
-                    told.append(str(column.render(task)))
-                elif isinstance(column, TimeRemainingColumn):
-                    told.append(f"{column.render(task)} left")
-        say(f"{task.description}: {', '.join(told)}")
-
-
 def bar_of(*columns: str | ProgressColumn, quiet: bool) -> Progress:
     """Gives a progress bar on standard error; lines now and then when that is not a terminal."""
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     period = 600.0  # seconds that the rate is the mean of
-    bar = _Bar(
+    bar = Bar(
         *columns, console=console, disable=hidden, transient=True, speed_estimate_period=period
     )
     bar.in_lines = not quiet and not console.is_terminal
@@ -241,7 +185,7 @@ def bar_of(*columns: str | ProgressColumn, quiet: bool) -> Progress:
 
 def video_progress(*, quiet: bool, unit: str = "video") -> Progress:
     """Gives a progress bar on standard error, with the rate; see `bar_of`."""
-    counts = MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()
+    counts = MofNCompleteColumn(), Rate(unit), TimeRemainingColumn()
     return bar_of("{task.description}", BarColumn(), *counts, quiet=quiet)
 
 

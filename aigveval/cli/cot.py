@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import say, video_progress
+from .console import INTERRUPTED, command_again, say, video_progress
 from .options import Quiet
 
 if TYPE_CHECKING:
     from prompts.facts import Fact
 
+    from ..data.cot import CotReport
     from ..data.manifest import ManifestRow
 
 COT_HELP = """Turns labels into texts from which a model learns to explain its scores.
@@ -34,7 +37,9 @@ MANIFEST is a ladder's `manifest.jsonl`, or a manifest with scores (columns `tec
 
 Where a row has facts (`evidence`, as rows of `aigveval score --explain` have), the sentences are
 made of these, and they stand in the row. So results can be fed back; their scores are then those of
-the model. `--facts` measures the clips of rows that have none.
+the model. `--facts` measures the clips of rows that have none, which takes some seconds each. What
+was measured stands in `FILE.jsonl.partial.jsonl` until FILE is written: the same command goes on
+after a stop. Clips that can't be read are left out; the exit code is then 1.
 
 A defect without times lasts the whole clip. `aigveval.data.attributions` describes the form,
 `prompts.defects.DEFECTS` has the names of defects.
@@ -93,25 +98,32 @@ def cot(
     from ..data.scales import Scale
 
     given = Scale.parse(scale)
-    with video_progress(quiet=quiet) as progress, given.hinted():
-        task = progress.add_task("cot", total=None)
-        report = write_cot(
-            manifests,
-            out,
-            split=split,
-            variants=variants,
-            times=times,
-            form=form,
-            partial=partial,
-            score_decimals=score_decimals,
-            scale=given,
-            clean_score=clean_score,
-            seed=seed,
-            measure=_measure if facts else None,
-            on_row=lambda: progress.advance(task),
-        )
-    if quiet:
-        return
+    with _measured(out, quiet=quiet) if facts else contextlib.nullcontext() as measure:
+        with video_progress(quiet=quiet) as progress, given.hinted():
+            task = progress.add_task("cot", total=None)
+            report = write_cot(
+                manifests,
+                out,
+                split=split,
+                variants=variants,
+                times=times,
+                form=form,
+                partial=partial,
+                score_decimals=score_decimals,
+                scale=given,
+                clean_score=clean_score,
+                seed=seed,
+                measure=measure,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    if not quiet:
+        _print(report, out)
+    for video, reason in report.unreadable.items():
+        say(f"failed: {video}: {reason}", style="red")
+    raise typer.Exit(int(bool(report.unreadable)))
+
+
+def _print(report: CotReport, out: Path) -> None:
     mean = report.characters / report.rows
     typer.echo(f"{report.rows} texts of {mean:.0f} characters on average, in {out}")
     for name, count in report.defects.most_common():
@@ -126,12 +138,34 @@ def cot(
         say(f"{count} texts whose labels disagree: {kind.replace('_', ' ')}", style="yellow")
 
 
-def _measure(row: ManifestRow) -> list[Fact]:
-    """The facts of a clip, as `aigveval score --explain` finds them."""
+@contextlib.contextmanager
+def _measured(out: Path, *, quiet: bool) -> Iterator[Callable[[ManifestRow], Sequence[Fact]]]:
+    """Gives what finds a clip's facts as `aigveval score --explain` does, and loses none."""
+    from ..data.measured import MeasuredFacts
     from ..inference.facts import facts_of
     from ..inference.observe import observe
+    from ..reports.results import only_writer
 
-    observed = observe(row.path)
-    for warning in observed.warnings:
-        say(f"{row.path}: {warning}", style="yellow")
-    return facts_of(observed, row.prompt)
+    def measure(row: ManifestRow) -> Sequence[Fact]:
+        known = kept.get(row)
+        if known is not None:
+            return known
+        observed = observe(row.path)
+        for warning in observed.warnings:
+            say(f"{row.path}: {warning}", style="yellow")
+        facts = facts_of(observed, row.prompt)
+        if observed.things is not None:  # without the detector only for now
+            kept.add(row, facts)
+        return facts
+
+    with only_writer(out):
+        kept = MeasuredFacts(out)
+        if kept.earlier and not quiet:
+            say(f"facts of {kept.earlier} clips are known from an earlier run")
+        try:
+            yield measure
+        except KeyboardInterrupt:
+            where = f"facts of {len(kept)} clips are in {kept.path}" if kept.path else "all is lost"
+            say(f"interrupted: {where}; go on with: {command_again()}", style="yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        kept.remove()

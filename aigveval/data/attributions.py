@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -198,6 +198,21 @@ def _attributions(given: Any, prompt: str | None) -> tuple[Attribution, ...] | N
             for item in _list("defects", given.get(name) or [])
         )
     return tuple(_attribution(item) for item in _list("defects", given))
+
+
+def with_evidence(labels: Labelled, facts: Sequence[Fact]) -> Labelled:
+    """With facts that were measured, as if the row had them.
+
+    Raises:
+        ValueError: When a defect lasts longer than the clip.
+    """
+    duration = labels.duration_seconds
+    if duration is None:
+        duration = next((fact.value for fact in named(facts, "duration")), None)
+    found = labels.attributions
+    if found is not None:
+        found = tuple(_within(item, duration) for item in found)
+    return replace(labels, evidence=tuple(facts), duration_seconds=duration, attributions=found)
 
 
 def _cell(name: str, given: Any) -> Any:

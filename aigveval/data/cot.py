@@ -38,9 +38,9 @@ from prompts.reasoning import write_reasoning
 from prompts.rubric import DIMENSIONS, SCORES
 from prompts.sentences import sentences
 
-from ..errors import ManifestError, as_text, one_line
+from ..errors import ManifestError, as_text, one_line, reason_of
 from ..files import check_not_one_of, write_text
-from .attributions import CLEAN_SCORE, Labelled, read_labels
+from .attributions import CLEAN_SCORE, Labelled, read_labels, with_evidence
 from .manifest import ManifestRow, path_from
 from .readers import read_rows
 from .scales import MOS, Scale
@@ -109,6 +109,7 @@ class CotReport:
         rows: Written.
         without_defects: Left out, because nobody looked for their defects.
         without_scores: Left out, because no score is known.
+        unreadable: Clips that were left out, as they couldn't be measured, and why.
         contradictions: Kinds of contradiction between a row's own labels, with their number; see
             `prompts.check_consistency`. The rows are written all the same.
         defects: Names, with the number of rows that have them.
@@ -118,6 +119,7 @@ class CotReport:
     rows: int = 0
     without_defects: int = 0
     without_scores: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
     contradictions: Counter[str] = field(default_factory=Counter)
     defects: Counter[str] = field(default_factory=Counter)
     characters: int = 0
@@ -137,7 +139,7 @@ def write_cot(
     clean_score: float = CLEAN_SCORE,
     seed: int = 0,
     measure: Callable[[ManifestRow], Sequence[Fact]] | None = None,
-    on_row: Callable[[], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CotReport:
     """Writes training data from manifests with labels; the same input gives the same bytes.
 
@@ -155,8 +157,9 @@ def write_cot(
         partial: Whether to write rows without labels of defects, whose answers lack that line.
         score_decimals: Decimals of the scores in the text, 1 or 2.
         clean_score: Score of a ladder's clean clips; see `attributions.read_labels`.
-        measure: Gives facts of a clip whose row has none.
-        on_row: Called for each row of the manifests, for a progress bar.
+        measure: Gives facts of a clip whose row has none; where it can't be read, the row is left
+            out. See `measured` for one that loses nothing when it's stopped.
+        progress: Called with how many of how many rows are done.
 
     Raises:
         ManifestError: When a manifest cannot be read, a row is wrong or none can be used.
@@ -169,37 +172,48 @@ def write_cot(
         )
     report, path = CotReport(), Path(out)
     check_not_one_of(path, manifests)
+    # All are read before the first is measured, which takes seconds.
+    found = [
+        (as_text(manifest), labels)
+        for manifest in manifests
+        for labels in read_labels(manifest, scale=scale, clean_score=clean_score)
+    ]
     lines: list[str] = []
-    for manifest in manifests:
-        for labels in read_labels(manifest, scale=scale, clean_score=clean_score):
-            if on_row is not None:
-                on_row()
-            if labels.attributions is None and not partial:
-                report.without_defects += 1
+    for number, (manifest, labels) in enumerate(found):
+        if progress is not None:
+            progress(number, len(found))
+        if labels.attributions is None and not partial:
+            report.without_defects += 1
+            continue
+        if not labels.scores:
+            report.without_scores += 1
+            continue
+        if measure is not None and not labels.evidence:
+            measured = _measured(labels, measure, manifest, report)
+            if measured is None:
                 continue
-            if not labels.scores:
-                report.without_scores += 1
+            labels = measured
+        if times == "tenths":
+            labels = with_length(labels, manifest)
+        known: set[str] = set()
+        for variant in range(variants):
+            row = make_row(
+                labels,
+                split=split,
+                variant=variant,
+                times=times,
+                score_decimals=score_decimals,
+                seed=seed,
+            )
+            if row.evidence and row.answer in known:
                 continue
-            if measure is not None and not labels.evidence:
-                labels = replace(labels, evidence=tuple(measure(labels.row)))
-            if times == "tenths":
-                labels = with_length(labels, as_text(manifest))
-            known: set[str] = set()
-            for variant in range(variants):
-                row = make_row(
-                    labels,
-                    split=split,
-                    variant=variant,
-                    times=times,
-                    score_decimals=score_decimals,
-                    seed=seed,
-                )
-                if row.evidence and row.answer in known:
-                    continue
-                known.add(row.answer)
-                record = row.to_record(path.parent, form=form)
-                lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-                _count(report, row)
+            known.add(row.answer)
+            record = row.to_record(path.parent, form=form)
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            _count(report, row)
+    if report.unreadable and not lines:
+        video, reason = next(iter(report.unreadable.items()))
+        raise ManifestError(f"no clip could be read, such as {video}: {reason}")
     if not lines:
         raise ManifestError(
             f"{', '.join(map(as_text, manifests))}: no row has both scores and labels of defects"
@@ -309,6 +323,26 @@ def with_length(labels: Labelled, manifest: str) -> Labelled:
             f"the file does not say it: {error}"
         ) from None
     return replace(labels, duration_seconds=info.duration_seconds)
+
+
+def _measured(
+    labels: Labelled,
+    measure: Callable[[ManifestRow], Sequence[Fact]],
+    manifest: str,
+    report: CotReport,
+) -> Labelled | None:
+    """Labels with facts of their clip; None, and a word in the report, where it can't be read."""
+    from encoders import VideoError
+
+    try:
+        facts = measure(labels.row)
+    except VideoError as error:
+        report.unreadable[labels.row.path] = reason_of(error)
+        return None
+    try:
+        return with_evidence(labels, facts)
+    except ValueError as fault:
+        raise ManifestError(f"{manifest}: row {labels.row.number}: {one_line(fault)}") from None
 
 
 def _count(report: CotReport, row: CotRow) -> None:

@@ -30,6 +30,7 @@ HUB_ID = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(/(?P<configuration>[\w.-]+))?(:(?P<split>[\w.-]+))?", re.ASCII
 )
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # what `Dataset.save_to_disk` leaves
+_LONGEST_CELL = 1 << 24  # characters; what is longer has no end
 _PARQUET_ROWS = 4096  # in memory at a time
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n?', re.IGNORECASE)
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -324,7 +325,16 @@ def _no_object(number: int, found: str) -> str:
     return f"row {number} is not an object: {one_line(found, limit=60)}"
 
 
+def take_long_cells() -> None:
+    """Has the process's readers of CSV take cells as long as `score` writes them for any prompt.
+
+    Python's own limit is 131,072 characters.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+
+
 def _rows_of_csv(path: Path, check: CheckColumns) -> Iterator[Row | RowFault]:
+    take_long_cells()
     with open_text(path) as file:
         header, spaced = file.readline().lower(), False
         if said := _SEPARATOR.fullmatch(header):  # to Excel, which doesn't count the line either

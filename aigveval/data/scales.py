@@ -31,7 +31,7 @@ class Scale:
             raise ValueError(f"a scale must go up from one number to another, got {self}")
 
     def __str__(self) -> str:
-        return f"{self.low:g}-{self.high:g}"
+        return f"{self.low:g}{'-' if self.low >= 0 else ' to '}{self.high:g}"
 
     @classmethod
     def parse(cls, text: str) -> Scale:

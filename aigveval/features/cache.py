@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
@@ -34,6 +34,7 @@ from ..batching import Done, run_batches, stop_at_our_fault
 from ..data.readers import why_missing
 from ..errors import reason_of
 from ..files import replaced
+from ..progress import Bar
 
 # SHA-256 of a file; and views or tokens by the encoder's place in the list.
 _OfFile = tuple[str, dict[str, Tensor]]
@@ -216,7 +217,9 @@ def extract(
     outcomes = run_batches(
         unique, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, disable=not progress) as bar:
+        bar.in_lines = progress and not console.is_terminal
         task = bar.add_task("Encoding videos", total=len(unique), failed="")
         with closing(outcomes):
             for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):

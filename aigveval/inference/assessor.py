@@ -21,6 +21,7 @@ import torch
 from encoders.base import float32_by_default, not_compiled, undisturbed
 from encoders.frame_sequence import FrameSequence, FramesError, clips_of, is_frames, is_one_clip
 from encoders.video import VideoError
+from prompts.template import MAX_PROMPT_BYTES, is_cut
 
 from ..assessment import Assessment, Scores
 from ..batching import Outcome, run_batches, stop_at_our_fault
@@ -238,6 +239,9 @@ class Assessor:
         known = dict(scores or {})
         if clip.prompt is None:
             known["semantic"] = None
+        elif scores is not None and is_cut(clip.prompt):
+            note = f"prompt: the model reads no more than its first {MAX_PROMPT_BYTES:,} bytes"
+            known["warnings"] = (*known.get("warnings", ()), note)
         return Assessment(
             video=clip.video,
             prompt=clip.prompt,

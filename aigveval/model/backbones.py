@@ -27,6 +27,7 @@ from transformers import (
 from encoders.pretrained import is_repository, no_bars, reason_of
 from encoders.weights import WeightsError, build_once, fetch
 
+from ..errors import one_line
 from .config import ALL_LINEAR, EMBEDDED_LLM, ScorerConfig
 from .library_internals import LINEAR, without_lora
 
@@ -191,7 +192,8 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
         name: Of the LLM, for messages.
 
     Raises:
-        ValueError: A name is not that of a linear layer; the message has those there are.
+        ValueError: A name is not that of a linear layer, or of one that can't have a LoRA; the
+            message has those there are.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -216,7 +218,13 @@ def inject_lora(language_model: PreTrainedModel, lora: Mapping[str, Any], *, nam
         use_rslora=lora["use_rslora"],
         fan_in_fan_out=any(isinstance(module, LINEAR[1:]) for module in language_model.modules()),
     )
-    inject_adapter_in_model(config, language_model)
+    try:
+        inject_adapter_in_model(config, language_model)
+    except ValueError as error:  # PEFT refuses some layers of Mamba's
+        raise ValueError(
+            f"lora target_modules {lora['target_modules']} do not suit {name}; name some of "
+            f"{sorted({key.rsplit('.', 1)[-1] for key in linear})}: {one_line(error)}"
+        ) from error
     for parameter in language_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

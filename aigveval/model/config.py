@@ -12,6 +12,7 @@ from transformers import AutoConfig, PretrainedConfig
 from encoders.base import Encoder
 from prompts import DIMENSIONS, LEVELS, build_messages
 
+from ..errors import ModelError
 from .defect_detector import check_names
 
 # SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1, out of a pinned wheel: needs no model hub.
@@ -67,6 +68,23 @@ def encoder_entry(encoder: Encoder) -> dict[str, Any]:
         "time_steps": spec.time_steps,
         "fingerprint": encoder.fingerprint(),
     }
+
+
+def make_encoder(entry: Mapping[str, Any]) -> Encoder:
+    """Make the encoder of an entry.
+
+    Raises:
+        ModelError: It is of another package, which isn't here.
+    """
+    from encoders import create_encoder, list_encoders
+
+    name = entry["name"]
+    if name not in list_encoders():
+        raise ModelError(
+            f"the model was made with the encoder {name} of another package: install that, or "
+            "register it by encoders.register_encoder"
+        )
+    return create_encoder(name, **entry["options"])
 
 
 def check_encoder(entry: dict[str, Any], encoder: Encoder, *, strict: bool) -> None:

@@ -36,7 +36,7 @@ from .checkpoint import (
     with_saved_weights,
     with_trained_weights,
 )
-from .config import AIGVEvalConfig, check_encoder, rename_weights
+from .config import AIGVEvalConfig, check_encoder, make_encoder, rename_weights
 from .generation import FeatureGenerationMixin, generation_config_of, take_pixel_values
 from .library_internals import cache_argument, expect_missing, is_lora
 from .projector import (
@@ -86,12 +86,11 @@ class FeatureEncoding:
 
         Raises:
             ValueError: An encoder's tokens are not those that the config describes.
+            ModelError: An encoder is of another package, which isn't here.
         """
-        from encoders import create_encoder
-
         for entry in self.config.encoders:
             name = entry["name"]
-            encoder = encoders[name] if encoders else create_encoder(name, **entry["options"])
+            encoder = encoders[name] if encoders else make_encoder(entry)
             check_encoder(entry, encoder, strict=strict)
             encoder = with_saved_weights(encoder, self.encoder_weights)
             encoder = with_trained_weights(encoder, self.encoder_states.get(name))

@@ -18,7 +18,13 @@ from prompts import ANSWER, LEVELS, SCORES, SLOT, build_messages, clean
 from .backbones import load_tokenizer
 from .base import known_slots
 from .checkpoint import frozen_llm, open_checkpoint
-from .config import AIGVEvalConfig, ScorerConfig, prompt_order, unscored_dimensions
+from .config import (
+    AIGVEvalConfig,
+    ScorerConfig,
+    make_encoder,
+    prompt_order,
+    unscored_dimensions,
+)
 
 FEATURE_TOKEN = "<|feature|>"
 # Stands for the user's prompt while the chat is rendered; `clean` and chat templates keep it.
@@ -223,11 +229,9 @@ class AIGVEvalProcessor(QuestionProcessor):
     @property
     def encoders(self) -> dict[str, Encoder]:
         """The encoders by name, made on first use. Share them: `model.load_encoders(...)`."""
-        from encoders import create_encoder
-
         for entry in self.entries:
             if entry["name"] not in self._encoders:
-                encoder = create_encoder(entry["name"], **entry["options"])
+                encoder = make_encoder(entry)
                 self._encoders[entry["name"]] = encoder.requires_grad_(False).eval()
         return self._encoders
 

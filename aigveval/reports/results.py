@@ -40,6 +40,7 @@ from ..assessment import (
     Assessment,
     defect_to_dict,
 )
+from ..data.readers import take_long_cells
 from ..errors import UsageError, one_line
 from ..files import replaced, writing
 
@@ -104,6 +105,7 @@ def _read_jsonl(path: Path) -> list[Assessment]:
 
 def _read_csv(path: Path) -> list[Assessment]:
     text = _read_text(path)
+    take_long_cells()
     records = list(csv.reader(io.StringIO(text, newline="")))
     if not records:
         return []

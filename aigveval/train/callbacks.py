@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from transformers import TrainerCallback, TrainerState
 
+from ..progress import Bar
 from .validation import metric_lines
 
 AVERAGE = "average.safetensors"  # in a checkpoint, beside the weights in training
@@ -42,7 +43,7 @@ _TITLES = {"srocc": "mean SROCC", "accuracy": "mean accuracy"}
 
 def steps_bar(console: Console) -> Progress:
     """A bar of steps whose tasks have a field `note`."""
-    return Progress(
+    bar = Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -54,6 +55,8 @@ def steps_bar(console: Console) -> Progress:
         console=console,
         transient=True,
     )
+    bar.in_lines = not console.is_terminal
+    return bar
 
 
 def print_line(console: Console, text: str, **options: Any) -> None:

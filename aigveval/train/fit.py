@@ -35,6 +35,7 @@ from encoders.base import Encoder
 from encoders.onednn import use_onednn
 from encoders.pretrained import no_bars
 
+from ..data.scales import MOS
 from ..errors import cause_of, is_disk_full, is_ours, is_out_of_memory
 from ..features.cache import ExtractReport, FeatureCache, extract
 from ..files import writing
@@ -180,7 +181,7 @@ def _prepare(config: FitConfig, output: Path, console: Console) -> _Prepared:
     if unscored:
         console.print(f"No encoder of {' or '.join(unscored)}: these scores are left out")
         train = [part.without_answers_on(unscored) for part in train]
-    _print_data(console, train, valid, built, report)
+    _print_data(config, train, valid, built, report, console=console)
     _print_shared(console, train, valid, report.digests)
     train_set = built.dataset(
         [part.rows for part in train],
@@ -471,11 +472,13 @@ def _print_faults(console: Console, report: ExtractReport) -> None:
 
 
 def _print_data(
-    console: Console,
+    config: FitConfig,
     train: Sequence[Part],
     valid: Sequence[Part],
     built: Built,
     report: ExtractReport,
+    *,
+    console: Console,
 ) -> None:
     pairs = sum(len(part.pairs) for part in (*train, *valid))
     print_line(
@@ -484,6 +487,11 @@ def _print_data(
         + (f"{pairs} of them are preference pairs; " if pairs else "")
         + f"{len(report.digests)} videos, {report.computed} of them newly encoded",
     )
+    if config.score_scale != MOS:
+        print_line(
+            console,
+            f"Ratings on {config.score_scale} count as 1-5, the scale of the model's scores",
+        )
     if built.trained:
         console.print(f"Encoders in training: {', '.join(built.trained)}", highlight=False)
 

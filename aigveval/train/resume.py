@@ -84,7 +84,9 @@ def check_same_run(
     write: bool,
     processes: int,
 ) -> None:
-    """Write what identifies a run to ``fit.json``, or compare it with that of the checkpoints.
+    """Write what identifies a run to ``fit.json``, or compare it with that of what is there.
+
+    That are checkpoints, or the model alone, as of a run with ``epochs: 0``.
 
     Args:
         config, output, dataset: Of the run.
@@ -108,14 +110,15 @@ def check_same_run(
     now["encoders"] = [encoder.fingerprint() for encoder in dataset.encoders]
     now = json.loads(json.dumps(now))
     path = output / "fit.json"
-    if resuming and path.is_file():
+    there = "checkpoints" if resuming else "the model" if (output / "model").exists() else None
+    if there and path.is_file():
         before = new_options(json.loads(path.read_text(encoding="utf-8")))
         # An option that did not exist yet had what is now its default.
         before = {**{name: default_of(name) for name in now.keys() - before.keys()}, **before}
         changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
         if changed:
             raise FitError(
-                f"{output} holds checkpoints of a run with other {', '.join(changed)}; "
+                f"{output} holds {there} of a run with other {', '.join(changed)}; "
                 "choose another output_dir, or remove it to start over"
             )
         return

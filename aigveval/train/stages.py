@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import os
 import re
 import typing
@@ -28,6 +29,7 @@ import yaml
 from rich.console import Console
 
 from ..data.readers import HUB_ID, MANIFEST_SUFFIXES, url_of
+from ..errors import one_line
 from ..model.config import new_options
 from ..presets import list_presets, read_preset
 from .config import FROM_BASE, FitConfig, FitError, check_known, convert, default_of
@@ -197,7 +199,7 @@ def write_fit_config(config: FitConfig) -> str:
 def load(path: Path) -> dict[str, Any]:
     """The options in a file by their present names, unchecked."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        values = _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise FitError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     except FitError as error:
@@ -213,6 +215,28 @@ def load(path: Path) -> dict[str, Any]:
     return new_options(values, warn=True)
 
 
+def _parse(text: str) -> Any:
+    """What YAML says.
+
+    Raises:
+        FitError: A key is there twice.
+        YAMLError: It is none, or a value that can't be written.
+    """
+    try:
+        values = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except FitError:
+        raise
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except ValueError as error:  # such as a date that there is not
+        raise yaml.YAMLError(one_line(error)) from None
+    try:
+        json.dumps(values, default=str, skipkeys=True)
+    except ValueError:  # by an anchor
+        raise yaml.YAMLError("a value holds itself") from None
+    return values
+
+
 def change(values: dict[str, Any], wanted: str) -> None:
     """Change options by ``NAME=VALUE``; see `read_fit_config`."""
     target, equals, text = wanted.partition("=")
@@ -220,7 +244,7 @@ def change(values: dict[str, Any], wanted: str) -> None:
     if not equals or not name:
         raise FitError(f"expected NAME=VALUE, got {wanted!r}")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = _parse(text)
     except yaml.YAMLError:
         raise FitError(f"{wanted!r}: the value is not YAML") from None
     if not fields:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from encoders import Encoder, EncoderSpec, create_encoder
+from encoders.base import check_frames
 from encoders.registry import ENCODERS
 from encoders.testing import check_encoder
 
@@ -87,6 +88,8 @@ class Sound(Encoder):
         return indices if self.broken == "frames" else np.unique(indices)
 
     def preprocess(self, frames, *, seed=0):
+        if self.broken != "type":
+            check_frames(frames)
         if self.broken == "shape":
             return frames.float().mean((2, 3)) / 255
         if self.broken == "noise":
@@ -155,6 +158,7 @@ def test_an_encoder_may_come_as_its_constructor_makes_it():
         ("name", "an encoder's name begins with its dimension"),
         ("spec", r"tokens are \(2, 4, 6\), the spec says \(b, 4, 7\)"),
         ("frames", "do not ascend"),
+        ("type", "preprocess takes frames of floats; begin with encoders.base.check_frames"),
         ("shape", "a view of 1 frames of 1 x 1 is"),
         ("noise", "preprocess draws from torch's own generator"),
         ("seed", "a seed gives different views"),

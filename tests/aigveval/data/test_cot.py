@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +13,7 @@ from aigveval.assessment import Assessment, Score
 from aigveval.cli.app import app
 from aigveval.data.attributions import read_labels
 from aigveval.data.cot import VIDEO_TAG, make_row, read_cot, write_cot
+from aigveval.data.measured import MeasuredFacts
 from aigveval.errors import ManifestError
 from aigveval.inference import observe
 from aigveval.inference.facts import facts_of
@@ -438,7 +441,7 @@ def test_facts_of_another_form(tmp_path, evidence, message):
 
 
 def test_facts_are_measured_where_a_row_has_none(tmp_path):
-    rows, asked = [MEASURED, RATED], []
+    rows, asked = [MEASURED, dict(RATED)], []
 
     def measure(row):
         asked.append(row.path)
@@ -449,6 +452,12 @@ def test_facts_are_measured_where_a_row_has_none(tmp_path):
     first, second = read_cot(tmp_path / "cot.jsonl")
     assert asked == [str(tmp_path / "a.mp4")]
     assert (first.evidence, second.evidence) == (tuple(FACTS), tuple(FACTS[2:]))
+    del rows[1]["duration_seconds"]  # which is a fact, too
+    write_cot([write(tmp_path / "m.jsonl", rows)], tmp_path / "cot.jsonl", measure=measure)
+    assert [row.clip_length for row in read_cot(tmp_path / "cot.jsonl")] == [4.0, 4.0]
+    rows[1]["defects"] = "freeze 2 3.0-5.0"
+    with pytest.raises(ManifestError, match="row 2: freeze ends at 5 s, the clip at 4 s"):
+        write_cot([write(tmp_path / "m.jsonl", rows)], tmp_path / "cot.jsonl", measure=measure)
 
 
 class FakeTokenizer:
@@ -490,6 +499,69 @@ class TestCommand:
         (row,) = read_cot(tmp_path / "a.jsonl")
         facts = facts_of(observe.observe(tmp_path / "a.mp4"), RATED["prompt"])
         assert row.evidence == tuple(facts) and "% of reference clips" in row.answer
+
+    def test_a_run_that_was_stopped_measures_no_clip_twice(self, tmp_path, monkeypatch):
+        """Not even those that it had when it was killed; and the file is the same."""
+        stops, asked, look = [2], [], observe.observe
+
+        def observed(path):
+            asked.append(Path(path).name)
+            if len(asked) in stops:
+                raise KeyboardInterrupt
+            return look(path)
+
+        monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+        monkeypatch.setattr(observe, "observe", observed)
+        names = ["a.mp4", "b.mp4", "c.mp4"]
+        for name in names:
+            write_video(tmp_path / name, num_frames=40, fps=10)
+        path = write(tmp_path / "m.jsonl", [RATED | {"video": name} for name in names])
+        out, partial = tmp_path / "cot/a.jsonl", tmp_path / "cot/a.jsonl.partial.jsonl"
+        told = invoke(path, "--out", out, "--facts", code=130).output
+        assert f"interrupted: facts of 1 clips are in {partial}; go on with: aigveval" in told
+        assert not out.exists() and partial.exists()
+        with partial.open("a") as file:
+            file.write('\n["cut short')  # by a kill, while it was written
+        stops.append(4)
+        invoke(path, "--out", out, "--facts", code=130)
+        assert asked == ["a.mp4", "b.mp4", "b.mp4", "c.mp4"]
+        told = invoke(path, "--out", out, "--facts").output
+        assert "facts of 2 clips are known from an earlier run" in told
+        assert asked[4:] == ["c.mp4"] and not partial.exists()
+        stops.clear()
+        invoke(path, "--out", tmp_path / "cot/b.jsonl", "--facts")
+        assert out.read_bytes() == (tmp_path / "cot/b.jsonl").read_bytes()
+
+    def test_a_clip_that_has_changed_is_measured_again(self, tmp_path):
+        write_video(tmp_path / "a.mp4", num_frames=10, fps=10)
+        path = write(tmp_path / "m.jsonl", [RATED])
+        (row,) = [labels.row for labels in read_labels(path)]
+        kept = MeasuredFacts(tmp_path / "out.jsonl")
+        kept.add(row, FACTS)
+        assert MeasuredFacts(tmp_path / "out.jsonl").get(row) == tuple(FACTS)
+        assert kept.get(replace(row, prompt="a cat")) is None
+        write_video(tmp_path / "a.mp4", num_frames=20, fps=10)
+        assert MeasuredFacts(tmp_path / "out.jsonl").get(row) is None
+
+    def test_a_clip_that_cannot_be_measured_costs_no_other(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(observe, "detect", lambda pixels: [[] for _ in pixels])
+        write_video(tmp_path / "a.mp4", num_frames=40, fps=10)
+        (tmp_path / "b.mp4").write_text("none")
+        path = write(tmp_path / "m.jsonl", [RATED | {"video": "b.mp4"}, RATED])
+        told = invoke(path, "--out", tmp_path / "a.jsonl", "--facts", code=1).output
+        assert f"failed: {tmp_path / 'b.mp4'}: " in told and "1 texts of" in told
+        assert [row.video for row in read_cot(tmp_path / "a.jsonl")] == [str(tmp_path / "a.mp4")]
+        path = write(tmp_path / "m.jsonl", [RATED | {"video": "b.mp4"}])
+        told = invoke(path, "--out", tmp_path / "b.jsonl", "--facts", code=2).output
+        assert "no clip could be read, such as " in told
+
+    def test_wrong_labels_are_said_before_clips_are_measured(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(observe, "observe", lambda path: pytest.fail("measured"))
+        rows = [RATED, RATED | {"defects": "ugly 3"}]
+        told = invoke(
+            write(tmp_path / "m.jsonl", rows), "--out", tmp_path / "a.jsonl", "--facts", code=2
+        )
+        assert "row 2: defects: unknown defect: 'ugly 3'" in told.output
 
     def test_wrong_input_is_one_line(self, ladder, tmp_path):
         result = invoke(tmp_path / "no.jsonl", "--out", tmp_path / "a", code=2)

@@ -49,6 +49,13 @@ def clips(folder: Path) -> list[Path]:
 
 
 class TestScoreMany:
+    def test_a_prompt_that_is_cut_is_said_to_be(self, assessor, folder):
+        long, spaced = "a dog " * 200, "a" + " " * 2000 + "dog"
+        items = [(path, prompt) for path, prompt in zip(clips(folder), (long, "é" * 501, spaced))]
+        told = ("prompt: the model reads no more than its first 1,000 bytes",)
+        rows = list(assessor.score_many([*items, clips(folder)[3]]))
+        assert [row.warnings for row in rows] == [told, told, (), ()]
+
     def test_order_and_rows(self, assessor, folder):
         rows = list(assessor.score_many(clips(folder)))
         assert [row.video for row in rows] == [str(path) for path in clips(folder)]

@@ -13,6 +13,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaModel,
+    MambaConfig,
     MistralConfig,
     OPTConfig,
     Qwen3Config,
@@ -20,6 +21,7 @@ from transformers import (
 
 from aigveval.model import backbones as llm
 from aigveval.model.backbones import EMBEDDED_LLM, inject_lora, llm_folder, load_llm, load_tokenizer
+from aigveval.model.config import LORA
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
 from encoders.weights import WeightsError, fetch
@@ -123,6 +125,18 @@ def test_wrong_lora_target():
         "lora target_modules ['query'] are not in tiny, whose linear layers are ['down_proj', "
         "'gate_proj', 'k_proj', 'o_proj', 'q_proj', 'up_proj', 'v_proj']"
     )
+
+
+def test_layers_that_peft_refuses_are_told_with_those_there_are():
+    shape = {"vocab_size": 64, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
+    hybrid = AutoModelForCausalLM.from_config(MambaConfig(**shape))
+    with pytest.raises(ValueError) as error:
+        inject_lora(hybrid.base_model, {**LORA, "target_modules": "all-linear"}, name="tiny")
+    assert str(error.value).startswith(
+        "lora target_modules all-linear do not suit tiny; name some of ['dt_proj', 'in_proj', "
+        "'out_proj', 'x_proj']: "
+    )
+    assert "'out_proj' is incompatible" in str(error.value)
 
 
 def test_lora_target_by_path():

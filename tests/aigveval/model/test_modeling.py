@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import FalconH1Config, FalconH1ForCausalLM, Trainer, TrainingArguments
 
+from aigveval.errors import ModelError
 from aigveval.model.config import AIGVEvalConfig
 from aigveval.model.modeling import AIGVEvalModel
 from aigveval.model.processing import AIGVEvalProcessor
@@ -218,6 +219,17 @@ def test_encode_equals_join_of_cached_tokens_and_rows_are_independent():
     torch.testing.assert_close(without[1:], features[1:])
     with pytest.raises(ValueError, match="^there are 2 prompts for 3 clips$"):
         model.join(tokens, ["a", "b"])
+
+
+def test_encoders_of_a_package_that_is_not_here_are_told():
+    model, processor = make_model()
+    for load in (model.load_encoders, lambda: processor.encoders):
+        with pytest.raises(ModelError) as error:
+            load()
+        assert str(error.value) == (
+            "the model was made with the encoder look of another package: install that, or "
+            "register it by encoders.register_encoder"
+        )
 
 
 def test_tokens_that_are_not_what_the_spec_says():

@@ -11,6 +11,7 @@ import pytest
 
 from aigveval.assessment import SCORE_FIELDS, Assessment, Contributions, Score
 from aigveval.cli.console import print_explanations, print_results
+from aigveval.evaluation.ratings import read_predictions
 from aigveval.reports.results import (
     ResultsError,
     ResultsFile,
@@ -235,6 +236,23 @@ def test_one_writer_whatever_the_folder_for_temporary_files(tmp_path, monkeypatc
         with pytest.raises(ResultsError, match="another command is writing it$"):
             with only_writer(tmp_path / "r.jsonl"):
                 pass
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_prompt_of_any_length_is_read_again(tmp_path, suffix):
+    """Python's reader of CSV takes 131,072 characters, unless it's told otherwise."""
+    limit = csv.field_size_limit(131_072)
+    row = Assessment(
+        video="a.mp4", prompt="a dog " * 50_000, error="x", model="m", version="1", seconds=1
+    )
+    path = tmp_path / f"results{suffix}"
+    with ResultsFile(path) as file:
+        file.write(row)
+    try:
+        assert read_results(path) == [row]
+        assert read_predictions(path)[0].prompt == row.prompt
+    finally:
+        csv.field_size_limit(limit)
 
 
 def test_a_name_that_no_file_can_have(tmp_path):

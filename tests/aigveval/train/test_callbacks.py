@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
+from aigveval import progress
 from aigveval.features.cache import FeatureCache
 from aigveval.train import callbacks, fit
 from aigveval.train.callbacks import AVERAGE, WeightAverage
@@ -53,6 +54,16 @@ def test_the_line_of_an_epoch_has_its_own_loss(fit_config, capsys):
     assert len(logged) == 3  # of the first step, the rest of its epoch, and the second
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
     assert [f"loss {loss:.4f}" in line for loss, line in zip(logged[1:], lines)] == [True, True]
+
+
+def test_a_log_says_now_and_then_how_far_it_is(fit_config, monkeypatch, capsys):
+    """Where no bar shows; and an epoch may take hours, as the encoding before it."""
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0)  # with each step
+    fit.main(replace(fit_config, epochs=1, valid=[], align_epochs=1, log_steps=1))
+    lines = capsys.readouterr().err.splitlines()
+    for start in ("Encoding videos: 1 of ", "Aligning: 1 of ", "Training: 1 of "):
+        assert any(line.startswith(start) for line in lines), start
+    assert any(line.startswith("Training: ") and "loss " in line for line in lines)
 
 
 def test_names_in_brackets_are_no_markup():

@@ -200,7 +200,7 @@ def test_a_run_starts_from_the_feature_cache(fit_config, monkeypatch, capfd):
     assert again.metrics == first.metrics
 
 
-def test_scores_on_another_scale_train_the_same(fit_config, fit_data, tmp_path):
+def test_scores_on_another_scale_train_the_same(fit_config, fit_data, tmp_path, capfd):
     config = replace(fit_config, max_steps=2, valid=[], save_steps=None)
     fit.main(config)
     rows = []
@@ -217,7 +217,10 @@ def test_scores_on_another_scale_train_the_same(fit_config, fit_data, tmp_path):
         scale="0:100",
         output_dir=config.output_dir + "-percent",
     )
+    told = "Ratings on 0-100 count as 1-5, the scale of the model's scores"
+    assert told not in capfd.readouterr().err
     fit.main(percent)
+    assert told in capfd.readouterr().err
     assert losses(percent.output_dir) == pytest.approx(losses(config.output_dir), abs=1e-5)
 
 

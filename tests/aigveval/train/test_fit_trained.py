@@ -308,4 +308,9 @@ def test_an_encoder_that_is_not_there_cannot_be_trained(mixed):
         "train_encoders: technical_lite is not among the encoders "
         "semantic_matching, motion_mixed, technical_sharp"
     )
+    with pytest.raises(FitError) as error:
+        fit.main(replace(mixed, encoders=["motion_flow"], train_encoders=["flow"]))
+    assert str(error.value) == (
+        "train_encoders: motion_flow has no parameters that could be trained"
+    )
     assert not Path(mixed.output_dir).exists()

@@ -63,6 +63,9 @@ def test_exponents_make_numbers_in_mappings_too(tmp_path):
         ("train: a.jsonl\ncache_dir: c", "option 'output_dir' is missing"),
         ("- a", "expected options, one 'name: value' a line"),
         ("a: [", "not YAML ("),
+        (YAML + "lora: &a {r: *a}", "not YAML (a value holds itself)"),
+        (YAML + f"lora: {'[' * 5000}", "not YAML (nested too deeply)"),
+        (YAML + "lora: 2024-02-30", "not YAML (day "),
         (YAML + "train: b.jsonl", "option 'train' is given twice: lines 1 and 5"),
         (YAML + "lora:\n  r: 4\n  r: 8", "option 'r' is given twice: lines 6 and 7"),
         (
@@ -118,6 +121,7 @@ def test_changes_replace_what_the_file_says(path):
         ("epochs=many", "epochs must be a whole number, got 'many'"),
         ("epochs.a=1", "'epochs.a=1': epochs is no mapping that has fields"),
         ("lora=[", "'lora=[': the value is not YAML"),
+        ("lora=&a [*a]", "'lora=&a [*a]': the value is not YAML"),
         ("loss.plc=1", "unknown loss term 'plc'; did you mean 'plcc'?"),
     ],
 )

@@ -231,6 +231,21 @@ def test_fit_with_nothing_but_the_regression(fit_config):
     assert any(value.any() for name, value in weights.items() if name.endswith(".probe"))
 
 
+def test_another_run_does_not_take_the_place_of_the_model(fit_config):
+    """As it doesn't where there are checkpoints; the same gives the same."""
+    config = replace(fit_config, ridge=True, epochs=0)
+    model = fit.main(config).model / "model.safetensors"
+    before = model.read_bytes()
+    for other in (replace(config, seed=5), replace(config, seed=5, epochs=1)):
+        with pytest.raises(FitError) as error:
+            fit.main(other)
+        assert f"{config.output_dir} holds the model of a run with other " in str(error.value)
+        assert str(error.value).endswith("choose another output_dir, or remove it to start over")
+    assert model.read_bytes() == before
+    fit.main(config)
+    assert model.read_bytes() == before
+
+
 def test_options_that_do_not_go_together(fit_config):
     with pytest.raises(FitError, match="epochs: 0 is for stage regression with ridge"):
         replace(fit_config, epochs=0)
