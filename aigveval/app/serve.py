@@ -16,7 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 import uvicorn
 
-from ..errors import InputError
+from ..errors import InputError, as_text
 from ..inference.assessor import Assessor
 from .api import make_api
 from .files import Scratch
@@ -53,9 +53,8 @@ def application(
         InputError: the root is no folder, or there is no room for uploads.
     """
     limits = Limits() if limits is None else limits
+    check_root(root)
     top = None if root is None else Path(root)
-    if top is not None and not top.is_dir():
-        raise InputError(f"{root}: not a folder, --root needs one")
     with Scratch(limits, folder) as scratch, Service(assessor, limits=limits) as service:
         os.environ["GRADIO_TEMP_DIR"] = str(scratch.pages_path)
         page = Page(service, scratch, top)
@@ -102,6 +101,12 @@ def serve(app: Any, bound: socket.socket) -> None:
             uvicorn.Server(config).run(sockets=[bound])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def check_root(root: str | os.PathLike[str] | None) -> None:
+    """Raises `InputError` where the folder of clips is none."""
+    if root is not None and not Path(root).is_dir():
+        raise InputError(f"{as_text(root)}: not a folder, --root needs one")
 
 
 def check_reach(host: str, token: str | None) -> None:

@@ -69,9 +69,12 @@ def serve(
 
     limits = Limits(size_bytes=round(max_megabytes * MEGABYTE), seconds=max_seconds)
     server.check_reach(host, token or None)
+    server.check_root(root)
     with server.listen(host, port) as bound:
         from ..inference.assessor import load
 
+        if not quiet:
+            say(f"loading {model} ...")
         assessor = load(model, device=device, dtype=dtype, batch_size=batch_size, workers=workers)
         with (
             native_stderr_silenced(),

@@ -44,6 +44,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
 def test_what_it_refuses(options, expected):
     pytest.importorskip("gradio", reason="needs what the extra `app` brings")
     code, said = run(*options)
+    said = said.removeprefix("loading no-such-model ...\n")
     assert code == 2 and said.startswith("error: ") and expected in said
     assert len(said.splitlines()) == 1
 
@@ -73,6 +74,7 @@ def test_it_serves_what_its_options_say(monkeypatch, tmp_path):
     options = ["--port", "0", "--max-megabytes", "3", "--max-seconds", "9", "--root", str(tmp_path)]
     done = CliRunner().invoke(app, ["app", *options])
     assert done.exit_code == 0
+    assert done.stderr.startswith("loading lite ...\n")
     assert re.fullmatch(
         r"aigveval is at http://127\.0\.0\.1:\d+; Ctrl-C stops it", done.stdout.splitlines()[0]
     )
@@ -88,6 +90,7 @@ def test_it_serves_what_its_options_say(monkeypatch, tmp_path):
     if socket.has_ipv6:
         done = CliRunner().invoke(app, ["app", "--port", "0", "--host", "::1"])
         assert done.stdout.startswith("aigveval is at http://[::1]:") or "listen" in done.stderr
+    monkeypatch.setattr(assessor, "load", lambda *_, **__: pytest.fail("loaded in vain"))
     code, said = run("--port", "0", "--root", str(tmp_path / "none"))
     assert (code, said) == (2, f"error: {tmp_path / 'none'}: not a folder, --root needs one")
 
