@@ -1,4 +1,6 @@
-"""The prefetcher: worker threads decode and prepare items while the caller computes batches.
+"""Work on many items: the prefetcher, and the bars that say how far it is.
+
+Worker threads decode and prepare items while the caller computes batches:
 
     items -> [worker threads: prepare] -> [caller's thread: compute, by batches] -> outcomes
 
@@ -18,11 +20,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral  # a number of NumPy, too
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from rich.progress import Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
+from rich.text import Text
 
 from .errors import is_about_the_video, is_device_failure, our_fault
 
 FEWEST = 4  # videos that must fail before all are taken to fail, however small a batch is
+_LINE_SECONDS = 600  # between lines that stand for a progress bar
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -239,3 +245,65 @@ def stop_at_our_fault(
         if worked:
             subject = f"the last {count} videos could not be"
         raise our_fault(faults[0], f"{subject} {deed}") from faults[0]
+
+
+class Rate(ProgressColumn):
+    """How many a second, or how many seconds each.
+
+    Args:
+        unit: Name of one.
+    """
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        slow, unit = task.speed < 1, self.unit
+        return Text(f"{1 / task.speed:.1f} s/{unit}" if slow else f"{task.speed:.1f} {unit}s/s")
+
+
+class Bar(Progress):
+    """A progress bar whose rate counts from the start: videos come in batches, all at one time.
+
+    Attributes:
+        in_lines: In place of the bar, as in the log of a night, a line says every ten minutes how
+            far it is.
+    """
+
+    in_lines = False
+    _said = 0.0
+
+    def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
+        task = super().add_task(*args, **kwargs)
+        self._said = self.get_time()
+        self.advance(task, 0)  # the first sample, from which the rate is measured
+        return task
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        now = self.get_time()
+        if not self.in_lines or now - self._said < _LINE_SECONDS:
+            return
+        self._said = now
+        task = next(task for task in self.tasks if task.id == task_id)
+        done = f"{task.completed:,.0f}"
+        told = [done if task.total is None else f"{done} of {task.total:,.0f}"]
+        if task.time_remaining is not None:
+            for column in self.columns:
+                if isinstance(column, Rate):
+                    told.append(str(column.render(task)))
+                elif isinstance(column, TimeRemainingColumn):
+                    told.append(f"{column.render(task)} left")
+        told += [note for note in (task.fields.get("note"), task.fields.get("failed")) if note]
+        line = Text(f"{task.description}: {', '.join(told)}")
+        self.console.print(line, soft_wrap=True)

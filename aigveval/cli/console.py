@@ -32,8 +32,8 @@ from rich.text import Text
 from prompts import DIMENSIONS, render_defects
 
 from ..assessment import SCORE_FIELDS, Assessment, Contributions, Score, Timeline
+from ..batching import Bar, Rate
 from ..errors import UsageError, one_line
-from ..progress import Bar, Rate
 
 if TYPE_CHECKING:
     from ..features.export import FeatureRow

@@ -30,11 +30,10 @@ from encoders.frame_sequence import frame_files
 from encoders.video import VideoError, read_views
 from encoders.wheels import sha256
 
-from ..batching import Done, run_batches, stop_at_our_fault
+from ..batching import Bar, Done, run_batches, stop_at_our_fault
 from ..data.readers import why_missing
 from ..errors import reason_of
 from ..files import replaced
-from ..progress import Bar
 
 # SHA-256 of a file; and views or tokens by the encoder's place in the list.
 _OfFile = tuple[str, dict[str, Tensor]]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from transformers import TrainerCallback, TrainerState
 
-from ..progress import Bar
+from ..batching import Bar
 from .validation import metric_lines
 
 AVERAGE = "average.safetensors"  # in a checkpoint, beside the weights in training

@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
-from aigveval import progress
+from aigveval import batching
 from aigveval.features.cache import FeatureCache
 from aigveval.train import callbacks, fit
 from aigveval.train.callbacks import AVERAGE, WeightAverage
@@ -58,7 +58,7 @@ def test_the_line_of_an_epoch_has_its_own_loss(fit_config, capsys):
 
 def test_a_log_says_now_and_then_how_far_it_is(fit_config, monkeypatch, capsys):
     """Where no bar shows; and an epoch may take hours, as the encoding before it."""
-    monkeypatch.setattr(progress, "_LINE_SECONDS", 0)  # with each step
+    monkeypatch.setattr(batching, "_LINE_SECONDS", 0)  # with each step
     fit.main(replace(fit_config, epochs=1, valid=[], align_epochs=1, log_steps=1))
     lines = capsys.readouterr().err.splitlines()
     for start in ("Encoding videos: 1 of ", "Aligning: 1 of ", "Training: 1 of "):
