@@ -76,15 +76,18 @@ def make_encoder(entry: Mapping[str, Any]) -> Encoder:
     Raises:
         ModelError: It is of another package, which isn't here.
     """
-    from encoders import create_encoder, list_encoders
+    from encoders import EncoderError, create_encoder, list_encoders
 
     name = entry["name"]
-    if name not in list_encoders():
+    try:
+        return create_encoder(name, **entry["options"])
+    except EncoderError as error:
+        if name in list_encoders():
+            raise
         raise ModelError(
             f"the model was made with the encoder {name} of another package: install that, or "
             "register it by encoders.register_encoder"
-        )
-    return create_encoder(name, **entry["options"])
+        ) from error
 
 
 def check_encoder(entry: dict[str, Any], encoder: Encoder, *, strict: bool) -> None:

@@ -180,10 +180,10 @@ def test_a_timeline_shows_each_window_with_times_of_its_own(folder, tmp_path):
     timeline = make_timeline(assessor, clip, prompt=PROMPT, window_seconds=1, step_seconds=1)
     assert [window.start_seconds for window in timeline.windows] == [0, 1, 2]
     engine = assessor.engine
-    from aigveval.inference.timeline import _times, _views
+    from aigveval.inference.timeline import _looked_through, _views
 
-    info, times = _times(clip)
-    seen = _views(clip, engine, [(0.0, 1.0), (2.0, 3.0)], times)
+    _, index = _looked_through(clip)
+    seen = _views(clip, engine, [(0.0, 1.0), (2.0, 3.0)], index)
     texts = [engine.processor.tokenizer.decode(view["input_ids"]) for view in seen]
     assert "<0.2 seconds>" in texts[1] and texts[0] == texts[1]
     assert not torch.equal(seen[0]["pixel_values"], seen[1]["pixel_values"])
