@@ -268,13 +268,16 @@ class Rate(ProgressColumn):
 class Bar(Progress):
     """A progress bar whose rate counts from the start: videos come in batches, all at one time.
 
-    Attributes:
-        in_lines: In place of the bar, as in the log of a night, a line says every ten minutes how
-            far it is.
+    Args:
+        quiet: Say nothing where the console is no terminal. Else, as in the log of a night, a line
+            says every ten minutes how far it is.
     """
 
-    in_lines = False
     _said = 0.0
+
+    def __init__(self, *columns: str | ProgressColumn, quiet: bool = False, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self.in_lines = not quiet and not self.console.is_terminal
 
     def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
         task = super().add_task(*args, **kwargs)

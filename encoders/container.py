@@ -132,7 +132,7 @@ class VideoIndex:
 
 class _Scan(NamedTuple):
     packets: list[Packet]  # of frames that are shown, in the order of the file
-    first: bytes  # what the first of them holds
+    first: bytes  # what the first of them holds, of MJPEG alone
     head: list[Any]  # what it decodes to by itself
     clean: bool  # every one is well formed
     units: bool  # whether that was looked at, inside of H.264
@@ -251,7 +251,8 @@ def _scan(container: Any, stream: Any) -> _Scan:
             after_edit = after_edit or not packets
             continue
         if not packets:
-            begin, head = bytes(packet), flushed(packet)
+            begin = bytes(packet) if codec.name == "mjpeg" else b""
+            head = flushed(packet)
         found = Packet(
             packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt
         )

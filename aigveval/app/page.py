@@ -51,6 +51,7 @@ _QUIETLY: Any = {"api_visibility": "private", "show_progress": "hidden"}  # of w
 _MOST_CARDS = 20
 _TABS = ("score", "compare", "batch")
 _MOST_ROWS = 5000
+_FROM_FOLDER = "or choose from the server's folder"
 _MOST_KEPT = 100_000  # rows, of 1.3 KB and with explanations 3 KB and more, of all results to save
 _WHAT = (
     "How good is a generated clip to a viewer, where does it fail, and why? Clips stay on this "
@@ -364,7 +365,7 @@ class Page:
         )
         chosen = gr.Dropdown(
             [],
-            label="or choose from the server's folder",
+            label=_FROM_FOLDER,
             multiselect=several,
             value=[] if several else None,
             visible=self.root is not None,
@@ -375,7 +376,7 @@ class Page:
     def listed(self) -> list[dict[str, Any]]:
         """The clips that there are to choose now, for each list of them."""
         found = clips_in(self.root)
-        label = "or choose from the server's folder"
+        label = _FROM_FOLDER
         if len(found) == MOST_LISTED:
             label += f": its first {MOST_LISTED:,} videos"
         return [gr.update(choices=found, label=label) for _ in self.choices]

@@ -176,11 +176,14 @@ def bar_of(*columns: str | ProgressColumn, quiet: bool) -> Progress:
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     period = 600.0  # seconds that the rate is the mean of
-    bar = Bar(
-        *columns, console=console, disable=hidden, transient=True, speed_estimate_period=period
+    return Bar(
+        *columns,
+        quiet=quiet,
+        console=console,
+        disable=hidden,
+        transient=True,
+        speed_estimate_period=period,
     )
-    bar.in_lines = not quiet and not console.is_terminal
-    return bar
 
 
 def video_progress(*, quiet: bool, unit: str = "video") -> Progress:

@@ -217,8 +217,7 @@ def extract(
         unique, prepare=prepare, compute=compute, batch_size=batch_size, workers=workers
     )
     console = Console(stderr=True)
-    with Bar(*columns, console=console, disable=not progress) as bar:
-        bar.in_lines = progress and not console.is_terminal
+    with Bar(*columns, console=console, disable=not progress, quiet=not progress) as bar:
         task = bar.add_task("Encoding videos", total=len(unique), failed="")
         with closing(outcomes):
             for outcome in stop_at_our_fault(outcomes, batch_size=batch_size, deed="encoded"):

@@ -107,7 +107,7 @@ def build_model(config: FitConfig) -> Built:
     for name in trained:
         if name not in names:
             raise FitError(f"train_encoders: {name} is not among the encoders {', '.join(names)}")
-        if not any(True for _ in encoders[names.index(name)].parameters()):
+        if next(encoders[names.index(name)].parameters(), None) is None:
             raise FitError(f"train_encoders: {name} has no parameters that could be trained")
     model.set_trained_encoders({e.spec.name: e for e in encoders if e.spec.name in trained})
     return Built(model=model, processor=processor, encoders=encoders, trained=trained)

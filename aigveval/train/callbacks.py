@@ -43,7 +43,7 @@ _TITLES = {"srocc": "mean SROCC", "accuracy": "mean accuracy"}
 
 def steps_bar(console: Console) -> Progress:
     """A bar of steps whose tasks have a field `note`."""
-    bar = Bar(
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -55,8 +55,6 @@ def steps_bar(console: Console) -> Progress:
         console=console,
         transient=True,
     )
-    bar.in_lines = not console.is_terminal
-    return bar
 
 
 def print_line(console: Console, text: str, **options: Any) -> None:
